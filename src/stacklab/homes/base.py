@@ -1,0 +1,106 @@
+"""What every home can do. The CLI and the replay know homes only through this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from stacklab.lab import Lab
+from stacklab.stages import Progress, Stage
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Whether a cloud can do something, and if not (or only in part), why, in words for a learner."""
+
+    there: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way into an instance: an address that SSH from this machine can reach, and what it stands for."""
+
+    host: str
+    port: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class CloudAccess:
+    """How to reach a home's cloud.
+
+    `clouds_file` is a clouds.yaml (0600) with the two entries named here; `way_to` maps a server id to a Way, or None.
+    `hypervisor`: instances really run. `data_path`: packets reach them from this machine.
+    """
+
+    clouds_file: Path
+    admin: str
+    learner: str
+    hypervisor: Ability
+    data_path: Ability
+    way_to: Callable[[str], Way | None]
+    dashboard: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """One service of a home's cloud. `state`: running, starting, failed, stopped. `reason`: why it is not running."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    since: float | None = None
+    restarts: int = 0
+    reason: str = ""
+    log: Path | None = None
+    memory: int | None = None  # bytes, proportional set size
+
+
+@dataclass(frozen=True)
+class HomeStatus:
+    """`state`: absent, stopped, running, or degraded (some service is not well)."""
+
+    state: str
+    services: list[ServiceState] = field(default_factory=list)
+    dashboard: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Home(Protocol):
+    """Where a cloud lives. Every method may be called again after a crash of any earlier call."""
+
+    name: ClassVar[str]
+    lab: Lab
+
+    def stages(self) -> list[Stage]:
+        """What `lab up` runs, in order; the last one leaves a usable cloud, proved by doing."""
+
+    def status(self) -> HomeStatus:
+        """What is there now. Never waits, never writes."""
+
+    def access(self) -> CloudAccess:
+        """How to reach the cloud. Raises NotRunning."""
+
+    def logs(self, service: str | None) -> dict[str, Path]:
+        """Log files by service name, all or the named one. Raises UnknownName."""
+
+    def restart(self, service: str, progress: Progress) -> None:
+        """Restart one service and wait until it answers. Raises UnknownName, ServiceFailed."""
+
+    def checkpoint(self, name: str, progress: Progress) -> None:
+        """Save cloud and files under this name, replacing an earlier one only when the new one is whole."""
+
+    def checkpoints(self) -> list[str]:
+        """Names of what `restore` can go back to."""
+
+    def restore(self, name: str, progress: Progress) -> None:
+        """Bring cloud and files back to a checkpoint; services keep running. Raises CheckpointMissing."""
+
+    def down(self, progress: Progress) -> None:
+        """Stop everything; what the learner made stays."""
+
+    def destroy(self, progress: Progress) -> Iterator[str]:
+        """Remove everything of this home, yielding each thing removed."""
