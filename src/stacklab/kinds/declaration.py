@@ -1,0 +1,84 @@
+"""What a session file may say in a step's `with:`: plain values, and references that are resolved, never pasted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f/]+$")]
+
+
+class Declaration(BaseModel):
+    """Base of everything that is read from a session file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class StepRef(Declaration):
+    """`{step: ID}`: whatever that earlier step declares."""
+
+    step: Id
+
+
+class SecretRef(Declaration):
+    """`{secret: NAME}`: a password that the lab generated and keeps; it is never shown."""
+
+    secret: Id
+
+
+class AssetRef(Declaration):
+    """`{asset: NAME}`: a file that the lab provides (`guest-image`, `public-key`)."""
+
+    asset: Id
+
+
+Ref = StepRef | Name
+
+
+@dataclass(frozen=True)
+class Refers:
+    """Marks a Ref field with the kinds it may point to; the loader checks it, and a bare name is looked up as the first."""
+
+    kinds: tuple[str, ...]
+
+    def __init__(self, *kinds: str) -> None:
+        object.__setattr__(self, "kinds", kinds)
+
+
+class Params(Declaration):
+    """Base of every kind's parameters."""
+
+    def references(self) -> list[tuple[str, StepRef, tuple[str, ...]]]:
+        """Every StepRef in the parameters: (key, reference, kinds it may point to)."""
+        found: list[tuple[str, StepRef, tuple[str, ...]]] = []
+        for key, field in type(self).model_fields.items():
+            allowed = next((m.kinds for m in _metadata(field) if isinstance(m, Refers)), ())
+            value = getattr(self, key)
+            found += [(key, item, allowed) for item in _flat(value) if isinstance(item, StepRef)]
+            if isinstance(value, Params):
+                found += value.references()
+        return found
+
+
+def _metadata(field: Any) -> list[Any]:
+    """A field's markers, also those inside list[...] or Optional."""
+    found = list(field.metadata)
+    pending = [field.annotation]
+    while pending:
+        annotation = pending.pop()
+        found += getattr(annotation, "__metadata__", ())
+        pending += getattr(annotation, "__args__", ())
+    return found
+
+
+def _flat(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def shouted(*words: str) -> str:
+    """`lab-net`, `id` → `LAB_NET_ID`: a shell variable's name."""
+    return re.sub(r"[^A-Z0-9]+", "_", "_".join(words).upper())

@@ -1,0 +1,193 @@
+"""What a kind of step is: one declaration, four uses (narrate, apply, check, undo)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from stacklab.kinds.declaration import AssetRef, Params, Ref, SecretRef
+from stacklab.kinds.narration import Command, Hidden, Request, Word
+
+Thing = dict[str, Any]
+"""A resource as the API's JSON shows it."""
+
+
+class Absent(Exception):  # noqa: N818 -- not an error of the user's: an answer ("it is not there")
+    """Something that a step builds on is not in the cloud."""
+
+    def __init__(self, what: str, step: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way in which a thing is not what its step declares."""
+
+    field: str
+    expected: str
+    actual: str
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file that the lab provides. `attributes`: what a kind must know of it (disk_format, login_user, ...)."""
+
+    path: Path
+    attributes: dict[str, str]
+
+
+class Person(Protocol):
+    """Somebody logged in to the cloud; see `stacklab.cloud`."""
+
+    name: str
+
+    @property
+    def sdk(self) -> Any:
+        """The connected openstacksdk Connection."""
+
+    @property
+    def project_id(self) -> str:
+        """The project that this person's token is scoped to."""
+
+    def get(self, service: str, *path: str, version: str | None = None, **query: str) -> Any:
+        """The JSON answer of a GET; raises CloudRefused (with status) or CloudUnreachable."""
+
+    def delete(self, service: str, *path: str, version: str | None = None, **query: str) -> bool:
+        """DELETE; False if it was not there any more."""
+
+    def put(self, service: str, *path: str, body: Any) -> Any:
+        """PUT."""
+
+    def gone(self, service: str, *path: str) -> bool:
+        """Whether a GET answers 404."""
+
+
+class Scene(Protocol):
+    """What a kind's uses work with: who acts, what the references mean, what this cloud can do."""
+
+    @property
+    def who(self) -> Person:
+        """The one that the step is done as."""
+
+    @property
+    def admin(self) -> Person:
+        """The admin: checks look through these eyes, so they see whatever anybody made."""
+
+    def project_id(self) -> str:
+        """The project that the step's things belong to. Raises Absent."""
+
+    def user_id(self) -> str:
+        """The user that the step is done as. Raises Absent."""
+
+    def thing(self, ref: Ref, kind: str) -> Thing:
+        """What a reference means in the cloud. Raises Absent."""
+
+    def called(self, ref: Ref) -> str:
+        """The name that a reference declares, whether or not the thing exists."""
+
+    def id_of(self, ref: Ref, kind: str) -> Word:
+        """The thing's id, or a variable for it when there is no such thing (yet)."""
+
+    def secret(self, ref: SecretRef) -> Hidden:
+        """The secret that a reference names."""
+
+    def asset(self, ref: AssetRef) -> Asset:
+        """The file that a reference names."""
+
+    def ability(self, name: str) -> str | None:
+        """Why this cloud cannot do `name` ("hypervisor", "data_path"), or None if it can."""
+
+    def way_to(self, server_id: str) -> tuple[str, int] | None:
+        """Address and port on which a server's SSH can be reached from here."""
+
+    def say(self, text: str) -> None:
+        """Show what a look or a login brought."""
+
+
+P = TypeVar("P", bound=Params)
+
+
+class Kind(ABC, Generic[P]):
+    """One kind of step. `name` is what session files call it, `params` what its `with:` may hold.
+
+    `leaves`: whether applying it leaves something in the cloud that undo removes.
+    """
+
+    name: ClassVar[str]
+    params: ClassVar[type[Params]]
+    leaves: ClassVar[bool] = True
+
+    @abstractmethod
+    def title(self, p: P) -> str:
+        """A few words: what it is about."""
+
+    @abstractmethod
+    def horizon(self, p: P) -> str:
+        """The way through Horizon's menus."""
+
+    @abstractmethod
+    def commands(self, scene: Scene, p: P) -> list[Command]:
+        """The `openstack` commands that do it."""
+
+    @abstractmethod
+    def requests(self, scene: Scene, p: P) -> list[Request]:
+        """The REST requests that do it."""
+
+    @abstractmethod
+    def create(self, scene: Scene, p: P) -> None:
+        """Do it through openstacksdk."""
+
+    @abstractmethod
+    def candidates(self, scene: Scene, p: P) -> Iterable[Thing]:
+        """Everything in the cloud that could be what is declared (same name, same project)."""
+
+    def compare(self, scene: Scene, p: P, thing: Thing) -> list[Difference]:
+        """How `thing` differs from what is declared."""
+        return []
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        """Remove what was made, given what `keep` recorded of it; no error if it is gone already."""
+        raise NotImplementedError(self.name)
+
+    def keep(self, scene: Scene, p: P, thing: Thing) -> Thing:
+        """What `remove` must know later (goes to the journal: no secrets)."""
+        return {key: thing[key] for key in ("id", "name") if key in thing}
+
+    @abstractmethod
+    def look(self, scene: Scene, p: P) -> Command:
+        """The command to look at it with."""
+
+    def applicable(self, scene: Scene, p: P) -> str | None:
+        """Why this step makes no sense on this cloud, or None."""
+        return None
+
+    def expected(self, p: P) -> str:
+        """What a check expects, in words."""
+        return f"{self.title(p)} exists as declared"
+
+    def shown(self, thing: Thing) -> str:
+        """A found thing in words, as a check's `actual`."""
+        return str(thing.get("name") or thing.get("id") or "there")
+
+    def find(self, scene: Scene, p: P) -> tuple[Thing, list[Difference]] | None:
+        """The thing in the cloud that comes closest to what is declared, and how it differs."""
+        compared = [(thing, self.compare(scene, p, thing)) for thing in self.candidates(scene, p)]
+        return min(compared, key=lambda pair: len(pair[1]), default=None)
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        """A thing by its name alone, for references that name something the session does not make."""
+        raise NotImplementedError(self.name)
+
+
+def differing(pairs: Iterable[tuple[str, object, object]]) -> list[Difference]:
+    """Differences among (field, expected, actual), leaving out what was not declared (None)."""
+    return [
+        Difference(name, str(expected), str(actual))
+        for name, expected, actual in pairs
+        if expected is not None and expected != actual
+    ]

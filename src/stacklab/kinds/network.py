@@ -1,0 +1,403 @@
+"""Neutron: networks, subnets, routers, security groups, floating IPs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.narration import Command, Later, Request
+
+
+def _listed(scene: Scene, collection: str, key: str | None = None, **query: str) -> list[Thing]:
+    found: list[Thing] = scene.admin.get("network", collection, **query)[key or collection.replace("-", "_")]
+    return found
+
+
+def _named(scene: Scene, collection: str, name: str) -> list[Thing]:
+    """Things of this name that belong to the project of the one who acts."""
+    return _listed(scene, collection, name=name, project_id=scene.project_id())
+
+
+class NetworkParams(Params):
+    name: Name
+
+
+class Network(Kind[NetworkParams]):
+    """A network of the project's own: a layer-2 segment that nobody else sees."""
+
+    name = "network"
+    params = NetworkParams
+
+    def title(self, p: NetworkParams) -> str:
+        return f"network {p.name}"
+
+    def horizon(self, p: NetworkParams) -> str:
+        return f"Project ▸ Network ▸ Networks ▸ Create Network: Network Name {p.name}"
+
+    def commands(self, scene: Scene, p: NetworkParams) -> list[Command]:
+        return [Command(("network", "create", p.name))]
+
+    def requests(self, scene: Scene, p: NetworkParams) -> list[Request]:
+        return [Request("POST", "network", ("networks",), {"network": {"name": p.name, "admin_state_up": True}})]
+
+    def create(self, scene: Scene, p: NetworkParams) -> None:
+        scene.who.sdk.network.create_network(name=p.name, is_admin_state_up=True)
+
+    def candidates(self, scene: Scene, p: NetworkParams) -> Iterable[Thing]:
+        return _named(scene, "networks", p.name)
+
+    def compare(self, scene: Scene, p: NetworkParams, thing: Thing) -> list[Difference]:
+        return differing([("admin_state_up", True, thing["admin_state_up"])])
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        scene.admin.delete("network", "networks", thing["id"])
+
+    def look(self, scene: Scene, p: NetworkParams) -> Command:
+        return Command(("network", "show", p.name))
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        outside = {"name": name, "router:external": "true"}
+        found = _named(scene, "networks", name) or _listed(scene, "networks", **outside)
+        return next(iter(found), None)
+
+
+class SubnetParams(Params):
+    name: Name
+    network: Annotated[Ref, Refers("network")]
+    cidr: str
+    gateway: str | None = None
+    dns: list[str] = []
+
+    @field_validator("cidr")
+    @classmethod
+    def _cidr(cls, value: str) -> str:
+        return str(IPv4Network(value))
+
+
+class Subnet(Kind[SubnetParams]):
+    """A subnet: the addresses of a network, handed out by DHCP."""
+
+    name = "subnet"
+    params = SubnetParams
+
+    def title(self, p: SubnetParams) -> str:
+        return f"subnet {p.name} ({p.cidr})"
+
+    def horizon(self, p: SubnetParams) -> str:
+        return (
+            f"Project ▸ Network ▸ Networks ▸ (the network's menu) Create Subnet: Name {p.name}, Network Address {p.cidr}"
+        )
+
+    def commands(self, scene: Scene, p: SubnetParams) -> list[Command]:
+        gateway = ("--gateway", p.gateway) if p.gateway else ()
+        dns = tuple(word for server in p.dns for word in ("--dns-nameserver", server))
+        network = scene.called(p.network)
+        return [
+            Command(("subnet", "create", "--network", network, "--subnet-range", p.cidr, *gateway, *dns, p.name))
+        ]
+
+    def requests(self, scene: Scene, p: SubnetParams) -> list[Request]:
+        network = scene.id_of(p.network, "network")
+        subnet: dict[str, object] = {"name": p.name, "network_id": network, "ip_version": 4, "cidr": p.cidr}
+        if p.gateway:
+            subnet["gateway_ip"] = p.gateway
+        if p.dns:
+            subnet["dns_nameservers"] = p.dns
+        return [Request("POST", "network", ("subnets",), {"subnet": subnet})]
+
+    def create(self, scene: Scene, p: SubnetParams) -> None:
+        optional: dict[str, object] = {"gateway_ip": p.gateway} if p.gateway else {}
+        if p.dns:
+            optional["dns_nameservers"] = p.dns
+        network = scene.thing(p.network, "network")["id"]
+        scene.who.sdk.network.create_subnet(name=p.name, network_id=network, ip_version=4, cidr=p.cidr, **optional)
+
+    def candidates(self, scene: Scene, p: SubnetParams) -> Iterable[Thing]:
+        scene.thing(p.network, "network")
+        return _named(scene, "subnets", p.name)
+
+    def compare(self, scene: Scene, p: SubnetParams, thing: Thing) -> list[Difference]:
+        return differing(
+            [
+                ("network", scene.thing(p.network, "network")["id"], thing["network_id"]),
+                ("cidr", p.cidr, thing["cidr"]),
+                ("gateway", p.gateway, thing["gateway_ip"]),
+                ("dhcp", True, thing["enable_dhcp"]),
+                ("dns", p.dns or None, thing["dns_nameservers"]),
+            ]
+        )
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        scene.admin.delete("network", "subnets", thing["id"])
+
+    def look(self, scene: Scene, p: SubnetParams) -> Command:
+        return Command(("subnet", "show", p.name))
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        return next(iter(_named(scene, "subnets", name)), None)
+
+
+class RouterParams(Params):
+    name: Name
+    external: Annotated[Ref, Refers("network")]
+    subnets: list[Annotated[Ref, Refers("subnet")]] = Field(min_length=1)
+
+
+class Router(Kind[RouterParams]):
+    """A router between the project's subnets and the external network."""
+
+    name = "router"
+    params = RouterParams
+
+    def title(self, p: RouterParams) -> str:
+        return f"router {p.name}"
+
+    def horizon(self, p: RouterParams) -> str:
+        return (
+            f"Project ▸ Network ▸ Routers ▸ Create Router: Router Name {p.name}, External Network; "
+            "then the router ▸ Interfaces ▸ Add Interface"
+        )
+
+    def commands(self, scene: Scene, p: RouterParams) -> list[Command]:
+        outside = scene.called(p.external)
+        return [
+            Command(("router", "create", p.name)),
+            Command(("router", "set", "--external-gateway", outside, p.name)),
+            *(Command(("router", "add", "subnet", p.name, scene.called(subnet))) for subnet in p.subnets),
+        ]
+
+    def requests(self, scene: Scene, p: RouterParams) -> list[Request]:
+        router = Later(shouted(p.name, "id"))
+        gateway = {"network_id": scene.id_of(p.external, "network")}
+        body = {"router": {"name": p.name, "admin_state_up": True, "external_gateway_info": gateway}}
+        return [
+            Request("POST", "network", ("routers",), body, saves={router.name: ("router", "id")}),
+            *(
+                Request(
+                    "PUT",
+                    "network",
+                    ("routers", router, "add_router_interface"),
+                    {"subnet_id": scene.id_of(subnet, "subnet")},
+                )
+                for subnet in p.subnets
+            ),
+        ]
+
+    def create(self, scene: Scene, p: RouterParams) -> None:
+        network = scene.who.sdk.network
+        gateway = {"network_id": scene.thing(p.external, "network")["id"]}
+        router = network.create_router(name=p.name, external_gateway_info=gateway)
+        for subnet in p.subnets:
+            network.add_interface_to_router(router, subnet_id=scene.thing(subnet, "subnet")["id"])
+
+    def candidates(self, scene: Scene, p: RouterParams) -> Iterable[Thing]:
+        for ref in (p.external, *p.subnets):
+            scene.thing(ref, "network" if ref == p.external else "subnet")
+        found = _named(scene, "routers", p.name)
+        for router in found:
+            router["subnets"] = sorted(_router_subnets(scene, router["id"]))
+        return found
+
+    def compare(self, scene: Scene, p: RouterParams, thing: Thing) -> list[Difference]:
+        gateway = (thing["external_gateway_info"] or {}).get("network_id", "none")
+        wanted = {scene.thing(subnet, "subnet")["id"] for subnet in p.subnets}
+        missing = sorted(wanted - set(thing["subnets"]))
+        found = differing([("external gateway", scene.thing(p.external, "network")["id"], gateway)])
+        if missing:
+            found.append(Difference("interfaces", ", ".join(sorted(wanted)), ", ".join(thing["subnets"]) or "none"))
+        return found
+
+    def keep(self, scene: Scene, p: RouterParams, thing: Thing) -> Thing:
+        return {"id": thing["id"], "name": thing["name"], "subnets": thing["subnets"]}
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        attached = _router_subnets(scene, thing["id"])
+        for subnet in attached & set(thing["subnets"]):
+            path = ("routers", thing["id"], "remove_router_interface")
+            scene.admin.put("network", *path, body={"subnet_id": subnet})
+        scene.admin.delete("network", "routers", thing["id"])
+
+    def look(self, scene: Scene, p: RouterParams) -> Command:
+        return Command(("router", "show", p.name))
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        return next(iter(_named(scene, "routers", name)), None)
+
+
+def _router_subnets(scene: Scene, router_id: str) -> set[str]:
+    """Subnets that the router has an interface on (whatever implements routers calls its ports by another owner)."""
+    ports = _listed(scene, "ports", device_id=router_id)
+    inside = [port for port in ports if port["device_owner"].startswith("network:") and "interface" in port["device_owner"]]
+    return {address["subnet_id"] for port in inside for address in port["fixed_ips"]}
+
+
+class Rule(Params):
+    protocol: Literal["tcp", "udp", "icmp"]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    source: str = "0.0.0.0/0"
+
+    def allowed_by(self, rule: Thing) -> bool:
+        """Whether this one existing rule lets in what we declare (it may let in more)."""
+        if rule["direction"] != "ingress" or rule["ethertype"] != "IPv4" or rule["remote_group_id"]:
+            return False
+        if rule["protocol"] not in (None, self.protocol):
+            return False
+        low, high = rule["port_range_min"], rule["port_range_max"]
+        if rule["protocol"] and low is not None and (self.port is None or not low <= self.port <= (high or low)):
+            return False
+        allowed = IPv4Network(rule["remote_ip_prefix"] or "0.0.0.0/0", strict=False)
+        return IPv4Network(self.source).subnet_of(allowed)
+
+    def words(self) -> str:
+        """`tcp 22 from 0.0.0.0/0`"""
+        return f"{self.protocol}{f' {self.port}' if self.port else ''} from {self.source}"
+
+    def body(self) -> dict[str, object]:
+        """The rule as the API wants it, without its group."""
+        ports: dict[str, object] = {"port_range_min": self.port, "port_range_max": self.port} if self.port else {}
+        found = {"direction": "ingress", "ethertype": "IPv4", "protocol": self.protocol, "remote_ip_prefix": self.source}
+        return found | ports
+
+
+class SecurityGroupParams(Params):
+    name: Name
+    description: str = ""
+    rules: list[Rule] = Field(min_length=1)
+
+
+class SecurityGroup(Kind[SecurityGroupParams]):
+    """A security group: what may come in to an instance. Everything else is dropped."""
+
+    name = "security-group"
+    params = SecurityGroupParams
+
+    def title(self, p: SecurityGroupParams) -> str:
+        return f"security group {p.name}"
+
+    def horizon(self, p: SecurityGroupParams) -> str:
+        rules = "; ".join(rule.words() for rule in p.rules)
+        return f"Project ▸ Network ▸ Security Groups ▸ Create Security Group: {p.name}; then Add Rule: {rules}"
+
+    def commands(self, scene: Scene, p: SecurityGroupParams) -> list[Command]:
+        words = ("security", "group", "rule", "create", "--ingress")
+        return [
+            Command(("security", "group", "create", "--description", p.description, p.name)),
+            *(
+                Command(
+                    (
+                        *words,
+                        *("--protocol", rule.protocol),
+                        *(("--dst-port", str(rule.port)) if rule.port else ()),
+                        *("--remote-ip", rule.source, p.name),
+                    )
+                )
+                for rule in p.rules
+            ),
+        ]
+
+    def requests(self, scene: Scene, p: SecurityGroupParams) -> list[Request]:
+        group = Later(shouted(p.name, "id"))
+        body = {"security_group": {"name": p.name, "description": p.description}}
+        first = Request("POST", "network", ("security-groups",), body, saves={group.name: ("security_group", "id")})
+        rules = [rule.body() | {"security_group_id": group} for rule in p.rules]
+        return [
+            first,
+            *(Request("POST", "network", ("security-group-rules",), {"security_group_rule": rule}) for rule in rules),
+        ]
+
+    def create(self, scene: Scene, p: SecurityGroupParams) -> None:
+        network = scene.who.sdk.network
+        group = network.create_security_group(name=p.name, description=p.description)
+        for rule in p.rules:
+            body = rule.body()
+            network.create_security_group_rule(security_group_id=group.id, ether_type=body.pop("ethertype"), **body)
+
+    def candidates(self, scene: Scene, p: SecurityGroupParams) -> Iterable[Thing]:
+        return _named(scene, "security-groups", p.name)
+
+    def compare(self, scene: Scene, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
+        existing = thing["security_group_rules"]
+        missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
+        return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        scene.admin.delete("network", "security-groups", thing["id"])
+
+    def look(self, scene: Scene, p: SecurityGroupParams) -> Command:
+        return Command(("security", "group", "rule", "list", p.name))
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        return next(iter(_named(scene, "security-groups", name)), None)
+
+
+class FloatingIpParams(Params):
+    server: Annotated[Ref, Refers("server")]
+    network: Annotated[Ref, Refers("network")]
+
+
+class FloatingIp(Kind[FloatingIpParams]):
+    """A floating IP: an address of the external network that is translated to the instance's own."""
+
+    name = "floating-ip"
+    params = FloatingIpParams
+
+    def title(self, p: FloatingIpParams) -> str:
+        return "floating IP"
+
+    def horizon(self, p: FloatingIpParams) -> str:
+        return "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Associate Floating IP ▸ + Allocate IP ▸ Associate"
+
+    def commands(self, scene: Scene, p: FloatingIpParams) -> list[Command]:
+        port = Later("PORT_ID")
+        return [
+            Command(("port", "list", "--server", scene.called(p.server)), saves=port.name, column="ID"),
+            Command(("floating", "ip", "create", "--port", port, scene.called(p.network))),
+        ]
+
+    def requests(self, scene: Scene, p: FloatingIpParams) -> list[Request]:
+        port = Later("PORT_ID")
+        body = {"floating_network_id": scene.id_of(p.network, "network"), "port_id": port}
+        return [
+            Request(
+                "GET",
+                "network",
+                ("ports",),
+                query={"device_id": scene.id_of(p.server, "server")},
+                saves={port.name: ("ports", 0, "id")},
+            ),
+            Request("POST", "network", ("floatingips",), {"floatingip": body}),
+        ]
+
+    def create(self, scene: Scene, p: FloatingIpParams) -> None:
+        network = scene.who.sdk.network
+        port = next(network.ports(device_id=scene.thing(p.server, "server")["id"]), None)
+        if port is None:
+            raise Absent("a port of the server")
+        network.create_ip(floating_network_id=scene.thing(p.network, "network")["id"], port_id=port.id)
+
+    def candidates(self, scene: Scene, p: FloatingIpParams) -> Iterable[Thing]:
+        server = scene.thing(p.server, "server")
+        ports = {port["id"] for port in _listed(scene, "ports", device_id=server["id"])}
+        found = _listed(scene, "floatingips", project_id=scene.project_id())
+        return [address | {"name": address["floating_ip_address"]} for address in found if address["port_id"] in ports]
+
+    def compare(self, scene: Scene, p: FloatingIpParams, thing: Thing) -> list[Difference]:
+        outside = scene.thing(p.network, "network")["id"]
+        return differing([("network", outside, thing["floating_network_id"]), ("status", "ACTIVE", thing["status"])])
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        scene.admin.delete("network", "floatingips", thing["id"])
+
+    def look(self, scene: Scene, p: FloatingIpParams) -> Command:
+        return Command(("floating", "ip", "list", "--long"))
+
+    def expected(self, p: FloatingIpParams) -> str:
+        return "the server has an active floating IP"
+
+
+KINDS: list[Kind[Any]] = [Network(), Subnet(), Router(), SecurityGroup(), FloatingIp()]

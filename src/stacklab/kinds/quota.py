@@ -1,0 +1,216 @@
+"""Quotas of Nova, Neutron and Cinder, and the refusal of a request that goes over one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stacklab.errors import CloudRefused, StepFailed
+from stacklab.kinds.declaration import Name, Params, Ref, Refers
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.narration import Command, Request, Service
+
+Limit = Annotated[int, Field(ge=-1)] | None
+
+
+class QuotaParams(Params):
+    """Limits by the names that the `openstack quota set` command has for them; -1 is no limit."""
+
+    project: Annotated[Ref, Refers("project")]
+    instances: Limit = None
+    cores: Limit = None
+    ram: Limit = None  # MiB
+    networks: Limit = None
+    subnets: Limit = None
+    routers: Limit = None
+    ports: Limit = None
+    floating_ips: Limit = None
+    volumes: Limit = None
+    gigabytes: Limit = None
+    snapshots: Limit = None
+
+
+OWNERS: dict[Service, tuple[str, ...]] = {
+    "compute": ("instances", "cores", "ram"),
+    "network": ("networks", "subnets", "routers", "ports", "floating_ips"),
+    "block-storage": ("volumes", "gigabytes", "snapshots"),
+}
+
+
+def api_name(limit: str) -> str:
+    """What the service's API calls a limit: Neutron has singulars (and one word for a floating IP)."""
+    if limit in OWNERS["network"]:
+        return limit.replace("_", "").removesuffix("s")
+    return limit
+
+
+def quota_path(service: Service, project: Any) -> tuple[Any, ...]:
+    """The path of a project's quotas below the service's endpoint."""
+    return ("quotas" if service == "network" else "os-quota-sets", project)
+
+
+def read_quota(scene: Scene, service: Service, project: str, *more: str) -> dict[str, int]:
+    """A service's limits for a project (with `more`: its defaults)."""
+    found = scene.admin.get(service, *quota_path(service, project), *more)
+    limits: dict[str, int] = found["quota" if service == "network" else "quota_set"]
+    return limits
+
+
+class Quota(Kind[QuotaParams]):
+    """Quotas: how much of the cloud a project may use, kept by each service for itself."""
+
+    name = "quota"
+    params = QuotaParams
+
+    def title(self, p: QuotaParams) -> str:
+        return "quotas " + ", ".join(f"{key}={value}" for key, value in self._limits(p).items())
+
+    def _limits(self, p: QuotaParams) -> dict[str, int]:
+        found = p.model_dump(exclude={"project"}, exclude_none=True)
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _owned(self, p: QuotaParams) -> dict[Service, dict[str, int]]:
+        """The declared limits by service, by their names there."""
+        limits = self._limits(p)
+        owned = {service: {api_name(key): limits[key] for key in keys if key in limits} for service, keys in OWNERS.items()}
+        return {service: found for service, found in owned.items() if found}
+
+    def horizon(self, p: QuotaParams) -> str:
+        return "Identity ▸ Projects ▸ (the project's menu) Modify Quotas: tabs Compute, Volume, Network"
+
+    def commands(self, scene: Scene, p: QuotaParams) -> list[Command]:
+        words = tuple(word for key, value in self._limits(p).items() for word in (f"--{key.replace('_', '-')}", str(value)))
+        return [Command(("quota", "set", *words, scene.called(p.project)))]
+
+    def requests(self, scene: Scene, p: QuotaParams) -> list[Request]:
+        project = scene.id_of(p.project, "project")
+        return [
+            Request("PUT", service, quota_path(service, project), {"quota" if service == "network" else "quota_set": limits})
+            for service, limits in self._owned(p).items()
+        ]
+
+    def create(self, scene: Scene, p: QuotaParams) -> None:
+        sdk, project = scene.who.sdk, scene.thing(p.project, "project")["id"]
+        owned = self._owned(p)
+        if limits := owned.get("compute"):
+            sdk.compute.update_quota_set(project, **limits)
+        if limits := owned.get("network"):
+            # The SDK has its own names for Neutron's limits.
+            names = {"floatingip": "floating_ips"}
+            sdk.network.update_quota(project, **{names.get(key, f"{key}s"): value for key, value in limits.items()})
+        if limits := owned.get("block-storage"):
+            sdk.block_storage.update_quota_set(project, **limits)
+
+    def candidates(self, scene: Scene, p: QuotaParams) -> Iterable[Thing]:
+        project = scene.thing(p.project, "project")["id"]
+        actual: dict[str, int] = {}
+        untouched = True
+        for service, limits in self._owned(p).items():
+            now = read_quota(scene, service, project)
+            usual = read_quota(scene, service, project, "default" if service == "network" else "defaults")
+            actual |= {key: now[key] for key in limits}
+            untouched = untouched and all(now[key] == usual[key] for key in limits)
+        declared = {key: value for limits in self._owned(p).values() for key, value in limits.items()}
+        # Every project has quotas; while they are the cloud's defaults, nobody has done this step.
+        if untouched and actual != declared:
+            return []
+        return [{"id": project, "name": "quotas", "limits": actual, "services": list(self._owned(p))}]
+
+    def compare(self, scene: Scene, p: QuotaParams, thing: Thing) -> list[Difference]:
+        return differing([(key, limits[key], thing["limits"][key]) for limits in self._owned(p).values() for key in limits])
+
+    def keep(self, scene: Scene, p: QuotaParams, thing: Thing) -> Thing:
+        return {"id": thing["id"], "services": thing["services"]}
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        for service in thing["services"]:
+            scene.admin.delete(service, *quota_path(service, thing["id"]))
+
+    def look(self, scene: Scene, p: QuotaParams) -> Command:
+        return Command(("quota", "show", scene.called(p.project)))
+
+    def shown(self, thing: Thing) -> str:
+        return ", ".join(f"{key}={value}" for key, value in thing["limits"].items())
+
+
+class RefusalParams(Params):
+    """A request that must be refused: a volume of `gigabytes`, or a server of `flavor`."""
+
+    project: Annotated[Ref, Refers("project")]
+    over: Literal["gigabytes", "volumes", "networks"]
+    name: Name
+    size: Annotated[int, Field(ge=1)] = 1  # GiB, for a volume
+
+
+class Refusal(Kind[RefusalParams]):
+    """A request over quota: the service refuses it, and nothing is left behind."""
+
+    name = "refusal"
+    params = RefusalParams
+    leaves = False
+
+    def title(self, p: RefusalParams) -> str:
+        return f"a request over the quota of {p.over}"
+
+    def horizon(self, p: RefusalParams) -> str:
+        where = "Network ▸ Networks ▸ Create Network" if p.over == "networks" else "Volumes ▸ Volumes ▸ Create Volume"
+        return f"Project ▸ {where}: the dialog shows the quota and will not let you go over it"
+
+    def commands(self, scene: Scene, p: RefusalParams) -> list[Command]:
+        if p.over == "networks":
+            return [Command(("network", "create", p.name))]
+        return [Command(("volume", "create", "--size", str(p.size), p.name))]
+
+    def requests(self, scene: Scene, p: RefusalParams) -> list[Request]:
+        if p.over == "networks":
+            return [Request("POST", "network", ("networks",), {"network": {"name": p.name}})]
+        return [Request("POST", "block-storage", ("volumes",), {"volume": {"name": p.name, "size": p.size}})]
+
+    def create(self, scene: Scene, p: RefusalParams) -> None:
+        if p.over == "networks":
+            scene.who.sdk.network.create_network(name=p.name)
+        else:
+            scene.who.sdk.block_storage.create_volume(name=p.name, size=p.size)
+
+    def refused(self, error: CloudRefused) -> bool:
+        """Whether this answer is the refusal that was asked for: Cinder says 413 (or 403), Neutron 409."""
+        return error.status in (403, 409, 413) and "quota" in error.message.lower().replace("exceeds allowed", "quota")
+
+    def succeeded(self, scene: Scene, p: RefusalParams) -> None:
+        """The cloud let it through. Take it back, and say so."""
+        collection: tuple[Service, str] = ("network", "networks") if p.over == "networks" else ("block-storage", "volumes")
+        service, plural = collection
+        query = {"name": p.name} | ({"all_tenants": "1"} if service == "block-storage" else {})
+        for thing in scene.admin.get(service, plural, project_id=scene.project_id(), **query)[plural]:
+            scene.admin.delete(service, plural, thing["id"])
+        raise StepFailed(f"{self.title(p)} was not refused", advice="look at the quota: openstack quota show")
+
+    def candidates(self, scene: Scene, p: RefusalParams) -> Iterable[Thing]:
+        """What the limit leaves, read from the services: a check must not try the request itself."""
+        project = scene.thing(p.project, "project")["id"]
+        if p.over == "networks":
+            used = scene.admin.get("network", "quotas", project, "details.json")["quota"]["network"]
+            return [{"limit": used["limit"], "used": used["used"] + used["reserved"], "asked": 1}]
+        path = quota_path("block-storage", project)
+        used = scene.admin.get("block-storage", *path, usage="true")["quota_set"][p.over]
+        asked = p.size if p.over == "gigabytes" else 1
+        return [{"limit": used["limit"], "used": used["in_use"] + used["reserved"], "asked": asked}]
+
+    def compare(self, scene: Scene, p: RefusalParams, thing: Thing) -> list[Difference]:
+        over = 0 <= thing["limit"] < thing["used"] + thing["asked"]
+        return [] if over else [Difference(p.over, "the request goes over the quota", self.shown(thing))]
+
+    def shown(self, thing: Thing) -> str:
+        limit = "no limit" if thing["limit"] < 0 else f"limit {thing['limit']}"
+        return f"{limit}, {thing['used']} used, {thing['asked']} asked for"
+
+    def look(self, scene: Scene, p: RefusalParams) -> Command:
+        return Command(("quota", "show", "--usage", scene.called(p.project)))
+
+    def expected(self, p: RefusalParams) -> str:
+        return f"{self.title(p)} would be refused"
+
+
+KINDS: list[Kind[Any]] = [Quota(), Refusal()]

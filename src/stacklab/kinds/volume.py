@@ -1,0 +1,86 @@
+"""Cinder: volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.narration import Command, Later, Request
+from stacklab.kinds.wait import until
+
+
+class VolumeParams(Params):
+    name: Name
+    size: Annotated[int, Field(ge=1)]  # GiB
+    image: Annotated[Ref, Refers("image")] | None = None
+
+
+class Volume(Kind[VolumeParams]):
+    """A volume: a disk with a life of its own, whatever becomes of the instance that it is attached to."""
+
+    name = "volume"
+    params = VolumeParams
+
+    def title(self, p: VolumeParams) -> str:
+        return f"volume {p.name} ({p.size} GiB)"
+
+    def horizon(self, p: VolumeParams) -> str:
+        return f"Project ▸ Volumes ▸ Volumes ▸ Create Volume: Volume Name {p.name}, Size {p.size} GiB"
+
+    def commands(self, scene: Scene, p: VolumeParams) -> list[Command]:
+        image = ("--image", scene.called(p.image)) if p.image else ()
+        return [Command(("volume", "create", "--size", str(p.size), *image, p.name))]
+
+    def requests(self, scene: Scene, p: VolumeParams) -> list[Request]:
+        volume: dict[str, object] = {"name": p.name, "size": p.size}
+        if p.image:
+            volume["imageRef"] = scene.id_of(p.image, "image")
+        later = Later(shouted(p.name, "id"))
+        return [
+            Request("POST", "block-storage", ("volumes",), {"volume": volume}, saves={later.name: ("volume", "id")}),
+            Request("GET", "block-storage", ("volumes", later), until=(("volume", "status"), "available")),
+        ]
+
+    def create(self, scene: Scene, p: VolumeParams) -> None:
+        storage = scene.who.sdk.block_storage
+        image = {"image_id": scene.thing(p.image, "image")["id"]} if p.image else {}
+        volume = storage.create_volume(name=p.name, size=p.size, **image)
+        storage.wait_for_status(volume, "available", failures=["error"], interval=0.5, wait=300)
+
+    def candidates(self, scene: Scene, p: VolumeParams) -> Iterable[Thing]:
+        if p.image:
+            scene.thing(p.image, "image")
+        return find_volumes(scene, p.name)
+
+    def compare(self, scene: Scene, p: VolumeParams, thing: Thing) -> list[Difference]:
+        status = thing["status"] if thing["status"] not in ("available", "in-use") else "usable"
+        bootable = "true" if p.image else None
+        return differing([("size", p.size, thing["size"]), ("status", "usable", status), ("bootable", bootable, thing["bootable"])])
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        if scene.admin.delete("block-storage", "volumes", thing["id"]):
+            path = ("volumes", thing["id"])
+            until(lambda: scene.admin.gone("block-storage", *path), f"volume {thing['name']} to be deleted", seconds=120)
+
+    def look(self, scene: Scene, p: VolumeParams) -> Command:
+        return Command(("volume", "show", p.name))
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['name']}, {thing['size']} GiB, {thing['status']}"
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        return next(iter(find_volumes(scene, name)), None)
+
+
+def find_volumes(scene: Scene, name: str) -> list[Thing]:
+    """Volumes of this name in the project of the one who acts."""
+    query = {"all_tenants": "1", "project_id": scene.project_id(), "name": name}
+    found: list[Thing] = scene.admin.get("block-storage", "volumes", "detail", **query)["volumes"]
+    return found
+
+
+KINDS: list[Kind[Any]] = [Volume()]
