@@ -1,0 +1,107 @@
+"""The distribution's packages, fetched and unpacked by an ordinary user; nothing is installed on the system."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from stacklab.errors import DownloadFailed, MissingProgram
+from stacklab.stages import Progress
+
+ADVICE = "give an image yourself: --image PATH|URL"
+SYSTEM_LISTS = Path("/var/lib/apt/lists")
+
+
+class Packages:
+    """apt and dpkg-deb, working under `directory`."""
+
+    def __init__(self, directory: Path, progress: Progress) -> None:
+        for program in ("apt-get", "apt-cache", "dpkg-deb"):
+            if shutil.which(program) is None:
+                raise MissingProgram(
+                    f"an image cannot be built here: {program} is missing (this needs Debian's packages)", advice=ADVICE
+                )
+        self.directory = directory
+        self.progress = progress
+        # As root apt would hand the download to a user who may not write into our directory.
+        self.options = ["-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20"]
+        self._use_lists()
+
+    def _use_lists(self) -> None:
+        """The system's package lists where it has some, else lists of our own, which need no root either."""
+        if any(SYSTEM_LISTS.glob("*_Packages*")):
+            return
+        state, cache = self.directory / "state", self.directory / "cache"
+        (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+        # dpkg's own status stays the system's: nothing is installed through these lists.
+        self.options += [
+            "-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}", "-o", "Dir::State::status=/var/lib/dpkg/status",
+        ]  # fmt: skip
+        self.progress("fetching package lists (this machine has none)")
+        self._run("apt-get", "update", "-qq")
+
+    def _run(self, program: str, *arguments: str) -> str:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [program, *self.options, *arguments],
+            cwd=self.directory,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split())[-400:]
+            raise DownloadFailed(f"{program} {arguments[0]} failed: {said}", advice=ADVICE)
+        return done.stdout
+
+    def closure(self, names: Iterable[str], follow: str, skip: str) -> list[str]:
+        """`names` and those of their dependencies whose name matches `follow` and not `skip`, sorted.
+
+        A metapackage's own dependency (the kernel) is found like this too.
+        """
+        wanted, todo = set(names), list(names)
+        while todo:
+            text = self._run("apt-cache", "depends", "--important", "--no-recommends", *sorted(todo))
+            found = set(re.findall(r"^\s+(?:Pre)?Depends: ([^<\s]\S*)$", text, re.MULTILINE))
+            todo = [name for name in found - wanted if re.search(follow, name) and not re.search(skip, name)]
+            wanted |= set(todo)
+        return sorted(wanted)
+
+    def fetch(self, names: Iterable[str], into: Path) -> list[str]:
+        """Download packages and unpack them into `into`; returns their file names (name, version, architecture)."""
+        folder = self.directory / f"debs-{into.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        into.mkdir(parents=True, exist_ok=True)
+        self.directory, before = folder, self.directory
+        try:
+            self._run("apt-get", "download", "-qq", *names)
+        finally:
+            self.directory = before
+        files = sorted(folder.glob("*.deb"))
+        for file in files:
+            subprocess.run(["dpkg-deb", "-x", str(file), str(into)], check=True, capture_output=True, timeout=120)
+        return [file.name for file in files]
+
+
+def distribution() -> tuple[str, str]:
+    """(id, version) of this machine's distribution; a derivative answers with the id that it says it is like."""
+    values: dict[str, str] = {}
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        name, separator, value = line.partition("=")
+        if separator:
+            values[name] = value.strip('"')
+    for candidate in [values.get("ID", ""), *values.get("ID_LIKE", "").split()]:
+        if candidate in ("debian", "ubuntu"):
+            return candidate, values.get("VERSION_ID", "")
+    return values.get("ID", "unknown"), values.get("VERSION_ID", "")
