@@ -1,0 +1,14 @@
+"""Kinds of steps, by the names that session files use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stacklab.kinds import compute, identity, image, instance, look, network, quota, volume
+from stacklab.kinds.kind import Kind
+
+KINDS: dict[str, Kind[Any]] = {
+    kind.name: kind
+    for module in (identity, quota, network, image, compute, volume, look, instance)
+    for kind in module.KINDS
+}

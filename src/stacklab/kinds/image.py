@@ -96,7 +96,9 @@ class Image(Kind[ImageParams]):
     def compare(self, scene: Scene, p: ImageParams, thing: Thing) -> list[Difference]:
         properties = [(key, value, thing.get(key)) for key, value in p.properties.items()]
         # An asset's format is whatever this machine has; only a format that the session names is graded.
-        return differing([("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties])
+        return differing(
+            [("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties]
+        )
 
     def remove(self, scene: Scene, thing: Thing) -> None:
         scene.admin.delete("image", "images", thing["id"])

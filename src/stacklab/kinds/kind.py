@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from stacklab.errors import CloudRefused
 from stacklab.kinds.declaration import AssetRef, Params, Ref, SecretRef
 from stacklab.kinds.narration import Command, Hidden, Request, Word
 
@@ -59,6 +60,9 @@ class Person(Protocol):
 
     def delete(self, service: str, *path: str, version: str | None = None, **query: str) -> bool:
         """DELETE; False if it was not there any more."""
+
+    def post(self, service: str, *path: str, body: Any) -> Any:
+        """The JSON answer of a POST."""
 
     def put(self, service: str, *path: str, body: Any) -> Any:
         """PUT."""
@@ -165,6 +169,15 @@ class Kind(ABC, Generic[P]):
     def applicable(self, scene: Scene, p: P) -> str | None:
         """Why this step makes no sense on this cloud, or None."""
         return None
+
+    def judge(self, scene: Scene, p: P, refusal: CloudRefused | None) -> None:
+        """What the cloud's answer to applying means; raises unless it is what the step wants."""
+        if refusal:
+            raise refusal
+
+    def settle_seconds(self, p: P) -> float:
+        """How long the cloud may take, after it has answered, until it shows what was asked for."""
+        return 60
 
     def expected(self, p: P) -> str:
         """What a check expects, in words."""

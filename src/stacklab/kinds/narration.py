@@ -57,7 +57,7 @@ def _laters(value: Any) -> set[str]:
 
 @dataclass(frozen=True)
 class Command:
-    """One `openstack` command (without the leading word).
+    """One command line. `words` leave out the program, which nearly always is `openstack`.
 
     `feed`: commands whose output is piped in. `typed`: what the command asks for at a prompt. `saves`: the variable that
     the command's only output, the column `column`, is kept in.
@@ -68,15 +68,16 @@ class Command:
     typed: Hidden | None = None
     saves: str | None = None
     column: str = "id"
+    program: Literal["openstack", "ssh"] = "openstack"
 
     def argv(self, saved: Saved) -> list[str]:
-        """The words to run after `openstack`."""
+        """The words to run after the program."""
         extra = ["-f", "value", "-c", self.column] if self.saves else []
         return [*_fill(self.words, saved), *extra]
 
     def text(self) -> str:
         """The line a learner types into a shell."""
-        words = ["openstack", *(_shell(word) for word in self.words)]
+        words = [self.program, *(_shell(word) for word in self.words)]
         if self.saves:
             words += ["-f", "value", "-c", self.column]
         line = " | ".join([*(shlex.join(part) for part in self.feed), " ".join(words)])

@@ -89,17 +89,13 @@ class Subnet(Kind[SubnetParams]):
         return f"subnet {p.name} ({p.cidr})"
 
     def horizon(self, p: SubnetParams) -> str:
-        return (
-            f"Project ▸ Network ▸ Networks ▸ (the network's menu) Create Subnet: Name {p.name}, Network Address {p.cidr}"
-        )
+        return f"Project ▸ Network ▸ Networks ▸ (the network's menu) Create Subnet: Name {p.name}, Network Address {p.cidr}"
 
     def commands(self, scene: Scene, p: SubnetParams) -> list[Command]:
         gateway = ("--gateway", p.gateway) if p.gateway else ()
         dns = tuple(word for server in p.dns for word in ("--dns-nameserver", server))
         network = scene.called(p.network)
-        return [
-            Command(("subnet", "create", "--network", network, "--subnet-range", p.cidr, *gateway, *dns, p.name))
-        ]
+        return [Command(("subnet", "create", "--network", network, "--subnet-range", p.cidr, *gateway, *dns, p.name))]
 
     def requests(self, scene: Scene, p: SubnetParams) -> list[Request]:
         network = scene.id_of(p.network, "network")
@@ -232,7 +228,9 @@ class Router(Kind[RouterParams]):
 def _router_subnets(scene: Scene, router_id: str) -> set[str]:
     """Subnets that the router has an interface on (whatever implements routers calls its ports by another owner)."""
     ports = _listed(scene, "ports", device_id=router_id)
-    inside = [port for port in ports if port["device_owner"].startswith("network:") and "interface" in port["device_owner"]]
+    inside = [
+        port for port in ports if port["device_owner"].startswith("network:") and "interface" in port["device_owner"]
+    ]
     return {address["subnet_id"] for port in inside for address in port["fixed_ips"]}
 
 
@@ -260,7 +258,12 @@ class Rule(Params):
     def body(self) -> dict[str, object]:
         """The rule as the API wants it, without its group."""
         ports: dict[str, object] = {"port_range_min": self.port, "port_range_max": self.port} if self.port else {}
-        found = {"direction": "ingress", "ethertype": "IPv4", "protocol": self.protocol, "remote_ip_prefix": self.source}
+        found = {
+            "direction": "ingress",
+            "ethertype": "IPv4",
+            "protocol": self.protocol,
+            "remote_ip_prefix": self.source,
+        }
         return found | ports
 
 

@@ -74,20 +74,26 @@ class Quota(Kind[QuotaParams]):
     def _owned(self, p: QuotaParams) -> dict[Service, dict[str, int]]:
         """The declared limits by service, by their names there."""
         limits = self._limits(p)
-        owned = {service: {api_name(key): limits[key] for key in keys if key in limits} for service, keys in OWNERS.items()}
+        owned = {
+            service: {api_name(key): limits[key] for key in keys if key in limits} for service, keys in OWNERS.items()
+        }
         return {service: found for service, found in owned.items() if found}
 
     def horizon(self, p: QuotaParams) -> str:
         return "Identity ▸ Projects ▸ (the project's menu) Modify Quotas: tabs Compute, Volume, Network"
 
     def commands(self, scene: Scene, p: QuotaParams) -> list[Command]:
-        words = tuple(word for key, value in self._limits(p).items() for word in (f"--{key.replace('_', '-')}", str(value)))
+        words = tuple(
+            word for key, value in self._limits(p).items() for word in (f"--{key.replace('_', '-')}", str(value))
+        )
         return [Command(("quota", "set", *words, scene.called(p.project)))]
 
     def requests(self, scene: Scene, p: QuotaParams) -> list[Request]:
         project = scene.id_of(p.project, "project")
         return [
-            Request("PUT", service, quota_path(service, project), {"quota" if service == "network" else "quota_set": limits})
+            Request(
+                "PUT", service, quota_path(service, project), {"quota" if service == "network" else "quota_set": limits}
+            )
             for service, limits in self._owned(p).items()
         ]
 
@@ -119,7 +125,9 @@ class Quota(Kind[QuotaParams]):
         return [{"id": project, "name": "quotas", "limits": actual, "services": list(self._owned(p))}]
 
     def compare(self, scene: Scene, p: QuotaParams, thing: Thing) -> list[Difference]:
-        return differing([(key, limits[key], thing["limits"][key]) for limits in self._owned(p).values() for key in limits])
+        return differing(
+            [(key, limits[key], thing["limits"][key]) for limits in self._owned(p).values() for key in limits]
+        )
 
     def keep(self, scene: Scene, p: QuotaParams, thing: Thing) -> Thing:
         return {"id": thing["id"], "services": thing["services"]}
@@ -174,18 +182,24 @@ class Refusal(Kind[RefusalParams]):
         else:
             scene.who.sdk.block_storage.create_volume(name=p.name, size=p.size)
 
-    def refused(self, error: CloudRefused) -> bool:
-        """Whether this answer is the refusal that was asked for: Cinder says 413 (or 403), Neutron 409."""
-        return error.status in (403, 409, 413) and "quota" in error.message.lower().replace("exceeds allowed", "quota")
+    def judge(self, scene: Scene, p: RefusalParams, refusal: CloudRefused | None) -> None:
+        """Cinder refuses with 413, Neutron with 409, Nova with 403; anything else is not about the quota."""
+        if refusal is None:
+            self._take_back(scene, p)
+            raise StepFailed(f"{self.title(p)} was not refused", advice="look at the quota: openstack quota show")
+        words = ("quota", "exceeds allowed")
+        if refusal.status not in (None, 403, 409, 413) or not any(word in refusal.message.lower() for word in words):
+            raise refusal
+        scene.say(f"refused, as it should be: {refusal.message}")
 
-    def succeeded(self, scene: Scene, p: RefusalParams) -> None:
-        """The cloud let it through. Take it back, and say so."""
-        collection: tuple[Service, str] = ("network", "networks") if p.over == "networks" else ("block-storage", "volumes")
-        service, plural = collection
-        query = {"name": p.name} | ({"all_tenants": "1"} if service == "block-storage" else {})
-        for thing in scene.admin.get(service, plural, project_id=scene.project_id(), **query)[plural]:
+    def _take_back(self, scene: Scene, p: RefusalParams) -> None:
+        """Remove what should not have been made."""
+        network = p.over == "networks"
+        service, plural, query = (
+            ("network", "networks", {}) if network else ("block-storage", "volumes", {"all_tenants": "1"})
+        )
+        for thing in scene.admin.get(service, plural, name=p.name, project_id=scene.project_id(), **query)[plural]:
             scene.admin.delete(service, plural, thing["id"])
-        raise StepFailed(f"{self.title(p)} was not refused", advice="look at the quota: openstack quota show")
 
     def candidates(self, scene: Scene, p: RefusalParams) -> Iterable[Thing]:
         """What the limit leaves, read from the services: a check must not try the request itself."""

@@ -46,7 +46,9 @@ def piped(pipeline: tuple[tuple[str, ...], ...]) -> Iterator[IO[bytes]]:
             if process.wait() != 0:
                 raise DownloadFailed(f"'{' '.join(argv)}' ended with status {process.returncode}")
     except FileNotFoundError as error:
-        raise MissingProgram(f"{error.filename} is not installed", advice="install it and run the step again") from error
+        raise MissingProgram(
+            f"{error.filename} is not installed", advice="install it and run the step again"
+        ) from error
     finally:
         for process in started:
             if process.poll() is None:

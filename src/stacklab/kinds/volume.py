@@ -59,12 +59,16 @@ class Volume(Kind[VolumeParams]):
     def compare(self, scene: Scene, p: VolumeParams, thing: Thing) -> list[Difference]:
         status = thing["status"] if thing["status"] not in ("available", "in-use") else "usable"
         bootable = "true" if p.image else None
-        return differing([("size", p.size, thing["size"]), ("status", "usable", status), ("bootable", bootable, thing["bootable"])])
+        return differing(
+            [("size", p.size, thing["size"]), ("status", "usable", status), ("bootable", bootable, thing["bootable"])]
+        )
 
     def remove(self, scene: Scene, thing: Thing) -> None:
         if scene.admin.delete("block-storage", "volumes", thing["id"]):
             path = ("volumes", thing["id"])
-            until(lambda: scene.admin.gone("block-storage", *path), f"volume {thing['name']} to be deleted", seconds=120)
+            until(
+                lambda: scene.admin.gone("block-storage", *path), f"volume {thing['name']} to be deleted", seconds=120
+            )
 
     def look(self, scene: Scene, p: VolumeParams) -> Command:
         return Command(("volume", "show", p.name))

@@ -13,5 +13,7 @@ def until(ready: Callable[[], bool], what: str, *, seconds: float, every: float 
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
-            raise StepFailed(f"waited {seconds:.0f} s for {what}, in vain", advice="lab status shows whether all services run")
+            raise StepFailed(
+                f"waited {seconds:.0f} s for {what}, in vain", advice="lab status shows whether all services run"
+            )
         time.sleep(every)

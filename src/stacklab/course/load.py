@@ -1,0 +1,224 @@
+"""session.yaml → Session, or an error that names file, line, key and what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from stacklab import places
+from stacklab.course.session import Exercise, Session, Step
+from stacklab.course.yamlfile import Where, YamlFile
+from stacklab.errors import SessionInvalid, UnknownName
+from stacklab.kinds import KINDS
+from stacklab.kinds.declaration import Id, Params
+from stacklab.suggest import closest
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Variables = Mapping[str, str | int | bool]
+M = TypeVar("M", bound=BaseModel)
+
+LEARNER = {"learner": "learner", "learner_project": "lab-project"}
+"""Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Step(_Strict):
+    id: Id
+    kind: str
+    who: Literal["admin", "learner"] = Field(alias="as")
+    say: Text
+    hint: Text
+    needs: list[Id] = []
+    params: dict[str, Any] = Field(alias="with", default={})
+
+
+class _Exercise(_Strict):
+    id: Id
+    title: Text
+    say: Text
+    steps: list[_Step] = Field(min_length=1)
+
+
+class _Session(_Strict):
+    session: Id
+    title: Text
+    summary: Text
+    vars: dict[Id, str | int | bool] = {}
+    exercises: list[_Exercise] = Field(min_length=1)
+
+
+def session_names(root: Path | None = None) -> list[str]:
+    """Names of the sessions under `root` (the course's own `labs/` if none is given)."""
+    base = root or places.course_data() / "labs"
+    return sorted(path.parent.name for path in base.glob("*/session.yaml"))
+
+
+def load_session(name: str, root: Path | None = None, variables: Variables | None = None) -> Session:
+    """The session of this name. `variables` replace the file's own. Raises UnknownName, SessionInvalid."""
+    base = root or places.course_data() / "labs"
+    if name not in session_names(root):
+        raise UnknownName(f"there is no session '{name}'", advice=closest(name, session_names(root), "lab list"))
+    return read_session(base / name / "session.yaml", variables)
+
+
+def read_session(path: Path, variables: Variables | None = None) -> Session:
+    """The session in one file. Raises SessionInvalid."""
+    file = YamlFile(path)
+    if not isinstance(file.value, dict):
+        raise file.error((), "a session file is a mapping that begins with 'session: NAME'")
+    known: dict[str, Any] = dict(LEARNER)
+    declared = file.value.get("vars", {})
+    if isinstance(declared, dict):
+        known |= declared
+    for key in variables or {}:
+        if key not in known:
+            raise file.error(
+                ("vars",), f"there is no variable '{key}'", advice=closest(key, known, f"the vars of {path}")
+            )
+    known |= variables or {}
+    value = {key: item if key == "vars" else _expand(file, item, (key,), known) for key, item in file.value.items()}
+    raw = _validated(_Session, value, file, ())
+    if raw.session != path.parent.name:
+        raise file.error(
+            ("session",), f"is '{raw.session}', but the folder is '{path.parent.name}'", advice="give both one name"
+        )
+    exercises = _Builder(file, value).exercises(raw)
+    learner = (str(known["learner"]), str(known["learner_project"]))
+    return Session(raw.session, raw.title, raw.summary, exercises, learner, path)
+
+
+def _expand(file: YamlFile, value: Any, where: Where, known: Mapping[str, Any]) -> Any:
+    """`value` with every `{var: NAME}` replaced by the variable's value (whole values only: nothing is pasted)."""
+    if isinstance(value, dict):
+        if set(value) == {"var"}:
+            name = value["var"]
+            if not isinstance(name, str) or name not in known:
+                raise file.error(
+                    (*where, "var"),
+                    f"there is no variable '{name}'",
+                    advice=closest(str(name), known, "vars: at the top"),
+                )
+            return known[name]
+        return {key: _expand(file, item, (*where, key), known) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(file, item, (*where, index), known) for index, item in enumerate(value)]
+    return value
+
+
+def _validated(model: type[M], value: Any, file: YamlFile, where: Where) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _explained(error, model, value, file, where) from error
+
+
+def _explained(
+    error: ValidationError, model: type[BaseModel], value: Any, file: YamlFile, where: Where
+) -> SessionInvalid:
+    """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
+    first = max(error.errors(), key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
+    loc = _real(first["loc"], value)
+    full = (*where, *loc)
+    if first["type"] == "extra_forbidden":
+        names = _keys(model, loc[:-1])
+        return file.error(
+            full, "there is no such key", advice=closest(str(loc[-1]), names, f"known here: {', '.join(names)};")
+        )
+    if first["type"] == "missing":
+        return file.error(full[:-1], f"'{first['loc'][-1]}' is missing", advice=f"add '{first['loc'][-1]}:' there")
+    problem = first["msg"][0].lower() + first["msg"][1:]
+    given = "" if isinstance(first["input"], dict | list) else f" (it is {first['input']!r})"
+    return file.error(full, problem + given)
+
+
+def _real(loc: tuple[int | str, ...], value: Any) -> Where:
+    """`loc` without the names of union members that pydantic puts in between; an unknown last key stays."""
+    found: list[str | int] = []
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            if last and isinstance(value, dict):
+                found.append(part)
+            continue
+        found.append(part)
+    return tuple(found)
+
+
+def _keys(model: type[BaseModel], loc: Where) -> list[str]:
+    """The keys that may stand at `loc` of a model."""
+    annotation: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        fields = {field.alias or name: field for name, field in getattr(annotation, "model_fields", {}).items()}
+        if part not in fields:
+            return []
+        annotation = fields[part].annotation
+        while getattr(annotation, "__args__", ()) and not hasattr(annotation, "model_fields"):
+            annotation = annotation.__args__[0]
+    return [field.alias or name for name, field in getattr(annotation, "model_fields", {}).items()]
+
+
+class _Builder:
+    """Raw models → Session's parts, with everything checked that spans more than one step."""
+
+    def __init__(self, file: YamlFile, value: Any) -> None:
+        self.file = file
+        self.value = value
+        self.seen: dict[str, str] = {}  # step id → kind
+        self.names: set[str] = set()
+
+    def exercises(self, raw: _Session) -> tuple[Exercise, ...]:
+        """All exercises. Raises SessionInvalid."""
+        found = []
+        for index, exercise in enumerate(raw.exercises):
+            where = ("exercises", index)
+            if exercise.id in self.names:
+                raise self.file.error((*where, "id"), f"there is an exercise '{exercise.id}' already")
+            self.names.add(exercise.id)
+            steps = tuple(self._step(exercise, step, (*where, "steps", at)) for at, step in enumerate(exercise.steps))
+            found.append(Exercise(exercise.id, exercise.title, exercise.say, steps))
+        return tuple(found)
+
+    def _step(self, exercise: _Exercise, raw: _Step, where: Where) -> Step:
+        if raw.id in self.seen:
+            raise self.file.error(
+                (*where, "id"), f"there is a step '{raw.id}' already", advice="ids are unique in a session"
+            )
+        kind = KINDS.get(raw.kind)
+        if kind is None:
+            raise self.file.error(
+                (*where, "kind"), f"there is no kind '{raw.kind}'", advice=closest(raw.kind, KINDS, "the kinds:")
+            )
+        params = _validated(kind.params, raw.params, self.file, (*where, "with"))
+        needs = self._needs(raw, params, where)
+        self.seen[raw.id] = raw.kind
+        return Step(raw.id, exercise.id, kind, params, raw.who, raw.say, raw.hint, needs)
+
+    def _needs(self, raw: _Step, params: Params, where: Where) -> frozenset[str]:
+        for index, name in enumerate(raw.needs):
+            self._earlier(name, (*where, "needs", index))
+        found = set(raw.needs)
+        for key, ref, allowed in params.references():
+            place = (*where, "with", key)
+            self._earlier(ref.step, place)
+            if allowed and self.seen[ref.step] not in allowed:
+                kind = self.seen[ref.step]
+                raise self.file.error(
+                    place, f"step '{ref.step}' is a {kind}, but a {' or '.join(allowed)} belongs here"
+                )
+            found.add(ref.step)
+        return frozenset(found)
+
+    def _earlier(self, name: str, where: Where) -> None:
+        if name not in self.seen:
+            advice = closest(name, self.seen, "a step can only build on earlier ones; lab show")
+            raise self.file.error(where, f"no earlier step is called '{name}'", advice=advice)

@@ -1,0 +1,107 @@
+"""What a session is, once its file has been read and found good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stacklab.errors import UnknownName
+from stacklab.kinds.declaration import Params
+from stacklab.kinds.kind import Kind
+from stacklab.suggest import closest
+
+Who = Literal["admin", "learner"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. `needs`: ids of the steps that it builds on (references count as needs)."""
+
+    id: str
+    exercise: str
+    kind: Kind[Any]
+    params: Params
+    who: Who
+    say: str
+    hint: str
+    needs: frozenset[str]
+
+    @property
+    def title(self) -> str:
+        """A few words on what it is about."""
+        return self.kind.title(self.params)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """Steps that belong together."""
+
+    id: str
+    title: str
+    say: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A chapter of the course. `learner` is the user, and the project, that `as: learner` means."""
+
+    name: str
+    title: str
+    summary: str
+    exercises: tuple[Exercise, ...]
+    learner: tuple[str, str]
+    file: Path
+
+    def steps(self) -> Iterator[Step]:
+        """All steps, in order."""
+        for exercise in self.exercises:
+            yield from exercise.steps
+
+    def step(self, step_id: str) -> Step:
+        """The step of this id. Raises UnknownName with the closest id there is."""
+        known = {step.id: step for step in self.steps()}
+        if step_id not in known:
+            raise UnknownName(
+                f"{self.name} has no step '{step_id}'", advice=closest(step_id, known, "lab show " + self.name)
+            )
+        return known[step_id]
+
+    def select(self, exercise: str | None = None, step: str | None = None) -> list[Step]:
+        """The steps of one exercise, one step, or all. Raises UnknownName."""
+        if exercise is None:
+            return list(self.steps())
+        known = {one.id: one for one in self.exercises}
+        if exercise not in known:
+            raise UnknownName(
+                f"{self.name} has no exercise '{exercise}'", advice=closest(exercise, known, "lab show " + self.name)
+            )
+        if step is None:
+            return list(known[exercise].steps)
+        found = [one for one in known[exercise].steps if one.id == step]
+        if not found:
+            names = [one.id for one in known[exercise].steps]
+            raise UnknownName(
+                f"{self.name}/{exercise} has no step '{step}'",
+                advice=closest(step, names, f"lab show {self.name}/{exercise}"),
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Address:
+    """`session4`, `session4/network`, `session4/network/router`: what commands are pointed at."""
+
+    session: str
+    exercise: str | None = None
+    step: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Raises UnknownName if the text has more than three parts or an empty one."""
+        parts = text.strip("/").split("/")
+        if len(parts) > 3 or not all(parts):
+            raise UnknownName(f"'{text}' is not SESSION[/EXERCISE[/STEP]]", advice="lab list shows what there is")
+        return cls(*parts)

@@ -1,0 +1,98 @@
+"""YAML that remembers where everything stands, so that an error can name file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from stacklab.errors import SessionInvalid
+
+Where = tuple[str | int, ...]
+"""The way to a value: keys and list positions."""
+
+MAX_BYTES = 1 << 20
+"""A session file is a few dozen kilobytes; a larger one is not a session file."""
+
+
+class YamlFile:
+    """A YAML file as plain values (dict, list, str, int, float, bool, None) beside the lines they stand on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines: dict[Where, int] = {}
+        self.value: Any = self._plain(self._read(), ())
+
+    def _read(self) -> Any:
+        try:
+            if self.path.stat().st_size > MAX_BYTES:
+                raise SessionInvalid(f"{self.path}: larger than {MAX_BYTES} bytes, which no session file is")
+            text = self.path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SessionInvalid(f"{self.path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SessionInvalid(
+                f"{self.path}: not UTF-8 text (byte {error.start})", advice="save it as UTF-8"
+            ) from error
+        # Round-trip loading keeps line numbers; it builds no objects from tags, and aliases cannot multiply endlessly
+        # because `_plain` counts what it copies.
+        reader = YAML(typ="rt", pure=True)
+        try:
+            return reader.load(text)
+        except DuplicateKeyError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise SessionInvalid(
+                f"{self.path}:{line}: this key stands here twice", advice="keep one of the two"
+            ) from error
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            problem = error.problem or error.context or "not YAML"
+            raise SessionInvalid(
+                f"{self.path}:{line}: {problem}", advice="look at the indentation and quotes there"
+            ) from error
+        except (YAMLError, ValueError, RecursionError) as error:
+            raise SessionInvalid(f"{self.path}: not YAML that can be read: {error}") from error
+
+    def _plain(self, value: Any, where: Where) -> Any:
+        if len(self._lines) > 100_000:
+            raise SessionInvalid(f"{self.path}: holds far too many values (does an alias contain itself?)")
+        if isinstance(value, CommentedMap):
+            self._lines.setdefault(where, value.lc.line + 1)
+            found = {}
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    line = value.lc.key(key)[0] + 1
+                    raise SessionInvalid(f"{self.path}:{line}: the key {key!r} is not text", advice="put it in quotes")
+                self._lines[(*where, key)] = value.lc.key(key)[0] + 1
+                found[key] = self._plain(item, (*where, key))
+            return found
+        if isinstance(value, CommentedSeq):
+            self._lines.setdefault(where, value.lc.line + 1)
+            for index in range(len(value)):
+                self._lines[(*where, index)] = value.lc.item(index)[0] + 1
+            return [self._plain(item, (*where, index)) for index, item in enumerate(value)]
+        return self._scalar(value, where)
+
+    def _scalar(self, value: Any, where: Where) -> Any:
+        for plain in (bool, int, float, str):
+            if isinstance(value, plain):
+                return plain(value)
+        if value is None:
+            return None
+        raise self.error(where, f"{value!r} is neither text, a number, true or false", advice="put it in quotes")
+
+    def line(self, where: Where) -> int:
+        """The line (from 1) of the value at `where`, or of the closest thing around it."""
+        while where and where not in self._lines:
+            where = where[:-1]
+        return self._lines.get(where, 1)
+
+    def error(self, where: Where, problem: str, *, advice: str = "") -> SessionInvalid:
+        """The error to raise for something wrong at `where`."""
+        key = ".".join(str(part) for part in where)
+        place = f"{self.path}:{self.line(where)}: "
+        return SessionInvalid(place + (f"{key}: " if key else "") + problem, advice=advice)

@@ -1,0 +1,203 @@
+"""Inside an instance: its console, and a login over SSH."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stacklab.errors import MissingProgram, StepFailed
+from stacklab.kinds.declaration import AssetRef, Name, Params, Ref, Refers
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+
+BOOT_SECONDS = 240
+"""How long a guest may take to boot: seconds with KVM, up to a few minutes emulated on a busy machine."""
+
+TRY_SECONDS = 20
+"""How long one attempt to log in may take."""
+
+
+def running(scene: Scene, ref: Ref) -> Thing:
+    """The server that a reference means. Raises Absent, also for one that does not run."""
+    server = scene.thing(ref, "server")
+    if server["status"] != "ACTIVE":
+        raise Absent(f"a running instance ({server['name']} is {server['status']})")
+    return server
+
+
+class ConsoleParams(Params):
+    server: Annotated[Ref, Refers("server")]
+    contains: Annotated[str, Field(min_length=1)]
+
+
+class Console(Kind[ConsoleParams]):
+    """The console log: what the guest wrote to its serial port while it booted."""
+
+    name = "console"
+    params = ConsoleParams
+    leaves = False
+
+    def title(self, p: ConsoleParams) -> str:
+        return "console log"
+
+    def horizon(self, p: ConsoleParams) -> str:
+        return "Project ▸ Compute ▸ Instances ▸ (the instance) ▸ Log"
+
+    def commands(self, scene: Scene, p: ConsoleParams) -> list[Command]:
+        return [Command(("console", "log", "show", "--lines", "40", scene.called(p.server)))]
+
+    def requests(self, scene: Scene, p: ConsoleParams) -> list[Request]:
+        server = scene.id_of(p.server, "server")
+        return [Request("POST", "compute", ("servers", server, "action"), {"os-getConsoleOutput": {"length": 40}})]
+
+    def create(self, scene: Scene, p: ConsoleParams) -> None:
+        scene.say(self._log(scene, p, "40"))
+
+    def _log(self, scene: Scene, p: ConsoleParams, lines: str) -> str:
+        server = running(scene, p.server)
+        body = {"os-getConsoleOutput": {"length": lines}}
+        return str(scene.admin.post("compute", "servers", server["id"], "action", body=body)["output"])
+
+    def settle_seconds(self, p: ConsoleParams) -> float:
+        return BOOT_SECONDS
+
+    def candidates(self, scene: Scene, p: ConsoleParams) -> Iterable[Thing]:
+        return [{"name": "console log", "output": self._log(scene, p, "2000")}]
+
+    def compare(self, scene: Scene, p: ConsoleParams, thing: Thing) -> list[Difference]:
+        if p.contains in thing["output"]:
+            return []
+        return [Difference("console log", f"contains {p.contains!r}", self.shown(thing))]
+
+    def shown(self, thing: Thing) -> str:
+        lines = [line.strip() for line in thing["output"].splitlines() if line.strip()]
+        return f"last line: {lines[-1]!r}" if lines else "empty so far"
+
+    def look(self, scene: Scene, p: ConsoleParams) -> Command:
+        return self.commands(scene, p)[0]
+
+    def applicable(self, scene: Scene, p: ConsoleParams) -> str | None:
+        return scene.ability("hypervisor")
+
+    def expected(self, p: ConsoleParams) -> str:
+        return f"the console log contains {p.contains!r}"
+
+
+class LoginParams(Params):
+    server: Annotated[Ref, Refers("server")]
+    key: AssetRef
+    user: Name | None = None
+    command: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    shows: str = ""
+
+
+class Login(Kind[LoginParams]):
+    """A login over SSH with the private half of the key pair."""
+
+    name = "login"
+    params = LoginParams
+    leaves = False
+
+    def title(self, p: LoginParams) -> str:
+        return "login over SSH"
+
+    def horizon(self, p: LoginParams) -> str:
+        return "(not in Horizon: a terminal on your machine)"
+
+    def _ssh(self, scene: Scene, p: LoginParams) -> tuple[str, ...]:
+        """The ssh command, words apart. On paper, before there is a server, with the variables of its address."""
+        key = scene.asset(p.key)
+        user = p.user or key.attributes.get("login_user", "cirros")
+        server = scene.thing(p.server, "server")
+        way = scene.way_to(server["id"])
+        if way is None:
+            raise Absent("a way into the instance from this machine")
+        # A rebuilt instance has another host key at the same loopback port: known hosts are kept for each instance.
+        known = key.path.parent / "known_hosts" / server["id"]
+        known.parent.mkdir(mode=0o700, exist_ok=True)
+        options = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}")
+        timeout = ("-o", f"ConnectTimeout={TRY_SECONDS}", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes")
+        return ("-i", str(key.path), "-p", str(way[1]), *options, *timeout, f"{user}@{way[0]}", shlex.join(p.command))
+
+    def commands(self, scene: Scene, p: LoginParams) -> list[Command]:
+        try:
+            return [Command(self._ssh(scene, p), program="ssh")]
+        except Absent:
+            key = scene.asset(p.key)
+            user = p.user or key.attributes.get("login_user", "cirros")
+            return [Command(("-i", str(key.path), f"{user}@FLOATING-IP", shlex.join(p.command)), program="ssh")]
+
+    def requests(self, scene: Scene, p: LoginParams) -> list[Request]:
+        return []
+
+    def create(self, scene: Scene, p: LoginParams) -> None:
+        running(scene, p.server)
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            result = self._try(scene, p)
+            if result.returncode == 0:
+                scene.say(result.stdout.strip())
+                return
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"no login within {BOOT_SECONDS} s: {_last_line(result.stderr)}", advice="look at the console log"
+                )
+            time.sleep(2)
+
+    def _try(self, scene: Scene, p: LoginParams) -> subprocess.CompletedProcess[str]:
+        argv = ["ssh", *self._ssh(scene, p)]
+        try:
+            return subprocess.run(
+                argv,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=2 * TRY_SECONDS,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(argv, 255, "", f"no answer within {2 * TRY_SECONDS} s")
+        except FileNotFoundError as error:
+            raise MissingProgram(
+                "ssh is not installed", advice="install the package openssh-client (or openssh-clients)"
+            ) from error
+
+    def candidates(self, scene: Scene, p: LoginParams) -> Iterable[Thing]:
+        running(scene, p.server)
+        result = self._try(scene, p)
+        return [
+            {"name": "login", "status": result.returncode, "output": result.stdout, "said": _last_line(result.stderr)}
+        ]
+
+    def compare(self, scene: Scene, p: LoginParams, thing: Thing) -> list[Difference]:
+        if thing["status"] != 0:
+            return [
+                Difference("login", f"'{shlex.join(p.command)}' runs", f"status {thing['status']}: {thing['said']}")
+            ]
+        if p.shows not in thing["output"]:
+            return [Difference("output", f"contains {p.shows!r}", thing["output"].strip())]
+        return []
+
+    def shown(self, thing: Thing) -> str:
+        return str(thing["output"].strip())
+
+    def look(self, scene: Scene, p: LoginParams) -> Command:
+        return self.commands(scene, p)[0]
+
+    def applicable(self, scene: Scene, p: LoginParams) -> str | None:
+        return scene.ability("hypervisor") or scene.ability("data_path")
+
+    def expected(self, p: LoginParams) -> str:
+        return f"the key opens the instance, and '{shlex.join(p.command)}' runs in it"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "(it said nothing)")
+
+
+KINDS: list[Kind[Any]] = [Console(), Login()]

@@ -1,0 +1,164 @@
+"""Looking: listings that a learner compares, with what they must show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from stacklab.kinds.declaration import Name, Params, Ref, Refers
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request, Service, Word
+
+Listing = Literal["services", "endpoints", "users", "projects", "flavors", "images", "servers", "networks", "volumes"]
+
+
+class LookParams(Params):
+    """`of`: the project whose things (or users) are listed; `everywhere`: those of all projects, as only an admin may."""
+
+    at: Listing
+    of: Annotated[Ref, Refers("project")] | None = None
+    everywhere: bool = False
+    shows: list[Name | Annotated[Ref, Refers("server", "network", "volume", "image", "user", "project")]] = []
+    hides: list[Name] = []
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """How one listing is made: the client's words, the request, the key of its rows, and where Horizon shows it."""
+
+    words: tuple[str, ...]
+    service: Service
+    path: tuple[str, ...]
+    key: str
+    horizon: str
+    everywhere: tuple[str, ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
+
+
+_LISTINGS: dict[str, _Listing] = {
+    "services": _Listing(
+        ("catalog", "list"), "identity", ("services",), "services", "Admin ▸ System ▸ System Information"
+    ),
+    "endpoints": _Listing(
+        ("endpoint", "list"),
+        "identity",
+        ("endpoints",),
+        "endpoints",
+        "Project ▸ API Access (what the user's catalogue holds)",
+    ),
+    "users": _Listing(("user", "list"), "identity", ("users",), "users", "Identity ▸ Users"),
+    "projects": _Listing(("project", "list"), "identity", ("projects",), "projects", "Identity ▸ Projects"),
+    "flavors": _Listing(("flavor", "list"), "compute", ("flavors",), "flavors", "Admin ▸ Compute ▸ Flavors"),
+    "images": _Listing(("image", "list"), "image", ("images",), "images", "Project ▸ Compute ▸ Images"),
+    "servers": _Listing(
+        *(("server", "list"), "compute", ("servers", "detail"), "servers", "Compute ▸ Instances"),
+        everywhere=("--all-projects",),
+        query=(("all_tenants", "1"),),
+    ),
+    "networks": _Listing(("network", "list"), "network", ("networks",), "networks", "Network ▸ Networks"),
+    "volumes": _Listing(
+        *(("volume", "list"), "block-storage", ("volumes", "detail"), "volumes", "Volumes ▸ Volumes"),
+        everywhere=("--all-projects",),
+        query=(("all_tenants", "1"),),
+    ),
+}
+
+
+class Look(Kind[LookParams]):
+    """A look at a listing; nothing is made, but what it must show is checked."""
+
+    name = "look"
+    params = LookParams
+    leaves = False
+
+    def title(self, p: LookParams) -> str:
+        return f"look at the {p.at}" + (" of all projects" if p.everywhere else "")
+
+    def horizon(self, p: LookParams) -> str:
+        where = _LISTINGS[p.at].horizon
+        scoped = p.at in ("servers", "networks", "volumes")
+        return f"{'Admin' if p.everywhere else 'Project'} ▸ {where}" if scoped else where
+
+    def commands(self, scene: Scene, p: LookParams) -> list[Command]:
+        listing = _LISTINGS[p.at]
+        everywhere = listing.everywhere if p.everywhere else ()
+        return [Command((*listing.words, *everywhere, *(("--project", scene.called(p.of)) if p.of else ())))]
+
+    def requests(self, scene: Scene, p: LookParams) -> list[Request]:
+        listing = _LISTINGS[p.at]
+        if p.at == "users" and p.of:
+            project = scene.id_of(p.of, "project")
+            return [
+                Request(
+                    "GET",
+                    "identity",
+                    ("role_assignments",),
+                    query={"scope.project.id": project, "include_names": "true"},
+                )
+            ]
+        query: dict[str, Word] = dict(listing.query) if p.everywhere else {}
+        if p.of:
+            query["project_id"] = scene.id_of(p.of, "project")
+        return [Request("GET", listing.service, listing.path, query=query)]
+
+    def create(self, scene: Scene, p: LookParams) -> None:
+        scene.say("  ".join(sorted(self._rows(scene, p))) or "(nothing)")
+
+    def _rows(self, scene: Scene, p: LookParams) -> set[str]:
+        """The names that the listing shows, read as the admin but with the scope of the one who looks."""
+        if reader := _READERS.get(p.at):
+            return reader(scene, p)
+        listing = _LISTINGS[p.at]
+        query = dict(listing.query)
+        if not p.everywhere and p.at in ("servers", "networks", "volumes"):
+            query |= {"project_id": scene.thing(p.of, "project")["id"] if p.of else scene.project_id()}
+        rows = scene.admin.get(listing.service, *listing.path, **query)[listing.key]
+        return {row["name"] for row in rows}
+
+    def candidates(self, scene: Scene, p: LookParams) -> Iterable[Thing]:
+        return [{"name": p.at, "rows": self._rows(scene, p)}]
+
+    def compare(self, scene: Scene, p: LookParams, thing: Thing) -> list[Difference]:
+        names = [scene.called(ref) for ref in p.shows]
+        shown = ", ".join(sorted(thing["rows"])) or "nothing"
+        missing = [Difference(p.at, f"{name} is listed", shown) for name in names if name not in thing["rows"]]
+        return missing + [Difference(p.at, f"{name} is not listed", shown) for name in p.hides if name in thing["rows"]]
+
+    def shown(self, thing: Thing) -> str:
+        return ", ".join(sorted(thing["rows"])) or "nothing"
+
+    def look(self, scene: Scene, p: LookParams) -> Command:
+        return self.commands(scene, p)[0]
+
+    def expected(self, p: LookParams) -> str:
+        return f"the {p.at} can be listed, and show what they should"
+
+
+def _users(scene: Scene, p: LookParams) -> set[str]:
+    if p.of is None:
+        return {user["name"] for user in scene.admin.get("identity", "users")["users"]}
+    query = {"scope.project.id": scene.thing(p.of, "project")["id"], "include_names": "true"}
+    found = scene.admin.get("identity", "role_assignments", **query)["role_assignments"]
+    return {one["user"]["name"] for one in found if "user" in one}
+
+
+def _endpoints(scene: Scene, p: LookParams) -> set[str]:
+    """Names of the enabled services that have a public endpoint."""
+    services = {one["id"]: one["name"] for one in scene.admin.get("identity", "services")["services"] if one["enabled"]}
+    found = scene.admin.get("identity", "endpoints", interface="public")["endpoints"]
+    return {services[one["service_id"]] for one in found if one["enabled"] and one["service_id"] in services}
+
+
+def _services(scene: Scene, p: LookParams) -> set[str]:
+    return {one["name"] for one in scene.admin.get("identity", "services")["services"] if one["enabled"]}
+
+
+_READERS: dict[str, Callable[[Scene, LookParams], set[str]]] = {
+    "users": _users,
+    "endpoints": _endpoints,
+    "services": _services,
+}
+
+
+KINDS: list[Kind[Any]] = [Look()]
