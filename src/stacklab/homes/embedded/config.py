@@ -1,0 +1,123 @@
+"""The configuration files of a cloud, rendered from `conf/*.j2`, where an instructor can read why each line is there."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from stacklab.files import write_atomic, write_json
+from stacklab.homes.embedded.layout import Layout
+from stacklab.homes.embedded.services import SERVICES, urls
+
+TEMPLATES = Path(__file__).parent / "conf"
+INSIDE = Path(__file__).parent / "inside"
+REGION = "RegionOne"
+HOST = "lab"  # the name of the one hypervisor; the template's databases know it
+
+
+@dataclass(frozen=True)
+class Hypervisor:
+    """The QEMU programs of this machine; empty where there are none."""
+
+    system: str
+    image: str
+
+    @property
+    def there(self) -> bool:
+        return bool(self.system and self.image)
+
+    @property
+    def missing(self) -> str:
+        names = [name for name, path in ((qemu_name(), self.system), ("qemu-img", self.image)) if not path]
+        return " and ".join(names)
+
+
+def qemu_name() -> str:
+    """QEMU's name for emulating this machine's own architecture."""
+    return f"qemu-system-{ {'arm64': 'aarch64', 'amd64': 'x86_64'}.get(platform.machine(), platform.machine()) }"
+
+
+def find_hypervisor() -> Hypervisor:
+    return Hypervisor(shutil.which(qemu_name()) or "", shutil.which("qemu-img") or "")
+
+
+def write_configuration(
+    layout: Layout, environment: Path, ports: dict[str, int], passwords: dict[str, str], *, checked: bool = True
+) -> None:
+    """Write every configuration file (0600: they hold passwords) and run/cloud.json.
+
+    `checked` is False only for the first initialisation, where no Keystone runs that could check a token.
+    """
+    import jinja2  # here, because `lab --help` should not pay for it
+
+    layout.make()
+    hypervisor = find_hypervisor()
+    addresses = urls(ports)
+    values = {
+        "home": layout.home, "environment": environment, "ports": ports, "urls": addresses, "passwords": passwords,
+        "region": REGION, "host": HOST, "qemu": hypervisor.system, "qemu_img": hypervisor.image,
+        "user": getpass.getuser(), "checked": checked,
+    }  # fmt: skip
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip  # noqa: S701 - INI files, and every value in them is ours
+    for name in template_names():
+        path = layout.conf / ("swift/swift.conf" if name == "swift.conf" else name)
+        write_atomic(path, jinja.get_template(f"{name}.j2").render(values), mode=0o600)
+    shutil.copyfile(environment / "etc" / "nova" / "api-paste.ini", layout.conf / "api-paste.ini")
+    services = [
+        {"name": one.name, "forked": one.forked, "ports": [ports[port] for port in one.ports]} for one in SERVICES
+    ]
+    write_json(layout.cloud_file, {"ports": ports, "urls": addresses, "services": services}, mode=0o600)
+
+
+def template_names() -> list[str]:
+    """The files that are rendered; those that begin with an underscore are only included."""
+    return sorted(path.name.removesuffix(".j2") for path in TEMPLATES.glob("[!_]*.j2"))
+
+
+def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
+    """The environment variables of everything that runs inside the cloud: the user's own, with ours on top."""
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    for name in ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "DJANGO_SETTINGS_MODULE"):
+        kept.pop(name, None)
+    for name in [name for name in kept if name.startswith("OS_")]:
+        del kept[name]  # an openrc that the user sourced is about another cloud
+    services = ("KEYSTONE", "GLANCE", "PLACEMENT", "NOVA", "NEUTRON")
+    return {
+        **kept,
+        **{f"OS_{name}_CONFIG_DIR": str(layout.conf) for name in services},
+        "OS_NEUTRON_CONFIG_FILES": "neutron.conf",
+        "OS_NOVA_DISABLE_EVENTLET_PATCHING": "true",
+        "LABCLOUD_HOME": str(layout.home),
+        "LABCLOUD_STATIC": str(environment / "horizon-static"),
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(INSIDE),
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONUNBUFFERED": "1",
+        "TZ": "UTC",
+    }
+
+
+def write_clouds_file(layout: Layout, ports: dict[str, int], admin: str, learner: str) -> None:
+    """clouds.yaml, 0600, with the entries `lab-admin` and `lab-learner`; JSON is YAML, and quotes what needs quoting."""
+    address = urls(ports)["keystone"]
+
+    def entry(user: str, project: str, password: str) -> dict[str, object]:
+        return {
+            "auth": {
+                "auth_url": address, "username": user, "password": password, "project_name": project,
+                "user_domain_id": "default", "project_domain_id": "default",
+            },
+            "region_name": REGION,
+            "identity_api_version": "3",
+        }  # fmt: skip
+
+    clouds = {"lab-admin": entry("admin", "admin", admin), "lab-learner": entry("learner", "lab-project", learner)}
+    write_atomic(layout.clouds_file, json.dumps({"clouds": clouds}, indent=2) + "\n", mode=0o600)

@@ -1,0 +1,132 @@
+"""The embedded home: the stages of `lab up` and everything else a home can do, put together from its rooms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from stacklab.errors import NotRunning, UnknownName
+from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
+from stacklab.homes.embedded import config, readiness, software, supervision, template
+from stacklab.homes.embedded.cloud import Cloud
+from stacklab.homes.embedded.services import NAMES, urls
+from stacklab.files import read_json
+from stacklab.lab import Lab
+from stacklab.stages import Progress, Stage
+
+START = "start"  # the checkpoint that `lab up` makes
+SUPERVISOR = "supervisor"  # not a service, but it has a log
+
+
+class EmbeddedHome:
+    """See `stacklab.homes.base.Home`."""
+
+    name: ClassVar[str] = "embedded"
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.cloud = Cloud(lab)
+        self.layout = self.cloud.layout
+
+    # --- up --------------------------------------------------------------------------------------------------------
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("software", f"OpenStack {software.RELEASE}'s software", self._has_software, software.install, 90),
+            Stage("template", "the first initialisation", self._has_template, template.make, 15),
+            Stage("cloud", "this lab's own cloud", self.cloud.why_ready, self.cloud.make, 1),
+            Stage("services", "the services", self._has_services, self._start, 20),
+            Stage("ready", "the cloud is usable", lambda: None, self._prove, 3),
+        ]
+
+    def _has_software(self) -> str | None:
+        return f"in {software.path()}" if software.installed() else None
+
+    def _has_template(self) -> str | None:
+        if self.cloud.exists:
+            return "this lab's cloud is made already"
+        return f"in {template.path()}" if template.made() else None
+
+    def _has_services(self) -> str | None:
+        states = supervision.services(self.layout)
+        return "all running" if all(one.state == "running" for one in states) else None
+
+    def _start(self, progress: Progress) -> str:
+        began = time.monotonic()
+        if not supervision.is_running(self.layout):
+            supervision.start(self.layout, software.path())
+        for one in supervision.services(self.layout):
+            if one.state in ("failed", "stopped"):
+                supervision.order(self.layout, "restart", service=one.name)
+        supervision.wait_until_running(self.layout, progress, time.monotonic() + 180)
+        return f"{len(NAMES)} services run after {time.monotonic() - began:.0f} s"
+
+    def _prove(self, progress: Progress) -> str:
+        readiness.prove(self.layout, self._prober(), progress)
+        return "a token, the catalogue, every service's list, the dashboard's login page"
+
+    def _prober(self) -> readiness.Prober:
+        return readiness.Prober(self.cloud.ports, self.lab.secret("admin"))
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> HomeStatus:
+        if not self.cloud.exists:
+            return HomeStatus("absent")
+        states = supervision.services(self.layout, memory=True)
+        if not supervision.is_running(self.layout):
+            return HomeStatus("stopped", states, notes=list(self.cloud.notes))
+        well = all(one.state == "running" for one in states)
+        notes = [*self.cloud.notes, *(f"{one.name}: {one.reason}" for one in states if one.reason)]
+        return HomeStatus("running" if well else "degraded", states, self._dashboard(), notes)
+
+    def _dashboard(self) -> str:
+        return urls(self.cloud.ports)["horizon"]
+
+    def access(self) -> CloudAccess:
+        if not self.cloud.exists or not supervision.is_running(self.layout):
+            raise NotRunning(f"the cloud of lab '{self.lab.name}' is not running", advice="lab up")
+        hypervisor = config.find_hypervisor()
+        why = "" if hypervisor.there else f"{hypervisor.missing} is not installed, so an instance is a record of the API only"
+        path = (
+            "through a port of this machine for each instance; the user-mode network has no way to a fixed or floating address"
+            if hypervisor.there
+            else why
+        )
+        return CloudAccess(
+            clouds_file=self.layout.clouds_file, admin="lab-admin", learner="lab-learner",
+            hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path), way_to=self._way_to,
+            dashboard=self._dashboard(),
+        )  # fmt: skip
+
+    def _way_to(self, server: str) -> Way | None:
+        if "/" in server or server in ("", ".", ".."):
+            return None
+        way = read_json(self.layout.instances / server / "way.json")
+        if way is None:
+            return None
+        return Way(way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH")
+
+    def logs(self, service: str | None) -> dict[str, Path]:
+        names = (*NAMES, SUPERVISOR)
+        if service is not None and service not in names:
+            raise UnknownName(f"there is no service '{service}'", advice=f"one of {', '.join(names)}")
+        files = {name: self.layout.logs / f"{name}.log" for name in names if service in (None, name)}
+        return {name: file for name, file in files.items() if file.exists() or name == service}
+
+    def restart(self, service: str, progress: Progress) -> None:
+        if service not in NAMES:
+            raise UnknownName(f"there is no service '{service}'", advice=f"one of {', '.join(NAMES)}")
+        supervision.order(self.layout, "restart", service=service)
+        supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
+        readiness.prove(self.layout, self._prober(), progress, names=(service,), seconds=60)
+
+    # --- down ------------------------------------------------------------------------------------------------------
+
+    def down(self, progress: Progress) -> None:
+        supervision.stop(self.layout, progress)
+
+    def destroy(self, progress: Progress) -> Iterator[str]:
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Horizon: settings, the WSGI application, and the collecting of its static files."""

@@ -1,0 +1,80 @@
+"""What every service process has: an HTTP server, a cache of checked tokens, a control socket."""
+
+import sys
+import threading
+import time
+
+from labcloud import control, settings
+
+
+class TokenCache:
+    """What keystonemiddleware keeps of tokens it has checked; the interface is memcache's (`[keystone_authtoken] cache`)."""
+
+    def __init__(self):
+        self._known = {}
+        self._lock = threading.Lock()
+
+    def get(self, key):
+        until, value = self._known.get(key, (0, None))
+        return value if until > time.time() else None
+
+    def set(self, key, value, time=0, **ignored):  # noqa: A002 - memcache's name
+        with self._lock:
+            if len(self._known) > 2000:
+                self._known.clear()
+            self._known[key] = (_now() + (time or 300), value)
+
+    def clear(self):
+        with self._lock:
+            self._known.clear()
+
+
+def _now():
+    return time.time()
+
+
+TOKENS = TokenCache()
+
+
+def with_tokens(application):
+    """The application, given our token cache under the name that the configuration files say."""
+
+    def call(environ, start_response):
+        environ["labcloud.tokens"] = TOKENS
+        return application(environ, start_response)
+
+    return call
+
+
+def listen_for_orders(service, forget, **more):
+    """`forget` (and what else the service can do) on run/<service>.sock."""
+
+    def forget_all(request):
+        TOKENS.clear()
+        forget()
+
+    orders = {"forget": forget_all, **more}
+
+    def handle(request):
+        return orders[request["do"]](request)
+
+    control.serve_in_thread(settings.HOME / "run" / f"{service}.sock", handle)
+
+
+def serve(service, application, threads=6):
+    """Serve until the process is ended. Loopback only; the body limit is raised because images come through here."""
+    import waitress
+
+    port = settings.read()["ports"][service]
+    print(f"labcloud: {service} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
+    waitress.serve(
+        with_tokens(application),
+        host="127.0.0.1",
+        port=port,
+        threads=threads,
+        max_request_body_size=1 << 42,
+        channel_timeout=600,
+        clear_untrusted_proxy_headers=True,
+        ident=None,
+        _quiet=True,
+    )

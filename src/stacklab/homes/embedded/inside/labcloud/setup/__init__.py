@@ -1,0 +1,1 @@
+"""First initialisation, one module a service: schema and the content that every new cloud has."""

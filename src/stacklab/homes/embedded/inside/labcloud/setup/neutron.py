@@ -1,0 +1,82 @@
+"""Neutron's schema and the external network `public`, as DevStack names and numbers it.
+
+Neutron's migrations alter constraints, which SQLite cannot; so the tables are made from the models of the newest
+release, and the migrations are recorded as done.
+"""
+
+import os
+import sqlite3
+import sys
+import time
+
+from labcloud import settings
+
+
+def main():
+    os.environ["OS_NEUTRON_CONFIG_FILES"] = "neutron.conf"
+    sys.argv = ["neutron-api"]
+    from neutron import server
+
+    server._init_configuration()
+    make_schema()
+    from neutron.server import api
+
+    sys.argv = ["neutron-api"]
+    application = server.boot_server(api.api_server)
+    seed(application, admin_project())
+
+
+def make_schema():
+    from neutron.db.migration import cli
+    from neutron.db.migration.models import head
+    from sqlalchemy import create_engine
+
+    engine = create_engine(f"sqlite:///{settings.HOME}/db/neutron.db")
+    head.get_metadata().create_all(engine)
+    engine.dispose()
+    sys.argv = ["neutron-db-manage", "--config-file", settings.configuration("neutron.conf"), "stamp", "heads"]
+    if cli.main():
+        raise SystemExit("the migrations could not be recorded as done")
+
+
+def admin_project():
+    """The id of the project `admin`, as soon as Keystone's own initialisation (it runs beside this one) has made it."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        try:
+            with sqlite3.connect(settings.HOME / "db" / "keystone.db", timeout=30) as connection:
+                row = connection.execute("SELECT id FROM project WHERE name = 'admin'").fetchone()
+        except sqlite3.OperationalError:
+            row = None  # no such table yet
+        if row:
+            return row[0]
+        time.sleep(0.3)
+    raise SystemExit("Keystone's initialisation did not make the project 'admin'")
+
+
+def seed(application, project):
+    """Through the API itself, in this process; this run's configuration asks for no token (auth_strategy = noauth)."""
+    network = ask(application, project, "networks", "network", {
+        "name": "public", "router:external": True, "provider:network_type": "flat",
+        "provider:physical_network": "public", "is_default": True,
+    })  # fmt: skip
+    ask(application, project, "subnets", "subnet", {
+        "name": "public-subnet", "network_id": network["id"], "ip_version": 4, "cidr": "172.24.4.0/24",
+        "gateway_ip": "172.24.4.1", "enable_dhcp": False,
+    })  # fmt: skip
+
+
+def ask(application, project, collection, kind, values):
+    import webob
+
+    request = webob.Request.blank(f"/v2.0/{collection}", method="POST", json={kind: {"tenant_id": project, **values}})
+    request.headers.update({"X-Project-Id": project, "X-Roles": "admin", "X-User-Id": project})
+    request.content_type = "application/json"
+    response = request.get_response(application)
+    if response.status_code != 201:
+        raise SystemExit(f"Neutron refused to make {values['name']}: {response.status} {response.text}")
+    return response.json[kind]
+
+
+if __name__ == "__main__":
+    main()

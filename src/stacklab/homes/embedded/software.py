@@ -1,0 +1,132 @@
+"""The cloud's own Python environment: OpenStack from hashed requirements, one a release, shared by all labs.
+
+It lies under the XDG data directory, named by what it was made of; it is built beside that place and renamed into it, so
+it is either there and whole, or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+from stacklab import places
+from stacklab.errors import DownloadFailed, NotEnoughSpace, StageFailed
+from stacklab.files import disk_error, lock_holder, locked
+from stacklab.homes.embedded import config, indexes
+from stacklab.stages import Progress
+
+RELEASE = "2026.1"
+REQUIREMENTS = Path(__file__).parent / "requirements" / f"{RELEASE}.txt"
+SPACE = 2_500_000_000  # bytes: 1.2 GB installed, as much again in uv's cache
+
+
+def key() -> str:
+    """What the environment is made of: requirements, Python, and our settings of Horizon, whose static files it holds."""
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes())
+    digest.update((config.INSIDE / "labcloud" / "dashboard" / "settings.py").read_bytes())
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    digest.update(f"{version} {sys.implementation.name} {os.uname().machine}".encode())
+    return f"{RELEASE}-py{version}-{digest.hexdigest()[:12]}"
+
+
+def environments() -> Path:
+    return places.data_home() / "clouds"
+
+
+def path() -> Path:
+    """Where the environment is, or will be."""
+    return environments() / key()
+
+
+def installed() -> bool:
+    return (path() / "bin" / "python").exists()
+
+
+def install(progress: Progress) -> str:
+    """Build the environment, or wait for another `lab` that is building it."""
+    root = environments()
+    root.mkdir(parents=True, exist_ok=True)
+    lock = root / f"{key()}.lock"
+    with locked(lock, wait=False) as mine:
+        if mine:
+            return _install(progress)
+    progress(f"another lab (process {lock_holder(lock)}) is installing it; waiting")
+    with locked(lock, wait=True):
+        return "another lab installed it" if installed() else _install(progress)
+
+
+def _install(progress: Progress) -> str:
+    if installed():
+        return "installed meanwhile"
+    draft = path().with_name(f".{path().name}.building")
+    shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted run; nobody else builds, we hold the lock
+    check_space(draft.parent)
+    try:
+        _build(draft, progress)
+        draft.rename(path())
+    except OSError as error:
+        raise disk_error(error, draft) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return f"OpenStack {RELEASE} in {path()}"
+
+
+def check_space(directory: Path, needed: int = SPACE) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise NotEnoughSpace(
+            f"OpenStack's software needs {needed / 1e9:.1f} GB below {directory}, where {free / 1e9:.1f} GB are free",
+            advice="free some space, or set XDG_DATA_HOME to a directory on a larger disk",
+        )
+
+
+def _build(draft: Path, progress: Progress) -> None:
+    import uv
+
+    program = uv.find_uv_bin()
+    environment = indexes.for_uv({k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")})
+    progress("making the environment")
+    run([program, "venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable, str(draft)], environment, progress)
+    progress("downloading and installing about 260 packages")
+    run(
+        [program, "pip", "install", "--python", str(draft / "bin" / "python"), "--require-hashes", "--compile-bytecode",
+         "--index-strategy", "unsafe-best-match",  # any index will do, as for pip: the hashes say what is right
+         "--requirement", str(REQUIREMENTS)],
+        environment, progress,
+    )  # fmt: skip
+    progress("collecting Horizon's static files")
+    ours = {**environment, "PYTHONPATH": str(config.INSIDE), "LABCLOUD_STATIC": str(draft / "horizon-static"),
+            "LABCLOUD_HOME": str(draft), "PYTHONWARNINGS": "ignore"}  # fmt: skip
+    run([str(draft / "bin" / "python"), "-m", "labcloud.dashboard.collect"], ours, progress)
+
+
+def run(command: list[str], environment: dict[str, str], progress: Progress) -> None:
+    """Run one part of the installation, passing on what it says. Raises NotEnoughSpace, DownloadFailed, StageFailed."""
+    last: deque[str] = deque(maxlen=12)
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                if line.strip():
+                    last.append(line.strip())
+                    if line.startswith(("Resolved", "Prepared", "Installed", "Bytecode")):
+                        progress(line.strip())
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode == 0:
+        return
+    said = "\n".join(last)
+    if "No space left on device" in said or "os error 28" in said or "Disk quota exceeded" in said:
+        raise NotEnoughSpace("the disk filled up while OpenStack was being installed; nothing half-made was kept",
+                             advice="free some space and run the same command again")  # fmt: skip
+    if Path(command[0]).name == "uv":
+        raise DownloadFailed(f"OpenStack's packages could not be installed:\n{said}",
+                             advice="check the network, or UV_DEFAULT_INDEX / PIP_INDEX_URL, and run the same command again")  # fmt: skip
+    raise StageFailed(f"{' '.join(command[-2:])} ended with status {process.returncode}:\n{said}")

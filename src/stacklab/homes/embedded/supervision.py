@@ -1,0 +1,168 @@
+"""Our side of the supervisor: start it, ask how the services are, give it orders."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from stacklab.errors import NotRunning, ServiceFailed, StageFailed
+from stacklab.files import read_json
+from stacklab.homes.base import ServiceState
+from stacklab.homes.embedded import config
+from stacklab.homes.embedded.layout import Layout
+from stacklab.homes.embedded.services import SERVICES
+from stacklab.stages import Progress
+
+
+def is_running(layout: Layout) -> bool:
+    """Whether the supervisor lives: it does exactly while it holds its lock."""
+    try:
+        with (layout.run / "supervisor.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def start(layout: Layout, environment: Path) -> None:
+    """Start the supervisor, detached from this terminal; returns when it holds its lock."""
+    for stale in ("state.json", "supervisor.sock"):
+        (layout.run / stale).unlink(missing_ok=True)
+    log = layout.logs / "supervisor.log"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        process = subprocess.Popen(
+            [environment / "bin" / "python", "-m", "labcloud.supervisor"],
+            env=config.process_environment(layout, environment), cwd=layout.home, stdin=subprocess.DEVNULL,
+            stdout=descriptor, stderr=descriptor, start_new_session=True,
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+    deadline = time.monotonic() + 60
+    while not (layout.run / "state.json").exists():
+        if process.poll() is not None:
+            raise StageFailed(f"the supervisor ended with status {process.returncode}: {last_line(log)}", advice=f"see {log}")
+        if time.monotonic() > deadline:
+            raise StageFailed("the supervisor did not begin within 60 s", advice=f"see {log}")
+        time.sleep(0.05)
+    process.returncode = 0  # it is a daemon now: not ours to wait for
+
+
+def services(layout: Layout, *, memory: bool = False) -> list[ServiceState]:
+    """How each service is, from what the supervisor last wrote; all stopped when there is no supervisor."""
+    alive = is_running(layout)
+    told: dict[str, Any] = {one["name"]: one for one in (read_json(layout.run / "state.json") or {}).get("services", [])}
+    states = []
+    for service in SERVICES:
+        one = told.get(service.name, {}) if alive else {}
+        log = layout.logs / f"{service.name}.log"
+        states.append(
+            ServiceState(
+                name=service.name, state=one.get("state", "stopped"), pid=one.get("pid"), since=one.get("since"),
+                restarts=one.get("restarts", 0), reason=one.get("reason", ""), log=log if log.exists() else None,
+                memory=proportional_memory(one.get("pid")) if memory else None,
+            )
+        )  # fmt: skip
+    return states
+
+
+def supervisor_pid(layout: Layout) -> int | None:
+    pid = (read_json(layout.run / "state.json") or {}).get("pid")
+    return int(pid) if pid and is_running(layout) else None
+
+
+def proportional_memory(pid: int | None) -> int | None:
+    """The process's share of memory (PSS): pages shared with its siblings count in part."""
+    if pid is None:
+        return None
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return None
+    line = next((line for line in text.splitlines() if line.startswith("Pss:")), None)
+    return int(line.split()[1]) * 1024 if line else None
+
+
+def order(layout: Layout, what: str, *, to: str = "supervisor", patience: float = 60, **more: object) -> dict[str, Any]:
+    """Give an order to the supervisor or to a service. Raises NotRunning, ServiceFailed."""
+    try:
+        reply = json.loads(_ask(layout.run, f"{to}.sock", json.dumps({"do": what, **more}).encode() + b"\n", patience))
+    except (ConnectionError, FileNotFoundError) as error:
+        raise NotRunning(f"the cloud's {to} is not running", advice="lab up starts it") from error
+    except (OSError, ValueError) as error:
+        raise ServiceFailed(f"{to} did not answer within {patience:.0f} s", advice=f"lab logs {to}") from error
+    if not reply.pop("ok"):
+        raise ServiceFailed(f"{to} could not {what.replace('_', ' ')}: {reply['error']}", advice=f"lab logs {to}")
+    return dict(reply)
+
+
+def _ask(directory: Path, name: str, request: bytes, patience: float) -> bytes:
+    """A socket's path must be shorter than 108 bytes, which a home directory's may not be: go through /proc/self/fd."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(patience)
+            client.connect(f"/proc/self/fd/{handle}/{name}")
+            client.sendall(request)
+            data = b""
+            while piece := client.recv(65536):
+                data += piece
+            return data
+    finally:
+        os.close(handle)
+
+
+def stop(layout: Layout, progress: Progress) -> None:
+    """End every service, then the supervisor; returns when it let go of its lock."""
+    if not is_running(layout):
+        return
+    progress("stopping the services")
+    order(layout, "stop")
+    deadline = time.monotonic() + 30
+    while is_running(layout):
+        if time.monotonic() > deadline:
+            raise ServiceFailed("the supervisor did not stop within 30 s", advice=f"see {layout.logs / 'supervisor.log'}")
+        time.sleep(0.05)
+
+
+def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> None:
+    """Until every service accepts connections. Raises ServiceFailed naming the first that gave up, or did not make it."""
+    said = ""
+    while True:
+        states = services(layout)
+        waiting = [one.name for one in states if one.state != "running"]
+        if not waiting:
+            return
+        if not is_running(layout):
+            raise ServiceFailed(f"the supervisor died: {last_line(layout.logs / 'supervisor.log')}", advice="lab logs supervisor")
+        for one in states:
+            if one.state == "failed":
+                raise ServiceFailed(f"{one.name} {one.reason}", advice=f"lab logs {one.name}; lab restart {one.name}")
+        if time.monotonic() > deadline:
+            raise ServiceFailed(f"{waiting[0]} did not start in time; it last said: {last_line(layout.logs / (waiting[0] + '.log'))}",
+                                advice=f"lab logs {waiting[0]}")  # fmt: skip
+        now = f"waiting for {', '.join(waiting)}"
+        if now != said:
+            progress(now)
+            said = now
+        time.sleep(0.1)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that names an exception, else an error, else its last line (as inside/labcloud/logfile.py)."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines() if line.strip()]
+    except OSError:
+        return "nothing"
+    exceptions = [line for line in lines if re.search(r"(?:^|[ .])\w*(?:Error|Exception|Exit)\w*: \S", line)]
+    telling = [line for line in lines if re.search(r"\b(ERROR|CRITICAL)\b.*\S", line)]
+    return (exceptions or telling or lines or ["nothing"])[-1][:300]
