@@ -93,5 +93,3 @@ def all_labs() -> list[Lab]:
     if not root.is_dir():
         return []
     return [Lab(entry.name) for entry in sorted(root.iterdir()) if (entry / "lab.json").exists()]
-
-

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -88,6 +89,16 @@ class Console(Kind[ConsoleParams]):
         return f"the console log contains {p.contains!r}"
 
 
+def ssh_options(key: Path, server_id: str, port: int) -> tuple[str, ...]:
+    """ssh's options for an instance. Known hosts are kept for each instance, because the next one at the same port has
+    another host key; the first key that an instance shows is pinned for its life."""
+    known = key.parent / "known_hosts" / server_id
+    known.parent.mkdir(mode=0o700, exist_ok=True)
+    pinned = ("-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}")
+    quiet = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={TRY_SECONDS}", "-o", "LogLevel=ERROR")
+    return ("-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(port), *pinned, *quiet)
+
+
 class LoginParams(Params):
     server: Annotated[Ref, Refers("server")]
     key: AssetRef
@@ -117,12 +128,7 @@ class Login(Kind[LoginParams]):
         way = scene.way_to(server["id"])
         if way is None:
             raise Absent("a way into the instance from this machine")
-        # A rebuilt instance has another host key at the same loopback port: known hosts are kept for each instance.
-        known = key.path.parent / "known_hosts" / server["id"]
-        known.parent.mkdir(mode=0o700, exist_ok=True)
-        options = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}")
-        timeout = ("-o", f"ConnectTimeout={TRY_SECONDS}", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes")
-        return ("-i", str(key.path), "-p", str(way[1]), *options, *timeout, f"{user}@{way[0]}", shlex.join(p.command))
+        return (*ssh_options(key.path, server["id"], way[1]), f"{user}@{way[0]}", shlex.join(p.command))
 
     def commands(self, scene: Scene, p: LoginParams) -> list[Command]:
         try:

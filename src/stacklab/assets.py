@@ -1,0 +1,105 @@
+"""Files that the lab provides to steps: the key pair and the guest image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stacklab.errors import LabDamaged
+from stacklab.files import write_atomic
+from stacklab.images import find_image
+from stacklab.kinds.kind import Asset
+from stacklab.lab import Lab
+from stacklab.stages import Progress, Stage
+
+
+class Assets:
+    """A lab's files, by the names that session files use."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.private_key = lab.directory / "keys" / "lab-key"
+        self.public_key = lab.directory / "keys" / "lab-key.pub"
+
+    def by_name(self) -> dict[str, Callable[[], Asset]]:
+        """What `{asset: NAME}` may name."""
+        return {"guest-image": self._guest_image, "public-key": self._public_key, "private-key": self._private_key}
+
+    def stages(self, image: str | None) -> list[Stage]:
+        """The part of `lab up` that provides them; `image` is what the user gave (a path or URL)."""
+        return [
+            Stage("key-pair", "a key pair for instances", self._has_keys, self._make_keys, 1),
+            Stage(
+                "guest-image",
+                "an image for instances",
+                lambda: self._has_image(image),
+                lambda p: self._find_image(image, p),
+                20,
+            ),
+        ]
+
+    def _has_keys(self) -> str | None:
+        return f"in {self.private_key.parent}" if self.private_key.exists() and self.public_key.exists() else None
+
+    def _make_keys(self, progress: Progress) -> str:
+        from cryptography.hazmat.primitives import serialization as form
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        # ECDSA is what both today's SSH servers and the small one in the course's old cirros understand.
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption())
+        public = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+        self.private_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.private_key, private.decode(), mode=0o600)
+        write_atomic(self.public_key, f"{public.decode()} lab\n")
+        return f"in {self.private_key.parent}"
+
+    @property
+    def _image(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.lab.record.get("image", {})
+        return found
+
+    def _has_image(self, wanted: str | None) -> str | None:
+        image = self._image
+        if not image or (wanted and image["wanted"] != wanted) or not Path(image["path"]).exists():
+            return None
+        return str(image["source"])
+
+    def _find_image(self, wanted: str | None, progress: Progress) -> str:
+        found = find_image(wanted, progress)
+        self.lab.update(
+            image={
+                "wanted": wanted,
+                "path": str(found.path),
+                "disk_format": found.disk_format,
+                "login_user": found.login_user,
+                "source": found.source,
+            }
+        )
+        return found.source
+
+    def _guest_image(self) -> Asset:
+        image = self._image
+        if not image:
+            raise LabDamaged("this lab has no guest image yet", advice="lab up provides one")
+        return Asset(Path(image["path"]), {"disk_format": image["disk_format"]})
+
+    @property
+    def login_user(self) -> str:
+        """Whom the guest image lets in with the key."""
+        return str(self._image.get("login_user") or "cirros")
+
+    def _public_key(self) -> Asset:
+        return Asset(self.public_key, {})
+
+    def _private_key(self) -> Asset:
+        return Asset(self.private_key, {"login_user": self.login_user})
+
+
+PAPER: dict[str, Callable[[], Asset]] = {
+    "guest-image": lambda: Asset(Path("guest-image.img"), {"disk_format": "qcow2"}),
+    "public-key": lambda: Asset(Path("lab-key.pub"), {}),
+    "private-key": lambda: Asset(Path("lab-key"), {"login_user": "cirros"}),
+}
+"""Stand-ins by name, for showing steps before there is a lab; nothing is read from them."""

@@ -1,0 +1,92 @@
+"""`lab openstack`, `openrc`, `ssh`: ways into the cloud for the learner's own hands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import click
+
+from stacklab.cli.options import Context
+
+AS_ADMIN = click.option("--admin", is_flag=True, help="As the cloud's administrator instead of the learner.")
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@AS_ADMIN
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
+    """Run the openstack client on the lab's cloud.
+
+    \b
+    lab openstack server list
+    lab openstack --admin -- project list --long
+    """
+    from stacklab.cloud.client import environment, openstack_program
+    from stacklab.desk import home_of
+
+    access = home_of(context.lab).access()
+    env = environment(access.clouds_file, access.admin if admin else access.learner)
+    os.execve(openstack_program(), ["openstack", *words], env)  # noqa: S606 -- becomes the client, arguments apart
+
+
+@click.command()
+@AS_ADMIN
+@click.pass_obj
+def openrc(context: Context, admin: bool) -> None:
+    """Print what a shell needs to use the cloud: eval "$(lab openrc)".
+
+    It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
+    """
+    from stacklab.desk import home_of
+
+    access = home_of(context.lab).access()
+    others = (
+        "AUTH_URL",
+        "USERNAME",
+        "PASSWORD",
+        "PROJECT_NAME",
+        "PROJECT_ID",
+        "TOKEN",
+        "AUTH_TYPE",
+        "REGION_NAME",
+        "CACERT",
+    )
+    click.echo(f"unset {' '.join(f'OS_{name}' for name in others)}")
+    click.echo(f"export OS_CLIENT_CONFIG_FILE={shlex.quote(str(access.clouds_file))}")
+    click.echo(f"export OS_CLOUD={access.admin if admin else access.learner}")
+    click.echo("# for the REST calls: export OS_TOKEN=$(openstack token issue -f value -c id)")
+
+
+@click.command()
+@AS_ADMIN
+@click.pass_obj
+def password(context: Context, admin: bool) -> None:
+    """Print the user name and the generated password that Horizon's login page asks for."""
+    from stacklab.course.load import LEARNER
+    from stacklab.desk import home_of
+
+    home_of(context.lab)
+    user = "admin" if admin else LEARNER["learner"]
+    click.echo(f"{user} {context.lab.secret('admin' if admin else 'learner')}")
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("instance")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("-l", "--user", help="Whom to log in as; else whom the lab's image lets in.")
+@click.pass_obj
+def ssh(context: Context, instance: str, command: tuple[str, ...], user: str | None) -> None:
+    """Log in to an instance (by name or id) with the lab's key pair, or run a command in it.
+
+    \b
+    lab ssh lab-vm
+    lab ssh lab-vm -- uname -a
+    """
+    from stacklab.entry import ssh_argv
+
+    argv, why = ssh_argv(context.lab, instance, user, list(command))
+    if why:
+        click.echo(why, err=True)
+    os.execvp(argv[0], argv)  # noqa: S606 -- becomes ssh, arguments apart

@@ -1,0 +1,261 @@
+"""`lab list`, `show`, `replay`, `check`, `undo`, `hint`: the course."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from stacklab.cli.options import Context, address_argument, addressed, complete_step, json_option
+
+if TYPE_CHECKING:
+    from stacklab.console import Console
+    from stacklab.course.session import Step
+    from stacklab.learn import Narrator, Shown
+    from stacklab.replay.apply import Applied
+    from stacklab.replay.check import Grade
+
+
+@click.command("list")
+@json_option
+@click.pass_obj
+def list_(context: Context, as_json: bool) -> None:
+    """List the course's sessions."""
+    from stacklab.course.load import load_session, session_names
+
+    console = context.console(as_json)
+    sessions = [load_session(name) for name in session_names()]
+    console.result([{"session": one.name, "title": one.title, "steps": len(list(one.steps()))} for one in sessions])
+    console.table(
+        ("SESSION", "STEPS", "TITLE"), [(one.name, str(len(list(one.steps()))), one.title) for one in sessions]
+    )
+    console.print("\nlab show SESSION lists its exercises; lab up SESSION brings its cloud up.")
+
+
+@click.command()
+@address_argument
+@json_option
+@click.pass_obj
+def show(context: Context, address: str | None, as_json: bool) -> None:
+    """Show a session's exercises, or the steps of one: why, the openstack command, the REST call, the way in Horizon."""
+    from stacklab.learn import Narrator
+    from stacklab.replay.narrate import outline
+
+    console = context.console(as_json)
+    session, steps = addressed(context, address)
+    if address is None or address.count("/") == 0:
+        console.result({"session": session.name, "title": session.title, "steps": [step.id for step in steps]})
+        for line in outline(session):
+            console.print(line)
+        return
+    narrator = Narrator(context.lab, session)
+    narrated = [narrator.tell(step) for step in steps]
+    console.result({"session": session.name, "title": session.title, "steps": narrated})
+    exercise = next(one for one in session.exercises if one.id == steps[0].exercise)
+    console.heading(f"{session.name}/{exercise.id}: {exercise.title}")
+    console.indented(_wrapped(exercise.say), 0)
+    for step, told in zip(steps, narrated, strict=True):
+        console.print()
+        _tell(console, step, told)
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, 100)
+
+
+def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
+    console.heading(f"{step.id}: {step.title}  (as {step.who})")
+    console.indented(_wrapped(step.say))
+    for key, title in (("commands", "command"), ("requests", "REST"), ("horizon", "Horizon")):
+        value = told[key]
+        for line in [value] if isinstance(value, str) else list(value):  # type: ignore[call-overload]
+            console.print(f"    {console.style(title.ljust(8), 'bright_black')} {line}")
+
+
+@click.command()
+@address_argument
+@click.option("--step", "stepwise", is_flag=True, help="Wait for a key before each step: run, skip, show, quit.")
+@click.option("--from", "first", metavar="ID", shell_complete=complete_step, help="Begin with this step.")
+@click.option("--to", "last", metavar="ID", shell_complete=complete_step, help="End with this step.")
+@click.option(
+    "--via", type=click.Choice(["sdk", "cli", "rest"]), default="sdk", show_default=True, help="How to do it."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@json_option
+@click.pass_obj
+def replay(
+    context: Context,
+    address: str | None,
+    stepwise: bool,
+    first: str | None,
+    last: str | None,
+    via: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Do a session's steps and check each one.
+
+    What is there already, as declared, is left alone; what is there but different is reported, never changed.
+    --via cli runs the very openstack commands that are shown, --via rest sends the very requests that are shown as curl.
+    """
+    from stacklab.learn import Narrator, between, replay_steps
+
+    console = context.console(as_json)
+    session, steps = addressed(context, address)
+    steps = between(session, steps, first, last)
+    if dry_run:
+        narrator = Narrator(context.lab, session)
+        told = [narrator.tell(step) for step in steps]
+        console.result({"session": session.name, "steps": told})
+        for step, one in zip(steps, told, strict=True):
+            _tell(console, step, one)
+            console.print()
+        return
+    if stepwise and not sys.stdin.isatty():
+        raise click.UsageError("--step waits for keys, so it needs a terminal; leave it out, or name one step")
+    asked = (lambda step: _ask(console, Narrator(context.lab, session), step)) if stepwise else None
+    results = replay_steps(
+        context.lab,
+        session,
+        steps,
+        via,
+        lambda shown: _replayed(console, shown),
+        lambda text: _said(console, text),
+        asked,
+    )
+    console.result({"session": session.name, "steps": [_as_json(one) for one in results]})
+    made = sum(one.outcome == "done" for one in results)
+    left = [one for one in results if one.outcome == "not_applicable"]
+    console.print(
+        f"{len(results)} steps: {made} done, {sum(one.outcome == 'already' for one in results)} there already"
+    )
+    if left:
+        console.print(f"not applicable here: {', '.join(one.step.id for one in left)}")
+    console.print(f"next: lab check {session.name}   lab undo {session.name}   lab reset")
+
+
+def _replayed(console: Console, shown: Shown) -> None:
+    from stacklab.events import StageBegan, StageEnded
+
+    name = f"{shown.step.exercise}/{shown.step.id}"
+    if console.as_json:
+        return
+    if shown.applied is None:
+        console.emit(StageBegan(name, f"{name}: {shown.step.title}"))
+        return
+    outcomes: dict[str, Literal["done", "already", "skipped"]]
+    outcomes = {"done": "done", "already": "already", "not_applicable": "skipped"}
+    console.emit(
+        StageEnded(
+            name,
+            f"{name}: {shown.step.title}",
+            outcomes[shown.applied.outcome],
+            shown.applied.seconds,
+            shown.applied.detail,
+        )
+    )
+
+
+def _said(console: Console, text: str) -> None:
+    console.indented(console.style(text, "cyan"))
+
+
+def _as_json(one: Applied) -> dict[str, object]:
+    step = {"id": one.step.id, "exercise": one.step.exercise, "kind": one.step.kind.name}
+    return step | {"outcome": one.outcome, "detail": one.detail, "seconds": round(one.seconds, 2)}
+
+
+def _ask(console: Console, narrator: Narrator, step: Step) -> str:
+    """One key: run, skip or quit ("show" shows and asks again)."""
+    console.heading(f"{step.exercise}/{step.id}: {step.title}  (as {step.who})")
+    while True:
+        click.echo("    [r]un  [s]kip  s[h]ow  [q]uit ? ", nl=False)
+        key = click.getchar().lower()
+        click.echo(key if key.isprintable() else "")
+        if key in ("r", "\r", "\n", " "):
+            return "run"
+        if key == "s":
+            return "skip"
+        if key == "q":
+            return "quit"
+        if key == "h":
+            _tell(console, step, narrator.tell(step))
+
+
+@click.command()
+@address_argument
+@json_option
+@click.pass_obj
+def check(context: Context, address: str | None, as_json: bool) -> None:
+    """Grade what is in the cloud, whoever made it and however.
+
+    Exit 0 only if no step failed and none is unknown.
+    """
+    from stacklab.learn import check_steps
+
+    console = context.console(as_json)
+    session, steps = addressed(context, address)
+    report = check_steps(context.lab, session, steps, lambda grade: _graded(console, grade))
+    console.result(report.to_json())
+    counts = f"{report.count('passed')} passed, {report.count('failed')} failed, {report.count('unknown')} cannot tell"
+    console.print(f"{session.name}: {counts}, {report.count('not_applicable')} not applicable")
+    if not report.good:
+        click.get_current_context().exit(1)
+
+
+def _graded(console: Console, grade: Grade) -> None:
+    console.print(
+        f"{console.mark(grade.status)} {grade.exercise}/{grade.id}  {console.style(grade.actual, 'bright_black')}"
+    )
+    if grade.status in ("failed", "unknown"):
+        console.print(f"    expected  {grade.expected}")
+        console.print(f"    look      {grade.look}")
+        console.print(f"    hint      lab hint {grade.id}")
+
+
+@click.command()
+@address_argument
+@json_option
+@click.pass_obj
+def undo(context: Context, address: str | None, as_json: bool) -> None:
+    """Remove what the lab's replay made (and what builds on it), in reverse order, and nothing else."""
+    from stacklab.learn import undo_steps
+
+    console = context.console(as_json)
+    session, steps = addressed(context, address)
+    undone: list[dict[str, str]] = []
+
+    def told(step: Step, detail: str) -> None:
+        undone.append({"id": step.id, "detail": detail})
+        console.print(f"{console.mark('done')} {step.exercise}/{step.id}  {detail}")
+
+    count = undo_steps(context.lab, session, steps, told)
+    console.result({"session": session.name, "undone": undone})
+    console.print(f"{count} steps undone" if count else "nothing to undo: the lab has made nothing there")
+
+
+@click.command()
+@click.argument("step", metavar="STEP", shell_complete=complete_step)
+@json_option
+@click.pass_obj
+def hint(context: Context, step: str, as_json: bool) -> None:
+    """Show the hint for a step, and the command to look with."""
+    from stacklab.course.session import Address
+    from stacklab.desk import session_of
+    from stacklab.learn import Narrator
+
+    console = context.console(as_json)
+    if "/" in step:
+        _, found = addressed(context, step)
+        chosen, session = found[0], session_of(context.lab, Address.parse(step).session)
+    else:
+        session = session_of(context.lab, None)
+        chosen = session.step(step)
+    look = Narrator(context.lab, session).look(chosen)
+    console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
+    console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
+    console.indented(_wrapped(chosen.hint))
+    console.print(f"    look: {look}")

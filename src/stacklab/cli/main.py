@@ -1,0 +1,160 @@
+"""The command `lab`: finds the verb, and is the one place where an error becomes text and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stacklab import __version__
+from stacklab.cli.options import LAB_HELP, Context
+
+if TYPE_CHECKING:
+    from stacklab.errors import LabError
+
+VERBS = {
+    # verb: (module, attribute, one line of help: known here so that `lab --help` imports none of the modules)
+    "up": ("up", "up", "Bring a session's cloud up, from wherever it stands."),
+    "status": ("state", "status", "Show what runs, and how far you are."),
+    "show": ("learn", "show", "Show a session's steps: why, the command, the REST call, Horizon."),
+    "list": ("learn", "list_", "List the course's sessions."),
+    "replay": ("learn", "replay", "Do a session's steps, all or one at a time."),
+    "check": ("learn", "check", "Grade what is in the cloud, whoever made it."),
+    "hint": ("learn", "hint", "Show the hint for a step."),
+    "undo": ("learn", "undo", "Remove what the lab's replay made, and nothing else."),
+    "ssh": ("cloud", "ssh", "Log in to an instance with the lab's key pair."),
+    "openstack": ("cloud", "openstack", "Run the openstack client as the learner (or --admin)."),
+    "openrc": ("cloud", "openrc", 'Print what a shell needs to use the cloud: eval "$(lab openrc)".'),
+    "password": ("cloud", "password", "Print the login for Horizon (--admin: the administrator's)."),
+    "logs": ("state", "logs", "Show the services' logs."),
+    "restart": ("state", "restart", "Restart one service of the cloud."),
+    "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
+    "down": ("state", "down", "Stop the cloud; what you made stays."),
+    "destroy": ("state", "destroy", "Remove the lab and everything of it."),
+    "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
+}
+ALIASES = {"start": "up", "grade": "check", "finish": "undo"}
+"""What students of other vendors' courses type."""
+
+DEFECT = 70
+"""Exit code for what is our fault (EX_SOFTWARE of sysexits.h)."""
+
+
+class Verbs(click.Group):
+    """Verbs that are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in VERBS:
+            return None
+        module, attribute, _ = VERBS[name]
+        command: click.Command = getattr(importlib.import_module(f"stacklab.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from stacklab.suggest import closest
+
+        if args and args[0] not in VERBS and args[0] not in ALIASES and not args[0].startswith("-"):
+            ctx.fail(f"there is no verb '{args[0]}'; {closest(args[0], [*VERBS, *ALIASES], 'lab --help')}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in VERBS.items()])
+        with formatter.section("Also known as"):
+            formatter.write_dl([(alias, f"the same as {name}") for alias, name in ALIASES.items()])
+
+
+@click.group(cls=Verbs, subcommand_metavar="VERB ...", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--lab", "name", default="intro", envvar="LAB_NAME", show_default=True, help=LAB_HELP)
+@click.version_option(__version__, prog_name="lab")
+@click.pass_context
+def cli(context: click.Context, name: str) -> None:
+    """The companion to an Introduction to OpenStack course.
+
+    \b
+    lab up session4          a running OpenStack at the start of session 4
+    lab show session4        what there is to do, and how
+    lab replay session4      do it all; with --step, one step at a time
+    lab check session4       what is right and wrong with what is there
+    lab reset                back to the start of the session
+
+    Exit codes: 0 good, 1 a check failed or could not tell, 2 wrong usage, 10-19 this machine lacks something,
+    20-29 the home, 30-39 the cloud or a step, 40-49 a session file, 50-59 the lab, 130 interrupted.
+    """
+    context.obj = Context(name)
+
+
+def main() -> None:
+    """Run, and turn whatever is raised into one line, advice and an exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code for these arguments."""
+    from stacklab.errors import Interrupted, LabError
+
+    try:
+        cli.main(arguments, prog_name="lab", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except LabError as error:
+        return _fail(error, arguments)
+    except (KeyboardInterrupt, click.Abort):
+        again = " ".join(["lab", *arguments])
+        return _fail(
+            Interrupted("interrupted; what was done stays done", advice=f"goes on from there: {again}"), arguments
+        )
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has left; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:  # noqa: BLE001 -- the boundary: everything that gets here is a defect of ours, and is said to be one
+        return _defect()
+    return 0
+
+
+def _fail(error: LabError, arguments: list[str]) -> int:
+    from stacklab.console import Console
+
+    before_rest = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    Console(as_json="--json" in before_rest).error(error)
+    return error.exit_code
+
+
+def _defect() -> int:
+    from stacklab.places import state_home
+
+    text = masked(traceback.format_exc())
+    path: Any = state_home() / "defect.txt"
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        path = f"nowhere ({error.strerror})"
+    sys.stderr.write(f"lab: this is a defect of lab itself: {text.strip().splitlines()[-1]}\n")
+    sys.stderr.write(f"     → please report it with the trace in {path}; the lab's state is kept\n")
+    return DEFECT
+
+
+def masked(text: str) -> str:
+    """`text` without any lab's secrets."""
+    from stacklab.lab import all_labs
+
+    for lab in all_labs():
+        for secret in lab.secrets():
+            text = text.replace(secret, "********")
+    return text

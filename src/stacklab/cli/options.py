@@ -1,0 +1,100 @@
+"""What several verbs share: the lab they work on, their arguments, and completion for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stacklab.console import Console
+    from stacklab.course.session import Session, Step
+    from stacklab.lab import Lab
+
+LAB_HELP = "Which lab to work on; most people have one only."
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+@dataclass
+class Context:
+    """What the group passes to its verbs."""
+
+    lab_name: str
+
+    @property
+    def lab(self) -> Lab:
+        """The lab. Raises UnknownName for a name that cannot be one."""
+        from stacklab.lab import Lab
+
+        return Lab(self.lab_name)
+
+    def console(self, as_json: bool = False) -> Console:
+        """Where to print."""
+        from stacklab.console import Console
+
+        return Console(as_json=as_json)
+
+
+def complete_address(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """SESSION, SESSION/EXERCISE, SESSION/EXERCISE/STEP."""
+    from stacklab.course.load import load_session, session_names
+
+    names = session_names()
+    if "/" not in incomplete:
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    name, _, rest = incomplete.partition("/")
+    if name not in names:
+        return []
+    session = load_session(name)
+    if "/" not in rest:
+        found = [f"{name}/{exercise.id}" for exercise in session.exercises]
+    else:
+        found = [f"{name}/{step.exercise}/{step.id}" for step in session.steps()]
+    return [CompletionItem(item) for item in found if item.startswith(incomplete)]
+
+
+def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A step's id, of the session that is up."""
+    from stacklab.desk import session_of
+
+    group = ctx.find_root()
+    session = session_of(Context(group.params.get("name") or "intro").lab, None)
+    return [CompletionItem(step.id, help=step.title) for step in session.steps() if step.id.startswith(incomplete)]
+
+
+def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A service of the lab's cloud."""
+    from stacklab.desk import home_of
+
+    group = ctx.find_root()
+    home = home_of(Context(group.params.get("name") or "intro").lab)
+    return [CompletionItem(name) for name in home.logs(None) if name.startswith(incomplete)]
+
+
+def address_argument(function: F) -> F:
+    """SESSION[/EXERCISE[/STEP]]; without it, the session that is up."""
+    return click.argument(
+        "address", required=False, metavar="[SESSION[/EXERCISE[/STEP]]]", shell_complete=complete_address
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """--json"""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
+
+
+def addressed(context: Context, address: str | None) -> tuple[Session, list[Step]]:
+    """The session and the steps that an argument names. Raises UnknownName, NoLab."""
+    from stacklab.course.session import Address
+    from stacklab.desk import session_of
+
+    if address is None:
+        session = session_of(context.lab, None)
+        return session, list(session.steps())
+    parsed = Address.parse(address)
+    session = session_of(context.lab, parsed.session)
+    return session, session.select(parsed.exercise, parsed.step)

@@ -1,0 +1,189 @@
+"""`lab status`, `logs`, `restart`, `reset`, `down`, `destroy`, `completion`: the lab's cloud as a whole."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from stacklab.cli.options import Context, complete_service, complete_step, json_option
+
+if TYPE_CHECKING:
+    from stacklab.console import Console
+    from stacklab.homes.base import HomeStatus
+    from stacklab.lab import Lab
+
+__all__ = ["completion", "complete_step", "destroy", "down", "logs", "reset", "restart", "status"]
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def status(context: Context, as_json: bool) -> None:
+    """Show what runs, and how far you are. Exit 0 only if the cloud is usable."""
+    from dataclasses import asdict
+
+    from stacklab.desk import home_of, session_of
+    from stacklab.progress import ProgressFile
+
+    lab, console = context.lab, context.console(as_json)
+    home = home_of(lab)
+    found = home.status()
+    session = session_of(lab, None)
+    standing = ProgressFile(lab).of(session)
+    services = [asdict(one) | {"log": str(one.log) if one.log else None} for one in found.services]
+    console.result(
+        {
+            "lab": lab.name,
+            "home": home.name,
+            "state": found.state,
+            "dashboard": found.dashboard,
+            "session": session.name,
+            "passed": standing.passed,
+            "failed": standing.failed,
+            "steps": standing.total,
+            "next": standing.next.id if standing.next else None,
+            "services": services,
+            "notes": found.notes,
+        }
+    )
+    _show_status(console, lab, home.name, found)
+    console.print(f"session: {session.name}, {standing.passed} of {standing.total} steps passed when last looked at")
+    if standing.next and found.state == "running":
+        console.print(
+            f"next:    {standing.next.title}   (lab show {session.name}/{standing.next.exercise}/{standing.next.id})"
+        )
+    if found.state != "running":
+        click.get_current_context().exit(23 if found.state in ("absent", "stopped") else 21)
+
+
+def _show_status(console: Console, lab: Lab, home: str, found: HomeStatus) -> None:
+    console.print(f"lab:     {lab.name}, home {home}: {console.mark(found.state)} {found.state}")
+    rows = []
+    for one in found.services:
+        age = _age(time.time() - one.since) if one.since and one.state == "running" else ""
+        memory = f"{one.memory >> 20} MB" if one.memory else ""
+        restarts = f"restarted {one.restarts}x" if one.restarts else ""
+        said = "  ".join(part for part in (restarts, one.reason) if part)
+        rows.append((f"  {one.name}", one.state, str(one.pid or ""), age, memory, said))
+    if rows:
+        console.table(("  SERVICE", "STATE", "PID", "SINCE", "MEMORY", ""), rows)
+    total = sum(one.memory or 0 for one in found.services)
+    if total:
+        console.print(f"  together {total >> 20} MB")
+    for note in found.notes:
+        console.print(f"note:    {note}")
+    if found.dashboard:
+        console.print(f"Horizon: {found.dashboard}")
+
+
+def _age(value: float) -> str:
+    return (
+        f"{int(value)} s" if value < 120 else f"{int(value) // 60} min" if value < 7200 else f"{int(value) // 3600} h"
+    )
+
+
+@click.command()
+@click.argument("service", required=False, shell_complete=complete_service)
+@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows; Ctrl-C ends it.")
+@click.option(
+    "-n", "--lines", default=20, show_default=True, type=click.IntRange(0), help="How many of the last lines."
+)
+@click.pass_obj
+def logs(context: Context, service: str | None, follow: bool, lines: int) -> None:
+    """Show the last lines of a service's log (of all logs, without a name)."""
+    from stacklab.desk import home_of
+    from stacklab.logs import follow_logs, last_lines
+
+    console = context.console()
+    files = home_of(context.lab).logs(service)
+    for name, path in files.items():
+        if len(files) > 1:
+            console.heading(f"{name}  {path}")
+        for line in last_lines(path, lines):
+            console.print(line)
+    if follow:
+        for name, line in follow_logs(files):
+            console.print(f"{name}: {line}" if len(files) > 1 else line)
+
+
+@click.command()
+@click.argument("service", shell_complete=complete_service)
+@json_option
+@click.pass_obj
+def restart(context: Context, service: str, as_json: bool) -> None:
+    """Restart one service of the cloud and wait until it answers."""
+    from stacklab.desk import home_of
+
+    lab, console = context.lab, context.console(as_json)
+    with lab.writing(), console.working(f"restarting {service}", 8) as progress:
+        home_of(lab).restart(service, progress)
+
+
+@click.command()
+@click.argument("session", required=False)
+@json_option
+@click.pass_obj
+def reset(context: Context, session: str | None, as_json: bool) -> None:
+    """Put cloud and files back to the session's start; the services keep running.
+
+    Everything made since then is gone, also what you made yourself: instances, images, volumes, networks, users.
+    """
+    from stacklab.bringup import reset as do_reset
+    from stacklab.desk import session_of
+
+    lab, console = context.lab, context.console(as_json)
+    chosen = session_of(lab, session)
+    with console.working(f"back to the start of {chosen.name}", 3) as progress:
+        do_reset(lab, progress)
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def down(context: Context, as_json: bool) -> None:
+    """Stop the cloud and its instances; what you made stays, and lab up brings it back."""
+    from stacklab.bringup import stop
+
+    console = context.console(as_json)
+    with console.working("stopping the cloud", 5) as progress:
+        stop(context.lab, progress)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def destroy(context: Context, yes: bool, as_json: bool) -> None:
+    """Remove the lab and everything of it, and say what was removed."""
+    from stacklab.bringup import destroy as do_destroy
+
+    lab, console = context.lab, context.console(as_json)
+    lab.require()
+    if not yes and not as_json:
+        click.confirm(f"Remove lab '{lab.name}' with everything in its cloud?", abort=True, default=False)
+    removed = []
+    with console.working("removing the lab", 5) as progress:
+        for thing in do_destroy(lab, progress):
+            removed.append(thing)
+            console.print(f"  removed {thing}")
+    console.result({"lab": lab.name, "removed": removed})
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), default="bash")
+def completion(shell: str) -> None:
+    """Print the shell's tab completion.
+
+    \b
+    eval "$(lab completion bash)"        now, in this shell
+    lab completion bash >> ~/.bashrc     in every new one
+    """
+    from click.shell_completion import get_completion_class
+
+    from stacklab.cli.main import cli
+
+    found = get_completion_class(shell)
+    assert found is not None  # noqa: S101 -- the choice above holds only shells that click knows
+    click.echo(found(cli, {}, "lab", "_LAB_COMPLETE").source())

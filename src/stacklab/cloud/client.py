@@ -1,0 +1,60 @@
+"""The real `openstack` client, and other programs a step narrates, run with their arguments apart and secrets on stdin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stacklab.errors import MissingProgram
+from stacklab.kinds.narration import Command, Saved
+from stacklab.kinds.stream import piped
+
+TIMEOUT = 900
+"""Seconds for one command; `server create --wait` on an emulated guest is the longest."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    status: int
+    output: str
+    complaint: str
+
+
+def openstack_program() -> str:
+    """The client that was installed with us. Raises MissingProgram."""
+    beside = Path(sys.executable).parent / "openstack"
+    if not beside.exists():
+        raise MissingProgram(
+            "the openstack client is not installed beside lab", advice="pip install python-openstackclient"
+        )
+    return str(beside)
+
+
+def environment(clouds_file: Path, entry: str) -> dict[str, str]:
+    """The learner's environment with any OS_* login replaced by one entry of the lab's clouds.yaml."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
+    return clean | {"OS_CLIENT_CONFIG_FILE": str(clouds_file), "OS_CLOUD": entry}
+
+
+def run(command: Command, saved: Saved, clouds_file: Path, entry: str) -> Result:
+    """Run one narrated command as somebody. Raises MissingProgram, DownloadFailed (of what is fed to it)."""
+    program = openstack_program() if command.program == "openstack" else command.program
+    argv = [program, *command.argv(saved)]
+    env = environment(clouds_file, entry)
+    if command.feed:
+        with piped(command.feed) as source:
+            done = subprocess.run(
+                argv, stdin=source, capture_output=True, env=env, timeout=TIMEOUT, start_new_session=True
+            )
+    else:
+        # A prompt for a password reads the terminal if there is one; in a session of its own it reads standard input, twice.
+        typed = f"{command.typed.value}\n" * 2 if command.typed else ""
+        done = subprocess.run(
+            argv, input=typed.encode(), capture_output=True, env=env, timeout=TIMEOUT, start_new_session=True
+        )
+    return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

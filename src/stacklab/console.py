@@ -1,0 +1,200 @@
+"""Events and results → a terminal, plain lines, or JSON. The only room that knows how things look."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from stacklab.errors import LabError
+from stacklab.events import Event, Note, StageBegan, StageEnded, StageMoved
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+MARKS = {
+    "done": "✓",
+    "passed": "✓",
+    "already": "✓",
+    "running": "✓",
+    "skipped": "–",
+    "not_applicable": "–",
+    "absent": "–",
+    "stopped": "–",
+    "failed": "✗",
+    "degraded": "✗",
+    "unknown": "?",
+    "starting": "…",
+}
+COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "–": "bright_black", "…": "yellow"}
+
+
+class Console:
+    """Where a command's words go. `as_json`: one JSON object a line (events) or one document (results)."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.terminal = sys.stdout.isatty() and not as_json and os.environ.get("TERM") != "dumb"
+        # https://no-color.org and its counterpart
+        forced = bool(os.environ.get("FORCE_COLOR"))
+        self.colour = (self.terminal or forced) and not os.environ.get("NO_COLOR") and not as_json
+        self._spinner: Status | None = None
+        self._title = ""
+        self._detail = ""
+        self._usual: float | None = None
+        self._began = 0.0
+
+    # --- text ----------------------------------------------------------------------------------------------------------
+
+    def print(self, text: str = "") -> None:
+        """A line of text (nothing with --json)."""
+        if not self.as_json:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+    def result(self, value: Any) -> None:
+        """A JSON document (only with --json)."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+    def result_line(self, value: Any) -> None:
+        """One more event of a stream (only with --json)."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+    def style(self, text: str, colour: str) -> str:
+        """`text` in a colour, where colours are wanted."""
+        codes = {"green": "32", "red": "31", "yellow": "33", "bright_black": "90", "cyan": "36", "bold": "1"}
+        return f"\x1b[{codes[colour]}m{text}\x1b[0m" if self.colour else text
+
+    def mark(self, status: str) -> str:
+        """✓, ✗, ? or – for a status."""
+        sign = MARKS.get(status, "•")
+        return self.style(sign, COLOURS.get(sign, "bold"))
+
+    def heading(self, text: str) -> None:
+        """A line that stands out."""
+        self.print(self.style(text, "bold"))
+
+    def indented(self, text: str, by: int = 4) -> None:
+        """Every line of `text`, moved to the right."""
+        for line in text.splitlines():
+            self.print(f"{' ' * by}{line}" if line.strip() else "")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns as wide as they must be; a terminal's narrow width is the terminal's to wrap."""
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        self.print(
+            self.style("  ".join(cell.ljust(width) for cell, width in zip(head, widths, strict=True)).rstrip(), "bold")
+        )
+        for row in rows:
+            self.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def error(self, error: LabError) -> None:
+        """One line on what is wrong, one on what to do next."""
+        if self.as_json:
+            value = {
+                "event": "error",
+                "id": error.id,
+                "message": error.message,
+                "advice": error.advice,
+                "exit": error.exit_code,
+            }
+            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stderr.write(f"lab: {error.message}\n")
+        if error.advice:
+            sys.stderr.write(f"     → {error.advice}\n")
+
+    # --- events --------------------------------------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+        if self.as_json:
+            name = {StageBegan: "stage-began", StageMoved: "stage-moved", StageEnded: "stage-ended", Note: "note"}[
+                type(event)
+            ]
+            sys.stdout.write(json.dumps({"event": name, **asdict(event)}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        elif isinstance(event, StageBegan):
+            self._stage_began(event)
+        elif isinstance(event, StageMoved):
+            self._stage_moved(event)
+        elif isinstance(event, StageEnded):
+            self._stage_ended(event)
+        else:
+            self.print(self.style(f"! {event.text}", "yellow") if event.level == "warning" else event.text)
+
+    def _stage_began(self, event: StageBegan) -> None:
+        usual = f" (usually {seconds(event.usual)})" if event.usual and event.usual >= 2 else ""
+        if not self.terminal:
+            self.print(f"• {event.title} ...{usual}")
+            return
+        self._title, self._detail, self._usual, self._began = event.title, "", event.usual, time.monotonic()
+        self._spin()
+
+    def _stage_moved(self, event: StageMoved) -> None:
+        if self.terminal:
+            self._detail = event.detail
+        else:
+            self.print(f"    {event.detail}")
+
+    def _stage_ended(self, event: StageEnded) -> None:
+        self._stop_spinning()
+        took = seconds(event.seconds) if event.outcome != "already" else "already"
+        detail = f"  {self.style(event.detail, 'bright_black')}" if event.detail else ""
+        self.print(f"{self.mark(event.outcome)} {event.title}  {took}{detail}")
+
+    @contextmanager
+    def working(self, title: str, usual: float | None = None) -> Iterator[Any]:
+        """Show that something goes on; yields a function that takes a line on what it is just now."""
+        began = time.monotonic()
+        self.emit(StageBegan(title, title, usual))
+        try:
+            yield lambda detail: self.emit(StageMoved(title, detail))
+        except BaseException:
+            self.emit(StageEnded(title, title, "failed", time.monotonic() - began))
+            raise
+        self.emit(StageEnded(title, title, "done", time.monotonic() - began))
+
+    def _spin(self) -> None:
+        import rich.console
+        import rich.status
+
+        screen = rich.console.Console(no_color=not self.colour, highlight=False)
+        self._spinner = rich.status.Status(_Elapsed(self), console=screen)
+        self._spinner.start()
+
+    def _stop_spinning(self) -> None:
+        if self._spinner:
+            self._spinner.stop()
+            self._spinner = None
+
+
+class _Elapsed:
+    """The spinner's text, made anew at every frame so that the clock runs while nothing else happens."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        shown = self._console
+        usual = f" of usually {seconds(shown._usual)}" if shown._usual and shown._usual >= 2 else ""
+        clock = f"{seconds(time.monotonic() - shown._began)}{usual}"
+        return Text(f"{shown._title}  {clock}  {shown._detail}", no_wrap=True, overflow="ellipsis")
+
+
+def seconds(value: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 5 s`."""
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 60:
+        return f"{value:.0f} s"
+    return f"{int(value) // 60} min {int(value) % 60} s"

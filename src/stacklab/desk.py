@@ -1,0 +1,49 @@
+"""A lab's cloud, opened for working on a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stacklab.assets import Assets
+from stacklab.cloud.person import Person
+from stacklab.course.load import load_session
+from stacklab.course.session import Session
+from stacklab.errors import NoLab
+from stacklab.homes import open_home
+from stacklab.homes.base import CloudAccess, Home
+from stacklab.lab import Lab
+from stacklab.replay.journal import Journal
+from stacklab.replay.scene import Desk
+
+
+def home_of(lab: Lab) -> Home:
+    """The home that `lab up` chose for this lab. Raises NoLab."""
+    lab.require()
+    name = lab.record.get("home")
+    if not name:
+        raise NoLab(f"lab '{lab.name}' was never brought up", advice="lab up session4 does it")
+    return open_home(str(name), lab)
+
+
+def open_desk(lab: Lab, session: Session, say: Callable[[str], None]) -> Desk:
+    """Raises NoLab, NotRunning."""
+    return desk_at(home_of(lab).access(), lab, session, say)
+
+
+def desk_at(access: CloudAccess, lab: Lab, session: Session, say: Callable[[str], None]) -> Desk:
+    """A desk at any cloud. The people connect when they are first needed."""
+    admin, learner = Person(access.clouds_file, access.admin), Person(access.clouds_file, access.learner)
+    return Desk(session, access, admin, learner, Assets(lab).by_name(), lab.secret, say)
+
+
+def journal_of(lab: Lab) -> Journal:
+    """The lab's journal."""
+    return Journal(lab.journal_file)
+
+
+def session_of(lab: Lab, name: str | None) -> Session:
+    """The named session, else the one that the lab was last brought up for. Raises NoLab, UnknownName."""
+    chosen = name or lab.record.get("session")
+    if not chosen:
+        raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
+    return load_session(str(chosen))

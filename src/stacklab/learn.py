@@ -1,0 +1,124 @@
+"""What `lab replay`, `check`, `undo` and `show` do to a lab: the desk, the journal and the progress come together here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stacklab.assets import PAPER, Assets
+from stacklab.course.session import Session, Step
+from stacklab.desk import journal_of, open_desk
+from stacklab.errors import LabError, NoLab, NotRunning, UnknownName
+from stacklab.lab import Lab
+from stacklab.progress import ProgressFile
+from stacklab.replay import undo as undoing
+from stacklab.replay.apply import Applied, apply_step
+from stacklab.replay.check import Grade, Report, check
+from stacklab.replay.narrate import narrate
+from stacklab.replay.scene import Desk, Paper
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a replay tells of a step: before it (`applied` is None) and after."""
+
+    step: Step
+    applied: Applied | None = None
+
+
+def between(session: Session, steps: Sequence[Step], first: str | None, last: str | None) -> list[Step]:
+    """The steps from `first` to `last`, both included. Raises UnknownName, also for an empty range."""
+    ids = [step.id for step in steps]
+    for wanted in (first, last):
+        if wanted and wanted not in ids:
+            session.step(wanted)  # raises with the closest id, unless the step lies outside of what was selected
+            raise UnknownName(f"step '{wanted}' is not among the chosen steps", advice=f"they are: {', '.join(ids)}")
+    start = ids.index(first) if first else 0
+    end = ids.index(last) if last else len(ids) - 1
+    if start > end:
+        raise UnknownName(f"step '{first}' comes after '{last}'", advice="exchange --from and --to")
+    return list(steps[start : end + 1])
+
+
+def replay_steps(
+    lab: Lab,
+    session: Session,
+    steps: Sequence[Step],
+    via: str,
+    show: Callable[[Shown], None],
+    say: Say,
+    ask: Callable[[Step], str] | None = None,
+) -> list[Applied]:
+    """Do the steps in order. `ask` answers "run", "skip" or "quit" before each. Raises what a step raises."""
+    with lab.writing():
+        desk, journal = open_desk(lab, session, say), journal_of(lab)
+        done: list[Applied] = []
+        for step in steps:
+            answer = ask(step) if ask else "run"
+            if answer == "quit":
+                break
+            if answer == "skip":
+                continue
+            show(Shown(step))
+            try:
+                applied = apply_step(desk, journal, step, via)
+            except LabError:
+                ProgressFile(lab).note(session.name, [(step.id, "failed")])
+                raise
+            ProgressFile(lab).note(
+                session.name, [(step.id, "not_applicable" if applied.outcome == "not_applicable" else "passed")]
+            )
+            show(Shown(step, applied))
+            done.append(applied)
+        return done
+
+
+def check_steps(lab: Lab, session: Session, steps: Sequence[Step], graded: Callable[[Grade], None]) -> Report:
+    """Grade the steps. Raises NoLab, NotRunning."""
+    report = check(open_desk(lab, session, lambda text: None), steps, graded)
+    ProgressFile(lab).note(session.name, [(grade.id, grade.status) for grade in report.grades])
+    return report
+
+
+def undo_steps(lab: Lab, session: Session, steps: Sequence[Step], undone: Callable[[Step, str], None]) -> int:
+    """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning."""
+    with lab.writing():
+        desk, journal = open_desk(lab, session, lambda text: None), journal_of(lab)
+
+        def note(step: Step, detail: str) -> None:
+            ProgressFile(lab).note(session.name, [(step.id, "undone")])
+            undone(step, detail)
+
+        return undoing.undo(desk, journal, steps, note)
+
+
+class Narrator:
+    """Tells steps with the ids and URLs of the lab's cloud if it is up, else with shell variables."""
+
+    def __init__(self, lab: Lab, session: Session) -> None:
+        self._lab = lab
+        self._session = session
+        self._desk = self._open()
+
+    def _open(self) -> Desk | None:
+        try:
+            return open_desk(self._lab, self._session, lambda text: None)
+        except (NoLab, NotRunning):
+            return None
+
+    def paper(self, step: Step) -> Paper:
+        """The step on paper, with the lab's own files where it has them."""
+        assets = PAPER | (Assets(self._lab).by_name() if self._lab.record.get("image") else {})
+        return Paper(self._session, step, assets, lambda name: "")
+
+    def tell(self, step: Step) -> dict[str, Any]:
+        """See `stacklab.replay.narrate`."""
+        return narrate(self._desk, self.paper(step), step)
+
+    def look(self, step: Step) -> str:
+        """The command to look at a step's thing with."""
+        line = step.kind.look(self.paper(step), step.params).text()
+        return line.replace("openstack ", f"openstack --os-cloud lab-{step.who} ", 1)

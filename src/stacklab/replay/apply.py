@@ -1,0 +1,109 @@
+"""Doing steps: find, else create; what is there but different is reported, never papered over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from stacklab.course.session import Step
+from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
+from stacklab.kinds.kind import Absent, Difference, Thing
+from stacklab.replay.check import in_words
+from stacklab.replay.journal import Journal
+from stacklab.replay.scene import Desk, Scene
+from stacklab.replay.undo import take_back
+from stacklab.replay.vias import VIAS
+
+Outcome = Literal["done", "already", "not_applicable"]
+SETTLE_POLL = 0.3
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a step, and in how many seconds."""
+
+    step: Step
+    outcome: Outcome
+    detail: str
+    seconds: float
+
+
+def apply_step(desk: Desk, journal: Journal, step: Step, via: str) -> Applied:
+    """Do one step. Raises StepDiffers, StepFailed, CloudRefused, CloudUnreachable; the journal knows what it left."""
+    began = time.monotonic()
+    scene = desk.scene(step)
+    desk.memory.clear()
+    try:
+        outcome, detail = _apply(desk, scene, journal, step, via)
+    except Absent as absent:
+        need = f" (step {absent.step})" if absent.step else ""
+        advice = f"lab replay {desk.session.name}, without a step named, does all in order"
+        raise StepFailed(
+            f"step {step.id}: it builds on {absent.what}{need}, which is not there", advice=advice
+        ) from absent
+    finally:
+        desk.memory.clear()
+    return Applied(step, outcome, detail, time.monotonic() - began)
+
+
+def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> tuple[Outcome, str]:
+    reason = step.kind.applicable(scene, step.params)
+    if reason:
+        return "not_applicable", reason
+    if not step.kind.leaves:
+        _do(scene, step, via)
+        return "done", step.kind.shown(_settled(scene, step))
+    entry = journal.entries(desk.session.name).get(step.id)
+    if entry and entry.state == "begin":
+        # An earlier run was cut off in the middle of this step: what it left half made is ours to remove.
+        take_back(desk, journal, step)
+    existing = step.kind.find(scene, step.params)
+    if existing:
+        return _existing(step, *existing)
+    journal.write(desk.session.name, step.id, step.kind.name, "begin")
+    _do(scene, step, via)
+    thing = _settled(scene, step)
+    journal.write(desk.session.name, step.id, step.kind.name, "made", step.kind.keep(scene, step.params, thing))
+    return "done", step.kind.shown(thing)
+
+
+def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[Outcome, str]:
+    if differences:
+        raise StepDiffers(
+            f"step {step.id}: {step.title} is there, but {'; '.join(in_words(one) for one in differences)}",
+            advice=f"change or remove it yourself, or lab undo if the lab made it. Hint: {step.hint}",
+        )
+    return "already", step.kind.shown(thing)
+
+
+def _do(scene: Scene, step: Step, via: str) -> None:
+    refusal: CloudRefused | None = None
+    try:
+        VIAS[via](scene, step)
+    except CloudRefused as error:
+        refusal = error
+    try:
+        step.kind.judge(scene, step.params, refusal)
+    except LabError as error:
+        error.args = (f"step {step.id}: {error.message}",)
+        error.message = str(error)
+        raise
+
+
+def _settled(scene: Scene, step: Step) -> Thing:
+    """The thing, once the cloud shows it as declared: an answer of 202 is a promise, not a result."""
+    deadline = time.monotonic() + step.kind.settle_seconds(step.params)
+    while True:
+        scene.desk.memory.clear()
+        answer = step.kind.find(scene, step.params)
+        if answer and not answer[1]:
+            return answer[0]
+        if time.monotonic() > deadline or (answer and _hopeless(answer[0])):
+            actual = "; ".join(in_words(one) for one in answer[1]) if answer else "it is not there"
+            raise StepFailed(f"step {step.id}: done, but {actual}", advice=f"Hint: {step.hint}")
+        time.sleep(SETTLE_POLL)
+
+
+def _hopeless(thing: Thing) -> bool:
+    return str(thing.get("status", "")).lower() in ("error", "killed")

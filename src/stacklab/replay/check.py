@@ -1,0 +1,111 @@
+"""Grading: the cloud alone is asked, never the journal, so work counts whoever did it and however."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from stacklab.course.session import Session, Step
+from stacklab.errors import CloudRefused, LabError
+from stacklab.kinds.kind import Absent, Difference
+from stacklab.replay.scene import Desk, Scene
+
+Status = Literal["passed", "failed", "unknown", "not_applicable"]
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One step's result: `expected` and `actual` in words, the command to `look` with, and the `hint`."""
+
+    id: str
+    exercise: str
+    kind: str
+    status: Status
+    expected: str
+    actual: str
+    look: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The grades of a session (or a part of it)."""
+
+    session: str
+    grades: tuple[Grade, ...]
+
+    def count(self, status: Status) -> int:
+        """How many steps ended so."""
+        return sum(grade.status == status for grade in self.grades)
+
+    @property
+    def good(self) -> bool:
+        """Nothing failed, and nothing is unknown."""
+        return self.count("failed") == 0 and self.count("unknown") == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lab check --json` prints it."""
+        counts = {status: self.count(status) for status in ("passed", "failed", "unknown", "not_applicable")}
+        return {"session": self.session, **counts, "steps": [asdict(grade) for grade in self.grades]}
+
+
+def check(desk: Desk, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
+    """Grade the steps, telling `graded` of each as it comes."""
+    desk.memory.clear()
+    found = []
+    for step in steps:
+        grade = check_step(desk, step)
+        found.append(grade)
+        if graded:
+            graded(grade)
+    return Report(desk.session.name, tuple(found))
+
+
+def check_step(desk: Desk, step: Step) -> Grade:
+    """Grade one step. Never raises for anything the cloud says or does not say: that is what "unknown" is for."""
+    scene = desk.scene(step)
+    status, actual = _status(desk.session, scene, step)
+    return Grade(
+        id=step.id,
+        exercise=step.exercise,
+        kind=step.kind.name,
+        status=status,
+        expected=step.kind.expected(step.params),
+        actual=actual,
+        look=look_with(desk, step),
+        hint=step.hint,
+    )
+
+
+def look_with(desk: Desk, step: Step) -> str:
+    """The command to look at a step's thing with, as the one that it belongs to."""
+    command = step.kind.look(desk.paper(step), step.params).text()
+    return command.replace("openstack ", f"openstack --os-cloud {desk.scene(step).who.name} ", 1)
+
+
+def _status(session: Session, scene: Scene, step: Step) -> tuple[Status, str]:
+    try:
+        reason = step.kind.applicable(scene, step.params)
+        if reason:
+            return "not_applicable", reason
+        answer = step.kind.find(scene, step.params)
+    except Absent as absent:
+        why = f"step {absent.step}: " if absent.step else ""
+        return "failed", f"missing: {why}{absent.what}"
+    except CloudRefused as error:
+        # The cloud understood and said no (a 4xx) or broke (a 5xx): either way we have not seen the thing.
+        return "unknown", error.message
+    except LabError as error:
+        return "unknown", error.message
+    if answer is None:
+        return "failed", f"no {step.title}"
+    thing, differences = answer
+    if differences:
+        return "failed", "; ".join(in_words(one) for one in differences)
+    return "passed", step.kind.shown(thing)
+
+
+def in_words(difference: Difference) -> str:
+    """`status is BUILD, not ACTIVE`"""
+    return f"{difference.field}: expected {difference.expected}, found {difference.actual}"

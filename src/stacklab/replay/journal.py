@@ -1,0 +1,83 @@
+"""What the replay did and made, in order: undo removes exactly this.
+
+One JSON object a line, appended and synced before the next thing happens, so that a crash at any moment leaves a record of
+what was under way: `begin` before a step touches the cloud, `made` after it, `undone` when it has been removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stacklab.errors import LabDamaged
+from stacklab.files import disk_error
+
+State = Literal["begin", "made", "undone"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The last that is known of a step. `kept` is what its kind needs for removing it (None while it is under way)."""
+
+    session: str
+    step: str
+    kind: str
+    state: State
+    at: float
+    kept: dict[str, Any] | None = None
+
+
+class Journal:
+    """The journal of one lab."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, session: str, step: str, kind: str, state: State, kept: dict[str, Any] | None = None) -> None:
+        """Append one line, on disk before this returns. Raises NotEnoughSpace."""
+        line = {"session": session, "step": step, "kind": kind, "state": state, "at": time.time(), "kept": kept}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def entries(self, session: str) -> dict[str, Entry]:
+        """By step, what is under way or made and not undone, in the order in which it began. Raises LabDamaged."""
+        found: dict[str, Entry] = {}
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise LabDamaged(
+                    f"{self.path}:{number} cannot be read: {error}", advice="lab reset starts afresh"
+                ) from error
+            if entry.session != session:
+                continue
+            if entry.state == "undone":
+                found.pop(entry.step, None)
+            elif entry.step in found and entry.state == "made":
+                found[entry.step] = entry  # keeps its place in the order
+            else:
+                found.pop(entry.step, None)
+                found[entry.step] = entry
+        return found
+
+    def _lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        # A line without its end was cut off by a crash or a full disk; what it would have said had not begun.
+        return lines if text.endswith("\n") or not lines else lines[:-1]
+
+    def clear(self) -> None:
+        """Forget everything: the cloud has been brought back to before all of it."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Telling a step: why, the exact `openstack` commands, the REST requests as curl, the way through Horizon."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from stacklab.course.session import Session, Step
+from stacklab.errors import CloudRefused, CloudUnreachable
+from stacklab.kinds.kind import Absent
+from stacklab.kinds.narration import Request
+from stacklab.replay.scene import Desk, Paper
+
+
+def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
+    """The step in words. With a desk, ids and URLs are those of its cloud; on paper they are shell variables."""
+    scene: Any = desk.scene(step) if desk else paper
+    try:
+        commands = step.kind.commands(scene, step.params)
+        requests = step.kind.requests(scene, step.params)
+        urls = [_base(desk, step, request) for request in requests]
+    except (CloudRefused, CloudUnreachable, Absent):
+        # The one who acts cannot log in (yet): then the telling is on paper.
+        return narrate(None, paper, step)
+    return {
+        "id": step.id,
+        "exercise": step.exercise,
+        "kind": step.kind.name,
+        "as": step.who,
+        "title": step.title,
+        "say": step.say,
+        "commands": [_as(desk, step, command.text()) for command in commands],
+        "requests": [request.text(url) for request, url in zip(requests, urls, strict=True)],
+        "horizon": step.kind.horizon(step.params),
+    }
+
+
+def _as(desk: Desk | None, step: Step, line: str) -> str:
+    """The command as the one who acts."""
+    who = desk.scene(step).who.name if desk else f"lab-{step.who}"
+    return line.replace("openstack ", f"openstack --os-cloud {who} ")
+
+
+def _base(desk: Desk | None, step: Step, request: Request) -> str:
+    """The service's URL, or the variable that stands for it on paper."""
+    if desk is None:
+        return "$" + request.service.upper().replace("-", "_")
+    return desk.scene(step).who.endpoint(request.service)
+
+
+def outline(session: Session) -> list[str]:
+    """A session's exercises and steps, as lines."""
+    lines = [f"{session.name}: {session.title}", "", *textwrap.wrap(session.summary, 100)]
+    for exercise in session.exercises:
+        lines += ["", f"{session.name}/{exercise.id}: {exercise.title}"]
+        lines += [f"    {step.id.ljust(16)} {step.title}  (as {step.who})" for step in exercise.steps]
+    return [*lines, "", f"lab show {session.name}/{session.exercises[0].id} shows how each step is done."]
