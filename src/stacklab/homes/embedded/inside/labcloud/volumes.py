@@ -1,7 +1,7 @@
 """A Cinder driver without root: every volume and snapshot is one sparse raw file in a directory.
 
-A copy shares blocks where the file system can (reflink). Where it cannot, a snapshot of a volume that a guest is writing
-to is taken while it writes, and no better than pulling the plug: unmount first.
+A copy shares blocks where the file system can (reflink). Where it cannot, a snapshot of a volume that a guest is
+writing to is taken while it writes, and no better than pulling the plug: unmount first.
 """
 
 import os
