@@ -67,7 +67,7 @@ class Cloud:
     def _make(self, progress: Progress) -> str:
         self.layout.make()
         new = not self.exists
-        chosen, replaced = ports.choose(PORT_NAMES, self.ports)
+        chosen, replaced = ports.choose_patiently(PORT_NAMES, self.ports)
         for name in replaced:
             self.notes.append(f"port {self.ports[name]} of {name} is taken by another program; it is {chosen[name]} now")
         if new:

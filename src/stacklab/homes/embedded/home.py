@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from stacklab.errors import NotRunning, UnknownName
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
-from stacklab.homes.embedded import config, readiness, software, supervision, template
+from stacklab.homes.embedded import config, ending, readiness, software, supervision, template
+from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.files import read_json
@@ -17,6 +18,7 @@ from stacklab.lab import Lab
 from stacklab.stages import Progress, Stage
 
 START = "start"  # the checkpoint that `lab up` makes
+GUEST_PATIENCE = 10  # seconds that `lab down` gives guests to shut down before it cuts their power
 SUPERVISOR = "supervisor"  # not a service, but it has a log
 
 
@@ -29,6 +31,7 @@ class EmbeddedHome:
         self.lab = lab
         self.cloud = Cloud(lab)
         self.layout = self.cloud.layout
+        self.saved = Checkpoints(self.cloud)
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -37,8 +40,10 @@ class EmbeddedHome:
             Stage("software", f"OpenStack {software.RELEASE}'s software", self._has_software, software.install, 90),
             Stage("template", "the first initialisation", self._has_template, template.make, 15),
             Stage("cloud", "this lab's own cloud", self.cloud.why_ready, self.cloud.make, 1),
+            Stage("mend", "an interrupted reset", self._nothing_unfinished, self._finish_restore, 2),
             Stage("services", "the services", self._has_services, self._start, 20),
             Stage("ready", "the cloud is usable", lambda: None, self._prove, 3),
+            Stage("checkpoint", "a checkpoint to come back to", self._has_start, self._save_start, 1),
         ]
 
     def _has_software(self) -> str | None:
@@ -66,6 +71,21 @@ class EmbeddedHome:
     def _prove(self, progress: Progress) -> str:
         readiness.prove(self.layout, self._prober(), progress)
         return "a token, the catalogue, every service's list, the dashboard's login page"
+
+    def _nothing_unfinished(self) -> str | None:
+        return None if self.saved.unfinished else "there was none"
+
+    def _finish_restore(self, progress: Progress) -> str:
+        name = self.saved.unfinished or START
+        self.saved.restore(name, progress)
+        return f"finished going back to '{name}'"
+
+    def _has_start(self) -> str | None:
+        return f"'{START}' is saved" if START in self.saved.names() else None
+
+    def _save_start(self, progress: Progress) -> str:
+        self.saved.save(START, progress)
+        return f"saved as '{START}'"
 
     def _prober(self) -> readiness.Prober:
         return readiness.Prober(self.cloud.ports, self.lab.secret("admin"))
@@ -123,10 +143,29 @@ class EmbeddedHome:
         supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
         readiness.prove(self.layout, self._prober(), progress, names=(service,), seconds=60)
 
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str, progress: Progress) -> None:
+        self._require()
+        self.saved.save(name, progress)
+
+    def checkpoints(self) -> list[str]:
+        return self.saved.names()
+
+    def restore(self, name: str, progress: Progress) -> None:
+        self._require()
+        self.saved.restore(name, progress)
+        if supervision.is_running(self.layout):
+            readiness.prove(self.layout, self._prober(), progress)
+
+    def _require(self) -> None:
+        if not self.cloud.exists:
+            raise NotRunning(f"lab '{self.lab.name}' has no cloud yet", advice="lab up makes it")
+
     # --- down ------------------------------------------------------------------------------------------------------
 
     def down(self, progress: Progress) -> None:
-        supervision.stop(self.layout, progress)
+        ending.stop(self.layout, progress, patience=GUEST_PATIENCE)
 
     def destroy(self, progress: Progress) -> Iterator[str]:
-        raise NotImplementedError
+        yield from ending.destroy(self.cloud, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+import time
 from collections.abc import Callable, Iterable
 
 # Below the range that Linux hands to outgoing connections (32768 and up), above what distributions assign.
@@ -38,6 +39,17 @@ def choose(
             port = _another({*chosen.values(), *remembered.values()}, free)
         chosen[name] = port
     return chosen, replaced
+
+
+def choose_patiently(names: Iterable[str], remembered: dict[str, int], seconds: float = 2) -> tuple[dict[str, int], list[str]]:
+    """`choose`, but a port that a dying process of ours still holds is waited for, not given up."""
+    deadline = time.monotonic() + seconds
+    names = list(names)
+    while True:
+        chosen, replaced = choose(names, remembered)
+        if not replaced or time.monotonic() > deadline:
+            return chosen, replaced
+        time.sleep(0.1)
 
 
 def _another(avoid: set[int], free: Callable[[int], bool]) -> int:

@@ -99,10 +99,19 @@ def _build(draft: Path, progress: Progress) -> None:
          "--requirement", str(REQUIREMENTS)],
         environment, progress,
     )  # fmt: skip
+    mend_script(draft / "bin" / "pycdlib-genisoimage")
     progress("collecting Horizon's static files")
     ours = {**environment, "PYTHONPATH": str(config.INSIDE), "LABCLOUD_STATIC": str(draft / "horizon-static"),
             "LABCLOUD_HOME": str(draft), "PYTHONWARNINGS": "ignore"}  # fmt: skip
     run([str(draft / "bin" / "python"), "-m", "labcloud.dashboard.collect"], ours, progress)
+
+
+def mend_script(script: Path) -> None:
+    """Nova makes config drives with this script, which uv breaks: in an environment that can be moved (and in one with a
+    long path) scripts begin with a line of shell that is also a docstring of Python, and `from __future__` must come first.
+    """
+    needless = "from __future__ import print_function\n"  # Python 3 has it anyway
+    script.write_text(script.read_text(encoding="utf-8").replace(needless, "", 1), encoding="utf-8")
 
 
 def run(command: list[str], environment: dict[str, str], progress: Progress) -> None:

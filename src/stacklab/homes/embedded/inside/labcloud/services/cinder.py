@@ -46,8 +46,20 @@ def start_services():
     )
     # the scheduler asks the volume service what it has, and waits a minute for it: so the volume service comes first
     for one in (volume, scheduler):
+        one.report_state = heartbeat(service.Service, one)
         one.start()
         SERVICES.append(one)
+
+
+def heartbeat(kind, one):
+    """Cinder keeps the id of *the* service of a process on the class; with two in one process each must say which it is."""
+    report_state = one.report_state
+
+    def report():
+        kind.service_id = one.origin_service_id
+        report_state()
+
+    return report
 
 
 def serve(application):
@@ -62,7 +74,20 @@ def serve(application):
 
 
 def forget():
-    """placeholder: see forget in the next commit"""
+    """What the scheduler knows of the pool, and what the volume service counted of it."""
+    from cinder import context, objects
+
+    admin = context.get_admin_context()
+    volume, scheduler = (one.manager for one in SERVICES)
+    hosts = scheduler.driver.host_manager
+    for known in (hosts.service_states, hosts.backend_state_map, hosts.service_states_last_update):
+        known.clear()
+    volume.stats = {"pools": {}, "allocated_capacity_gb": 0}
+    for one in objects.VolumeList.get_all_by_host(admin, volume.host):
+        volume._count_allocated_capacity(admin, one)
+    for service in SERVICES:
+        service.report_state()
+    volume.publish_service_capabilities(admin)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import os
 import socket
 import sys
 import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 from labcloud import settings
 from labcloud.serving import listen_for_orders, serve
@@ -22,7 +24,7 @@ def main():
     from nova.wsgi.osapi_compute import application
 
     start_services()
-    listen_for_orders("nova", forget, end_guests=end_guests)
+    listen_for_orders("nova", forget, end_guests=end_guests, freeze=freeze, thaw=thaw)
     serve("nova", application, threads=8)
 
 
@@ -68,10 +70,82 @@ def manager_of(binary):
     return next(one.manager for one in SERVICES if one.binary == binary)
 
 
+# --- orders ---------------------------------------------------------------------------------------------------------
+
+
 def end_guests(request):
-    """End what runs in this cloud's instances; they count as running still, so that the next start brings them back."""
-    manager_of("nova-compute").driver.end_all_guests()
+    """End what runs in this cloud's instances; they count as running still, so that the next start brings them back.
+
+    `patience`: seconds for the guests to shut down by themselves before their power is cut.
+    """
+    driver = manager_of("nova-compute").driver
+    if request.get("patience") and hasattr(driver, "watch"):
+        driver.watch.forget()  # else Nova would note that they were stopped
+        guests = [driver.process(uuid) for uuid in driver.list_instance_uuids()]
+        running = [guest for guest in guests if guest.runs()]
+        with ThreadPoolExecutor(max(1, len(running))) as pool:
+            list(pool.map(lambda guest: guest.press_power_button(request["patience"]), running))
+    driver.end_all_guests()
+
+
+def freeze(request):
+    """Stop the guests' clocks while their disks are copied; QEMU writes out what it holds back when it stops."""
+    driver = manager_of("nova-compute").driver
+    frozen = []
+    for uuid in driver.list_instance_uuids():
+        if hasattr(driver, "process") and driver.process(uuid).status() == "running":
+            driver.pause(_named(uuid))
+            frozen.append(uuid)
+    return {"frozen": frozen}
+
+
+def thaw(request):
+    driver = manager_of("nova-compute").driver
+    for uuid in request["frozen"]:
+        driver.unpause(_named(uuid))
+
+
+def _named(uuid):
+    return types.SimpleNamespace(uuid=uuid)
 
 
 def forget():
-    """placeholder: see forget in the next commit"""
+    """The databases and files below were put back to an earlier state: drop what was known, look again, take up what is there.
+
+    As nova-compute does when it starts (ComputeManager.init_host), without the seconds that loading takes.
+    """
+    from nova import context, objects
+
+    admin = context.get_admin_context()
+    compute = manager_of("nova-compute")
+    forget_schedule(admin)
+    for one in SERVICES:
+        one.servicegroup_api._driver._report_state(one)
+    compute.driver.forget()
+    forget_resources(compute.rt)
+    wanted = ["info_cache", "metadata", "numa_topology"]
+    for instance in objects.InstanceList.get_by_host(admin, compute.host, expected_attrs=wanted):
+        compute._init_instance(admin, instance)
+    compute.update_available_resource(admin)
+
+
+def forget_resources(tracker):
+    """What the resource tracker knows of the host, and what every client of Placement in this process knows of it."""
+    for known in (
+        tracker.compute_nodes, tracker.stats, tracker.tracked_instances, tracker.tracked_migrations, tracker.is_bfv,
+        tracker.old_resources, tracker.assigned_resources, tracker.absent_providers,
+    ):  # fmt: skip
+        known.clear()
+    tracker.provider_tree = None
+    tracker.reportclient.clear_provider_cache()
+
+
+def forget_schedule(admin):
+    manager = manager_of("nova-scheduler")
+    hosts = manager.host_manager
+    hosts.refresh_cells_caches()
+    hosts.aggs_by_id.clear()
+    hosts.host_aggregates_map.clear()
+    hosts._init_aggregates()
+    hosts._instance_info.clear()
+    hosts._init_instance_info()
