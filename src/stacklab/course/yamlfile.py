@@ -60,6 +60,8 @@ class YamlFile:
     def _plain(self, value: Any, where: Where) -> Any:
         if len(self._lines) > 100_000:
             raise SessionInvalid(f"{self.path}: holds far too many values (does an alias contain itself?)")
+        if isinstance(value, CommentedMap | CommentedSeq) and value.tag.value:
+            raise self.error(where, f"the tag {value.tag.value} has no place in a session file")
         if isinstance(value, CommentedMap):
             self._lines.setdefault(where, value.lc.line + 1)
             found = {}

@@ -186,15 +186,16 @@ class Server(Kind[ServerParams]):
         return found
 
     def create(self, scene: Scene, p: ServerParams) -> None:
-        compute = scene.who.sdk.compute
-        server = compute.create_server(
+        scene.who.sdk.compute.create_server(
             name=p.name,
             image_id=scene.thing(p.image, "image")["id"],
             flavor_id=scene.thing(p.flavor, "flavor")["id"],
             networks=[{"uuid": scene.thing(network, "network")["id"]} for network in p.networks],
             **self._optional(scene, p),
         )
-        compute.wait_for_server(server, wait=BOOT_SECONDS, interval=0.5)
+
+    def settle_seconds(self, p: ServerParams) -> float:
+        return BOOT_SECONDS
 
     def candidates(self, scene: Scene, p: ServerParams) -> Iterable[Thing]:
         return _servers(scene, p.name)
@@ -203,7 +204,7 @@ class Server(Kind[ServerParams]):
         image = thing["image"]["id"] if thing["image"] else "(boots from a volume)"
         found = differing(
             [
-                ("status", "ACTIVE", thing["status"]),
+                ("status", "ACTIVE", _status(thing)),
                 ("image", scene.thing(p.image, "image")["id"], image),
                 ("flavor", scene.called(p.flavor), thing["flavor"]["original_name"]),
                 ("key pair", scene.called(p.key_pair) if p.key_pair else None, thing["key_name"]),
@@ -231,6 +232,12 @@ class Server(Kind[ServerParams]):
 
     def named(self, scene: Scene, name: str) -> Thing | None:
         return next(iter(_servers(scene, name)), None)
+
+
+def _status(server: Thing) -> str:
+    """The status, with what Nova says went wrong."""
+    fault = server.get("fault", {}).get("message")
+    return f"{server['status']} ({fault})" if fault else str(server["status"])
 
 
 def _listing(names: Iterable[str]) -> str:

@@ -42,6 +42,7 @@ class Journal:
         line = {"session": session, "step": step, "kind": kind, "state": state, "at": time.time(), "kept": kept}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._drop_cut_line()
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
@@ -69,6 +70,13 @@ class Journal:
                 found.pop(entry.step, None)
                 found[entry.step] = entry
         return found
+
+    def _drop_cut_line(self) -> None:
+        """Remove a last line that a crash or a full disk cut off, so that the next one does not run into it."""
+        if self.path.exists():
+            content = self.path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                os.truncate(self.path, content.rfind(b"\n") + 1)
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

@@ -1,0 +1,122 @@
+"""The command line: errors are one line with advice and an exit code; help is quick."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stacklab.cli.main import ALIASES, DEFECT, VERBS, cli, run
+from stacklab.lab import Lab
+
+
+def test_every_verb_has_help_and_its_one_line_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in [*VERBS, *ALIASES]:
+        assert run([verb, "--help"]) == 0
+        assert "Usage: lab" in capsys.readouterr().out
+
+
+def test_help_does_not_load_what_it_does_not_need() -> None:
+    code = (
+        "import sys; from stacklab.cli.main import run; run(['--help']);"
+        "heavy = {'openstack', 'pydantic', 'ruamel', 'rich', 'requests', 'jinja2'} & set(sys.modules);"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["upp"], 2, "did you mean 'up'"),
+        (["up", "sesion4"], 41, "did you mean 'session4'"),
+        (["status"], 50, "lab up session4"),
+        (["check", "session4"], 50, "lab up session4"),
+        (["replay", "session4/netwrok"], 41, "did you mean 'network'"),
+        (["replay", "session4", "--from", "rooter"], 41, "did you mean 'router'"),
+        (["replay", "session4", "--from", "server", "--to", "network"], 41, "comes after"),
+        (["replay", "session4", "--via", "telepathy"], 2, "telepathy"),
+        (["show", "a/b/c/d"], 41, "lab list"),
+        (["hint", "session4/network/rooter"], 41, "did you mean 'router'"),
+        (["--lab", "../../etc", "status"], 41, "cannot be a lab's name"),
+        (["ssh", "vm"], 50, "lab up session4"),
+        (["up", "session4", "--on", "moon"], 22, "embedded"),
+        (["destroy", "--yes"], 50, "lab up session4"),
+        (["reset"], 50, "lab"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_an_exit_code(
+    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    complaint = capsys.readouterr().err
+    assert says in complaint
+    assert "Traceback" not in complaint
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_an_error_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "session4", "--json"]) == 50
+    value = json.loads(capsys.readouterr().out)
+    assert value["id"] == "no-lab"
+    assert value["exit"] == 50
+    assert value["advice"]
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_a_dry_run_needs_no_lab(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["replay", "session4", "--dry-run"]) == 0
+    assert "openstack --os-cloud lab-learner network create lab-net" in capsys.readouterr().out
+
+
+def test_a_defect_says_so_and_keeps_the_trace_without_secrets(
+    own_directories: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = Lab("intro")
+    secret = lab.secret("admin")
+    lab.update(session="session4")
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError(f"with {secret} in it")
+
+    monkeypatch.setattr(cli, "main", broken)
+    assert run(["status"]) == DEFECT
+    complaint = capsys.readouterr().err
+    assert "defect of lab" in complaint
+    assert secret not in complaint
+    assert secret not in (own_directories / "state/stacklab/defect.txt").read_text()
+
+
+def test_an_interruption_names_the_command_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert run(["up", "session4"]) == 130
+    assert "lab up session4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_LAB_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("lab replay sess", "session4"), ("lab show session4/net", "session4/network"), ("lab hint flo", "floating-ip")],
+)
+def test_tab_completes_sessions_exercises_and_steps(words: str, expected: str, own_directories: Path) -> None:
+    Lab("intro").update(session="session4", home="embedded")
+    env = {"_LAB_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2", "PATH": "/usr/bin:/bin"}
+    env |= {"XDG_STATE_HOME": str(own_directories / "state")}
+    program = Path(sys.executable).parent / "lab"
+    done = subprocess.run([str(program)], env=env, capture_output=True, text=True, check=False)
+    assert expected in done.stdout, done.stderr

@@ -1,0 +1,66 @@
+"""The journal survives being cut off anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stacklab.errors import LabDamaged
+from stacklab.replay.journal import Journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """An empty one."""
+    return Journal(tmp_path / "journal.jsonl")
+
+
+def test_what_began_is_known_before_it_is_made(journal: Journal) -> None:
+    journal.write("s", "network", "network", "begin")
+    assert journal.entries("s")["network"].state == "begin"
+    journal.write("s", "network", "network", "made", {"id": "1"})
+    assert journal.entries("s")["network"].kept == {"id": "1"}
+
+
+def test_what_was_undone_is_forgotten(journal: Journal) -> None:
+    journal.write("s", "a", "network", "begin")
+    journal.write("s", "a", "network", "made", {})
+    journal.write("s", "a", "network", "undone")
+    assert journal.entries("s") == {}
+
+
+def test_the_order_is_that_of_the_beginnings(journal: Journal) -> None:
+    for step in ("a", "b"):
+        journal.write("s", step, "network", "begin")
+        journal.write("s", step, "network", "made", {})
+    journal.write("s", "a", "network", "undone")
+    journal.write("s", "a", "network", "begin")
+    assert list(journal.entries("s")) == ["b", "a"]
+
+
+def test_sessions_do_not_see_each_other(journal: Journal) -> None:
+    journal.write("one", "a", "network", "begin")
+    assert journal.entries("two") == {}
+
+
+def test_cut_off_at_any_byte_it_can_be_read_and_written_on(journal: Journal, tmp_path: Path) -> None:
+    journal.write("s", "a", "network", "begin")
+    journal.write("s", "a", "network", "made", {"id": "1"})
+    whole = journal.path.read_bytes()
+    for length in range(len(whole) + 1):
+        cut = Journal(tmp_path / f"cut-{length}")
+        cut.path.write_bytes(whole[:length])
+        before = cut.entries("s")
+        assert set(before) <= {"a"}
+        cut.write("s", "b", "network", "begin")
+        after = cut.entries("s")
+        assert "b" in after
+        assert set(before) <= set(after)
+
+
+def test_nonsense_in_the_middle_is_reported_with_its_line(journal: Journal) -> None:
+    journal.path.write_text("nonsense\n")
+    journal.write("s", "a", "network", "begin")
+    with pytest.raises(LabDamaged, match=r"journal.jsonl:1 "):
+        journal.entries("s")

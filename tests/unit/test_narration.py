@@ -1,0 +1,92 @@
+"""What is shown is what is run: commands and requests as values."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stacklab.assets import PAPER
+from stacklab.course.load import load_session
+from stacklab.kinds.narration import Command, Hidden, Later, Request, Upload
+from stacklab.replay.narrate import narrate
+from stacklab.replay.scene import Paper
+
+NASTY = st.text(min_size=1, max_size=20).filter(
+    lambda text: "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+)
+
+
+@given(st.lists(NASTY, min_size=1, max_size=4))
+def test_a_shown_command_is_read_by_a_shell_as_the_words_that_are_run(words: list[str]) -> None:
+    command = Command(tuple(words))
+    assert shlex.split(command.text(), posix=True) == ["openstack", *command.argv({})]
+
+
+@given(NASTY, NASTY)
+def test_a_shown_request_sends_what_a_shell_would_make_of_it(name: str, value: str) -> None:
+    request = Request(
+        "POST", "network", ("networks",), {name: value, "id": Later("NET_ID"), "password": Hidden("SECRET", "pw")}
+    )
+    shown = request.text("http://host")
+    assert "pw" not in shown.replace(name, "").replace(value, "") or "pw" in json.dumps([name, value])
+    body = shown.partition(" -d ")[2]
+    script = f"NET_ID=n-1 SECRET=pw; printf %s {body}"
+    printed = subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout.decode()
+    assert json.loads(printed) == request.content({"NET_ID": "n-1"})
+
+
+def test_a_variable_is_shown_as_one_and_filled_when_run() -> None:
+    command = Command(("server", "add", "floating", "ip", "vm", Later("ADDRESS")))
+    assert command.text() == 'openstack server add floating ip vm "$ADDRESS"'
+    assert command.argv({"ADDRESS": "172.24.4.9"})[-1] == "172.24.4.9"
+    assert command.wants() == {"ADDRESS"}
+
+
+def test_a_saved_value_is_shown_as_an_assignment() -> None:
+    command = Command(("port", "list"), saves="PORT_ID", column="ID")
+    assert command.text() == "PORT_ID=$(openstack port list -f value -c ID)"
+    assert command.argv({})[-4:] == ["-f", "value", "-c", "ID"]
+
+
+def test_a_secret_is_never_shown_and_always_sent() -> None:
+    hidden = Hidden("LEARNER_PASSWORD", "s3cret")
+    request = Request("POST", "identity", ("users",), {"user": {"password": hidden}})
+    assert "s3cret" not in request.text("http://host")
+    assert "s3cret" not in repr(request)
+    assert request.content({})["user"]["password"] == "s3cret"
+    command = Command(("user", "create", "--password-prompt", "x"), typed=hidden)
+    assert "s3cret" not in command.text()
+    assert "s3cret" not in " ".join(command.argv({}))
+
+
+def test_a_path_segment_cannot_leave_its_place() -> None:
+    request = Request("GET", "compute", ("os-keypairs", "a/../b?c"))
+    assert request.url("http://host/v2.1", {}) == "http://host/v2.1/os-keypairs/a%2F..%2Fb%3Fc"
+
+
+def test_an_upload_shows_its_pipeline() -> None:
+    upload = Upload(pipeline=(("gunzip", "-c", "my image.gz"),))
+    shown = Request("PUT", "image", ("images", Later("ID"), "file"), upload=upload).text("http://host")
+    assert shown.startswith("gunzip -c 'my image.gz' | curl")
+    assert (
+        Request("PUT", "image", ("images", "1", "file"), upload=Upload(file=Path("a b"))).text("x").endswith("-T 'a b'")
+    )
+
+
+@pytest.mark.parametrize("step", list(load_session("session4").steps()), ids=lambda step: step.id)
+def test_every_step_can_be_told_without_a_cloud(step: object) -> None:
+    session = load_session("session4")
+    told = narrate(None, Paper(session, step, PAPER, lambda name: "s3cret"), step)  # type: ignore[arg-type]
+    assert told["commands"]
+    assert told["horizon"]
+    assert "s3cret" not in json.dumps(told)
+    for command in told["commands"]:
+        assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0, command
+    for request in told["requests"]:
+        assert subprocess.run(["sh", "-n", "-c", request], check=False).returncode == 0, request
