@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from stacklab.errors import NotRunning, ServiceFailed
@@ -113,11 +114,15 @@ def prove(
 ) -> None:
     """Ask each service until it answers as it should. Raises ServiceFailed with the service, what it said and its log."""
     deadline = time.monotonic() + seconds
-    if "keystone" not in names:
-        names = ("keystone", *names)  # everything needs a token
-    for name in names:
-        progress(f"asking {name}")
-        _until(getattr(prober, name), name, layout, deadline)
+    progress("asking keystone")
+    _until(prober.keystone, "keystone", layout, deadline)  # everything else needs its token
+    others = [name for name in names if name != "keystone"]
+    if others:
+        progress(f"asking {', '.join(others)}")
+    with ThreadPoolExecutor(max_workers=len(ORDER)) as pool:
+        answers = [pool.submit(_until, getattr(prober, name), name, layout, deadline) for name in others]
+    for answer in answers:
+        answer.result()
 
 
 def _until(ask: Callable[[], None], name: str, layout: Layout, deadline: float) -> None:

@@ -160,7 +160,7 @@ def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> N
 def last_line(log: Path) -> str:
     """The last line of a log that names an exception, else an error, else its last line (as inside/labcloud/logfile.py)."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines() if line.strip()]
+        lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines() if line.strip()][-60:]
     except OSError:
         return "nothing"
     exceptions = [line for line in lines if re.search(r"(?:^|[ .])\w*(?:Error|Exception|Exit)\w*: \S", line)]

@@ -15,7 +15,7 @@ from labcloud import logfile, settings
 TRIES = 5  # deaths in a row before we give up
 HEALTHY = 60  # seconds alive after which earlier deaths are forgotten
 PATIENCE = 8  # seconds between SIGTERM and SIGKILL
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
 class Child:
@@ -62,7 +62,7 @@ class Child:
             return pid
         status = 1
         try:
-            become_service(parent, descriptor, close_in_child)
+            become_service(self.name, parent, descriptor, close_in_child)
             run_service(self.name)
             status = 0
         except SystemExit as end:
@@ -139,9 +139,10 @@ def die_with(parent):
         os._exit(1)
 
 
-def become_service(parent, descriptor, close_in_child):
-    """In the forked child: drop what belongs to the supervisor."""
+def become_service(name, parent, descriptor, close_in_child):
+    """In the forked child: drop what belongs to the supervisor, and take a name that `ps` and `top` show."""
     die_with(parent)
+    ctypes.CDLL(None).prctl(PR_SET_NAME, f"lab-{name}".encode())
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -16,9 +16,10 @@ def last_meaningful_line(path, since=0):
         size = path.stat().st_size
         with path.open("rb") as file:
             file.seek(max(0, size - 65536, min(since, size)))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            text = file.read().decode(errors="replace")
     except OSError:
         return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-60:]  # an error long ago explains nothing
     exceptions = [line for line in lines if _EXCEPTION.search(line)]
     telling = [line for line in lines if _TELLING.search(line)]
     return (exceptions or telling or lines or [""])[-1][:300]
