@@ -28,7 +28,7 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
 
     access = home_of(context.lab).access()
     env = environment(access.clouds_file, access.admin if admin else access.learner)
-    os.execve(openstack_program(), ["openstack", *words], env)  # noqa: S606 -- becomes the client, arguments apart
+    os.execve(openstack_program(), ["openstack", *(words[1:] if words[:1] == ("--",) else words)], env)  # noqa: S606 -- becomes the client, arguments apart
 
 
 @click.command()
@@ -86,7 +86,8 @@ def ssh(context: Context, instance: str, command: tuple[str, ...], user: str | N
     """
     from stacklab.entry import ssh_argv
 
-    argv, why = ssh_argv(context.lab, instance, user, list(command))
+    words = list(command[1:] if command[:1] == ("--",) else command)
+    argv, why = ssh_argv(context.lab, instance, user, words)
     if why:
         click.echo(why, err=True)
     os.execvp(argv[0], argv)  # noqa: S606 -- becomes ssh, arguments apart

@@ -46,15 +46,34 @@ def run(command: Command, saved: Saved, clouds_file: Path, entry: str) -> Result
     program = openstack_program() if command.program == "openstack" else command.program
     argv = [program, *command.argv(saved)]
     env = environment(clouds_file, entry)
+    if command.typed:
+        return _typing(argv, env, command.typed.value)
     if command.feed:
         with piped(command.feed) as source:
             done = subprocess.run(
                 argv, stdin=source, capture_output=True, env=env, timeout=TIMEOUT, start_new_session=True
             )
     else:
-        # A prompt for a password reads the terminal if there is one; in a session of its own it reads standard input, twice.
-        typed = f"{command.typed.value}\n" * 2 if command.typed else ""
         done = subprocess.run(
-            argv, input=typed.encode(), capture_output=True, env=env, timeout=TIMEOUT, start_new_session=True
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, timeout=TIMEOUT, start_new_session=True
         )
     return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
+def _typing(argv: list[str], env: dict[str, str], secret: str) -> Result:
+    """Run a command that asks for a password. The client insists on a terminal, so it gets one; what it echoes is dropped."""
+    import pexpect
+
+    child = pexpect.spawn(
+        argv[0], argv[1:], env=env, timeout=TIMEOUT, encoding="utf-8", codec_errors="replace", echo=False
+    )
+    try:
+        while child.expect(["(?i)password[^:]*: *$", pexpect.EOF]) == 0:
+            child.sendline(secret)
+        output = (child.before or "").replace("\r\n", "\n")
+    except pexpect.TIMEOUT:
+        return Result(124, "", f"no answer within {TIMEOUT} s")
+    finally:
+        child.close()
+    status = child.exitstatus if child.exitstatus is not None else 128 + (child.signalstatus or 0)
+    return Result(status, output, output)

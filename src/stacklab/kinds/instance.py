@@ -42,6 +42,7 @@ class Console(Kind[ConsoleParams]):
     name = "console"
     params = ConsoleParams
     leaves = False
+    settles_first = True
 
     def title(self, p: ConsoleParams) -> str:
         return "console log"

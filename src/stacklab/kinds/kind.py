@@ -125,6 +125,8 @@ class Kind(ABC, Generic[P]):
     name: ClassVar[str]
     params: ClassVar[type[Params]]
     leaves: ClassVar[bool] = True
+    settles_first: ClassVar[bool] = False
+    """Whether to wait for what is declared before doing it: a log is shown when there is something in it."""
 
     @abstractmethod
     def title(self, p: P) -> str:

@@ -51,6 +51,8 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
     reason = step.kind.applicable(scene, step.params)
     if reason:
         return "not_applicable", reason
+    if step.kind.settles_first:
+        _settled(scene, step)
     if not step.kind.leaves:
         _do(scene, step, via)
         return "done", step.kind.shown(_settled(scene, step))
