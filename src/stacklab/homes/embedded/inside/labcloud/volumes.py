@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cinder import exception, interface, utils
+from cinder import exception, interface, privsep, utils
 from cinder.image import image_utils
 from cinder.volume import configuration, driver, volume_utils
 from oslo_concurrency import processutils
@@ -17,6 +17,11 @@ from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
 GIB = 1 << 30
+
+# Cinder inspects images as root in places that no driver can reach. Here nobody becomes root: commands run as whoever we
+# are ("env" in the place of sudo), and what would run in a privileged daemon runs in this process.
+utils.get_root_helper = lambda: "env"
+privsep.sys_admin_pctxt.set_client_mode(False)
 
 OPTIONS = [cfg.StrOpt("lab_volume_dir", help="Where the volumes lie, one file each.")]
 cfg.CONF.register_opts(OPTIONS, group=configuration.SHARED_CONF_GROUP)
@@ -99,6 +104,17 @@ class LabVolumeDriver(driver.VolumeDriver):
             raise exception.VolumeBackendAPIException(data=f"copying {source.name} failed: {error}") from error
 
     # --- images ---------------------------------------------------------------------------------------------------
+
+    def clone_image(self, context, volume, image_location, image_meta, image_service):
+        """Without qemu-img, the way of a raw image past Cinder's own inspection, which would fail for want of it."""
+        if shutil.which("qemu-img") or image_meta["disk_format"] != "raw":
+            return {}, False
+        path = self.path(volume)
+        with path.open("wb") as file:
+            image_service.download(context, image_meta["id"], file)
+        image_utils.check_virtual_size(path.stat().st_size, volume.size, image_meta["id"])
+        self._grow(path, volume.size)
+        return {}, True
 
     def copy_image_to_volume(self, context, volume, image_service, image_id, disable_sparse=False):
         """The image's content, unpacked from whatever format it has; without qemu-img only raw images can be used."""
