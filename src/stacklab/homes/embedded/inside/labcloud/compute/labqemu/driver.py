@@ -187,11 +187,13 @@ class LabQemuDriver(LabStateDriver):
                     self.unpause(instance)
             update_task_state(task_state=task_states.IMAGE_UPLOADING, expected_state=task_states.IMAGE_PENDING_UPLOAD)
             image_api = glance.API()
-            properties = {"image_location": "snapshot", "image_state": "available", "status": "active"}
             metadata = {
-                "status": "active", "disk_format": "qcow2", "container_format": "bare",
-                "name": image_api.get(context, image_id)["name"], "properties": properties,
-            }  # fmt: skip
+                "name": image_api.get(context, image_id)["name"],
+                "status": "active",
+                "disk_format": "qcow2",
+                "container_format": "bare",
+                "properties": {"image_location": "snapshot", "image_state": "available", "owner_id": instance.project_id},
+            }
             with copy.open("rb") as content:
                 image_api.update(context, image_id, metadata, content, purge_props=False)
         finally:
