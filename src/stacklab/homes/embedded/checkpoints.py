@@ -79,7 +79,7 @@ class Checkpoints:
         free = shutil.disk_usage(self.layout.home).free
         if needed + (64 << 20) > free:
             raise NotEnoughSpace(
-                f"a checkpoint needs about {needed / 1e6:.0f} MB below {self.layout.home}, where {free / 1e6:.0f} MB are free",
+                f"a checkpoint needs about {needed / 1e6:.0f} MB in {self.layout.home}; {free / 1e6:.0f} MB are free",
                 advice="free some space and run the same command again",
             )
 
@@ -110,7 +110,9 @@ class Checkpoints:
         self._take_up(source, source.with_name(f".{name}.old"))
         saved: dict[str, Any] | None = read_json(source / "done.json")
         if saved is None:
-            raise CheckpointMissing(f"there is no checkpoint '{name}'", advice=f"there are: {', '.join(self.names()) or 'none'}")
+            raise CheckpointMissing(
+                f"there is no checkpoint '{name}'", advice=f"there are: {', '.join(self.names()) or 'none'}"
+            )
         running = supervision.is_running(self.layout)
         busy = self._busy() if running else []
         write_json(self._unfinished, {"name": name})
@@ -141,7 +143,10 @@ class Checkpoints:
     def _busy(self) -> list[str]:
         """Services in the middle of work on things that will be gone: only a restart makes them drop it."""
         busy = []
-        if _any(self.layout.db / "nova_cell1.db", "instances WHERE deleted = 0 AND (task_state IS NOT NULL OR vm_state = 'building')"):
+        if _any(
+            self.layout.db / "nova_cell1.db",
+            "instances WHERE deleted = 0 AND (task_state IS NOT NULL OR vm_state = 'building')",
+        ):
             busy.append("nova")
         if _any(self.layout.db / "cinder.db", "volumes WHERE deleted = 0 AND status LIKE '%ing'"):
             busy.append("cinder")
@@ -187,7 +192,10 @@ def shareable(path: Path) -> bool:
 
 def copy_database(source: Path, target: Path) -> None:
     """SQLite's online backup: `source` may be in use, and so may `target`, whose users then see the new content."""
-    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=60)) as reader, closing(sqlite3.connect(target, timeout=60)) as writer:
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=60)) as reader,
+        closing(sqlite3.connect(target, timeout=60)) as writer,
+    ):
         reader.backup(writer)
 
 

@@ -69,7 +69,9 @@ class Cloud:
         new = not self.exists
         chosen, replaced = ports.choose_patiently(PORT_NAMES, self.ports)
         for name in replaced:
-            self.notes.append(f"port {self.ports[name]} of {name} is taken by another program; it is {chosen[name]} now")
+            self.notes.append(
+                f"port {self.ports[name]} of {name} is taken by another program; it is {chosen[name]} now"
+            )
         if new:
             progress("copying the template")
             self._copy_template()
@@ -105,7 +107,10 @@ class Cloud:
         if result.returncode:
             said = result.stderr.decode(errors="replace").strip()
             if "database or disk is full" in said or "No space left" in said:
-                raise NotEnoughSpace("the disk is full; the cloud was not changed", advice="free some space and run the same command again")
+                raise NotEnoughSpace(
+                    "the disk is full; the cloud was not changed",
+                    advice="free some space and run the same command again",
+                )
             raise StageFailed(f"the cloud could not be given its passwords and addresses: {said.splitlines()[-1:]}")
 
     def _configuration_key(self) -> str:

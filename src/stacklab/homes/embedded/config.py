@@ -1,4 +1,4 @@
-"""The configuration files of a cloud, rendered from `conf/*.j2`, where an instructor can read why each line is there."""
+"""The configuration files of a cloud, rendered from `conf/*.j2`, where an instructor can read why a line is there."""
 
 from __future__ import annotations
 
@@ -63,10 +63,13 @@ def write_configuration(
         "region": REGION, "host": HOST, "qemu": hypervisor.system, "qemu_img": hypervisor.image,
         "user": getpass.getuser(), "checked": checked,
     }  # fmt: skip
-    jinja = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip  # noqa: S701 - INI files, and every value in them is ours
+    jinja = jinja2.Environment(  # noqa: S701 - INI files, not HTML, and every value in them is ours
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     for name in template_names():
         path = layout.conf / ("swift/swift.conf" if name == "swift.conf" else name)
         write_atomic(path, jinja.get_template(f"{name}.j2").render(values), mode=0o600)
@@ -106,7 +109,7 @@ def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
 
 
 def write_clouds_file(layout: Layout, ports: dict[str, int], admin: str, learner: str) -> None:
-    """clouds.yaml, 0600, with the entries `lab-admin` and `lab-learner`; JSON is YAML, and quotes what needs quoting."""
+    """clouds.yaml, 0600, with the entries `lab-admin` and `lab-learner`; JSON is YAML, and quotes as needed."""
     address = urls(ports)["keystone"]
 
     def entry(user: str, project: str, password: str) -> dict[str, object]:

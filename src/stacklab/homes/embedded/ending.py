@@ -1,4 +1,4 @@
-"""Stopping a cloud, and removing it: guests first, then services, then files; also what a killed supervisor left behind."""
+"""Stopping a cloud, and removing it: guests first, then services, then files; also what a kill left behind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def destroy(cloud: Cloud, progress: Progress) -> Iterator[str]:
         yield str(path)
     layout.home.rmdir()
     yield str(layout.home)
-    for kept, remove in ((software.environments(), "the installed OpenStack"), (template.templates(), "the first initialisation")):
+    for kept, remove in (
+        (software.environments(), "the installed OpenStack"),
+        (template.templates(), "the first initialisation"),
+    ):
         if kept.exists():
             progress(f"{kept} stays: {remove} is shared by all labs")
 
@@ -79,13 +82,15 @@ def guests(layout: Layout) -> list[int]:
             if entry.stat().st_uid != os.getuid():
                 continue
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            works_in = os.readlink(entry / "cwd")
+            works_in = str((entry / "cwd").readlink())
         except OSError:
             continue  # it ended while we looked
         if not arguments[0].rpartition(b"/")[2].startswith(b"qemu-system-"):
             continue
         below = os.fsencode(f"{layout.home}{os.sep}")
-        if any(below in argument for argument in arguments) or f"{works_in}{os.sep}".startswith(f"{layout.home}{os.sep}"):
+        if any(below in argument for argument in arguments) or f"{works_in}{os.sep}".startswith(
+            f"{layout.home}{os.sep}"
+        ):
             mine.append(int(entry.name))
     return mine
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from stacklab.errors import NotRunning, UnknownName
+from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
 from stacklab.homes.embedded import config, ending, readiness, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
-from stacklab.files import read_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress, Stage
 
@@ -109,9 +109,13 @@ class EmbeddedHome:
         if not self.cloud.exists or not supervision.is_running(self.layout):
             raise NotRunning(f"the cloud of lab '{self.lab.name}' is not running", advice="lab up")
         hypervisor = config.find_hypervisor()
-        why = "" if hypervisor.there else f"{hypervisor.missing} is not installed, so an instance is a record of the API only"
+        why = (
+            ""
+            if hypervisor.there
+            else f"{hypervisor.missing} is not installed, so an instance is a record of the API only"
+        )
         path = (
-            "through a port of this machine for each instance; the user-mode network has no way to a fixed or floating address"
+            "through a port of this machine for each instance; nothing leads to its fixed or floating address"
             if hypervisor.there
             else why
         )

@@ -9,6 +9,12 @@ from pathlib import Path
 DATA = ("images", "volumes", "nova", "swift")
 
 
+_DIRECTORIES = (
+    "checkpoints", "cinder/conversion", "conf/swift", "dashboard", "db", "images", "keys", "locks", "logs", "neutron",
+    "nova/instances", "run", "staging", "swift", "tasks", "volumes",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Layout:
     """The paths of a cloud; `make` creates the directories (0700: passwords and disks of instances lie in them)."""
@@ -58,7 +64,6 @@ class Layout:
         return self.home / "made.json"
 
     def make(self) -> None:
-        for name in ("conf/swift", "db", "keys", "logs", "run", "staging", "tasks", "locks", "dashboard", "cinder/conversion",
-                     "neutron", "nova/instances", "images", "volumes", "swift", "checkpoints"):  # fmt: skip
+        for name in _DIRECTORIES:
             (self.home / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         self.home.chmod(0o700)

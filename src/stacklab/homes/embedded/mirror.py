@@ -100,7 +100,14 @@ def copy_sparse(source: Path, target: Path) -> None:
         try:
             fcntl.ioctl(writer, FICLONE, reader.fileno())
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM):
+            if error.errno not in (
+                errno.EOPNOTSUPP,
+                errno.EXDEV,
+                errno.EINVAL,
+                errno.ENOTTY,
+                errno.ENOSYS,
+                errno.EPERM,
+            ):
                 raise
             _copy_data(reader.fileno(), writer.fileno())
     shutil.copystat(source, target)

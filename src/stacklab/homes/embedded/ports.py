@@ -41,7 +41,9 @@ def choose(
     return chosen, replaced
 
 
-def choose_patiently(names: Iterable[str], remembered: dict[str, int], seconds: float = 2) -> tuple[dict[str, int], list[str]]:
+def choose_patiently(
+    names: Iterable[str], remembered: dict[str, int], seconds: float = 2
+) -> tuple[dict[str, int], list[str]]:
     """`choose`, but a port that a dying process of ours still holds is waited for, not given up."""
     deadline = time.monotonic() + seconds
     names = list(names)

@@ -1,4 +1,4 @@
-"""Proof that the cloud is usable, by using it: a token, the catalogue, a list call to every service, Horizon's login page."""
+"""Proof that the cloud is usable, by using it: a token, the catalogue, a list of every service, Horizon's login."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Prober:
             request.add_header(name.replace("_", "-"), value)
         with _opener.open(request, timeout=30) as response:
             text = response.read()
-            return (json.loads(text) if text[:1] in (b"{", b"[") else text), {name.lower(): value for name, value in response.headers.items()}
+            return (json.loads(text) if text[:1] in (b"{", b"[") else text), {
+                name.lower(): value for name, value in response.headers.items()
+            }
 
     def keystone(self) -> None:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self._password}
@@ -112,7 +114,7 @@ ORDER = ("keystone", "glance", "placement", "neutron", "cinder", "swift", "horiz
 def prove(
     layout: Layout, prober: Prober, progress: Progress, *, seconds: float = 120, names: tuple[str, ...] = ORDER
 ) -> None:
-    """Ask each service until it answers as it should. Raises ServiceFailed with the service, what it said and its log."""
+    """Ask each service until it answers as it should. Raises ServiceFailed: which, what it said, its log."""
     deadline = time.monotonic() + seconds
     progress("asking keystone")
     _until(prober.keystone, "keystone", layout, deadline)  # everything else needs its token
@@ -137,7 +139,10 @@ def _until(ask: Callable[[], None], name: str, layout: Layout, deadline: float) 
             raise NotRunning(f"{name} is not running", advice="lab up starts it")
         if state.state == "failed" or time.monotonic() > deadline:
             log = layout.logs / f"{name}.log"
-            raise ServiceFailed(f"{name} is not usable: {trouble}; its log last said: {supervision.last_line(log)}", advice=f"lab logs {name}")
+            raise ServiceFailed(
+                f"{name} is not usable: {trouble}; its log last said: {supervision.last_line(log)}",
+                advice=f"lab logs {name}",
+            )
         time.sleep(0.2)
 
 

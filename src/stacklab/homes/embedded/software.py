@@ -1,7 +1,7 @@
 """The cloud's own Python environment: OpenStack from hashed requirements, one a release, shared by all labs.
 
-It lies under the XDG data directory, named by what it was made of; it is built beside that place and renamed into it, so
-it is either there and whole, or not there.
+It lies under the XDG data directory, named by what it was made of; it is built beside that place and renamed into it,
+so it is either there and whole, or not there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPACE = 2_500_000_000  # bytes: 1.2 GB installed, as much again in uv's cache
 
 
 def key() -> str:
-    """What the environment is made of: requirements, Python, and our settings of Horizon, whose static files it holds."""
+    """What it is made of: requirements, Python, and our settings of Horizon, whose static files it holds."""
     digest = hashlib.sha256(REQUIREMENTS.read_bytes())
     digest.update((config.INSIDE / "labcloud" / "dashboard" / "settings.py").read_bytes())
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -91,7 +91,11 @@ def _build(draft: Path, progress: Progress) -> None:
     program = uv.find_uv_bin()
     environment = indexes.for_uv({k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")})
     progress("making the environment")
-    run([program, "venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable, str(draft)], environment, progress)
+    run(
+        [program, "venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable, str(draft)],
+        environment,
+        progress,
+    )
     progress("downloading and installing about 260 packages")
     run(
         [program, "pip", "install", "--python", str(draft / "bin" / "python"), "--require-hashes", "--compile-bytecode",
@@ -107,8 +111,8 @@ def _build(draft: Path, progress: Progress) -> None:
 
 
 def mend_script(script: Path) -> None:
-    """Nova makes config drives with this script, which uv breaks: in an environment that can be moved (and in one with a
-    long path) scripts begin with a line of shell that is also a docstring of Python, and `from __future__` must come first.
+    """Nova makes config drives with this, which uv breaks: where an environment can be moved (or has a long path),
+    scripts begin with a line of shell that is also a docstring of Python, and `from __future__` must come first.
     """
     needless = "from __future__ import print_function\n"  # Python 3 has it anyway
     script.write_text(script.read_text(encoding="utf-8").replace(needless, "", 1), encoding="utf-8")
@@ -136,6 +140,8 @@ def run(command: list[str], environment: dict[str, str], progress: Progress) -> 
         raise NotEnoughSpace("the disk filled up while OpenStack was being installed; nothing half-made was kept",
                              advice="free some space and run the same command again")  # fmt: skip
     if Path(command[0]).name == "uv":
-        raise DownloadFailed(f"OpenStack's packages could not be installed:\n{said}",
-                             advice="check the network, or UV_DEFAULT_INDEX / PIP_INDEX_URL, and run the same command again")  # fmt: skip
+        raise DownloadFailed(
+            f"OpenStack's packages could not be installed:\n{said}",
+            advice="check the network, or UV_DEFAULT_INDEX / PIP_INDEX_URL, and run the same command again",
+        )
     raise StageFailed(f"{' '.join(command[-2:])} ended with status {process.returncode}:\n{said}")

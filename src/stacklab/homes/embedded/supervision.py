@@ -50,7 +50,9 @@ def start(layout: Layout, environment: Path) -> None:
     deadline = time.monotonic() + 60
     while not (layout.run / "state.json").exists():
         if process.poll() is not None:
-            raise StageFailed(f"the supervisor ended with status {process.returncode}: {last_line(log)}", advice=f"see {log}")
+            raise StageFailed(
+                f"the supervisor ended with status {process.returncode}: {last_line(log)}", advice=f"see {log}"
+            )
         if time.monotonic() > deadline:
             raise StageFailed("the supervisor did not begin within 60 s", advice=f"see {log}")
         time.sleep(0.05)
@@ -60,7 +62,9 @@ def start(layout: Layout, environment: Path) -> None:
 def services(layout: Layout, *, memory: bool = False) -> list[ServiceState]:
     """How each service is, from what the supervisor last wrote; all stopped when there is no supervisor."""
     alive = is_running(layout)
-    told: dict[str, Any] = {one["name"]: one for one in (read_json(layout.run / "state.json") or {}).get("services", [])}
+    told: dict[str, Any] = {
+        one["name"]: one for one in (read_json(layout.run / "state.json") or {}).get("services", [])
+    }
     states = []
     for service in SERVICES:
         one = told.get(service.name, {}) if alive else {}
@@ -130,12 +134,14 @@ def stop(layout: Layout, progress: Progress) -> None:
     deadline = time.monotonic() + 30
     while is_running(layout):
         if time.monotonic() > deadline:
-            raise ServiceFailed("the supervisor did not stop within 30 s", advice=f"see {layout.logs / 'supervisor.log'}")
+            raise ServiceFailed(
+                "the supervisor did not stop within 30 s", advice=f"see {layout.logs / 'supervisor.log'}"
+            )
         time.sleep(0.05)
 
 
 def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> None:
-    """Until every service accepts connections. Raises ServiceFailed naming the first that gave up, or did not make it."""
+    """Until every service accepts connections. Raises ServiceFailed naming the first that did not make it."""
     said = ""
     while True:
         states = services(layout)
@@ -143,13 +149,17 @@ def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> N
         if not waiting:
             return
         if not is_running(layout):
-            raise ServiceFailed(f"the supervisor died: {last_line(layout.logs / 'supervisor.log')}", advice="lab logs supervisor")
+            raise ServiceFailed(
+                f"the supervisor died: {last_line(layout.logs / 'supervisor.log')}", advice="lab logs supervisor"
+            )
         for one in states:
             if one.state == "failed":
                 raise ServiceFailed(f"{one.name} {one.reason}", advice=f"lab logs {one.name}; lab restart {one.name}")
         if time.monotonic() > deadline:
-            raise ServiceFailed(f"{waiting[0]} did not start in time; it last said: {last_line(layout.logs / (waiting[0] + '.log'))}",
-                                advice=f"lab logs {waiting[0]}")  # fmt: skip
+            said = last_line(layout.logs / f"{waiting[0]}.log")
+            raise ServiceFailed(
+                f"{waiting[0]} did not start in time; it last said: {said}", advice=f"lab logs {waiting[0]}"
+            )
         now = f"waiting for {', '.join(waiting)}"
         if now != said:
             progress(now)
@@ -158,7 +168,7 @@ def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> N
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that names an exception, else an error, else its last line (as inside/labcloud/logfile.py)."""
+    """The last line that names an exception, else an error, else the last one (as inside/labcloud/logfile.py)."""
     try:
         lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines() if line.strip()][-60:]
     except OSError:

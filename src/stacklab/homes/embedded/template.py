@@ -31,7 +31,12 @@ def key() -> str:
     """Requirements, configuration, and our code that ran while it was made."""
     digest = hashlib.sha256(software.key().encode())
     inside = config.INSIDE / "labcloud"
-    sources = [*config.TEMPLATES.glob("*.j2"), *(inside / "setup").glob("*.py"), inside / "sqlite.py", inside / "network.py"]
+    sources = [
+        *config.TEMPLATES.glob("*.j2"),
+        *(inside / "setup").glob("*.py"),
+        inside / "sqlite.py",
+        inside / "network.py",
+    ]
     for source in sorted(sources):
         digest.update(f"{source.name}\n".encode() + source.read_bytes())
     return f"{software.RELEASE}-{digest.hexdigest()[:12]}"
@@ -123,7 +128,9 @@ def _job_failed(job: str, status: int, log: Path) -> Exception:
                               advice="free some space and run the same command again")  # fmt: skip
     kept = templates() / f"failed-{job}.log"
     shutil.copyfile(log, kept)
-    return StageFailed(f"the first initialisation of {job} ended with status {status}: {text.splitlines()[-1:]}", advice=f"see {kept}")
+    return StageFailed(
+        f"the first initialisation of {job} ended with status {status}: {text.splitlines()[-1:]}", advice=f"see {kept}"
+    )
 
 
 def _keep_databases(source: Path, target: Path) -> None:

@@ -108,7 +108,9 @@ class Child:
             self.ending, self.kill_at = False, None
             return f"process {pid} ended as asked"
         line = logfile.last_meaningful_line(self.log, self._log_start)
-        self.reason = f"{how_it_ended(status)} at {time.strftime('%H:%M:%S')}" + (f"; last said: {line}" if line else "")
+        self.reason = f"{how_it_ended(status)} at {time.strftime('%H:%M:%S')}" + (
+            f"; last said: {line}" if line else ""
+        )
         self.deaths = 1 if lived > HEALTHY else self.deaths + 1
         self.restarts += 1
         if self.deaths >= TRIES:

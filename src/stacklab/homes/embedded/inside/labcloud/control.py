@@ -1,7 +1,7 @@
 """A unix socket that takes one JSON request a connection and answers with one JSON line.
 
-Socket paths are limited to 108 bytes, so both sides go through the directory: the server binds a relative name, the client
-connects by way of /proc/self/fd.
+Socket paths are limited to 108 bytes, so both sides go through the directory: the server binds a relative name, the
+client connects by way of /proc/self/fd.
 """
 
 import json

@@ -11,7 +11,7 @@ _TELLING = re.compile(r"\b(ERROR|CRITICAL)\b.*\S")
 
 
 def last_meaningful_line(path, since=0):
-    """The last line, after byte `since`, that names an exception, else an error, else the last; "" where there is none."""
+    """The last line after byte `since` that names an exception, else an error, else the last; "" for none."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

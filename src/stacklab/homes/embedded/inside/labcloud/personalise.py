@@ -1,6 +1,6 @@
 """Make a copy of the template this lab's own cloud: its passwords, keys and addresses. Safe to repeat.
 
-Reads {"passwords": {user: password}} from standard input, because an argument list can be read by everybody on the machine.
+Reads {"passwords": {user: password}} from standard input: everybody on the machine can read an argument list.
 """
 
 import json
@@ -42,7 +42,8 @@ def set_passwords(connection, passwords):
 def set_addresses(connection, urls):
     for name, kind in {"keystone": "identity", **SERVICES}.items():
         connection.execute(
-            "UPDATE endpoint SET url = ? WHERE service_id IN (SELECT id FROM service WHERE type = ?)", (urls[name], kind)
+            "UPDATE endpoint SET url = ? WHERE service_id IN (SELECT id FROM service WHERE type = ?)",
+            (urls[name], kind),
         )
 
 
@@ -63,7 +64,7 @@ def make_keys():
             path = directory / number
             if not path.exists():
                 draft = directory.with_name(f".{name}-{number}")
-                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                     file.write(Fernet.generate_key())
                 draft.replace(path)
 

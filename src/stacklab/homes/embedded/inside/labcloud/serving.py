@@ -1,14 +1,15 @@
 """What every service process has: an HTTP server, a cache of checked tokens, a control socket."""
 
+import logging
 import sys
 import threading
-import time
+from time import time as now
 
 from labcloud import control, settings
 
 
 class TokenCache:
-    """What keystonemiddleware keeps of tokens it has checked; the interface is memcache's (`[keystone_authtoken] cache`)."""
+    """What keystonemiddleware keeps of checked tokens; the interface is memcache's (`[keystone_authtoken] cache`)."""
 
     def __init__(self):
         self._known = {}
@@ -16,21 +17,17 @@ class TokenCache:
 
     def get(self, key):
         until, value = self._known.get(key, (0, None))
-        return value if until > time.time() else None
+        return value if until > now() else None
 
-    def set(self, key, value, time=0, **ignored):  # noqa: A002 - memcache's name
+    def set(self, key, value, time=0, **ignored):  # memcache's name
         with self._lock:
             if len(self._known) > 2000:
                 self._known.clear()
-            self._known[key] = (_now() + (time or 300), value)
+            self._known[key] = (now() + (time or 300), value)
 
     def clear(self):
         with self._lock:
             self._known.clear()
-
-
-def _now():
-    return time.time()
 
 
 TOKENS = TokenCache()
@@ -65,6 +62,7 @@ def serve(service, application, threads=6):
     """Serve until the process is ended. Loopback only; the body limit is raised because images come through here."""
     import waitress
 
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # twenty learners at once do queue, and that is fine
     port = settings.read()["ports"][service]
     print(f"labcloud: {service} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
     waitress.serve(

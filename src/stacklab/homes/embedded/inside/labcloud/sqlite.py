@@ -1,8 +1,8 @@
 """SQLAlchemy engine plugin, chosen by `?plugin=labcloud` in a connection URL: SQLite that waits instead of failing.
 
 WAL and a busy timeout are not enough: a transaction that began by reading and then writes is refused at once
-(SQLITE_BUSY_SNAPSHOT, https://www.sqlite.org/isolation.html), whatever the timeout, and oslo.db does not retry it. So before
-the first write of a transaction its read snapshot is ended and it begins again IMMEDIATE, which does wait.
+(SQLITE_BUSY_SNAPSHOT, https://www.sqlite.org/isolation.html), whatever the timeout, and oslo.db does not retry it. So
+before the first write of a transaction its read snapshot is ended and it begins again IMMEDIATE, which does wait.
 """
 
 from sqlalchemy import event
@@ -31,7 +31,9 @@ class WaitingSQLite(CreateEnginePlugin):
 def set_up(connection, record):
     connection.execute("PRAGMA busy_timeout=60000")
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # in WAL mode a crash loses at most the last commits, never the file
+    connection.execute(
+        "PRAGMA synchronous=NORMAL"
+    )  # in WAL mode a crash loses at most the last commits, never the file
 
 
 def wait_before_writing(connection, cursor, statement, parameters, context, many):

@@ -6,8 +6,9 @@ As cinder/cmd/volume.py, cinder/cmd/scheduler.py and cinder/cmd/api.py do it, wi
 import eventlet
 
 eventlet.monkey_patch()
-import __original_module_threading as original_threading  # noqa: E402 - see cinder/cmd/volume.py
 import threading  # noqa: E402
+
+import __original_module_threading as original_threading  # noqa: E402 - see cinder/cmd/volume.py
 
 original_threading.current_thread.__globals__["_active"] = threading._active
 
@@ -52,7 +53,7 @@ def start_services():
 
 
 def heartbeat(kind, one):
-    """Cinder keeps the id of *the* service of a process on the class; with two in one process each must say which it is."""
+    """Cinder keeps the id of *the* service of a process on the class; here are two, so each says which it is."""
     report_state = one.report_state
 
     def report():

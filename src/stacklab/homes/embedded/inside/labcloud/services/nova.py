@@ -110,7 +110,7 @@ def _named(uuid):
 
 
 def forget():
-    """The databases and files below were put back to an earlier state: drop what was known, look again, take up what is there.
+    """Databases and files were put back to an earlier state: drop what was known, look again, take up what is there.
 
     As nova-compute does when it starts (ComputeManager.init_host), without the seconds that loading takes.
     """

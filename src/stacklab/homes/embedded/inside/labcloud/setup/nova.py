@@ -1,6 +1,7 @@
 """Nova's schemas, its cells, the host, and the flavors that DevStack has.
 
-Flavors as in DevStack's lib/nova (create_flavors): nano and micro for tests, cirros256, then the sizes every course shows.
+Flavors as in DevStack's lib/nova (create_flavors): nano and micro for tests, cirros256, then the sizes of every
+course.
 """
 
 import shutil
