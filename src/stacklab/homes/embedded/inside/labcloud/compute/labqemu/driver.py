@@ -192,7 +192,11 @@ class LabQemuDriver(LabStateDriver):
                 "status": "active",
                 "disk_format": "qcow2",
                 "container_format": "bare",
-                "properties": {"image_location": "snapshot", "image_state": "available", "owner_id": instance.project_id},
+                "properties": {
+                    "image_location": "snapshot",
+                    "image_state": "available",
+                    "owner_id": instance.project_id,
+                },
             }
             with copy.open("rb") as content:
                 image_api.update(context, image_id, metadata, content, purge_props=False)

@@ -1,11 +1,13 @@
 """One guest as a process: start it detached, know it again, end it; never mistake another process for it."""
 
+import collections
 import contextlib
 import itertools
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from nova.virt.labqemu import qmp
 from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
+# Starting one and tidying up after an earlier one that has just ended must not meet.
+_locks = collections.defaultdict(threading.RLock)
 CONSOLE_KEPT = 256 * 1024  # of earlier boots
 
 
@@ -70,6 +74,10 @@ class GuestProcess:
 
     def start(self, command):
         """Run QEMU detached. Raises InternalError with what QEMU said when it does not come up."""
+        with _locks[self.uuid]:
+            self._start(command)
+
+    def _start(self, command):
         self._keep_console_small()
         for name in ("pid", "qmp"):
             (self.directory / name).unlink(missing_ok=True)
@@ -113,7 +121,7 @@ class GuestProcess:
                     break
             gone = handle is None or _ended(handle, 0)
         if gone:
-            self._sweep()
+            self.tidy()
         return gone
 
     def end(self):
@@ -126,12 +134,20 @@ class GuestProcess:
                     self._signal(handle, signal.SIGKILL)
                     if not _ended(handle, 10):
                         raise exception.InstancePowerOffFailure(reason=f"QEMU of instance {self.uuid} cannot be killed")
-        self._sweep()
+        self.tidy()
 
     @staticmethod
     def _signal(handle, number):
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, number)
+
+    def tidy(self):
+        """Remove what only a running guest has; whether it is really gone."""
+        with _locks[self.uuid]:
+            if self.runs():
+                return False
+            self._sweep()
+            return True
 
     def _sweep(self):
         for name in ("pid", "qmp", "way.json"):
@@ -169,5 +185,5 @@ def end_many(processes):
                 _ended(handle, 5)
             ended.append(one)
     for one in processes:
-        one._sweep()
+        one.tidy()
     return ended

@@ -53,6 +53,6 @@ class Watch:
                         continue
                     self.poll.unregister(descriptor)
                     os.close(descriptor)
-                if not process.runs():  # it may have been started again meanwhile
+                if process.tidy():  # else it has been started again meanwhile
                     LOG.info("Guest of instance %s has ended", process.uuid)
                     self.emit(event.LifecycleEvent(process.uuid, event.EVENT_LIFECYCLE_STOPPED))

@@ -1,0 +1,172 @@
+"""What the tests of real instances share: start one in the running cloud, get into it, and look at it from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+from openstack.config import OpenStackConfig
+
+from stacklab.homes import open_home
+from stacklab.homes.base import Home, Way
+from stacklab.images import find_image
+from stacklab.lab import Lab
+
+LOGIN_SECONDS = 120  # emulated, beside other tests
+
+
+def until(what: str, look: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `look` returns once it is true; fails with `what` after a while."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
+        time.sleep(0.3)
+
+
+class Guests:
+    """Instances of the admin project, with everything that they need, removed again by `clean`."""
+
+    def __init__(self, home: Home, directory: Path) -> None:
+        self.home = home
+        self.access = home.access()
+        self.cloud: Any
+        self.image: Any
+        region = OpenStackConfig(config_files=[str(self.access.clouds_file)]).get_one(self.access.admin)
+        self.cloud = openstack.connection.Connection(config=region)
+        self.instances = self.access.clouds_file.parent / "nova" / "instances"
+        self.key = directory / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
+        self.tag = f"guests-{os.getpid()}"
+        image = find_image(None, lambda line: None)
+        self.login = image.login_user
+        self.image = self.cloud.create_image(
+            self.tag, filename=str(image.path), disk_format=image.disk_format, container_format="bare", wait=True
+        )
+        self.flavor = self.cloud.compute.create_flavor(name=self.tag, ram=128, vcpus=1, disk=1)
+        self.network = self.cloud.network.create_network(name=self.tag)
+        self.cloud.network.create_subnet(network_id=self.network.id, name=self.tag, ip_version=4, cidr="10.77.0.0/24")
+        self.cloud.compute.create_keypair(name=self.tag, public_key=self.key.with_suffix(".pub").read_text())
+        self.servers: list[str] = []
+        self.volumes: list[str] = []
+        self.images: list[str] = [self.image.id]
+
+    def start(self, name: str, **more: Any) -> Any:
+        """An ACTIVE server."""
+        if "block_device_mapping_v2" not in more:
+            more.setdefault("image_id", self.image.id)
+        server = self.cloud.compute.create_server(
+            name=name, flavor_id=self.flavor.id, networks=[{"uuid": self.network.id}], key_name=self.tag, **more
+        )
+        self.servers.append(server.id)
+        return self.wait(server, "ACTIVE")
+
+    def wait(self, server: Any, status: str) -> Any:
+        """The server once it has this status and no task under way."""
+
+        def look() -> Any:
+            now = self.cloud.compute.get_server(server.id)
+            assert now.status != "ERROR", now.fault
+            return now if now.status == status and now.task_state is None else None
+
+        return until(f"{server.name} is {status}", look, 120)
+
+    def volume(self, name: str, **more: Any) -> Any:
+        """An available volume of 1 GB."""
+        volume = self.cloud.create_volume(1, name=name, wait=True, timeout=120, **more)
+        self.volumes.append(volume.id)
+        return volume
+
+    def attach(self, server: Any, volume: Any) -> None:
+        self.cloud.attach_volume(server, self.cloud.get_volume(volume.id), wait=True, timeout=120)
+
+    def detach(self, server: Any, volume: Any) -> None:
+        self.cloud.detach_volume(server, self.cloud.get_volume(volume.id), wait=True, timeout=120)
+
+    def address(self, server: Any) -> str:
+        return str(next(iter(server.addresses.values()))[0]["addr"])
+
+    def console(self, server: Any) -> str:
+        return str(self.cloud.compute.get_server_console_output(server.id)["output"])
+
+    def pid(self, server: Any) -> int:
+        return int((self.instances / server.id / "pid").read_text())
+
+    def way(self, server: Any) -> Way:
+        way = self.access.way_to(server.id)
+        assert way is not None
+        return way
+
+    def _ssh(self, server: Any, command: str) -> subprocess.CompletedProcess[str]:
+        way = self.way(server)
+        # Not pinned here: every guest has a fresh key, and a port may have been another guest's before.
+        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        options += ["-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
+        return subprocess.run(
+            ["ssh", *options, "-i", self.key, "-p", str(way.port), f"{self.login}@{way.host}", command],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    def run(self, server: Any, command: str) -> str:
+        """What a command in the guest prints; waits for the guest's SSH server."""
+
+        def attempt() -> subprocess.CompletedProcess[str] | None:
+            done = self._ssh(server, command)
+            return None if done.returncode == 255 else done  # 255: ssh's own failure
+
+        done = until(f"SSH into {server.name}", attempt, LOGIN_SECONDS)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout.strip())
+
+    def delete(self, server: Any) -> None:
+        self.cloud.compute.delete_server(server.id)
+        self.cloud.compute.wait_for_delete(server, interval=0.3, wait=120)
+
+    def _is_gone(self, server: str) -> bool:
+        return self.cloud.compute.find_server(server) is None
+
+    def clean(self) -> None:
+        """Remove all that was made, whatever state it is in."""
+        for server in self.servers:
+            self.cloud.compute.delete_server(server, ignore_missing=True)
+        for server in self.servers:
+            until(f"server {server} is gone", partial(self._is_gone, server), 120)
+        for volume in self.volumes:
+            self.cloud.delete_volume(volume, wait=True, timeout=120)
+        for image in self.images:
+            self.cloud.image.delete_image(image, ignore_missing=True)
+        self.cloud.compute.delete_keypair(self.tag)
+        self.cloud.compute.delete_flavor(self.flavor.id)
+        self.cloud.network.delete_network(self.network.id)
+
+
+@contextmanager
+def guests_of(lab: Lab, directory: Path) -> Iterator[Guests]:
+    """Guests in the lab's running cloud, removed at the end."""
+    home = open_home("embedded", lab)
+    ability = home.access().hypervisor
+    if not ability.there:
+        pytest.skip(f"instances do not run here: {ability.why}")
+    guests = Guests(home, directory)
+    try:
+        yield guests
+    finally:
+        guests.clean()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that has ended, but that nobody waited for, does not)."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except FileNotFoundError:
+        return False
