@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -10,6 +11,9 @@ from stacklab.errors import CloudRefused, LabError, UndoIncomplete
 from stacklab.kinds.kind import Absent, Thing
 from stacklab.replay.journal import Entry, Journal
 from stacklab.replay.scene import Desk
+
+IN_FLIGHT = 10.0
+"""Seconds after which a request that was sent before a crash has been carried out or never will be."""
 
 CLOCKS_APART = 5.0
 """Seconds that the cloud's clock and ours may differ."""
@@ -65,6 +69,8 @@ def _half_made(desk: Desk, step: Step, entry: Entry) -> Thing | None:
     """What a step that was cut off left behind. Before it began nothing was there, so what is there is ours, unless
     the cloud says that it is older than that."""
     scene = desk.scene(step)
+    # The cloud goes on with a request whose sender has died; what it makes must be there when we look.
+    time.sleep(min(IN_FLIGHT, max(0.0, entry.at + IN_FLIGHT - time.time())))
     try:
         answer = step.kind.find(scene, step.params)
     except Absent:

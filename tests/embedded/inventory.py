@@ -1,0 +1,87 @@
+"""Everything that is in a cloud, as values that can be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stacklab.cloud.person import Person
+
+COLLECTIONS: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
+    ("identity", ("projects",), {}),
+    ("identity", ("users",), {}),
+    ("identity", ("services",), {}),
+    ("identity", ("endpoints",), {}),
+    ("network", ("networks",), {}),
+    ("network", ("subnets",), {}),
+    ("network", ("routers",), {}),
+    ("network", ("ports",), {}),
+    ("network", ("floatingips",), {}),
+    ("network", ("security-groups",), {}),
+    ("image", ("images",), {}),
+    ("compute", ("flavors",), {"is_public": "None"}),
+    ("compute", ("servers",), {"all_tenants": "1"}),
+    ("block-storage", ("volumes",), {"all_tenants": "1"}),
+    ("block-storage", ("snapshots",), {"all_tenants": "1"}),
+]
+
+
+def inventory(admin: Person) -> dict[str, list[str]]:
+    """Ids of everything, and who has which role where."""
+    found = {
+        path[0]: sorted(row["id"] for row in _rows(admin, service, path, query)) for service, path, query in COLLECTIONS
+    }
+    roles = admin.get("identity", "role_assignments")["role_assignments"]
+    found["roles"] = sorted(str((one["role"], one["scope"], one.get("user"), one.get("group"))) for one in roles)
+    providers = _placement(admin, "/resource_providers")["resource_providers"]
+    found["usages"] = [
+        str(_placement(admin, f"/resource_providers/{one['uuid']}/usages")["usages"]) for one in providers
+    ]
+    return found
+
+
+def outline(admin: Person) -> dict[str, list[str]]:
+    """Names and states without ids, times and addresses that differ from run to run."""
+    wanted = (
+        "name",
+        "status",
+        "cidr",
+        "size",
+        "vcpus",
+        "ram",
+        "disk_format",
+        "admin_state_up",
+        "enabled",
+        "device_owner",
+    )
+    found = {}
+    for service, path, query in COLLECTIONS:
+        detail = (*path, "detail") if path[0] in ("servers", "volumes", "flavors") else path
+        rows = _rows(admin, service, detail, query)
+        found[path[0]] = sorted(str({key: row[key] for key in wanted if key in row}) for row in rows)
+    rules = _rows(admin, "network", ("security-group-rules",), {})
+    shown = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max", "remote_ip_prefix")
+    found["rules"] = sorted(str([rule[key] for key in shown]) for rule in rules)
+    servers = _rows(admin, "compute", ("servers", "detail"), {"all_tenants": "1"})
+    found["server details"] = [
+        str((one["key_name"], sorted(one["addresses"]), one["security_groups"])) for one in servers
+    ]
+    project = next(row["id"] for row in _rows(admin, "identity", ("projects",), {}) if row["name"] == "lab-project")
+    for service, collection in (
+        ("compute", "os-quota-sets"),
+        ("network", "quotas"),
+        ("block-storage", "os-quota-sets"),
+    ):
+        quota = next(iter(admin.get(service, collection, project).values()))
+        found[f"{service} quota"] = sorted(f"{key}={value}" for key, value in quota.items() if key != "id")
+    return found
+
+
+def _rows(admin: Person, service: str, path: tuple[str, ...], query: dict[str, str]) -> list[dict[str, Any]]:
+    answer = admin.get(service, *path, **query)
+    rows: list[dict[str, Any]] = answer[path[0].replace("-", "_") if service == "network" else path[0]]
+    return rows
+
+
+def _placement(admin: Person, path: str) -> Any:
+    answer = admin.sdk.session.get(path, endpoint_filter={"service_type": "placement", "interface": "public"})
+    return answer.json()

@@ -1,0 +1,167 @@
+"""Session 4 on a real cloud: replayed three ways, graded, undone from anywhere."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stacklab.bringup import reset
+from stacklab.cloud.person import Person
+from stacklab.course.load import load_session
+from stacklab.course.session import Step
+from stacklab.desk import desk_at, home_of, journal_of
+from stacklab.errors import StepDiffers, StepFailed, UndoIncomplete
+from stacklab.lab import Lab
+from stacklab.replay.apply import apply_step
+from stacklab.replay.check import check
+from stacklab.replay.scene import Desk
+from stacklab.replay.undo import undo
+from tests.embedded.inventory import inventory, outline
+
+SESSION = load_session("session4")
+STEPS = list(SESSION.steps())
+LAST_CHEAP = next(index for index, step in enumerate(STEPS) if step.id == "server")
+"""Steps before this one boot nothing, so they can be done again and again."""
+
+
+@pytest.fixture
+def desk(running: Lab) -> Desk:
+    """The session on a cloud that has just been put back to the start."""
+    reset(running, lambda detail: None)
+    return open_desk(running)
+
+
+def open_desk(lab: Lab) -> Desk:
+    """The lab's cloud, opened for session 4."""
+    return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
+
+
+def replay(lab: Lab, desk: Desk, steps: list[Step], via: str = "sdk") -> None:
+    """Do the steps."""
+    for step in steps:
+        apply_step(desk, journal_of(lab), step, via)
+
+
+def not_passed(desk: Desk, steps: list[Step]) -> dict[str, str]:
+    """Steps that did not pass, and why."""
+    return {grade.id: grade.actual for grade in check(desk, steps).grades if grade.status != "passed"}
+
+
+def test_all_three_ways_leave_the_same_cloud_with_every_step_passed(running: Lab, desk: Desk) -> None:
+    left = {}
+    for via in ("sdk", "cli", "rest"):
+        reset(running, lambda detail: None)
+        desk = open_desk(running)
+        replay(running, desk, STEPS, via)
+        assert not_passed(desk, STEPS) == {}, via
+        left[via] = outline(desk.admin)
+    assert left["cli"] == left["sdk"]
+    assert left["rest"] == left["sdk"]
+
+
+def test_a_second_replay_changes_nothing(running: Lab, desk: Desk) -> None:
+    cheap = STEPS[:LAST_CHEAP]
+    replay(running, desk, cheap)
+    before = inventory(desk.admin)
+    outcomes = {
+        step.id: apply_step(desk, journal_of(running), step, "sdk").outcome for step in cheap if step.kind.leaves
+    }
+    assert set(outcomes.values()) == {"already"}
+    assert inventory(desk.admin) == before
+
+
+def test_what_somebody_else_made_is_graded_but_never_undone(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("network")])
+    by_hand = desk.learner.sdk.network.create_network(name="lab-net")
+    assert not_passed(desk, [SESSION.step("network")]) == {}
+    assert apply_step(desk, journal_of(running), SESSION.step("network"), "sdk").outcome == "already"
+    undo(desk, journal_of(running), [SESSION.step("network")], lambda step, detail: None)
+    assert not desk.admin.gone("network", "networks", by_hand.id)
+
+
+def test_what_is_there_but_different_is_reported_not_changed(running: Lab, desk: Desk) -> None:
+    desk.admin.sdk.compute.create_flavor(name="lab.tiny", vcpus=2, ram=512, disk=1)
+    before = inventory(desk.admin)
+    with pytest.raises(StepDiffers, match="vcpus: expected 1, found 2"):
+        apply_step(desk, journal_of(running), SESSION.step("flavor"), "sdk")
+    assert inventory(desk.admin) == before
+
+
+def test_a_step_whose_needs_are_missing_names_them(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("network")])
+    with pytest.raises(StepFailed, match=r"builds on network lab-net \(step network\)"):
+        apply_step(desk, journal_of(running), SESSION.step("subnet"), "sdk")
+
+
+def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("quota")])
+    before = inventory(desk.admin)
+    with pytest.raises(StepFailed, match="was not refused"):
+        apply_step(desk, journal_of(running), SESSION.step("over-quota"), "sdk")
+    assert_becomes(desk.admin, before)
+
+
+def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("subnet") + 1])
+    network = desk.learner.sdk.network
+    stranger = network.create_port(network_id=network.find_network("lab-net").id, name="mine")
+    with pytest.raises(UndoIncomplete, match="subnet"):
+        undo(desk, journal_of(running), STEPS, lambda step, detail: None)
+    network.delete_port(stranger)
+    undo(desk, journal_of(running), STEPS, lambda step, detail: None)
+    assert journal_of(running).entries("session4") == {}
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(length=st.integers(0, len(STEPS)))
+def test_any_prefix_applied_then_undone_leaves_the_cloud_as_it_was(running: Lab, length: int) -> None:
+    reset(running, lambda detail: None)
+    desk = open_desk(running)
+    before = inventory(desk.admin)
+    replay(running, desk, STEPS[:length])
+    undo(desk, journal_of(running), STEPS, lambda step, detail: None)
+    assert_becomes(desk.admin, before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_undo_leaves_the_cloud_as_it_was(running: Lab, desk: Desk, seed: int) -> None:
+    before = inventory(desk.admin)
+    moment = random.Random(seed).uniform(1.0, 8.0)  # noqa: S311 -- a moment, not a secret
+    program = str(Path(sys.executable).parent / "lab")
+    child = subprocess.Popen(
+        [program, "--lab", running.name, "replay", "session4"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(moment)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    undo(open_desk(running), journal_of(running), STEPS, lambda step, detail: None)
+    assert_becomes(desk.admin, before)
+
+
+def test_a_step_that_was_cut_off_is_done_again(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("router")])
+    journal_of(running).write("session4", "router", "router", "begin")
+    desk.learner.sdk.network.create_router(name="lab-router")  # cut off before the gateway and the interface
+    replay(running, desk, [SESSION.step("router")])
+    assert not_passed(desk, [SESSION.step("router")]) == {}
+
+
+def ids() -> list[str]:
+    """Step ids in order."""
+    return [step.id for step in STEPS]
+
+
+def assert_becomes(admin: Person, before: dict[str, list[str]], seconds: float = 20) -> None:
+    """The cloud holds what it held before, as soon as it has done what it does after it has answered."""
+    deadline = time.monotonic() + seconds
+    while inventory(admin) != before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert inventory(admin) == before
