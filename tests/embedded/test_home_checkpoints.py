@@ -1,0 +1,181 @@
+"""The hot reset: cloud and files go back while the services run, and nothing remembers what is gone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import openstack
+import pytest
+
+from stacklab.errors import CheckpointMissing, NotEnoughSpace, UnknownName
+from stacklab.homes.embedded import mirror, supervision
+from stacklab.homes.embedded.home import EmbeddedHome
+from tests.embedded.conftest import connect, quiet
+
+# openstacksdk warns about what its own convenience layer does
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+
+def learner(home: EmbeddedHome, admin: Any) -> Any:
+    project = admin.identity.create_project(name="lab-project", domain_id="default")
+    user = admin.identity.create_user(name="learner", domain_id="default", password=home.lab.secret("learner"))
+    admin.identity.assign_project_role_to_user(project, user, admin.identity.find_role("member"))
+    return next(connect(home, "lab-learner"))
+
+
+def work(home: EmbeddedHome, admin: Any, source: Path) -> Any:
+    """What a session leaves behind, in every service; the server."""
+    cloud = learner(home, admin)
+    image = cloud.image.create_image(name="picture", filename=str(source), disk_format="raw", container_format="bare")
+    network = cloud.network.create_network(name="net")
+    cloud.network.create_subnet(name="subnet", network_id=network.id, cidr="10.0.0.0/24", ip_version=4)
+    volume = cloud.block_storage.create_volume(name="volume", size=1)
+    flavor = cloud.compute.find_flavor("m1.nano")
+    server = cloud.compute.create_server(
+        name="server", flavor_id=flavor.id, image_id=image.id, networks=[{"uuid": network.id}]
+    )
+    server = cloud.compute.wait_for_server(server, interval=0.3, wait=90)
+    cloud.block_storage.wait_for_status(volume, "available", interval=0.2, wait=30)
+    cloud.object_store.create_container("box")
+    cloud.object_store.upload_object("box", "thing", data=b"x" * 10000)
+    assert cloud.compute.get_limits().absolute.instances_used == 1
+    return server
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.raw"
+    path.write_bytes(bytes(range(256)) * 4096)
+    return path
+
+
+def everything(admin: Any) -> dict[str, list[str]]:
+    return {
+        "projects": sorted(one.name for one in admin.identity.projects()),
+        "users": sorted(one.name for one in admin.identity.users()),
+        "images": [one.name for one in admin.image.images()],
+        "networks": [one.name for one in admin.network.networks()],
+        "volumes": [one.name for one in admin.block_storage.volumes(all_projects=True)],
+        "servers": [one.name for one in admin.compute.servers(all_projects=True)],
+    }
+
+
+def test_the_same_names_can_be_made_again_and_no_quota_is_used(fresh: EmbeddedHome, admin: Any, source: Path) -> None:
+    before = everything(admin)
+    for _ in range(2):
+        work(fresh, admin, source)
+        fresh.restore("start", quiet)
+        assert everything(admin) == before
+        for part in ("images", "volumes"):
+            assert list((fresh.layout.home / part).iterdir()) == []
+        assert not list(fresh.layout.instances.glob("*-*"))
+        for provider in admin.placement.resource_providers():
+            answer = admin.placement.get(f"/resource_providers/{provider.id}/allocations").json()
+            assert answer["allocations"] == {}
+            usages = admin.placement.get(f"/resource_providers/{provider.id}/usages").json()["usages"]
+            assert set(usages.values()) == {0}
+
+
+def test_services_keep_running_and_it_takes_seconds(fresh: EmbeddedHome) -> None:
+    before = [(one.name, one.pid) for one in supervision.services(fresh.layout)]
+    began = time.monotonic()
+    fresh.restore("start", quiet)
+    assert time.monotonic() - began < 15
+    assert [(one.name, one.pid) for one in supervision.services(fresh.layout)] == before
+
+
+def test_a_learners_data_comes_back_as_it_was(fresh: EmbeddedHome, admin: Any, source: Path) -> None:
+    image = admin.image.create_image(name="kept", filename=str(source), disk_format="raw", container_format="bare")
+    volume = admin.block_storage.create_volume(name="kept", size=1)
+    admin.block_storage.wait_for_status(volume, "available", interval=0.2, wait=30)
+    file = fresh.layout.home / "volumes" / f"volume-{volume.id}"
+    with file.open("r+b") as disk:
+        disk.seek(300 << 20)
+        disk.write(b"important")
+    admin.object_store.create_container("kept")
+    admin.object_store.upload_object("kept", "thing", data=b"important")
+
+    fresh.checkpoint("mine", quiet)
+    admin.image.delete_image(image)
+    with file.open("r+b") as disk:
+        disk.seek(300 << 20)
+        disk.write(b"destroyed")
+    admin.object_store.delete_object("thing", container="kept")
+    admin.object_store.delete_container("kept")
+    fresh.restore("mine", quiet)
+
+    assert admin.image.download_image(image).content == source.read_bytes()
+    with file.open("rb") as disk:
+        disk.seek(300 << 20)
+        assert disk.read(9) == b"important"
+    assert file.stat().st_size == 1 << 30
+    assert file.stat().st_blocks * 512 < 8 << 20, "a sparse file came back inflated"
+    assert admin.object_store.download_object("thing", container="kept") == b"important"
+    assert fresh.checkpoints() == ["mine", "start"]
+
+
+def test_an_instance_that_ran_at_the_checkpoint_runs_again(fresh: EmbeddedHome, admin: Any, source: Path) -> None:
+    if not fresh.access().hypervisor.there:
+        pytest.skip(fresh.access().hypervisor.why)
+    server = work(fresh, admin, source)
+    fresh.checkpoint("running", quiet)
+    admin.compute.delete_server(server)
+    admin.compute.wait_for_delete(server, interval=0.2, wait=30)
+    fresh.restore("running", quiet)
+    again = admin.compute.get_server(server.id)
+    assert (again.status, again.name) == ("ACTIVE", "server")
+    way = fresh.access().way_to(server.id)
+    assert way is None or way.host == "127.0.0.1"
+
+
+def test_quick_work_after_a_reset_meets_no_stale_cache(fresh: EmbeddedHome, admin: Any) -> None:
+    for _ in range(3):
+        cloud = learner(fresh, admin)
+        assert cloud.identity.get_project(cloud.current_project_id).name == "lab-project"
+        cloud.network.create_network(name="net")
+        fresh.restore("start", quiet)
+        assert admin.identity.find_project("lab-project") is None
+        with pytest.raises(openstack.exceptions.HttpException):
+            list(cloud.network.networks())  # the learner's token is for a user who is gone
+
+
+def test_an_unknown_checkpoint_is_refused(home: EmbeddedHome) -> None:
+    with pytest.raises(CheckpointMissing, match="no checkpoint 'never'"):
+        home.restore("never", quiet)
+    with pytest.raises(UnknownName):
+        home.restore("../start", quiet)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(fresh: EmbeddedHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.checkpoint("mine", quiet)
+    at = (fresh.layout.checkpoints / "mine" / "done.json").read_text()
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mirror, "mirror", full)
+    with pytest.raises(NotEnoughSpace):
+        fresh.checkpoint("mine", quiet)
+    assert (fresh.layout.checkpoints / "mine" / "done.json").read_text() == at
+    assert not [path for path in fresh.layout.checkpoints.iterdir() if path.name.startswith(".")]
+
+
+def test_a_reset_that_was_cut_off_is_finished_by_the_next_up(
+    fresh: EmbeddedHome, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.embedded.conftest import bring_up
+
+    admin.network.create_network(name="leftover")
+
+    def cut_off(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "mirror", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            fresh.restore("start", quiet)
+    ended = bring_up(fresh)
+    assert ended["mend"].outcome == "done"
+    assert [one.name for one in admin.network.networks()] == ["public"]
