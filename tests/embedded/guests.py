@@ -15,10 +15,8 @@ import openstack
 import pytest
 from openstack.config import OpenStackConfig
 
-from stacklab.homes import open_home
 from stacklab.homes.base import Home, Way
 from stacklab.images import find_image
-from stacklab.lab import Lab
 
 LOGIN_SECONDS = 120  # emulated, beside other tests
 
@@ -88,10 +86,18 @@ class Guests:
         return volume
 
     def attach(self, server: Any, volume: Any) -> None:
-        self.cloud.attach_volume(server, self.cloud.get_volume(volume.id), wait=True, timeout=120)
+        self.cloud.compute.create_volume_attachment(server.id, volume_id=volume.id)
+        self._volume_is(volume, "in-use")
 
     def detach(self, server: Any, volume: Any) -> None:
-        self.cloud.detach_volume(server, self.cloud.get_volume(volume.id), wait=True, timeout=120)
+        self.cloud.compute.delete_volume_attachment(server.id, volume.id)
+        self._volume_is(volume, "available")
+
+    def _volume_is(self, volume: Any, status: str) -> None:
+        def look() -> bool:
+            return bool(self.cloud.block_storage.get_volume(volume.id).status == status)
+
+        until(f"{volume.name} is {status}", look, 120)
 
     def address(self, server: Any) -> str:
         return str(next(iter(server.addresses.values()))[0]["addr"])
@@ -151,9 +157,8 @@ class Guests:
 
 
 @contextmanager
-def guests_of(lab: Lab, directory: Path) -> Iterator[Guests]:
-    """Guests in the lab's running cloud, removed at the end."""
-    home = open_home("embedded", lab)
+def guests_of(home: Home, directory: Path) -> Iterator[Guests]:
+    """Guests in a running cloud, removed at the end."""
     ability = home.access().hypervisor
     if not ability.there:
         pytest.skip(f"instances do not run here: {ability.why}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stacklab.lab import Lab
+from stacklab.homes.base import Home
 from tests.embedded.guests import Guests, guests_of, until
 
 # openstacksdk warns about what its own convenience layer does
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def guests(running: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
-    with guests_of(running, tmp_path_factory.mktemp("guests")) as found:
+def guests(cloud_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
+    with guests_of(cloud_home, tmp_path_factory.mktemp("guests")) as found:
         yield found
 
 

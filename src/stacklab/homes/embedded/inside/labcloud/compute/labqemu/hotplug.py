@@ -28,10 +28,19 @@ def attach_disk(directory, connection_info):
 def detach_disk(directory, connection_info):
     node, device = disks.volume_pair(connection_info)
     _unplug(directory, device["id"])
-    if any(
-        one.get("node-name") == node["node-name"] for one in qmp.ask(directory, "query-named-block-nodes", flat=True)
-    ):
-        qmp.ask(directory, "blockdev-del", node_name=node["node-name"])
+    _close_disk(directory, node["node-name"])
+
+
+def _close_disk(directory, name):
+    """Let QEMU close the file; the device that has just gone may hold it for a moment longer."""
+    deadline = time.monotonic() + 10
+    while any(one.get("node-name") == name for one in qmp.ask(directory, "query-named-block-nodes", flat=True)):
+        try:
+            qmp.ask(directory, "blockdev-del", node_name=name)
+        except qmp.QmpError as error:
+            if "in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def resize_disk(directory, connection_info, size):
