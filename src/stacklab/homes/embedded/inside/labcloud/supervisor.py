@@ -105,7 +105,9 @@ class Supervisor:
     # --- orders ----------------------------------------------------------------------------------------------------
 
     def obey(self, request):
-        return {"status": self.status, "restart": self.restart, "stop": self.stop}[request["do"]](request)
+        reply = {"status": self.status, "restart": self.restart, "stop": self.stop}[request["do"]](request)
+        self.tell()  # whoever gave the order reads state.json next
+        return reply
 
     def status(self, request):
         return {"services": [child.describe() for child in self.children.values()]}
