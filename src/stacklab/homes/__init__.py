@@ -26,10 +26,5 @@ def best_home() -> tuple[str, str]:
     """The name of the best home that this machine has, and the reason, in words for a learner."""
     from stacklab.homes.embedded.config import find_hypervisor
 
-    hypervisor = find_hypervisor()
-    if hypervisor.there:
-        return "embedded", "real OpenStack services on this machine, instances in QEMU; needs no VM and no root"
-    return "embedded", (
-        f"real OpenStack services on this machine; needs no VM and no root ({hypervisor.missing} is not installed, so"
-        " instances are records of the API only)"
-    )
+    instances = find_hypervisor().why_not or "instances run in QEMU"
+    return "embedded", f"real OpenStack services on this machine, without a VM and without root; {instances}"

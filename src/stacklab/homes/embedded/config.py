@@ -32,6 +32,15 @@ class Hypervisor:
         return bool(self.system and self.image)
 
     @property
+    def why_not(self) -> str:
+        """Why instances are records of the API only; empty where they really run."""
+        if self.there:
+            return ""
+        if qemu_name() != "qemu-system-x86_64":
+            return f"instances need an x86_64 machine, and this one is {platform.machine()}"
+        return f"{self.missing} is not installed, so an instance is a record of the API only"
+
+    @property
     def missing(self) -> str:
         names = [name for name, path in ((qemu_name(), self.system), ("qemu-img", self.image)) if not path]
         return " and ".join(names)
@@ -43,7 +52,9 @@ def qemu_name() -> str:
 
 
 def find_hypervisor() -> Hypervisor:
-    return Hypervisor(shutil.which(qemu_name()) or "", shutil.which("qemu-img") or "")
+    """The compute driver makes guests of one kind, a PC (inside/labcloud/compute/labqemu/options.py)."""
+    system = shutil.which(qemu_name()) if qemu_name() == "qemu-system-x86_64" else None
+    return Hypervisor(system or "", shutil.which("qemu-img") or "")
 
 
 def write_configuration(

@@ -109,16 +109,8 @@ class EmbeddedHome:
         if not self.cloud.exists or not supervision.is_running(self.layout):
             raise NotRunning(f"the cloud of lab '{self.lab.name}' is not running", advice="lab up")
         hypervisor = config.find_hypervisor()
-        why = (
-            ""
-            if hypervisor.there
-            else f"{hypervisor.missing} is not installed, so an instance is a record of the API only"
-        )
-        path = (
-            "through a port of this machine for each instance; nothing leads to its fixed or floating address"
-            if hypervisor.there
-            else why
-        )
+        why = hypervisor.why_not
+        path = why or "through a port of this machine for each instance; nothing leads to its fixed or floating address"
         return CloudAccess(
             clouds_file=self.layout.clouds_file, admin="lab-admin", learner="lab-learner",
             hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path), way_to=self._way_to,

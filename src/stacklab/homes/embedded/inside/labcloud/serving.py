@@ -63,6 +63,8 @@ def serve(service, application, threads=6):
     import waitress
 
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # twenty learners at once do queue, and that is fine
+    # an error a request about the memcached client that nobody needs here would hide the errors that count
+    logging.getLogger("stevedore.extension").setLevel(logging.CRITICAL)
     port = settings.read()["ports"][service]
     print(f"labcloud: {service} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
     waitress.serve(
