@@ -70,6 +70,19 @@ def test_stop_start_pause_and_reboot(guests: Guests) -> None:
     guests.delete(server)
 
 
+def test_an_interface_comes_and_goes(guests: Guests) -> None:
+    server = guests.start("second-leg")
+    guests.run(server, "test ! -e /sys/class/net/eth1")
+    interface = guests.cloud.compute.create_server_interface(server, net_id=guests.network.id)
+    mac = until("the guest has it", lambda: guests.run(server, "cat /sys/class/net/eth1/address || true"))
+    assert mac == interface.mac_addr
+    guests.run(server, "sudo ip link set eth1 up && sudo udhcpc -q -n -t 10 -i eth1 -s /usr/share/udhcpc/lab")
+    assert f" inet {interface.fixed_ips[0]['ip_address']}/" in guests.run(server, "ip -4 -o addr show eth1")
+    guests.cloud.compute.delete_server_interface(interface.port_id, server=server)
+    until("the guest has lost it", lambda: not guests.run(server, "ls -d /sys/class/net/eth1 || true"))
+    guests.delete(server)
+
+
 def test_a_guest_that_goes_down_by_itself_is_seen(guests: Guests) -> None:
     server = guests.start("selfish")
     guests.run(server, "sudo poweroff")

@@ -18,8 +18,8 @@ from oslo_log import log as logging
 LOG = logging.getLogger(__name__)
 GIB = 1 << 30
 
-# Cinder inspects images as root in places that no driver can reach. Here nobody becomes root: commands run as whoever we
-# are ("env" in the place of sudo), and what would run in a privileged daemon runs in this process.
+# Cinder inspects images as root in places that no driver can reach. Here nobody becomes root: commands run as whoever
+# we are ("env" in the place of sudo), and what would run in a privileged daemon runs in this process.
 utils.get_root_helper = lambda: "env"
 privsep.sys_admin_pctxt.set_client_mode(False)
 

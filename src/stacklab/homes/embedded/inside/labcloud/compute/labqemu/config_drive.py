@@ -1,7 +1,7 @@
 """The config drive: how an instance learns its name, key pair and user data; there is no metadata service here.
 
-Written with the pycdlib library. Nova's own way calls mkisofs, which needs a package of the distribution; the command of that
-kind that comes with pycdlib does not start in a relocatable environment.
+Written with the pycdlib library. Nova's own way calls mkisofs, which needs a package of the distribution; the command
+of that kind that comes with pycdlib does not start in a relocatable environment.
 """
 
 import io
@@ -25,7 +25,7 @@ def make(instance, injected_files, admin_password, network_info, path):
 
 
 def write_disc(files, path):
-    """An ISO image labelled config-2 of (name, content) pairs; real names in Rock Ridge and Joliet, numbers in plain ISO 9660."""
+    """An ISO image labelled config-2 of (name, content) pairs; real names in Rock Ridge and Joliet, else numbers."""
     disc = pycdlib.PyCdlib()
     disc.new(vol_ident="config-2", rock_ridge="1.09", joliet=3)
     plain = {PurePosixPath("/"): ""}  # real directory → its plain name

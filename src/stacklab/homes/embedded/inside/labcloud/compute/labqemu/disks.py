@@ -101,7 +101,7 @@ def flatten(disk, target):
     run_qemu_img("convert", "-q", "-U", "-f", "qcow2", "-O", "qcow2", disk, target)
 
 
-# --- how QEMU is told ---------------------------------------------------------------------------------------------------
+# --- how QEMU is told -----------------------------------------------
 
 
 def file_node(name, path, driver, *, read_only=False):

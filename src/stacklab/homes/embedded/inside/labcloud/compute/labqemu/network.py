@@ -1,12 +1,12 @@
 """The guest's network: QEMU's user mode, which needs no bridge, no tap device and no root.
 
 Each interface is a little network of its own between this guest and QEMU, which plays gateway, DHCP and name server
-with the addresses that Neutron chose. So the guest has Neutron's address, reaches the outside through this machine, and is
-reached from it through one forwarded loopback port that leads to SSH.
+with the addresses that Neutron chose. So the guest has Neutron's address, reaches the outside through this machine, and
+is reached from it through one forwarded loopback port that leads to SSH.
 
 What this cannot do: two guests do not see each other, even on the same network; a router's addresses and floating IPs
-lead nowhere; security groups are kept by Neutron but filter nothing; IPv6 addresses are not handed out. What waits for such
-traffic must say that it is not applicable here.
+lead nowhere; security groups are kept by Neutron but filter nothing; IPv6 addresses are not handed out. What waits for
+such traffic must say that it is not applicable here.
 """
 
 import ipaddress

@@ -103,6 +103,8 @@ class LabStateDriver(driver.ComputeDriver):
 
     def spawn(self, context, instance, image_meta, injected_files, admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None):  # fmt: skip
+        if network_info is not None:
+            network_info.wait(do_raise=True)  # Neutron works meanwhile, and may refuse
         self.write_record(instance, state="running" if power_on else "shutdown")
 
     def power_on(self, context, instance, network_info, block_device_info=None, accel_info=None, share_info=None):
