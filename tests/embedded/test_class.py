@@ -1,0 +1,75 @@
+"""A class of twenty at once on one cloud: nothing is lost, and no service answers 500."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stacklab.bringup import reset
+from stacklab.course.load import load_session
+from stacklab.course.session import Session
+from stacklab.desk import desk_at, home_of
+from stacklab.lab import Lab
+from stacklab.replay.apply import apply_step
+from stacklab.replay.check import Report, check
+from stacklab.replay.journal import Journal
+
+LEARNERS = 20
+
+
+def session_of(number: int) -> Session:
+    """Session 4 for one of them: a user, a project and a flavor of their own."""
+    names = {"learner": f"learner-{number}", "learner_project": f"project-{number}", "flavor": f"flavor-{number}"}
+    return load_session("session4", variables=names)
+
+
+def clouds_for_all(lab: Lab, clouds_file: Path) -> Path:
+    """A clouds.yaml with an entry for each."""
+    clouds: dict[str, Any] = yaml.safe_load(clouds_file.read_text(encoding="utf-8"))
+    for number in range(LEARNERS):
+        entry = yaml.safe_load(yaml.safe_dump(clouds["clouds"]["lab-learner"]))
+        entry["auth"] |= {"username": f"learner-{number}", "project_name": f"project-{number}"}
+        clouds["clouds"][f"learner-{number}"] = entry
+    path = lab.directory / "class.yaml"
+    path.write_text(yaml.safe_dump(clouds), encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def test_twenty_learners_do_session_4_at_once(running: Lab, tmp_path: Path) -> None:
+    reset(running, lambda detail: None)
+    home = home_of(running)
+    access = replace(home.access(), clouds_file=clouds_for_all(running, home.access().clouds_file))
+
+    def learn(number: int) -> Report:
+        session = session_of(number)
+        desk = desk_at(replace(access, learner=f"learner-{number}"), running, session, lambda text: None)
+        journal = Journal(tmp_path / f"{number}.jsonl")
+        for step in session.steps():
+            apply_step(desk, journal, step, "sdk")
+        return check(desk, session.steps())
+
+    try:
+        with ThreadPoolExecutor(LEARNERS) as pool:
+            reports = list(pool.map(learn, range(LEARNERS)))
+        for number, report in enumerate(reports):
+            left = {grade.id: grade.actual for grade in report.grades if grade.status != "passed"}
+            assert left == {}, number
+        assert broken_answers(home.logs(None)) == []
+    finally:
+        reset(running, lambda detail: None)
+
+
+def broken_answers(logs: dict[str, Path]) -> list[str]:
+    """Lines of the services' logs that tell of an answer 5xx or an unhandled error."""
+    signs = (" status: 50", '" 500 ', '" 503 ', "InternalServerError", "database is locked", "UnexpectedAPIError")
+    found = []
+    for path in logs.values():
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found += [f"{path.name}: {line[:300]}" for line in lines if any(sign in line for sign in signs)]
+    return found

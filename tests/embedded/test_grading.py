@@ -1,0 +1,329 @@
+"""Grading by mutation: each step's fact is broken in the real cloud, and exactly that step (and those that need it) fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from stacklab.bringup import reset
+from stacklab.course.load import load_session
+from stacklab.desk import desk_at, home_of, journal_of
+from stacklab.homes.base import Ability
+from stacklab.lab import Lab
+from stacklab.replay.apply import apply_step
+from stacklab.replay.check import check
+from stacklab.replay.scene import Desk
+from stacklab.replay.undo import dependants
+
+SESSION = load_session("session4")
+Mend = Callable[[], None]
+Break = Callable[[Desk], Mend]
+
+
+@pytest.fixture(scope="module")
+def done(running: Lab) -> Iterator[Desk]:
+    """The whole session, done."""
+    reset(running, lambda detail: None)
+    desk = desk_at(home_of(running).access(), running, SESSION, lambda text: None)
+    for step in SESSION.steps():
+        apply_step(desk, journal_of(running), step, "sdk")
+    yield desk
+    reset(running, lambda detail: None)
+
+
+def failed(desk: Desk) -> dict[str, str]:
+    """Steps that did not pass, and why."""
+    return {
+        grade.id: f"{grade.status}: {grade.actual}"
+        for grade in check(desk, SESSION.steps()).grades
+        if grade.status != "passed"
+    }
+
+
+def find(desk: Desk, step: str) -> dict[str, Any]:
+    """The thing of a step."""
+    desk.memory.clear()
+    answer = SESSION.step(step).kind.find(desk.scene(SESSION.step(step)), SESSION.step(step).params)
+    assert answer is not None
+    thing: dict[str, Any] = answer[0]
+    return thing
+
+
+def renamed(service: str, collection: str, key: str, step: str, verb: str = "PUT") -> Break:
+    """Break by giving the thing another name."""
+
+    def broken(desk: Desk) -> Mend:
+        thing = find(desk, step)
+
+        def name(value: str) -> None:
+            body: Any = {key: {"name": value}}
+            if service == "image":
+                body = [{"op": "replace", "path": "/name", "value": value}]
+                headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+                desk.admin.sdk.image.patch(f"/images/{thing['id']}", json=body, headers=headers)
+                return
+            desk.admin.request(verb, service, (collection, thing["id"]), body=body)
+
+        name("something-else")
+        return lambda: name(thing["name"])
+
+    return broken
+
+
+def changed(
+    service: str, path: tuple[str, ...], broken: Any, mended: Any, verb: str = "PATCH"
+) -> Callable[[Desk], Mend]:
+    """Break by writing `broken`, mend by writing `mended`."""
+
+    def act(desk: Desk) -> Mend:
+        desk.admin.request(verb, service, path, body=broken)
+        return lambda: desk.admin.request(verb, service, path, body=mended)
+
+    return act
+
+
+def disabled(collection: str, key: str, pick: Callable[[Desk], str]) -> Break:
+    """Break by disabling something of Keystone's."""
+    return lambda desk: changed(
+        "identity", (collection, pick(desk)), {key: {"enabled": False}}, {key: {"enabled": True}}
+    )(desk)
+
+
+def placement_service(desk: Desk) -> str:
+    """Placement: nothing that a check asks needs its entry in the catalogue."""
+    return str(desk.admin.get("identity", "services", name="placement")["services"][0]["id"])
+
+
+def placement_endpoint(desk: Desk) -> str:
+    """Its public endpoint."""
+    query = {"service_id": placement_service(desk), "interface": "public"}
+    return str(desk.admin.get("identity", "endpoints", **query)["endpoints"][0]["id"])
+
+
+def without_service_roles(desk: Desk) -> Mend:
+    """Cinder's user loses its roles on the project `service`."""
+    user = desk.admin.get("identity", "users", name="cinder")["users"][0]["id"]
+    project = desk.admin.get("identity", "projects", name="service")["projects"][0]["id"]
+    query = {"user.id": user, "scope.project.id": project}
+    roles = [one["role"]["id"] for one in desk.admin.get("identity", "role_assignments", **query)["role_assignments"]]
+    paths = [("projects", project, "users", user, "roles", role) for role in roles]
+    for path in paths:
+        desk.admin.delete("identity", *path)
+    return lambda: [desk.admin.put("identity", *path, body=None) for path in paths] and None
+
+
+def without_role(desk: Desk) -> Mend:
+    """The learner loses the role on the project."""
+    thing = find(desk, "member")
+    path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
+    desk.admin.delete("identity", *path)
+    return lambda: desk.admin.put("identity", *path, body=None)
+
+
+def quota(service: str, **limits: tuple[int, int]) -> Break:
+    """Another limit, and back."""
+
+    def broken(desk: Desk) -> Mend:
+        path = ("quotas" if service == "network" else "os-quota-sets", find(desk, "project")["id"])
+        key = "quota" if service == "network" else "quota_set"
+        bodies = [{key: {name: values[index] for name, values in limits.items()}} for index in (0, 1)]
+        desk.admin.put(service, *path, body=bodies[0])
+        return lambda: desk.admin.put(service, *path, body=bodies[1])
+
+    return broken
+
+
+def without_icmp(desk: Desk) -> Mend:
+    """The security group no longer lets in ping."""
+    group = find(desk, "security-group")
+    rule = next(one for one in group["security_group_rules"] if one["protocol"] == "icmp")
+    desk.admin.delete("network", "security-group-rules", rule["id"])
+    again = {"security_group_id": group["id"], "direction": "ingress", "protocol": "icmp", "ethertype": "IPv4"}
+    return lambda: desk.admin.post("network", "security-group-rules", body={"security_group_rule": again})
+
+
+def without_gateway(desk: Desk) -> Mend:
+    """The router no longer leads to the subnet: its interface is gone (the floating IP must go first)."""
+    router, mend_address = find(desk, "router"), without_floating_ip(desk)
+    body = {"subnet_id": router["subnets"][0]}
+    desk.admin.put("network", "routers", router["id"], "remove_router_interface", body=body)
+
+    def mend() -> None:
+        desk.admin.put("network", "routers", router["id"], "add_router_interface", body=body)
+        mend_address()
+
+    return mend
+
+
+def without_floating_ip(desk: Desk) -> Mend:
+    """The floating IP is allocated, but associated with nothing."""
+    address = find(desk, "floating-ip")
+    path = ("floatingips", address["id"])
+    desk.admin.put("network", *path, body={"floatingip": {"port_id": None}})
+    return lambda: desk.admin.put("network", *path, body={"floatingip": {"port_id": address["port_id"]}})
+
+
+def without_key(desk: Desk) -> Mend:
+    """The learner has deleted the key pair."""
+    desk.learner.delete("compute", "os-keypairs", "lab-key")
+    step = SESSION.step("key-pair")
+    return lambda: step.kind.create(desk.scene(step), step.params)
+
+
+def other_flavor(desk: Desk) -> Mend:
+    """A flavor of the same name, but larger."""
+    compute, old = desk.admin.sdk.compute, find(desk, "flavor")
+    compute.delete_flavor(old["id"])
+    other = compute.create_flavor(name=old["name"], vcpus=1, ram=512, disk=1)
+
+    def mend() -> None:
+        compute.delete_flavor(other)
+        compute.create_flavor(name=old["name"], vcpus=1, ram=256, disk=1, id=old["id"])
+
+    return mend
+
+
+def paused(desk: Desk) -> Mend:
+    """The instance does not run."""
+    server = find(desk, "server")["id"]
+    desk.admin.post("compute", "servers", server, "action", body={"pause": None})
+    becomes(desk, "PAUSED")
+
+    def mend() -> None:
+        desk.admin.post("compute", "servers", server, "action", body={"unpause": None})
+        becomes(desk, "ACTIVE")
+
+    return mend
+
+
+def becomes(desk: Desk, status: str) -> None:
+    """Wait for the server's status."""
+    deadline = time.monotonic() + 60
+    while find(desk, "server")["status"] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def rebooting(desk: Desk) -> Mend:
+    """The guest has just been reset, so its console has not got to the login prompt again."""
+    server = find(desk, "server")["id"]
+    desk.admin.post("compute", "servers", server, "action", body={"reboot": {"type": "HARD"}})
+    becomes(desk, "ACTIVE")
+    step = SESSION.step("console")
+
+    def mend() -> None:
+        deadline = time.monotonic() + 120
+        while check(desk, [step]).grades[0].status != "passed":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        desk.memory.clear()
+        login = SESSION.step("login")
+        login.kind.create(desk.scene(login), login.params)
+
+    return mend
+
+
+def locked_out(desk: Desk) -> Mend:
+    """The guest no longer knows the key, for a while."""
+    import subprocess
+
+    step = SESSION.step("login")
+    argv = ["ssh", *step.kind._ssh(desk.scene(step), step.params)]  # type: ignore[attr-defined]  # noqa: SLF001
+    argv[-1] = "cd .ssh && mv authorized_keys gone && (sleep 12; mv gone authorized_keys) >/dev/null 2>&1 </dev/null &"
+    subprocess.run(argv, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    desk.memory.clear()
+    return lambda: step.kind.create(desk.scene(step), step.params)
+
+
+def detached(desk: Desk) -> Mend:
+    """The volume is nobody's disk."""
+    step, thing = SESSION.step("attachment"), find(desk, "attachment")
+    step.kind.remove(desk.scene(step), thing)
+    desk.memory.clear()
+
+    def mend() -> None:
+        step.kind.create(desk.scene(step), step.params)
+        deadline = time.monotonic() + 60
+        while check(desk, [step]).grades[0].status != "passed":
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+    return mend
+
+
+BREAKS: dict[str, Break] = {
+    "services": disabled("services", "service", placement_service),
+    "endpoints": disabled("endpoints", "endpoint", placement_endpoint),
+    "service-users": without_service_roles,
+    "project": disabled("projects", "project", lambda desk: find(desk, "project")["id"]),
+    "user": disabled("users", "user", lambda desk: find(desk, "user")["id"]),
+    "member": without_role,
+    "quota": quota("network", network=(7, 2)),
+    "over-quota": quota("block-storage", gigabytes=(500, 4)),
+    "network": renamed("network", "networks", "network", "network"),
+    "subnet": renamed("network", "subnets", "subnet", "subnet"),
+    "router": without_gateway,
+    "security-group": without_icmp,
+    "key-pair": without_key,
+    "image": renamed("image", "images", "image", "image"),
+    "flavor": other_flavor,
+    "server": paused,
+    "console": rebooting,
+    "floating-ip": without_floating_ip,
+    "login": locked_out,
+    "volume": renamed("block-storage", "volumes", "volume", "volume"),
+    "attachment": detached,
+    "admin-view": renamed("compute", "servers", "server", "server"),
+    "project-view": renamed("compute", "servers", "server", "server"),
+}
+
+SHARED = {
+    # What these steps declare is declared by another one, too, so breaking it breaks both.
+    "over-quota": {"quota"},
+    "admin-view": {"server"},
+    "project-view": {"server"},
+}
+
+
+def test_every_step_has_its_mutation() -> None:
+    assert set(BREAKS) == {step.id for step in SESSION.steps()}
+
+
+@pytest.mark.parametrize("step", BREAKS)
+def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
+    assert failed(done) == {}
+    mend = BREAKS[step](done)
+    try:
+        found = failed(done)
+    finally:
+        mend()
+    assert step in found, f"not noticed; failed: {found}"
+    assert found[step].startswith("failed")
+    allowed = dependants(SESSION, [SESSION.step(one) for one in {step, *SHARED.get(step, ())}])
+    assert set(found) <= allowed, found
+
+
+def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Desk, running: Lab) -> None:
+    home = home_of(running)
+    access = home.access()
+    text = access.clouds_file.read_text(encoding="utf-8")
+    elsewhere = access.clouds_file.with_name("nowhere.yaml")
+    port = text.split("127.0.0.1:")[1].split("/")[0]
+    elsewhere.write_text(text.replace(f":{port}/", ":9/"), encoding="utf-8")  # the discard port: nobody listens there
+    desk = desk_at(type(access)(**{**access.__dict__, "clouds_file": elsewhere}), running, SESSION, lambda text: None)
+    report = check(desk, SESSION.steps())
+    elsewhere.unlink()
+    assert not report.good
+    assert report.count("unknown") == len(report.grades)
+
+
+def test_without_a_hypervisor_console_and_login_are_not_applicable(done: Desk, running: Lab) -> None:
+    access = home_of(running).access()
+    without = type(access)(**{**access.__dict__, "hypervisor": Ability(False, "no QEMU here")})
+    desk = desk_at(without, running, SESSION, lambda text: None)
+    grades = {grade.id: grade for grade in check(desk, SESSION.steps()).grades}
+    assert {name for name, grade in grades.items() if grade.status == "not_applicable"} == {"console", "login"}
+    assert grades["console"].actual == "no QEMU here"
