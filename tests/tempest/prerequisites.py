@@ -31,6 +31,7 @@ class Facts:
     volume_extensions: list[str]
     object_apis: list[str]
     pools: list[str]
+    newest: dict[str, str]
 
 
 def prepare(house: House) -> Facts:
@@ -55,6 +56,7 @@ def prepare(house: House) -> Facts:
         volume_extensions=[one.alias for one in sdk.block_storage.extensions()],
         object_apis=sorted(set(objects) - {"swift"}),
         pools=[one.capabilities["volume_backend_name"] for one in sdk.block_storage.backend_pools()],
+        newest={name: _newest(house, name) for name in ("compute", "placement", "block-storage")},
     )
 
 
@@ -71,6 +73,14 @@ def _image(house: House, name: str, image: Asset) -> str:
             disk_format=image.attributes["disk_format"],
         )
     return str(found.id)
+
+
+def _newest(house: House, service: str) -> str:
+    """The highest microversion; Tempest knows some that no release has yet, so "latest" would promise too much."""
+    data = house.admin.sdk.session.get_endpoint_data(service_type=service, interface="public")
+    assert data is not None
+    assert data.max_microversion is not None
+    return ".".join(map(str, data.max_microversion))
 
 
 def _address(house: House) -> str:

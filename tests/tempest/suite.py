@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterable
@@ -62,14 +64,17 @@ def run(work: Path, exclusions: list[Exclusion], regex: str | None, console: Con
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
     )
     assert process.stdout is not None
     try:
         outcome = _follow(process.stdout, work / "output.log", console)
         outcome.status = process.wait()
-    finally:
-        process.terminate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # its workers too
         process.wait()
+        raise
     outcome.seconds = time.monotonic() - began
     return outcome
 
