@@ -6,9 +6,9 @@ import shlex
 from typing import Any
 
 from stacklab.assets import Assets
+from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER
 from stacklab.desk import home_of
-from stacklab.cloud.person import Person
 from stacklab.errors import InstanceUnreachable, UnknownName
 from stacklab.kinds.instance import ssh_options
 from stacklab.lab import Lab
@@ -37,8 +37,15 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
         raise InstanceUnreachable(f"there is no way into {server['name']} from here", advice="lab logs nova")
     assets = Assets(lab)
     options = ssh_options(assets.private_key, server["id"], way.port)
-    remote = [shlex.join(command) if len(command) > 1 else command[0]] if command else []  # one word may be a whole line
-    return ["ssh", *options, f"{user or assets.login_user}@{way.host}", *remote], f"via {way.host}:{way.port}, {way.why}"
+    remote = (
+        [shlex.join(command) if len(command) > 1 else command[0]] if command else []
+    )  # one word may be a whole line
+    return [
+        "ssh",
+        *options,
+        f"{user or assets.login_user}@{way.host}",
+        *remote,
+    ], f"via {way.host}:{way.port}, {way.why}"
 
 
 def _chosen(instance: str, servers: list[dict[str, Any]], admin: Person) -> dict[str, Any]:

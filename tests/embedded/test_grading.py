@@ -1,4 +1,4 @@
-"""Grading by mutation: each step's fact is broken in the real cloud, and exactly that step (and those that need it) fails."""
+"""Grading by mutation: each step's fact is broken in the real cloud; exactly that step (and those that need it) fails."""
 
 from __future__ import annotations
 
@@ -112,7 +112,12 @@ def without_service_roles(desk: Desk) -> Mend:
     paths = [("projects", project, "users", user, "roles", role) for role in roles]
     for path in paths:
         desk.admin.delete("identity", *path)
-    return lambda: [desk.admin.put("identity", *path, body=None) for path in paths] and None
+
+    def mend() -> None:
+        for path in paths:
+            desk.admin.put("identity", *path, body=None)
+
+    return mend
 
 
 def without_role(desk: Desk) -> Mend:
@@ -231,7 +236,7 @@ def locked_out(desk: Desk) -> Mend:
     import subprocess
 
     step = SESSION.step("login")
-    argv = ["ssh", *step.kind._ssh(desk.scene(step), step.params)]  # type: ignore[attr-defined]  # noqa: SLF001
+    argv = ["ssh", *step.kind._ssh(desk.scene(step), step.params)]  # type: ignore[attr-defined]
     argv[-1] = "cd .ssh && mv authorized_keys gone && (sleep 12; mv gone authorized_keys) >/dev/null 2>&1 </dev/null &"
     subprocess.run(argv, check=True, timeout=60, stdin=subprocess.DEVNULL)
     desk.memory.clear()

@@ -112,7 +112,7 @@ def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, de
 def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab, desk: Desk) -> None:
     replay(running, desk, STEPS[: ids().index("subnet") + 1])
     network = desk.learner.sdk.network
-    stranger = network.create_port(network_id=network.find_network("lab-net").id, name="mine")
+    stranger = network.create_port(network_id=network.find_network("lab-net", ignore_missing=False).id, name="mine")
     with pytest.raises(UndoIncomplete, match="subnet"):
         undo(desk, journal_of(running), STEPS, lambda step, detail: None)
     network.delete_port(stranger)

@@ -121,10 +121,8 @@ def test_a_mistake_is_answered_with_file_line_key_and_advice(
 
 
 def test_a_reference_to_the_wrong_kind_is_refused(write: Any) -> None:
-    text = (
-        GOOD
-        + "      - {id: again, kind: subnet, as: learner, say: A., hint: B., with: {name: x, network: {step: subnet}, cidr: 10.1.0.0/24}}\n"
-    )
+    wrong = "{name: x, network: {step: subnet}, cidr: 10.1.0.0/24}"
+    text = GOOD + f"      - {{id: again, kind: subnet, as: learner, say: A., hint: B., with: {wrong}}}\n"
     with pytest.raises(SessionInvalid, match="'subnet' is a subnet, but a network belongs here"):
         write(text)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stacklab.homes.base import HomeStatus
     from stacklab.lab import Lab
 
-__all__ = ["completion", "complete_step", "destroy", "down", "logs", "reset", "restart", "status"]
+__all__ = ["complete_step", "completion", "destroy", "down", "logs", "reset", "restart", "status"]
 
 
 @click.command()

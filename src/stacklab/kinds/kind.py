@@ -16,7 +16,7 @@ Thing = dict[str, Any]
 """A resource as the API's JSON shows it."""
 
 
-class Absent(Exception):  # noqa: N818 -- not an error of the user's: an answer ("it is not there")
+class Absent(Exception):
     """Something that a step builds on is not in the cloud."""
 
     def __init__(self, what: str, step: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """What the replay did and made, in order: undo removes exactly this.
 
-One JSON object a line, appended and synced before the next thing happens, so that a crash at any moment leaves a record of
-what was under way: `begin` before a step touches the cloud, `made` after it, `undone` when it has been removed.
+One JSON object a line, appended and synced before the next thing happens, so that a crash at any moment leaves a
+record of what was under way: `begin` before a step touches the cloud, `made` after it, `undone` when it has been removed.
 """
 
 from __future__ import annotations

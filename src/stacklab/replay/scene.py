@@ -145,7 +145,7 @@ class Scene(_Common):
         return str(self.desk.memory[key]["id"])
 
     def thing(self, ref: Ref, kind: str) -> Thing:
-        """What the reference means. A step's thing counts even if it differs from its declaration: that step's check says so."""
+        """What the reference means. A thing that differs from its declaration counts: its own step's check says so."""
         if isinstance(ref, str):
             found = KINDS[kind].named(self, ref)
             if found is None:

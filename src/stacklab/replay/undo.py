@@ -1,4 +1,4 @@
-"""Undo: what the journal says this lab made, in reverse order, and nothing else; safe to repeat after a crash half-way."""
+"""Undo: what the journal says this lab made, in reverse order, and nothing else; safe to repeat after a crash."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import requests
@@ -33,7 +34,7 @@ def by_cli(scene: Scene, step: Step) -> None:
     commands = step.kind.commands(scene, step.params)
     for command in commands:
         if command.program == "ssh":
-            # A guest that still boots refuses connections; waiting for it is the kind's business in every way of doing it.
+            # A guest that still boots refuses connections; waiting for it is the kind's business either way.
             by_sdk(scene, step)
             return
         _known(command, saved)
@@ -116,9 +117,7 @@ def _complaint(result: client.Result) -> str:
 def _status(complaint: str) -> int | None:
     """The HTTP status that the client's message carries, if it does."""
     words = complaint.replace("(", " ").replace(")", " ").replace(":", " ").split()
-    return next(
-        (int(after) for word, after in zip(words, words[1:], strict=False) if word == "HTTP" and after.isdigit()), None
-    )
+    return next((int(after) for word, after in pairwise(words) if word == "HTTP" and after.isdigit()), None)
 
 
 def _only_line(command: Command, output: str) -> str:
