@@ -11,7 +11,7 @@ import openstack
 import pytest
 
 from stacklab.errors import CheckpointMissing, NotEnoughSpace, UnknownName
-from stacklab.homes.embedded import mirror, supervision
+from stacklab.homes.embedded import ending, mirror, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from tests.embedded.conftest import bring_up, connect, quiet
 
@@ -115,6 +115,24 @@ def test_a_learners_data_comes_back_as_it_was(fresh: EmbeddedHome, admin: Any, s
     assert file.stat().st_blocks * 512 < 8 << 20, "a sparse file came back inflated"
     assert admin.object_store.download_object("thing", container="kept") == b"important"
     assert fresh.checkpoints() == ["mine", "start"]
+
+
+def test_a_reset_in_the_middle_of_work_leaves_nothing_of_it(fresh: EmbeddedHome, admin: Any, source: Path) -> None:
+    image = admin.image.create_image(name="picture", filename=str(source), disk_format="raw", container_format="bare")
+    network = admin.network.create_network(name="net")
+    admin.network.create_subnet(name="subnet", network_id=network.id, cidr="10.0.0.0/24", ip_version=4)
+    flavor = admin.compute.find_flavor("m1.nano")
+    for number in range(3):
+        admin.compute.create_server(
+            name=f"server-{number}", flavor_id=flavor.id, image_id=image.id, networks=[{"uuid": network.id}]
+        )
+    said: list[str] = []
+    fresh.restore("start", said.append)
+    assert "nova is at work; ending it" in said
+    assert everything(admin)["servers"] == []
+    assert ending.guests(fresh.layout) == []
+    assert [port.device_owner for port in admin.network.ports() if "compute" in port.device_owner] == []
+    work(fresh, admin, source)
 
 
 def test_an_instance_that_ran_at_the_checkpoint_runs_again(fresh: EmbeddedHome, admin: Any, source: Path) -> None:

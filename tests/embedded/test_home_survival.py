@@ -146,6 +146,24 @@ def test_an_up_that_was_killed_is_taken_up_by_the_next(own_home: EmbeddedHome) -
     assert own_home.status().state == "running"
 
 
+def test_new_addresses_that_were_cut_off_are_finished_by_the_next_up(
+    own_home: EmbeddedHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not template.made():
+        bring_up(own_home)
+        own_home.down(quiet)
+    own_home.cloud.make(quiet)
+
+    def cut_off(passwords: dict[str, str]) -> None:
+        raise KeyboardInterrupt
+
+    with socket.create_server(("127.0.0.1", own_home.cloud.ports["glance"])):
+        monkeypatch.setattr(own_home.cloud, "personalise", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            own_home.cloud.make(quiet)
+    assert EmbeddedHome(own_home.lab).cloud.why_ready() is None
+
+
 def test_two_ups_at_once_make_one_template(directories: Path, tmp_path: Path) -> None:
     code = (
         "from stacklab.homes.embedded import template\n"

@@ -116,11 +116,7 @@ class Checkpoints:
         running = supervision.is_running(self.layout)
         busy = self._busy() if running else []
         write_json(self._unfinished, {"name": name})
-        if running:
-            progress("ending instances")
-            supervision.order(self.layout, "end_guests", to="nova")
-        else:
-            ending.end_leftovers(self.layout, progress)
+        self._end_work(running, busy, progress)
         progress("putting back databases and files")
         try:
             self._put_back(source)
@@ -133,6 +129,16 @@ class Checkpoints:
         if running:
             self._forget(busy, progress)
         self._unfinished.unlink(missing_ok=True)
+
+    def _end_work(self, running: bool, busy: list[str], progress: Progress) -> None:
+        """After this nothing writes to what is about to be put back, and no instance runs."""
+        for name in busy:
+            progress(f"{name} is at work; ending it")
+            supervision.end_service(self.layout, name)
+        progress("ending instances")
+        if running and "nova" not in busy:
+            supervision.order(self.layout, "end_guests", to="nova")
+        ending.end_leftovers(self.layout, progress)
 
     def _put_back(self, source: Path) -> None:
         for database in sorted((source / "db").glob("*.db")):
@@ -154,7 +160,7 @@ class Checkpoints:
 
     def _forget(self, busy: list[str], progress: Progress) -> None:
         for name in busy:
-            progress(f"{name} was at work: restarting it")
+            progress(f"starting {name} again")
             supervision.order(self.layout, "restart", service=name)
         for name in NAMES:  # keystone first: the others ask it
             if name not in busy:

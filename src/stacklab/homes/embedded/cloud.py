@@ -45,17 +45,25 @@ class Cloud:
         if supervision.is_running(self.layout):
             return "it runs"
         self.check_software(made)
-        if made.get("configuration") != self._configuration_key() or ports.choose(PORT_NAMES, self.ports)[1]:
+        if made != self._made() or ports.choose(PORT_NAMES, self.ports)[1]:
             return None
         return "made already; its ports are free"
 
-    def check_software(self, made: dict[str, str]) -> None:
+    def check_software(self, made: dict[str, object]) -> None:
         """A cloud's databases belong to the software that made them."""
-        if made.get("requirements") != software.key():
+        if made.get("requirements") != software.requirements_key():
             raise HomeUnavailable(
-                f"this lab's cloud was made by other software ({made.get('requirements')}; here is {software.key()})",
+                f"the cloud of lab '{self.lab.name}' was made by another version of OpenStack's software",
                 advice="lab destroy, then lab up, makes it anew",
             )
+
+    def _made(self) -> dict[str, object]:
+        """What made.json says of a cloud that is up to date."""
+        return {
+            "requirements": software.requirements_key(),
+            "configuration": self._configuration_key(),
+            "ports": self.ports,
+        }
 
     def make(self, progress: Progress) -> str:
         """Make the cloud, or bring the one that is there up to date with its ports and configuration."""
@@ -81,8 +89,7 @@ class Cloud:
         config.write_configuration(self.layout, software.path(), chosen, passwords)
         self.personalise(passwords)
         config.write_clouds_file(self.layout, chosen, passwords["admin"], passwords["learner"])
-        made = {"requirements": software.key(), "template": template.key(), "configuration": self._configuration_key()}
-        write_json(self.layout.made_file, made)
+        write_json(self.layout.made_file, self._made())
         if replaced:
             return "; ".join(self.notes[-len(replaced) :])
         return "a new cloud with secrets of its own" if new else "its configuration is up to date"

@@ -34,6 +34,11 @@ def key() -> str:
     return f"{RELEASE}-py{version}-{digest.hexdigest()[:12]}"
 
 
+def requirements_key() -> str:
+    """Which versions of OpenStack these are; databases belong to them."""
+    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]
+
+
 def environments() -> Path:
     return places.data_home() / "clouds"
 

@@ -140,6 +140,16 @@ def stop(layout: Layout, progress: Progress) -> None:
         time.sleep(0.05)
 
 
+def end_service(layout: Layout, name: str) -> None:
+    """End one service and wait until it is gone; it stays away until an order to restart it."""
+    order(layout, "end", service=name)
+    deadline = time.monotonic() + 30
+    while next(one for one in services(layout) if one.name == name).pid is not None:
+        if time.monotonic() > deadline:
+            raise ServiceFailed(f"{name} did not end within 30 s", advice=f"lab logs {name}")
+        time.sleep(0.05)
+
+
 def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> None:
     """Until every service accepts connections. Raises ServiceFailed naming the first that did not make it."""
     said = ""

@@ -105,7 +105,8 @@ class Supervisor:
     # --- orders ----------------------------------------------------------------------------------------------------
 
     def obey(self, request):
-        reply = {"status": self.status, "restart": self.restart, "stop": self.stop}[request["do"]](request)
+        orders = {"status": self.status, "restart": self.restart, "end": self.end, "stop": self.stop}
+        reply = orders[request["do"]](request)
         self.tell()  # whoever gave the order reads state.json next
         return reply
 
@@ -119,6 +120,16 @@ class Supervisor:
         if child.pid:
             child.end()
         child.state = "starting"
+        return {}
+
+    def end(self, request):
+        """End one service until a restart of it is asked for."""
+        child = self.children[request["service"]]
+        say(f"{child.name}: its end was asked for")
+        child.wanted = False
+        child.end()
+        if not child.pid:
+            child.state = "stopped"
         return {}
 
     def stop(self, request):
