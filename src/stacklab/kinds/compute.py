@@ -280,9 +280,8 @@ class Attachment(Kind[AttachmentParams]):
         ]
 
     def create(self, scene: Scene, p: AttachmentParams) -> None:
-        sdk, volume = scene.who.sdk, scene.thing(p.volume, "volume")["id"]
-        sdk.compute.create_volume_attachment(scene.thing(p.server, "server")["id"], volume_id=volume)
-        sdk.block_storage.wait_for_status(sdk.block_storage.get_volume(volume), "in-use", interval=0.5, wait=120)
+        server, volume = scene.thing(p.server, "server")["id"], scene.thing(p.volume, "volume")["id"]
+        scene.who.sdk.compute.create_volume_attachment(server, volume_id=volume)
 
     def candidates(self, scene: Scene, p: AttachmentParams) -> Iterable[Thing]:
         server, volume = scene.thing(p.server, "server"), scene.thing(p.volume, "volume")

@@ -49,7 +49,7 @@ class Volume(Kind[VolumeParams]):
         storage = scene.who.sdk.block_storage
         image = {"image_id": scene.thing(p.image, "image")["id"]} if p.image else {}
         volume = storage.create_volume(name=p.name, size=p.size, **image)
-        storage.wait_for_status(volume, "available", failures=["error"], interval=0.5, wait=300)
+        storage.wait_for_status(volume, "available", failures=["error"], interval=0.2, wait=300)
 
     def candidates(self, scene: Scene, p: VolumeParams) -> Iterable[Thing]:
         if p.image:

@@ -16,7 +16,7 @@ from stacklab.replay.undo import take_back
 from stacklab.replay.vias import VIAS
 
 Outcome = Literal["done", "already", "not_applicable"]
-SETTLE_POLL = 0.3
+SETTLE_POLL = 0.2
 
 
 @dataclass(frozen=True)
