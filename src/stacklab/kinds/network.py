@@ -1,10 +1,10 @@
-"""Neutron: networks, subnets, routers, security groups, floating IPs."""
+"""Neutron: networks, subnets, routers, floating IPs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -13,14 +13,14 @@ from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differin
 from stacklab.kinds.narration import Command, Later, Request
 
 
-def _listed(scene: Scene, collection: str, key: str | None = None, **query: str) -> list[Thing]:
+def listed(scene: Scene, collection: str, key: str | None = None, **query: str) -> list[Thing]:
     found: list[Thing] = scene.admin.get("network", collection, **query)[key or collection.replace("-", "_")]
     return found
 
 
-def _named(scene: Scene, collection: str, name: str) -> list[Thing]:
+def belonging(scene: Scene, collection: str, name: str) -> list[Thing]:
     """Things of this name that belong to the project of the one who acts."""
-    return _listed(scene, collection, name=name, project_id=scene.project_id())
+    return listed(scene, collection, name=name, project_id=scene.project_id())
 
 
 class NetworkParams(Params):
@@ -49,7 +49,7 @@ class Network(Kind[NetworkParams]):
         scene.who.sdk.network.create_network(name=p.name, is_admin_state_up=True)
 
     def candidates(self, scene: Scene, p: NetworkParams) -> Iterable[Thing]:
-        return _named(scene, "networks", p.name)
+        return belonging(scene, "networks", p.name)
 
     def compare(self, scene: Scene, p: NetworkParams, thing: Thing) -> list[Difference]:
         return differing([("admin_state_up", True, thing["admin_state_up"])])
@@ -62,7 +62,7 @@ class Network(Kind[NetworkParams]):
 
     def named(self, scene: Scene, name: str) -> Thing | None:
         outside = {"name": name, "router:external": "true"}
-        found = _named(scene, "networks", name) or _listed(scene, "networks", **outside)
+        found = belonging(scene, "networks", name) or listed(scene, "networks", **outside)
         return next(iter(found), None)
 
 
@@ -115,7 +115,7 @@ class Subnet(Kind[SubnetParams]):
 
     def candidates(self, scene: Scene, p: SubnetParams) -> Iterable[Thing]:
         scene.thing(p.network, "network")
-        return _named(scene, "subnets", p.name)
+        return belonging(scene, "subnets", p.name)
 
     def compare(self, scene: Scene, p: SubnetParams, thing: Thing) -> list[Difference]:
         return differing(
@@ -135,7 +135,7 @@ class Subnet(Kind[SubnetParams]):
         return Command(("subnet", "show", p.name))
 
     def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(_named(scene, "subnets", name)), None)
+        return next(iter(belonging(scene, "subnets", name)), None)
 
 
 class RouterParams(Params):
@@ -194,7 +194,7 @@ class Router(Kind[RouterParams]):
     def candidates(self, scene: Scene, p: RouterParams) -> Iterable[Thing]:
         for ref in (p.external, *p.subnets):
             scene.thing(ref, "network" if ref == p.external else "subnet")
-        found = _named(scene, "routers", p.name)
+        found = belonging(scene, "routers", p.name)
         for router in found:
             router["subnets"] = sorted(_router_subnets(scene, router["id"]))
         return found
@@ -222,120 +222,16 @@ class Router(Kind[RouterParams]):
         return Command(("router", "show", p.name))
 
     def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(_named(scene, "routers", name)), None)
+        return next(iter(belonging(scene, "routers", name)), None)
 
 
 def _router_subnets(scene: Scene, router_id: str) -> set[str]:
     """Subnets that the router has an interface on (whatever implements routers calls its ports by another owner)."""
-    ports = _listed(scene, "ports", device_id=router_id)
+    ports = listed(scene, "ports", device_id=router_id)
     inside = [
         port for port in ports if port["device_owner"].startswith("network:") and "interface" in port["device_owner"]
     ]
     return {address["subnet_id"] for port in inside for address in port["fixed_ips"]}
-
-
-class Rule(Params):
-    protocol: Literal["tcp", "udp", "icmp"]
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    source: str = "0.0.0.0/0"
-
-    def allowed_by(self, rule: Thing) -> bool:
-        """Whether this one existing rule lets in what we declare (it may let in more)."""
-        if rule["direction"] != "ingress" or rule["ethertype"] != "IPv4" or rule["remote_group_id"]:
-            return False
-        if rule["protocol"] not in (None, self.protocol):
-            return False
-        low, high = rule["port_range_min"], rule["port_range_max"]
-        if rule["protocol"] and low is not None and (self.port is None or not low <= self.port <= (high or low)):
-            return False
-        allowed = IPv4Network(rule["remote_ip_prefix"] or "0.0.0.0/0", strict=False)
-        return IPv4Network(self.source).subnet_of(allowed)
-
-    def words(self) -> str:
-        """`tcp 22 from 0.0.0.0/0`"""
-        return f"{self.protocol}{f' {self.port}' if self.port else ''} from {self.source}"
-
-    def body(self) -> dict[str, object]:
-        """The rule as the API wants it, without its group."""
-        ports: dict[str, object] = {"port_range_min": self.port, "port_range_max": self.port} if self.port else {}
-        found = {
-            "direction": "ingress",
-            "ethertype": "IPv4",
-            "protocol": self.protocol,
-            "remote_ip_prefix": self.source,
-        }
-        return found | ports
-
-
-class SecurityGroupParams(Params):
-    name: Name
-    description: str = ""
-    rules: list[Rule] = Field(min_length=1)
-
-
-class SecurityGroup(Kind[SecurityGroupParams]):
-    """A security group: what may come in to an instance. Everything else is dropped."""
-
-    name = "security-group"
-    params = SecurityGroupParams
-
-    def title(self, p: SecurityGroupParams) -> str:
-        return f"security group {p.name}"
-
-    def horizon(self, p: SecurityGroupParams) -> str:
-        rules = "; ".join(rule.words() for rule in p.rules)
-        return f"Project ▸ Network ▸ Security Groups ▸ Create Security Group: {p.name}; then Add Rule: {rules}"
-
-    def commands(self, scene: Scene, p: SecurityGroupParams) -> list[Command]:
-        words = ("security", "group", "rule", "create", "--ingress")
-        return [
-            Command(("security", "group", "create", "--description", p.description, p.name)),
-            *(
-                Command(
-                    (
-                        *words,
-                        *("--protocol", rule.protocol),
-                        *(("--dst-port", str(rule.port)) if rule.port else ()),
-                        *("--remote-ip", rule.source, p.name),
-                    )
-                )
-                for rule in p.rules
-            ),
-        ]
-
-    def requests(self, scene: Scene, p: SecurityGroupParams) -> list[Request]:
-        group = Later(shouted(p.name, "id"))
-        body = {"security_group": {"name": p.name, "description": p.description}}
-        first = Request("POST", "network", ("security-groups",), body, saves={group.name: ("security_group", "id")})
-        rules = [rule.body() | {"security_group_id": group} for rule in p.rules]
-        return [
-            first,
-            *(Request("POST", "network", ("security-group-rules",), {"security_group_rule": rule}) for rule in rules),
-        ]
-
-    def create(self, scene: Scene, p: SecurityGroupParams) -> None:
-        network = scene.who.sdk.network
-        group = network.create_security_group(name=p.name, description=p.description)
-        for rule in p.rules:
-            body = rule.body()
-            network.create_security_group_rule(security_group_id=group.id, ether_type=body.pop("ethertype"), **body)
-
-    def candidates(self, scene: Scene, p: SecurityGroupParams) -> Iterable[Thing]:
-        return _named(scene, "security-groups", p.name)
-
-    def compare(self, scene: Scene, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
-        existing = thing["security_group_rules"]
-        missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
-        return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
-
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("network", "security-groups", thing["id"])
-
-    def look(self, scene: Scene, p: SecurityGroupParams) -> Command:
-        return Command(("security", "group", "rule", "list", p.name))
-
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(_named(scene, "security-groups", name)), None)
 
 
 class FloatingIpParams(Params):
@@ -385,8 +281,8 @@ class FloatingIp(Kind[FloatingIpParams]):
 
     def candidates(self, scene: Scene, p: FloatingIpParams) -> Iterable[Thing]:
         server = scene.thing(p.server, "server")
-        ports = {port["id"] for port in _listed(scene, "ports", device_id=server["id"])}
-        found = _listed(scene, "floatingips", project_id=scene.project_id())
+        ports = {port["id"] for port in listed(scene, "ports", device_id=server["id"])}
+        found = listed(scene, "floatingips", project_id=scene.project_id())
         return [address | {"name": address["floating_ip_address"]} for address in found if address["port_id"] in ports]
 
     def compare(self, scene: Scene, p: FloatingIpParams, thing: Thing) -> list[Difference]:
@@ -403,4 +299,4 @@ class FloatingIp(Kind[FloatingIpParams]):
         return "the server has an active floating IP"
 
 
-KINDS: list[Kind[Any]] = [Network(), Subnet(), Router(), SecurityGroup(), FloatingIp()]
+KINDS: list[Kind[Any]] = [Network(), Subnet(), Router(), FloatingIp()]

@@ -1,0 +1,121 @@
+"""Neutron: security groups and their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stacklab.kinds.declaration import Name, Params, shouted
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Later, Request
+from stacklab.kinds.network import belonging
+
+
+class Rule(Params):
+    protocol: Literal["tcp", "udp", "icmp"]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    source: str = "0.0.0.0/0"
+
+    def allowed_by(self, rule: Thing) -> bool:
+        """Whether this one existing rule lets in what we declare (it may let in more)."""
+        if rule["direction"] != "ingress" or rule["ethertype"] != "IPv4" or rule["remote_group_id"]:
+            return False
+        if rule["protocol"] not in (None, self.protocol):
+            return False
+        low, high = rule["port_range_min"], rule["port_range_max"]
+        if rule["protocol"] and low is not None and (self.port is None or not low <= self.port <= (high or low)):
+            return False
+        allowed = IPv4Network(rule["remote_ip_prefix"] or "0.0.0.0/0", strict=False)
+        return IPv4Network(self.source).subnet_of(allowed)
+
+    def words(self) -> str:
+        """`tcp 22 from 0.0.0.0/0`"""
+        return f"{self.protocol}{f' {self.port}' if self.port else ''} from {self.source}"
+
+    def body(self) -> dict[str, object]:
+        """The rule as the API wants it, without its group."""
+        ports: dict[str, object] = {"port_range_min": self.port, "port_range_max": self.port} if self.port else {}
+        found = {
+            "direction": "ingress",
+            "ethertype": "IPv4",
+            "protocol": self.protocol,
+            "remote_ip_prefix": self.source,
+        }
+        return found | ports
+
+
+class SecurityGroupParams(Params):
+    name: Name
+    description: str = ""
+    rules: list[Rule] = Field(min_length=1)
+
+
+class SecurityGroup(Kind[SecurityGroupParams]):
+    """A security group: what may come in to an instance. Everything else is dropped."""
+
+    name = "security-group"
+    params = SecurityGroupParams
+
+    def title(self, p: SecurityGroupParams) -> str:
+        return f"security group {p.name}"
+
+    def horizon(self, p: SecurityGroupParams) -> str:
+        rules = "; ".join(rule.words() for rule in p.rules)
+        return f"Project ▸ Network ▸ Security Groups ▸ Create Security Group: {p.name}; then Add Rule: {rules}"
+
+    def commands(self, scene: Scene, p: SecurityGroupParams) -> list[Command]:
+        words = ("security", "group", "rule", "create", "--ingress")
+        return [
+            Command(("security", "group", "create", "--description", p.description, p.name)),
+            *(
+                Command(
+                    (
+                        *words,
+                        *("--protocol", rule.protocol),
+                        *(("--dst-port", str(rule.port)) if rule.port else ()),
+                        *("--remote-ip", rule.source, p.name),
+                    )
+                )
+                for rule in p.rules
+            ),
+        ]
+
+    def requests(self, scene: Scene, p: SecurityGroupParams) -> list[Request]:
+        group = Later(shouted(p.name, "id"))
+        body = {"security_group": {"name": p.name, "description": p.description}}
+        first = Request("POST", "network", ("security-groups",), body, saves={group.name: ("security_group", "id")})
+        rules = [rule.body() | {"security_group_id": group} for rule in p.rules]
+        return [
+            first,
+            *(Request("POST", "network", ("security-group-rules",), {"security_group_rule": rule}) for rule in rules),
+        ]
+
+    def create(self, scene: Scene, p: SecurityGroupParams) -> None:
+        network = scene.who.sdk.network
+        group = network.create_security_group(name=p.name, description=p.description)
+        for rule in p.rules:
+            body = rule.body()
+            network.create_security_group_rule(security_group_id=group.id, ether_type=body.pop("ethertype"), **body)
+
+    def candidates(self, scene: Scene, p: SecurityGroupParams) -> Iterable[Thing]:
+        return belonging(scene, "security-groups", p.name)
+
+    def compare(self, scene: Scene, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
+        existing = thing["security_group_rules"]
+        missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
+        return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
+
+    def remove(self, scene: Scene, thing: Thing) -> None:
+        scene.admin.delete("network", "security-groups", thing["id"])
+
+    def look(self, scene: Scene, p: SecurityGroupParams) -> Command:
+        return Command(("security", "group", "rule", "list", p.name))
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        return next(iter(belonging(scene, "security-groups", name)), None)
+
+
+KINDS: list[Kind[Any]] = [SecurityGroup()]
