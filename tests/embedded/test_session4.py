@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stacklab.bringup import reset
@@ -120,7 +120,14 @@ def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab,
     assert journal_of(running).entries("session4") == {}
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],  # half a minute an example is too long for shrinking
+)
 @given(length=st.integers(0, len(STEPS)))
 def test_any_prefix_applied_then_undone_leaves_the_cloud_as_it_was(running: Lab, length: int) -> None:
     reset(running, lambda detail: None)
