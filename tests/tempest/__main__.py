@@ -48,6 +48,7 @@ def _run(console: Console, arguments: argparse.Namespace) -> int:
         outcome = suite.run(house.work, exclusions, arguments.regex, console)
         if outcome.failed:
             house.keep_evidence()
+            console.print(f"Tempest's and the services' logs are in {house.evidence}")
     _summarise(console, outcome, exclusions, time.monotonic() - began)
     return 0 if outcome.good else 1
 

@@ -72,7 +72,8 @@ def _furnished(root: Path, console: Console, keep: bool) -> Iterator[House]:
     if lab.exists() and not (root / "kept").exists():
         _remove(lab, root, console)  # left by a run that was killed
     (root / "kept").unlink(missing_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
+    for old in (work, root / "failed"):
+        shutil.rmtree(old, ignore_errors=True)
     work.mkdir(mode=0o700)
     try:
         home = bring_up(lab, load_session(SESSION), HOME, None, console.emit)
