@@ -20,7 +20,7 @@ def stop(layout: Layout, progress: Progress, *, patience: int) -> None:
     if supervision.is_running(layout):
         progress(f"instances shut down (at most {patience} s)" if patience else "ending instances")
         try:
-            supervision.order(layout, "end_guests", to="nova", patience=patience)
+            supervision.order(layout, "end_guests", to="nova", grace=patience)
         except (NotRunning, ServiceFailed):
             progress("nova does not answer; its instances are ended without it")
         supervision.stop(layout, progress)

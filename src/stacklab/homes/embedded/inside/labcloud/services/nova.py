@@ -76,15 +76,15 @@ def manager_of(binary):
 def end_guests(request):
     """End what runs in this cloud's instances; they count as running still, so that the next start brings them back.
 
-    `patience`: seconds for the guests to shut down by themselves before their power is cut.
+    `grace`: seconds for the guests to shut down by themselves before their power is cut.
     """
     driver = manager_of("nova-compute").driver
-    if request.get("patience") and hasattr(driver, "watch"):
+    if request.get("grace") and hasattr(driver, "watch"):
         driver.watch.forget()  # else Nova would note that they were stopped
         guests = [driver.process(uuid) for uuid in driver.list_instance_uuids()]
         running = [guest for guest in guests if guest.runs()]
         with ThreadPoolExecutor(max(1, len(running))) as pool:
-            list(pool.map(lambda guest: guest.press_power_button(request["patience"]), running))
+            list(pool.map(lambda guest: guest.press_power_button(request["grace"]), running))
     driver.end_all_guests()
 
 
