@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import openstack
 import pytest
+import requests
 
 from stacklab.errors import NotEnoughSpace, NotRunning, UnknownName
 from stacklab.homes.base import ServiceState
@@ -195,6 +197,14 @@ def test_destroy_leaves_nothing_and_says_what_it_removed(own_home: EmbeddedHome)
     assert any(str(software.environments()) in line and "stays" in line for line in told)
     assert own_home.status().state == "absent"
     assert list(own_home.destroy(quiet)) == []
+
+
+def test_connections_that_nobody_uses_keep_nobody_out(home: EmbeddedHome, admin: Any) -> None:
+    port = home.cloud.ports["keystone"]
+    with contextlib.ExitStack() as idle:
+        for _ in range(400):  # Horizon leaves a few on every page
+            idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+        assert requests.get(f"http://127.0.0.1:{port}/v3", timeout=20).ok
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What every service process has: an HTTP server, a cache of checked tokens, a control socket."""
 
 import logging
+import resource
 import sys
 import threading
 from time import time as now
@@ -65,6 +66,7 @@ def serve(service, application, threads=6):
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # twenty learners at once do queue, and that is fine
     # an error a request about the memcached client that nobody needs here would hide the errors that count
     logging.getLogger("stevedore.extension").setLevel(logging.CRITICAL)
+    allow_many_files()
     port = settings.read()["ports"][service]
     print(f"labcloud: {service} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
     waitress.serve(
@@ -74,7 +76,20 @@ def serve(service, application, threads=6):
         threads=threads,
         max_request_body_size=1 << 42,
         channel_timeout=600,
+        # Horizon makes new sessions for every page and leaves their connections to the garbage collector. At waitress' usual
+        # limit, 100, a Keystone that nobody talks to would take no more of them after thirty pages, and the cloud stand still.
+        connection_limit=4000,
+        asyncore_use_poll=True,  # select() cannot watch as many
         clear_untrusted_proxy_headers=True,
         ident=None,
         _quiet=True,
     )
+
+
+def allow_many_files(wanted=8192):
+    """Every connection is one; the usual limit of 1024 is a default that any process may raise for itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
