@@ -24,7 +24,7 @@ GIB = 1 << 30
 class LabStateDriver(driver.ComputeDriver):
     """One directory per instance; its `instance.json` says what it is and whether it counts as running."""
 
-    capabilities = {  # noqa: RUF012 - Nova's own way to say it
+    capabilities = {
         **driver.ComputeDriver.capabilities,
         "supports_attach_interface": True,
         "supports_extend_volume": True,
