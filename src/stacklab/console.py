@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stacklab.errors import LabError
@@ -16,6 +16,7 @@ from stacklab.events import Event, Note, StageBegan, StageEnded, StageMoved
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
 
 MARKS = {
     "done": "✓",
@@ -44,10 +45,7 @@ class Console:
         forced = bool(os.environ.get("FORCE_COLOR"))
         self.colour = (self.terminal or forced) and not os.environ.get("NO_COLOR") and not as_json
         self._spinner: Status | None = None
-        self._title = ""
-        self._detail = ""
-        self._usual: float | None = None
-        self._began = 0.0
+        self._running: _Running | None = None
 
     # --- text ----------------------------------------------------------------------------------------------------------
 
@@ -135,12 +133,12 @@ class Console:
         if not self.terminal:
             self.print(f"• {event.title} ...{usual}")
             return
-        self._title, self._detail, self._usual, self._began = event.title, "", event.usual, time.monotonic()
-        self._spin()
+        self._running = _Running(event.title, event.usual, time.monotonic())
+        self._spin(self._running)
 
     def _stage_moved(self, event: StageMoved) -> None:
-        if self.terminal:
-            self._detail = event.detail
+        if self._running:
+            self._running.detail = event.detail
         else:
             self.print(f"    {event.detail}")
 
@@ -162,33 +160,35 @@ class Console:
             raise
         self.emit(StageEnded(title, title, "done", time.monotonic() - began))
 
-    def _spin(self) -> None:
+    def _spin(self, running: _Running) -> None:
         import rich.console
         import rich.status
 
         screen = rich.console.Console(no_color=not self.colour, highlight=False)
-        self._spinner = rich.status.Status(_Elapsed(self), console=screen)
+        self._spinner = rich.status.Status(running, console=screen)
         self._spinner.start()
 
     def _stop_spinning(self) -> None:
         if self._spinner:
             self._spinner.stop()
-            self._spinner = None
+            self._spinner = self._running = None
 
 
-class _Elapsed:
+@dataclass
+class _Running:
     """The spinner's text, made anew at every frame so that the clock runs while nothing else happens."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    title: str
+    usual: float | None
+    began: float
+    detail: str = ""
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> Text:
         from rich.text import Text
 
-        shown = self._console
-        usual = f" of usually {seconds(shown._usual)}" if shown._usual and shown._usual >= 2 else ""
-        clock = f"{seconds(time.monotonic() - shown._began)}{usual}"
-        return Text(f"{shown._title}  {clock}  {shown._detail}", no_wrap=True, overflow="ellipsis")
+        usual = f" of usually {seconds(self.usual)}" if self.usual and self.usual >= 2 else ""
+        clock = f"{seconds(time.monotonic() - self.began)}{usual}"
+        return Text(f"{self.title}  {clock}  {self.detail}", no_wrap=True, overflow="ellipsis")
 
 
 def seconds(value: float) -> str:
