@@ -40,7 +40,7 @@ class EmbeddedHome:
             Stage("software", f"OpenStack {software.RELEASE}'s software", self._has_software, software.install, 90),
             Stage("template", "the first initialisation", self._has_template, template.make, 15),
             Stage("cloud", "this lab's own cloud", self.cloud.why_ready, self.cloud.make, 1),
-            Stage("mend", "an interrupted reset", self._nothing_unfinished, self._finish_restore, 2),
+            Stage("mend", "what an interrupted reset left to do", self._nothing_unfinished, self._finish_restore, 2),
             Stage("services", "the services", self._has_services, self._start, 20),
             Stage("ready", "the cloud is usable", lambda: None, self._prove, 3),
             Stage("checkpoint", "a checkpoint to come back to", self._has_start, self._save_start, 1),
@@ -73,7 +73,7 @@ class EmbeddedHome:
         return "a token, the catalogue, every service's list, the dashboard's login page"
 
     def _nothing_unfinished(self) -> str | None:
-        return None if self.saved.unfinished else "there was none"
+        return None if self.saved.unfinished else "nothing"
 
     def _finish_restore(self, progress: Progress) -> str:
         name = self.saved.unfinished or START
