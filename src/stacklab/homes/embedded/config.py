@@ -38,7 +38,7 @@ class Hypervisor:
             return ""
         if qemu_name() != "qemu-system-x86_64":
             return f"instances need an x86_64 machine, and this one is {platform.machine()}"
-        return f"{self.missing} is not installed, so an instance is a record of the API only"
+        return f"QEMU is not installed ({self.missing} not found), so an instance is a record of the API only"
 
     @property
     def missing(self) -> str:
