@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+from stacklab import places
 from stacklab.assets import Assets
 from stacklab.course.session import Session
 from stacklab.desk import home_of, journal_of
 from stacklab.errors import HomeUnavailable
 from stacklab.events import Emit, Note
-from stacklab.homes import best_home, open_home
+from stacklab.homes import HOMES, best_home, open_home
 from stacklab.homes.base import Home
-from stacklab.lab import Lab
+from stacklab.lab import Lab, all_labs
 from stacklab.progress import ProgressFile
+from stacklab.removal import purge as purge_directories
 from stacklab.stages import Progress, run_stages
 
 START = "start"
@@ -25,7 +29,7 @@ def bring_up(lab: Lab, session: Session, home_name: str | None, image: str | Non
 
     Raises LabBusy, HomeUnavailable (the lab lives elsewhere already), and whatever a stage raises.
     """
-    with lab.writing():
+    with lab.writing(new=True):
         home = _choose(lab, home_name, emit)
         lab.update(session=session.name, home=home.name)
         run_stages(lab, [*home.stages(), *Assets(lab).stages(image)], emit)
@@ -67,3 +71,24 @@ def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
             yield from home_of(lab).destroy(progress)
         shutil.rmtree(lab.directory)
         yield f"{lab.directory} (keys, journal, progress)"
+
+
+def who_else(lab: Lab) -> list[str]:
+    """Every other lab that needs what `purge` removes: by name, or by directory where that is not below our state directory."""
+    names = {one.name for one in all_labs() if one.name != lab.name}
+    for home in HOMES:
+        directories = open_home(home, lab).others()
+        names |= {path.name if path.parent == places.state_home() else str(path) for path in directories}
+    return sorted(names)
+
+
+def purge(lab: Lab) -> Iterator[str]:
+    """Remove what labs share, when none is left to need it; yields each thing removed and the space that this freed."""
+    directories: dict[Path, str] = {}
+    for home in HOMES:
+        directories |= open_home(home, lab).shares()
+    directories[places.cache_home() / "images"] = "images for instances"
+    yield from purge_directories(directories)
+    for parent in (places.data_home(), places.cache_home(), places.state_home()):
+        with suppress(OSError):  # something else of ours is in there
+            parent.rmdir()

@@ -74,8 +74,10 @@ class Lab:
         return list((read_json(self.directory / "secrets.json") or {}).values())
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the one writer. Raises LabBusy if another `lab` is; readers never wait."""
+    def writing(self, *, new: bool = False) -> Iterator[None]:
+        """Be the one writer; `new`: of a lab that may not be there yet. Raises LabBusy, NoLab; readers never wait."""
+        if not new:
+            self.require()  # else a mistyped name would leave a directory behind
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.directory / "lock"
         with locked(path, wait=False) as mine:

@@ -22,15 +22,11 @@ SECTIONS = {  # of the launch dialog
 
 
 @pytest.fixture(scope="module")
-def programs() -> None:
-    """Before a cloud is brought up for nothing: the browser is there, or the test is skipped."""
+def course(request: pytest.FixtureRequest) -> Lab:
+    """The learner with an account, a network, and all that an instance is put together from."""
     program(*BROWSERS)
     program("chromedriver")
-
-
-@pytest.fixture(scope="module")
-def course(programs: None, running: Lab) -> Lab:
-    """The learner with an account, a network, and all that an instance is put together from."""
+    running: Lab = request.getfixturevalue("running")  # now: no cloud is brought up for a test that is skipped
     reset(running, lambda detail: None)
     session = load_session("session4")
     desk = desk_at(home_of(running).access(), running, session, lambda text: None)

@@ -153,22 +153,42 @@ def down(context: Context, as_json: bool) -> None:
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--purge", is_flag=True, help="Also what labs share: OpenStack's software, images; when no other lab is left."
+)
 @json_option
 @click.pass_obj
-def destroy(context: Context, yes: bool, as_json: bool) -> None:
+def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
     """Remove the lab and everything of it, and say what was removed."""
     from stacklab.bringup import destroy as do_destroy
 
     lab, console = context.lab, context.console(as_json)
-    lab.require()
+    if not purge:
+        lab.require()
     if not yes and not as_json:
         click.confirm(f"Remove lab '{lab.name}' with everything in its cloud?", abort=True, default=False)
     removed = []
     with console.working("removing the lab", 5) as progress:
-        for thing in do_destroy(lab, progress):
+        for thing in do_destroy(lab, progress) if lab.exists() else ():
             removed.append(thing)
             console.print(f"  removed {thing}")
-    console.result({"lab": lab.name, "removed": removed})
+    others = _purge(lab, console, removed) if purge else []
+    console.result({"lab": lab.name, "removed": removed, "other_labs": others})
+
+
+def _purge(lab: Lab, console: Console, removed: list[str]) -> list[str]:
+    """Returns the labs because of which nothing was purged."""
+    from stacklab.bringup import purge, who_else
+
+    others = who_else(lab)
+    if others:
+        console.print(f"! the software and images that labs share stay: needed by {', '.join(others)}")
+        return others
+    with console.working("removing what labs share", 5):
+        for thing in purge(lab):
+            removed.append(thing)
+            console.print(f"  removed {thing}")
+    return []
 
 
 @click.command()

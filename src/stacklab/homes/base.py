@@ -104,3 +104,9 @@ class Home(Protocol):
 
     def destroy(self, progress: Progress) -> Iterator[str]:
         """Remove everything of this home, yielding each thing removed."""
+
+    def others(self) -> list[Path]:
+        """The directories of all other labs of this kind of home, also of those in other state directories."""
+
+    def shares(self) -> dict[Path, str]:
+        """The directories that labs of this kind of home share, and what lies there."""

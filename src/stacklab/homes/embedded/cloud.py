@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stacklab.errors import HomeUnavailable, NotEnoughSpace, StageFailed
 from stacklab.files import disk_error, read_json, write_json
-from stacklab.homes.embedded import config, ports, software, supervision, template
+from stacklab.homes.embedded import config, ports, shared, software, supervision, template
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import PORT_NAMES, USERS
 from stacklab.lab import Lab
@@ -61,6 +61,7 @@ class Cloud:
         """What made.json says of a cloud that is up to date."""
         return {
             "requirements": software.requirements_key(),
+            "environment": software.key(),
             "configuration": self._configuration_key(),
             "ports": self.ports,
         }
@@ -82,7 +83,7 @@ class Cloud:
             )
         if new:
             progress("copying the template")
-            self._copy_template()
+            self._copy_template(progress)
         write_json(self.layout.ports_file, chosen)
         progress("giving it its own passwords, keys and addresses")
         passwords = self.passwords()
@@ -90,17 +91,19 @@ class Cloud:
         self.personalise(passwords)
         config.write_clouds_file(self.layout, chosen, passwords["admin"], passwords["learner"])
         write_json(self.layout.made_file, self._made())
+        shared.register(software.environments(), self.layout.home)
+        # not before: until now this cloud may have needed the environment before
+        shared.prune_environments(software.environments(), keep=software.key())
         if replaced:
             return "; ".join(self.notes[-len(replaced) :])
         return "a new cloud with secrets of its own" if new else "its configuration is up to date"
 
-    def _copy_template(self) -> None:
+    def _copy_template(self, progress: Progress) -> None:
         """What is here without made.json is what an interrupted run left: nobody used it yet."""
         for name in ("db", "keys", "images", "volumes", "nova", "swift", "checkpoints"):
             shutil.rmtree(self.layout.home / name, ignore_errors=True)
         self.layout.make()
-        for file in template.path().glob("*.db"):
-            shutil.copyfile(file, self.layout.db / file.name)
+        template.copy_to(self.layout.db, progress)
 
     def personalise(self, passwords: dict[str, str]) -> None:
         """Runs with the cloud's Python, which has bcrypt; the passwords go through a pipe."""

@@ -40,10 +40,7 @@ def destroy(cloud: Cloud, progress: Progress) -> Iterator[str]:
     for path in (layout.made_file, layout.clouds_file, layout.ports_file):
         if path.exists():
             mirror.remove(path)
-    for path in sorted(layout.home.iterdir()):
-        mirror.remove(path)
-        yield str(path)
-    layout.home.rmdir()
+    mirror.remove(layout.home)
     yield str(layout.home)
     for kept, remove in (
         (software.environments(), "the installed OpenStack"),

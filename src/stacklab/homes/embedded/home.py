@@ -10,7 +10,7 @@ from typing import ClassVar
 from stacklab.errors import NotRunning, UnknownName
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
-from stacklab.homes.embedded import config, ending, readiness, software, supervision, template
+from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
@@ -165,3 +165,10 @@ class EmbeddedHome:
 
     def destroy(self, progress: Progress) -> Iterator[str]:
         yield from ending.destroy(self.cloud, progress)
+
+    def others(self) -> list[Path]:
+        homes = shared.homes(software.environments())
+        return sorted(home.parent for home in homes if home != self.layout.home)
+
+    def shares(self) -> dict[Path, str]:
+        return {software.environments(): "the installed OpenStack", template.templates(): "the first initialisation"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from stacklab import places
 from stacklab.errors import DownloadFailed, NotEnoughSpace, StageFailed
 from stacklab.files import disk_error, lock_holder, locked
-from stacklab.homes.embedded import config, indexes
+from stacklab.homes.embedded import config, indexes, shared
 from stacklab.stages import Progress
 
 RELEASE = "2026.1"
@@ -78,6 +78,8 @@ def _install(progress: Progress) -> str:
         raise disk_error(error, draft) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    for old in shared.prune_environments(environments(), keep=key()):
+        progress(f"removed {old}, which no lab needs any more")
     return f"OpenStack {RELEASE} in {path()}"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from stacklab import places
 from stacklab.errors import NotEnoughSpace, StageFailed
 from stacklab.files import disk_error, lock_holder, locked
-from stacklab.homes.embedded import config, software
+from stacklab.homes.embedded import config, shared, software
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import PORT_NAMES, USERS
 from stacklab.stages import Progress
@@ -85,7 +85,18 @@ def _make(progress: Progress) -> str:
         raise StageFailed(f"the template's databases could not be closed: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    shared.prune_templates(templates(), keep=key())
     return f"kept in {path()}"
+
+
+def copy_to(target: Path, progress: Progress) -> None:
+    """Copy the databases, under the lock: another version of lab may be removing what it does not need."""
+    templates().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(templates() / f"{key()}.lock", wait=True):
+        if not made():
+            _make(progress)
+        for file in path().glob("*.db"):
+            shutil.copyfile(file, target / file.name)
 
 
 def _run_jobs(layout: Layout, progress: Progress) -> None:
