@@ -32,7 +32,8 @@ def bring_up(lab: Lab, session: Session, home_name: str | None, image: str | Non
     with lab.writing(new=True):
         home = _choose(lab, home_name, emit)
         lab.update(session=session.name, home=home.name)
-        run_stages(lab, [*home.stages(), *Assets(lab).stages(image)], emit)
+        # An image that cannot be used is said before minutes are spent on the rest.
+        run_stages(lab, [*Assets(lab).stages(image), *home.stages()], emit)
         return home
 
 
@@ -52,6 +53,7 @@ def _choose(lab: Lab, wanted: str | None, emit: Emit) -> Home:
 
 def reset(lab: Lab, progress: Progress) -> None:
     """Cloud and files back to the session's start, while the services keep running. Raises CheckpointMissing, NotRunning."""
+    lab.require()
     with lab.writing():
         home_of(lab).restore(START, progress)
         journal_of(lab).clear()
@@ -60,12 +62,14 @@ def reset(lab: Lab, progress: Progress) -> None:
 
 def stop(lab: Lab, progress: Progress) -> None:
     """Stop the cloud; what the learner made stays."""
+    lab.require()
     with lab.writing():
         home_of(lab).down(progress)
 
 
 def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
     """Remove the lab and everything of it, yielding each thing removed."""
+    lab.require()
     with lab.writing():
         if lab.record.get("home"):
             yield from home_of(lab).destroy(progress)

@@ -13,6 +13,9 @@ from stacklab import places
 from stacklab.errors import LabBusy, NoLab, UnknownName
 from stacklab.files import lock_holder, locked, read_json, write_json
 
+DEFAULT = "intro"
+"""The name of the one lab that most people have."""
+
 
 class Lab:
     """The directory of one lab under the XDG state directory.
@@ -36,7 +39,8 @@ class Lab:
     def require(self) -> None:
         """Raises NoLab unless `lab up` began here."""
         if not self.exists():
-            raise NoLab(f"there is no lab '{self.name}' yet", advice="lab up session4 makes one")
+            which = "" if self.name == DEFAULT else f" --lab {self.name}"
+            raise NoLab(f"there is no lab '{self.name}' yet", advice=f"lab{which} up session4 makes one")
 
     @property
     def record(self) -> dict[str, Any]:

@@ -37,13 +37,13 @@ def run_stages(lab: Lab, stages: Iterable[Stage], emit: Emit) -> None:
         if reason is not None:
             emit(StageEnded(stage.name, stage.title, "already", time.monotonic() - began, reason))
             continue
-        emit(StageBegan(stage.name, stage.title, lab.usual_seconds(stage.name) or stage.usual))
-        lab.record_stage(stage.name, "running", 0.0)
 
         def progress(detail: str, name: str = stage.name) -> None:
             emit(StageMoved(name, detail))
 
         try:
+            emit(StageBegan(stage.name, stage.title, lab.usual_seconds(stage.name) or stage.usual))
+            lab.record_stage(stage.name, "running", 0.0)
             detail = stage.run(progress)
         except BaseException as error:
             seconds = time.monotonic() - began

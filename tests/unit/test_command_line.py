@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from stacklab.cli.main import ALIASES, DEFECT, VERBS, cli, run
@@ -84,7 +85,7 @@ def test_a_defect_says_so_and_keeps_the_trace_without_secrets(
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError(f"with {secret} in it")
 
-    monkeypatch.setattr(cli, "main", broken)
+    monkeypatch.setattr(cli, "invoke", broken)
     assert run(["status"]) == DEFECT
     complaint = capsys.readouterr().err
     assert "defect of lab" in complaint
@@ -98,7 +99,7 @@ def test_an_interruption_names_the_command_that_goes_on(
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "main", interrupted)
+    monkeypatch.setattr(cli, "invoke", interrupted)
     assert run(["up", "session4"]) == 130
     assert "lab up session4" in capsys.readouterr().err
 
@@ -120,3 +121,41 @@ def test_tab_completes_sessions_exercises_and_steps(words: str, expected: str, o
     program = Path(sys.executable).parent / "lab"
     done = subprocess.run([str(program)], env=env, capture_output=True, text=True, check=False)
     assert expected in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1, 21, 23])
+def test_a_verbs_own_exit_code_is_the_programs(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(context: click.Context) -> None:
+        context.exit(code)
+
+    monkeypatch.setattr(cli, "invoke", ends)
+    assert run(["list"]) == code
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_a_reader_that_leaves_is_no_failure_of_a_check() -> None:
+    program = Path(sys.executable).parent / "lab"
+    line = f"{program} show session4 | head -n 1 >/dev/null; exit ${{PIPESTATUS[0]}}"
+    many = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert many.returncode in (0, 141)
+    assert many.stderr == ""
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_what_only_asks_leaves_no_directory_behind(own_directories: Path) -> None:
+    for words in (["replay", "session4"], ["undo", "session4"], ["reset"], ["down"], ["destroy", "--yes"]):
+        assert run(["--lab", "nosuch", *words]) == 50
+    assert not (own_directories / "state/stacklab/nosuch").exists()
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_the_advice_for_a_named_lab_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--lab", "other", "replay", "session4"]) == 50
+    assert "lab --lab other up session4" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_an_exercise_in_place_of_a_session_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    Lab("intro").update(session="session4", home="embedded")
+    assert run(["check", "network"]) == 41
+    assert "did you mean 'session4/network'" in capsys.readouterr().err

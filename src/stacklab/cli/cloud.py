@@ -56,7 +56,7 @@ def openrc(context: Context, admin: bool) -> None:
     click.echo(f"unset {' '.join(f'OS_{name}' for name in others)}")
     click.echo(f"export OS_CLIENT_CONFIG_FILE={shlex.quote(str(access.clouds_file))}")
     click.echo(f"export OS_CLOUD={access.admin if admin else access.learner}")
-    click.echo("# for the REST calls: export OS_TOKEN=$(openstack token issue -f value -c id)")
+    click.echo("# for the REST calls: export TOKEN=$(openstack token issue -f value -c id)")
 
 
 @click.command()

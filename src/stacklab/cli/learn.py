@@ -23,14 +23,22 @@ if TYPE_CHECKING:
 def list_(context: Context, as_json: bool) -> None:
     """List the course's sessions."""
     from stacklab.course.load import load_session, session_names
+    from stacklab.errors import SessionInvalid
 
     console = context.console(as_json)
-    sessions = [load_session(name) for name in session_names()]
+    sessions, broken = [], []
+    for name in session_names():
+        try:
+            sessions.append(load_session(name))
+        except SessionInvalid as error:
+            broken.append(error)
     console.result([{"session": one.name, "title": one.title, "steps": len(list(one.steps()))} for one in sessions])
     console.table(
         ("SESSION", "STEPS", "TITLE"), [(one.name, str(len(list(one.steps()))), one.title) for one in sessions]
     )
     console.print("\nlab show SESSION lists its exercises; lab up SESSION brings its cloud up.")
+    if broken:
+        raise broken[0]
 
 
 @click.command()
@@ -58,6 +66,11 @@ def show(context: Context, address: str | None, as_json: bool) -> None:
     for step, told in zip(steps, narrated, strict=True):
         console.print()
         _tell(console, step, told)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _wrapped(text: str) -> str:
@@ -129,9 +142,9 @@ def replay(
     console.result({"session": session.name, "steps": [_as_json(one) for one in results]})
     made = sum(one.outcome == "done" for one in results)
     left = [one for one in results if one.outcome == "not_applicable"]
-    console.print(
-        f"{len(results)} steps: {made} done, {sum(one.outcome == 'already' for one in results)} there already"
-    )
+    there = sum(one.outcome == "already" for one in results)
+    skipped = f", {len(steps) - len(results)} skipped" if len(steps) > len(results) else ""
+    console.print(f"{counted(len(results), 'step')}: {made} done, {there} there already{skipped}")
     if left:
         console.print(f"not applicable here: {', '.join(one.step.id for one in left)}")
     console.print(f"next: lab check {session.name}   lab undo {session.name}   lab reset")
@@ -172,7 +185,7 @@ def _ask(console: Console, narrator: Narrator, step: Step) -> str:
     """One key: run, skip or quit ("show" shows and asks again)."""
     console.heading(f"{step.exercise}/{step.id}: {step.title}  (as {step.who})")
     while True:
-        click.echo("    [r]un  [s]kip  s[h]ow  [q]uit ? ", nl=False)
+        click.echo("    [r]un (or Enter)  [s]kip  s[h]ow  [q]uit ? ", nl=False)
         key = click.getchar().lower()
         click.echo(key if key.isprintable() else "")
         if key in ("r", "\r", "\n", " "):
@@ -234,7 +247,7 @@ def undo(context: Context, address: str | None, as_json: bool) -> None:
 
     count = undo_steps(context.lab, session, steps, told)
     console.result({"session": session.name, "undone": undone})
-    console.print(f"{count} steps undone" if count else "nothing to undo: the lab has made nothing there")
+    console.print(f"{counted(count, 'step')} undone" if count else "nothing to undo: the lab has made nothing there")
 
 
 @click.command()
@@ -249,8 +262,10 @@ def hint(context: Context, step: str, as_json: bool) -> None:
 
     console = context.console(as_json)
     if "/" in step:
-        _, found = addressed(context, step)
-        chosen, session = found[0], session_of(context.lab, Address.parse(step).session)
+        session, found = addressed(context, step)
+        if Address.parse(step).step is None:
+            raise click.UsageError(f"'{step}' is no single step; lab show {step} lists the steps")
+        chosen = found[0]
     else:
         session = session_of(context.lab, None)
         chosen = session.step(step)

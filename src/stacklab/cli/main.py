@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stacklab import __version__
-from stacklab.cli.options import LAB_HELP, Context
+from stacklab.cli.options import LAB_HELP, Context, complete_lab
 
 if TYPE_CHECKING:
     from stacklab.errors import LabError
@@ -40,6 +40,8 @@ VERBS = {
 }
 ALIASES = {"start": "up", "grade": "check", "finish": "undo"}
 """What students of other vendors' courses type."""
+
+COMPLETING = "_LAB_COMPLETE"
 
 DEFECT = 70
 """Exit code for what is our fault (EX_SOFTWARE of sysexits.h)."""
@@ -76,7 +78,9 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, subcommand_metavar="VERB ...", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--lab", "name", default="intro", envvar="LAB_NAME", show_default=True, help=LAB_HELP)
+@click.option(
+    "--lab", "name", default="intro", envvar="LAB_NAME", show_default=True, help=LAB_HELP, shell_complete=complete_lab
+)
 @click.version_option(__version__, prog_name="lab")
 @click.pass_context
 def cli(context: click.Context, name: str) -> None:
@@ -104,8 +108,13 @@ def run(arguments: list[str]) -> int:
     """The exit code for these arguments."""
     from stacklab.errors import Interrupted, LabError
 
+    if COMPLETING in os.environ:  # the shell asks what could come next; click answers and exits
+        cli.main(arguments, prog_name="lab")
     try:
-        cli.main(arguments, prog_name="lab", standalone_mode=False)
+        # Not cli.main(): it swallows exit codes, interruptions and broken pipes, each of which has a meaning of its own here.
+        with cli.make_context("lab", list(arguments)) as context:
+            cli.invoke(context)
+            sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.ClickException as error:

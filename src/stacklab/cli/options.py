@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from stacklab.console import Console
     from stacklab.course.session import Session, Step
+    from stacklab.errors import LabError
     from stacklab.lab import Lab
 
 LAB_HELP = "Which lab to work on; most people have one only."
@@ -84,17 +85,58 @@ def address_argument(function: F) -> F:
 
 def json_option(function: F) -> F:
     """--json"""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="JSON for scripts: a document, or a line an event where something takes time.",
+    )(function)
 
 
 def addressed(context: Context, address: str | None) -> tuple[Session, list[Step]]:
     """The session and the steps that an argument names. Raises UnknownName, NoLab."""
     from stacklab.course.session import Address
     from stacklab.desk import session_of
+    from stacklab.errors import UnknownName
 
     if address is None:
         session = session_of(context.lab, None)
         return session, list(session.steps())
     parsed = Address.parse(address)
-    session = session_of(context.lab, parsed.session)
+    try:
+        session = session_of(context.lab, parsed.session)
+    except UnknownName as error:
+        raise _meant(context, parsed.session) or error from error
     return session, session.select(parsed.exercise, parsed.step)
+
+
+def _meant(context: Context, word: str) -> LabError | None:
+    """A better answer for a word that is no session, but an exercise or a step of the one that is up."""
+    from stacklab.desk import session_of
+    from stacklab.errors import UnknownName
+
+    name = context.lab.record.get("session")
+    if not name or name == word:
+        return None
+    for step in session_of(context.lab, name).steps():
+        for place in (f"{name}/{step.exercise}", f"{name}/{step.exercise}/{step.id}"):
+            if place.endswith(f"/{word}"):
+                return UnknownName(f"there is no session '{word}'", advice=f"did you mean '{place}'?")
+    return None
+
+
+def complete_lab(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A lab that exists."""
+    from stacklab.lab import all_labs
+
+    return [CompletionItem(lab.name) for lab in all_labs() if lab.name.startswith(incomplete)]
+
+
+def complete_home(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A home."""
+    return [CompletionItem(name) for name in ("embedded",) if name.startswith(incomplete)]
+
+
+def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Left to the shell."""
+    return [CompletionItem(incomplete, type="file")]

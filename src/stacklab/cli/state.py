@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -65,17 +66,26 @@ def _show_status(console: Console, lab: Lab, home: str, found: HomeStatus) -> No
         age = _age(time.time() - one.since) if one.since and one.state == "running" else ""
         memory = f"{one.memory >> 20} MB" if one.memory else ""
         restarts = f"restarted {one.restarts}x" if one.restarts else ""
-        said = "  ".join(part for part in (restarts, one.reason) if part)
+        said = "  ".join(part for part in (restarts, shortened(one.reason)) if part)
         rows.append((f"  {one.name}", one.state, str(one.pid or ""), age, memory, said))
     if rows:
         console.table(("  SERVICE", "STATE", "PID", "SINCE", "MEMORY", ""), rows)
     total = sum(one.memory or 0 for one in found.services)
     if total:
         console.print(f"  together {total >> 20} MB")
+    told = {one.reason for one in found.services}
     for note in found.notes:
-        console.print(f"note:    {note}")
+        if not any(reason and reason in note for reason in told):
+            console.print(f"note:    {shortened(note, 160)}")
     if found.dashboard:
         console.print(f"Horizon: {found.dashboard}")
+
+
+def shortened(text: str, width: int = 80) -> str:
+    """The beginning of a text, at a word's end; the log has the rest."""
+    import textwrap
+
+    return textwrap.shorten(text, width, placeholder=" …")
 
 
 def _age(value: float) -> str:
@@ -104,8 +114,9 @@ def logs(context: Context, service: str | None, follow: bool, lines: int) -> Non
         for line in last_lines(path, lines):
             console.print(line)
     if follow:
-        for name, line in follow_logs(files):
-            console.print(f"{name}: {line}" if len(files) > 1 else line)
+        with suppress(KeyboardInterrupt):  # how one stops looking, not an interruption of work
+            for name, line in follow_logs(files):
+                console.print(f"{name}: {line}" if len(files) > 1 else line)
 
 
 @click.command()
@@ -165,15 +176,17 @@ def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
     lab, console = context.lab, context.console(as_json)
     if not purge:
         lab.require()
-    if not yes and not as_json:
-        click.confirm(f"Remove lab '{lab.name}' with everything in its cloud?", abort=True, default=False)
+    question = f"Remove lab '{lab.name}' with everything in its cloud?"
+    if not yes and not as_json and not click.confirm(question, default=False):
+        console.print("nothing was removed")
+        return
     removed = []
     with console.working("removing the lab", 5) as progress:
         for thing in do_destroy(lab, progress) if lab.exists() else ():
             removed.append(thing)
             console.print(f"  removed {thing}")
     others = _purge(lab, console, removed) if purge else []
-    console.result({"lab": lab.name, "removed": removed, "other_labs": others})
+    console.result_line({"event": "destroyed", "lab": lab.name, "removed": removed, "other_labs": others})
 
 
 def _purge(lab: Lab, console: Console, removed: list[str]) -> list[str]:

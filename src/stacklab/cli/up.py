@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stacklab.cli.options import Context, complete_address, json_option
+from stacklab.cli.options import Context, complete_address, complete_home, json_option
 
 
 @click.command()
@@ -12,6 +12,7 @@ from stacklab.cli.options import Context, complete_address, json_option
 @click.option(
     "--on",
     "home_name",
+    shell_complete=complete_home,
     metavar="HOME",
     help="Where the cloud shall live: embedded. Without it, the best this machine has.",
 )

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 VERSIONS = {"identity": "v3", "image": "v2", "network": "v2.0"}
 """API versions that catalogues leave out of their URLs; the other services' URLs carry theirs."""
 
+NO_LOGIN = (
+    "whoever acts cannot log in: does the user exist, with the password that `lab password` prints, and a role on the "
+    "project? lab check session4/project tells, lab replay session4/project makes them"
+)
+
 TIMEOUT = 60
 """Seconds that one request may take; booting and deleting are waited for by asking again."""
 
@@ -172,6 +177,8 @@ def answered() -> Iterator[None]:
         raise CloudRefused(f"HTTP {error.status_code}: {message}", status=error.status_code) from error
     except (sdk.ResourceTimeout, sdk.ResourceFailure) as error:
         raise StepFailed(str(error), advice="lab logs shows what the services say") from error
+    except ksa.Unauthorized as error:
+        raise CloudRefused(f"HTTP 401: {error.message}", status=401, advice=NO_LOGIN) from error
     except ksa.HttpError as error:
         raise CloudRefused(f"HTTP {error.http_status}: {error.message}", status=error.http_status) from error
     except (ksa.ConnectFailure, ksa.DiscoveryFailure, ksa.RetriableConnectionFailure) as error:

@@ -59,9 +59,14 @@ class KeyPair(Kind[KeyPairParams]):
     def keep(self, scene: Scene, p: KeyPairParams, thing: Thing) -> Thing:
         return {"name": thing["name"], "user": thing["user"], "fingerprint": thing["fingerprint"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
+    def remove(self, scene: Scene, thing: Thing) -> bool:
         path = ("os-keypairs", thing["name"])
-        scene.admin.delete("compute", *path, version=KEY_PAIRS_VERSION, user_id=thing["user"])
+        query = {"version": KEY_PAIRS_VERSION, "user_id": thing["user"]}
+        owned = scene.admin.get("compute", "os-keypairs", **query)["keypairs"]
+        # The learner may have replaced the lab's key pair by one of the same name: that one is not ours.
+        if not any(one["keypair"]["fingerprint"] == thing["fingerprint"] for one in owned):
+            return False
+        return scene.admin.delete("compute", *path, **query)
 
     def look(self, scene: Scene, p: KeyPairParams) -> Command:
         return Command(("keypair", "show", p.name))
@@ -116,8 +121,8 @@ class Flavor(Kind[FlavorParams]):
     def compare(self, scene: Scene, p: FlavorParams, thing: Thing) -> list[Difference]:
         return differing([(key, getattr(p, key), thing[key]) for key in ("vcpus", "ram", "disk")])
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("compute", "flavors", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("compute", "flavors", thing["id"])
 
     def look(self, scene: Scene, p: FlavorParams) -> Command:
         return Command(("flavor", "show", p.name))
@@ -201,11 +206,12 @@ class Server(Kind[ServerParams]):
         return _servers(scene, p.name)
 
     def compare(self, scene: Scene, p: ServerParams, thing: Thing) -> list[Difference]:
-        image = thing["image"]["id"] if thing["image"] else "(boots from a volume)"
+        right = thing["image"] and thing["image"]["id"] == scene.thing(p.image, "image")["id"]
+        image = scene.called(p.image) if right else "another one" if thing["image"] else "none (it boots from a volume)"
         found = differing(
             [
                 ("status", "ACTIVE", _status(thing)),
-                ("image", scene.thing(p.image, "image")["id"], image),
+                ("image", scene.called(p.image), image),
                 ("flavor", scene.called(p.flavor), thing["flavor"]["original_name"]),
                 ("key pair", scene.called(p.key_pair) if p.key_pair else None, thing["key_name"]),
             ]
@@ -219,10 +225,12 @@ class Server(Kind[ServerParams]):
             found.append(Difference("security groups", _listing(groups), _listing(actual)))
         return found
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        if scene.admin.delete("compute", "servers", thing["id"]):
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        removed = scene.admin.delete("compute", "servers", thing["id"])
+        if removed:
             path = ("servers", thing["id"])
             until(lambda: scene.admin.gone("compute", *path), f"instance {thing['name']} to be deleted", seconds=120)
+        return removed
 
     def look(self, scene: Scene, p: ServerParams) -> Command:
         return Command(("server", "show", p.name))
@@ -295,10 +303,12 @@ class Attachment(Kind[AttachmentParams]):
     def keep(self, scene: Scene, p: AttachmentParams, thing: Thing) -> Thing:
         return {"server": thing["server"], "volume": thing["volume"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
+    def remove(self, scene: Scene, thing: Thing) -> bool:
         volume = thing["volume"]
-        if scene.admin.delete("compute", "servers", thing["server"], "os-volume_attachments", volume):
+        removed = scene.admin.delete("compute", "servers", thing["server"], "os-volume_attachments", volume)
+        if removed:
             until(lambda: _detached(scene, volume), "the volume to be detached", seconds=120)
+        return removed
 
     def look(self, scene: Scene, p: AttachmentParams) -> Command:
         return Command(("server", "volume", "list", scene.called(p.server)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -27,13 +27,13 @@ class StepRef(Declaration):
 class SecretRef(Declaration):
     """`{secret: NAME}`: a password that the lab generated and keeps; it is never shown."""
 
-    secret: Id
+    secret: Literal["learner"]
 
 
 class AssetRef(Declaration):
     """`{asset: NAME}`: a file that the lab provides (`guest-image`, `public-key`)."""
 
-    asset: Id
+    asset: Literal["guest-image", "public-key", "private-key"]
 
 
 Ref = StepRef | Name

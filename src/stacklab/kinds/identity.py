@@ -45,12 +45,13 @@ class Project(Kind[ProjectParams]):
     def compare(self, scene: Scene, p: ProjectParams, thing: Thing) -> list[Difference]:
         return differing([("enabled", True, thing["enabled"])])
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
+    def remove(self, scene: Scene, thing: Thing) -> bool:
         # Neutron gives every project a group "default" the first time it is used; it outlives the project unless removed.
         groups = scene.admin.get("network", "security-groups", project_id=thing["id"], name="default")
-        scene.admin.delete("identity", "projects", thing["id"])
+        removed = scene.admin.delete("identity", "projects", thing["id"])
         for group in groups["security_groups"]:
             scene.admin.delete("network", "security-groups", group["id"])
+        return removed
 
     def look(self, scene: Scene, p: ProjectParams) -> Command:
         return Command(("project", "show", p.name))
@@ -113,8 +114,8 @@ class User(Kind[UserParams]):
     def compare(self, scene: Scene, p: UserParams, thing: Thing) -> list[Difference]:
         return differing([("enabled", True, thing["enabled"])])
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("identity", "users", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("identity", "users", thing["id"])
 
     def look(self, scene: Scene, p: UserParams) -> Command:
         return Command(("user", "show", p.name))
@@ -176,9 +177,9 @@ class RoleAssignment(Kind[RoleParams]):
     def keep(self, scene: Scene, p: RoleParams, thing: Thing) -> Thing:
         return thing
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
+    def remove(self, scene: Scene, thing: Thing) -> bool:
         path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
-        scene.admin.delete("identity", *path)
+        return scene.admin.delete("identity", *path)
 
     def look(self, scene: Scene, p: RoleParams) -> Command:
         user, project = scene.called(p.user), scene.called(p.project)

@@ -100,8 +100,8 @@ class Image(Kind[ImageParams]):
             [("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties]
         )
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("image", "images", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("image", "images", thing["id"])
 
     def look(self, scene: Scene, p: ImageParams) -> Command:
         return Command(("image", "show", p.name))

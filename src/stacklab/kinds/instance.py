@@ -102,6 +102,7 @@ def ssh_options(key: Path, server_id: str, port: int) -> tuple[str, ...]:
 
 class LoginParams(Params):
     server: Annotated[Ref, Refers("server")]
+    address: Annotated[Ref, Refers("floating-ip")]
     key: AssetRef
     user: Name | None = None
     command: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
@@ -126,10 +127,12 @@ class Login(Kind[LoginParams]):
         key = scene.asset(p.key)
         user = p.user or key.attributes.get("login_user", "cirros")
         server = scene.thing(p.server, "server")
+        # Where something else stands for the floating IP, there must be one for it to stand for.
+        scene.thing(p.address, "floating-ip")
         way = scene.way_to(server["id"])
         if way is None:
             raise Absent("a way into the instance from this machine")
-        return (*ssh_options(key.path, server["id"], way[1]), f"{user}@{way[0]}", shlex.join(p.command))
+        return (*ssh_options(key.path, server["id"], way.port), f"{user}@{way.host}", shlex.join(p.command))
 
     def commands(self, scene: Scene, p: LoginParams) -> list[Command]:
         try:
@@ -148,6 +151,9 @@ class Login(Kind[LoginParams]):
         while True:
             result = self._try(scene, p)
             if result.returncode == 0:
+                way = scene.way_to(scene.thing(p.server, "server")["id"])
+                if way and way.why:
+                    scene.say(f"(by {way.host}:{way.port}, {way.why})")
                 scene.say(result.stdout.strip())
                 return
             if time.monotonic() > deadline:
@@ -194,7 +200,7 @@ class Login(Kind[LoginParams]):
         return str(thing["output"].strip())
 
     def look(self, scene: Scene, p: LoginParams) -> Command:
-        return self.commands(scene, p)[0]
+        return Command(("ssh", scene.called(p.server), "--", *p.command), program="lab")
 
     def applicable(self, scene: Scene, p: LoginParams) -> str | None:
         return scene.ability("hypervisor") or scene.ability("data_path")

@@ -42,6 +42,22 @@ class Asset:
     attributes: dict[str, str]
 
 
+class Way(Protocol):
+    """An address and a port, and what they stand for; see `stacklab.homes.base`."""
+
+    @property
+    def host(self) -> str:
+        """The address."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+    @property
+    def why(self) -> str:
+        """What they stand for, in words; empty for the instance's own."""
+
+
 class Person(Protocol):
     """Somebody logged in to the cloud; see `stacklab.cloud`."""
 
@@ -106,8 +122,8 @@ class Scene(Protocol):
     def ability(self, name: str) -> str | None:
         """Why this cloud cannot do `name` ("hypervisor", "data_path"), or None if it can."""
 
-    def way_to(self, server_id: str) -> tuple[str, int] | None:
-        """Address and port on which a server's SSH can be reached from here."""
+    def way_to(self, server_id: str) -> Way | None:
+        """How a server's SSH can be reached from here."""
 
     def say(self, text: str) -> None:
         """Show what a look or a login brought."""
@@ -156,8 +172,8 @@ class Kind(ABC, Generic[P]):
         """How `thing` differs from what is declared."""
         return []
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        """Remove what was made, given what `keep` recorded of it; no error if it is gone already."""
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        """Remove what was made, given what `keep` recorded of it; False if it was gone already."""
         raise NotImplementedError(self.name)
 
     def keep(self, scene: Scene, p: P, thing: Thing) -> Thing:

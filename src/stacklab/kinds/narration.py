@@ -68,7 +68,7 @@ class Command:
     typed: Hidden | None = None
     saves: str | None = None
     column: str = "id"
-    program: Literal["openstack", "ssh"] = "openstack"
+    program: Literal["openstack", "ssh", "lab"] = "openstack"
 
     def argv(self, saved: Saved) -> list[str]:
         """The words to run after the program."""
@@ -145,14 +145,14 @@ class Request:
         return _laters((self.path, dict(self.query), self.body))
 
     def text(self, base: str) -> str:
-        """The request as curl, one line for a shell; the token is `$OS_TOKEN`."""
+        """The request as curl, one line for a shell; the token is `$TOKEN`."""
         path = "/".join(f"${word.name}" if isinstance(word, Later) else quote(word, safe="") for word in self.path)
         query = "&".join(
             f"{key}=${value.name}" if isinstance(value, Later) else urlencode({key: value})
             for key, value in self.query.items()
         )
         url = f'"{base}/{path}' + (f'?{query}"' if query else '"')
-        words = ["curl", "-sS", "-X", self.method, url, "-H", '"X-Auth-Token: $OS_TOKEN"']
+        words = ["curl", "-sS", "-X", self.method, url, "-H", '"X-Auth-Token: $TOKEN"']
         for key, value in self.headers().items():
             words += ["-H", shlex.quote(f"{key}: {value}")]
         if self.upload:

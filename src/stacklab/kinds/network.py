@@ -54,8 +54,8 @@ class Network(Kind[NetworkParams]):
     def compare(self, scene: Scene, p: NetworkParams, thing: Thing) -> list[Difference]:
         return differing([("admin_state_up", True, thing["admin_state_up"])])
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("network", "networks", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("network", "networks", thing["id"])
 
     def look(self, scene: Scene, p: NetworkParams) -> Command:
         return Command(("network", "show", p.name))
@@ -118,9 +118,11 @@ class Subnet(Kind[SubnetParams]):
         return belonging(scene, "subnets", p.name)
 
     def compare(self, scene: Scene, p: SubnetParams, thing: Thing) -> list[Difference]:
+        own = scene.called(p.network)
+        network = own if thing["network_id"] == scene.thing(p.network, "network")["id"] else "another network"
         return differing(
             [
-                ("network", scene.thing(p.network, "network")["id"], thing["network_id"]),
+                ("network", own, network),
                 ("cidr", p.cidr, thing["cidr"]),
                 ("gateway", p.gateway, thing["gateway_ip"]),
                 ("dhcp", True, thing["enable_dhcp"]),
@@ -128,8 +130,8 @@ class Subnet(Kind[SubnetParams]):
             ]
         )
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("network", "subnets", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("network", "subnets", thing["id"])
 
     def look(self, scene: Scene, p: SubnetParams) -> Command:
         return Command(("subnet", "show", p.name))
@@ -200,23 +202,24 @@ class Router(Kind[RouterParams]):
         return found
 
     def compare(self, scene: Scene, p: RouterParams, thing: Thing) -> list[Difference]:
-        gateway = (thing["external_gateway_info"] or {}).get("network_id", "none")
-        wanted = {scene.thing(subnet, "subnet")["id"] for subnet in p.subnets}
-        missing = sorted(wanted - set(thing["subnets"]))
-        found = differing([("external gateway", scene.thing(p.external, "network")["id"], gateway)])
-        if missing:
-            found.append(Difference("interfaces", ", ".join(sorted(wanted)), ", ".join(thing["subnets"]) or "none"))
+        gateway = (thing["external_gateway_info"] or {}).get("network_id")
+        found = []
+        if gateway != scene.thing(p.external, "network")["id"]:
+            actual = "another network" if gateway else "none"
+            found.append(Difference("external gateway", scene.called(p.external), actual))
+        bare = [one for one in p.subnets if scene.thing(one, "subnet")["id"] not in thing["subnets"]]
+        found += [Difference("interface", f"on {scene.called(subnet)}", "none there") for subnet in bare]
         return found
 
     def keep(self, scene: Scene, p: RouterParams, thing: Thing) -> Thing:
         return {"id": thing["id"], "name": thing["name"], "subnets": thing["subnets"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
+    def remove(self, scene: Scene, thing: Thing) -> bool:
         attached = _router_subnets(scene, thing["id"])
         for subnet in attached & set(thing["subnets"]):
             path = ("routers", thing["id"], "remove_router_interface")
             scene.admin.put("network", *path, body={"subnet_id": subnet})
-        scene.admin.delete("network", "routers", thing["id"])
+        return scene.admin.delete("network", "routers", thing["id"])
 
     def look(self, scene: Scene, p: RouterParams) -> Command:
         return Command(("router", "show", p.name))
@@ -286,11 +289,13 @@ class FloatingIp(Kind[FloatingIpParams]):
         return [address | {"name": address["floating_ip_address"]} for address in found if address["port_id"] in ports]
 
     def compare(self, scene: Scene, p: FloatingIpParams, thing: Thing) -> list[Difference]:
-        outside = scene.thing(p.network, "network")["id"]
-        return differing([("network", outside, thing["floating_network_id"]), ("status", "ACTIVE", thing["status"])])
+        outside = scene.called(p.network)
+        right = thing["floating_network_id"] == scene.thing(p.network, "network")["id"]
+        network = outside if right else "another network"
+        return differing([("network", outside, network), ("status", "ACTIVE", thing["status"])])
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("network", "floatingips", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("network", "floatingips", thing["id"])
 
     def look(self, scene: Scene, p: FloatingIpParams) -> Command:
         return Command(("floating", "ip", "list", "--long"))

@@ -132,15 +132,18 @@ class Quota(Kind[QuotaParams]):
     def keep(self, scene: Scene, p: QuotaParams, thing: Thing) -> Thing:
         return {"id": thing["id"], "services": thing["services"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        for service in thing["services"]:
-            scene.admin.delete(service, *quota_path(service, thing["id"]))
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        deleted = [scene.admin.delete(service, *quota_path(service, thing["id"])) for service in thing["services"]]
+        return any(deleted)
 
     def look(self, scene: Scene, p: QuotaParams) -> Command:
         return Command(("quota", "show", scene.called(p.project)))
 
     def shown(self, thing: Thing) -> str:
         return ", ".join(f"{key}={value}" for key, value in thing["limits"].items())
+
+    def expected(self, p: QuotaParams) -> str:
+        return f"the project's {self.title(p)}"
 
 
 class RefusalParams(Params):

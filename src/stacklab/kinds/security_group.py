@@ -108,8 +108,8 @@ class SecurityGroup(Kind[SecurityGroupParams]):
         missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
         return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        scene.admin.delete("network", "security-groups", thing["id"])
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.admin.delete("network", "security-groups", thing["id"])
 
     def look(self, scene: Scene, p: SecurityGroupParams) -> Command:
         return Command(("security", "group", "rule", "list", p.name))

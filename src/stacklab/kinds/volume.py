@@ -63,12 +63,14 @@ class Volume(Kind[VolumeParams]):
             [("size", p.size, thing["size"]), ("status", "usable", status), ("bootable", bootable, thing["bootable"])]
         )
 
-    def remove(self, scene: Scene, thing: Thing) -> None:
-        if scene.admin.delete("block-storage", "volumes", thing["id"]):
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        removed = scene.admin.delete("block-storage", "volumes", thing["id"])
+        if removed:
             path = ("volumes", thing["id"])
             until(
                 lambda: scene.admin.gone("block-storage", *path), f"volume {thing['name']} to be deleted", seconds=120
             )
+        return removed
 
     def look(self, scene: Scene, p: VolumeParams) -> Command:
         return Command(("volume", "show", p.name))

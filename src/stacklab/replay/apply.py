@@ -38,7 +38,8 @@ def apply_step(desk: Desk, journal: Journal, step: Step, via: str) -> Applied:
         outcome, detail = _apply(desk, scene, journal, step, via)
     except Absent as absent:
         need = f" (step {absent.step})" if absent.step else ""
-        advice = f"lab replay {desk.session.name}, without a step named, does all in order"
+        in_order = f"lab replay {desk.session.name}, without a step named, does all in order"
+        advice = in_order if absent.step else "make it, or correct its name in the session file"
         raise StepFailed(
             f"step {step.id}: it builds on {absent.what}{need}, which is not there", advice=advice
         ) from absent

@@ -9,7 +9,7 @@ from typing import Any
 from stacklab.cloud.person import Person
 from stacklab.course.session import Session, Step
 from stacklab.errors import UnknownName
-from stacklab.homes.base import Ability, CloudAccess
+from stacklab.homes.base import Ability, CloudAccess, Way
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import AssetRef, Ref, SecretRef, StepRef, shouted
 from stacklab.kinds.identity import find_projects, find_users
@@ -78,7 +78,7 @@ class Paper(_Common):
         """On paper everything is possible."""
         return None
 
-    def way_to(self, server_id: str) -> tuple[str, int] | None:
+    def way_to(self, server_id: str) -> Way | None:
         """On paper there is no way."""
         return None
 
@@ -171,10 +171,9 @@ class Scene(_Common):
         ability: Ability = {"hypervisor": self.desk.access.hypervisor, "data_path": self.desk.access.data_path}[name]
         return None if ability.there else ability.why
 
-    def way_to(self, server_id: str) -> tuple[str, int] | None:
+    def way_to(self, server_id: str) -> Way | None:
         """Where SSH reaches the instance."""
-        way = self.desk.access.way_to(server_id)
-        return (way.host, way.port) if way else None
+        return self.desk.access.way_to(server_id)
 
     def say(self, text: str) -> None:
         """Pass on to whoever shows it."""

@@ -47,10 +47,11 @@ def take_back(desk: Desk, journal: Journal, step: Step) -> str:
     """Undo one step that the journal knows; says what it removed."""
     entry = journal.entries(desk.session.name)[step.id]
     desk.memory.clear()
+    removed = False
     kept = entry.kept if entry.state == "made" else _half_made(desk, step, entry)
     if kept is not None:
         try:
-            step.kind.remove(desk.scene(step), kept)
+            removed = step.kind.remove(desk.scene(step), kept)
         except CloudRefused as error:
             raise UndoIncomplete(
                 f"step {step.id}: {step.title} cannot be removed: {error.message}",
@@ -62,7 +63,9 @@ def take_back(desk: Desk, journal: Journal, step: Step) -> str:
             raise
     desk.memory.clear()
     journal.write(desk.session.name, step.id, step.kind.name, "undone")
-    return f"removed {step.title}" if kept is not None else "nothing was left of it"
+    if kept is None:
+        return "nothing was left of it"
+    return f"removed {step.title}" if removed else f"{step.title} was gone already"
 
 
 def _half_made(desk: Desk, step: Step, entry: Entry) -> Thing | None:
