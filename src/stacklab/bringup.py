@@ -53,7 +53,6 @@ def _choose(lab: Lab, wanted: str | None, emit: Emit) -> Home:
 
 def reset(lab: Lab, progress: Progress) -> None:
     """Cloud and files back to the session's start, while the services keep running. Raises CheckpointMissing, NotRunning."""
-    lab.require()
     with lab.writing():
         home_of(lab).restore(START, progress)
         journal_of(lab).clear()
@@ -62,14 +61,12 @@ def reset(lab: Lab, progress: Progress) -> None:
 
 def stop(lab: Lab, progress: Progress) -> None:
     """Stop the cloud; what the learner made stays."""
-    lab.require()
     with lab.writing():
         home_of(lab).down(progress)
 
 
 def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
     """Remove the lab and everything of it, yielding each thing removed."""
-    lab.require()
     with lab.writing():
         if lab.record.get("home"):
             yield from home_of(lab).destroy(progress)

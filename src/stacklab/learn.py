@@ -53,7 +53,6 @@ def replay_steps(
     ask: Callable[[Step], str] | None = None,
 ) -> list[Applied]:
     """Do the steps in order. `ask` answers "run", "skip" or "quit" before each. Raises what a step raises."""
-    lab.require()
     with lab.writing():
         desk, journal = open_desk(lab, session, say), journal_of(lab)
         done: list[Applied] = []
@@ -86,7 +85,6 @@ def check_steps(lab: Lab, session: Session, steps: Sequence[Step], graded: Calla
 
 def undo_steps(lab: Lab, session: Session, steps: Sequence[Step], undone: Callable[[Step, str], None]) -> int:
     """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning."""
-    lab.require()
     with lab.writing():
         desk, journal = open_desk(lab, session, lambda text: None), journal_of(lab)
         # Also the steps that only look: what they saw is no longer there.
