@@ -159,3 +159,12 @@ def test_an_exercise_in_place_of_a_session_is_understood(capsys: pytest.CaptureF
     Lab("intro").update(session="session4", home="embedded")
     assert run(["check", "network"]) == 41
     assert "did you mean 'session4/network'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_status_shows_the_cloud_even_when_its_session_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    Lab("intro").update(session="gone", home="embedded")
+    assert run(["status"]) == 41
+    said = capsys.readouterr()
+    assert "home embedded" in said.out
+    assert "no session 'gone'" in said.err

@@ -26,13 +26,17 @@ def status(context: Context, as_json: bool) -> None:
     from dataclasses import asdict
 
     from stacklab.desk import home_of, session_of
-    from stacklab.progress import ProgressFile
+    from stacklab.errors import SessionInvalid, UnknownName
+    from stacklab.progress import Progress, ProgressFile
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
     found = home.status()
-    session = session_of(lab, None)
-    standing = ProgressFile(lab).of(session)
+    try:
+        session = session_of(lab, None)
+        standing, trouble = ProgressFile(lab).of(session), None
+    except (SessionInvalid, UnknownName) as error:  # the cloud is worth showing all the same
+        standing, trouble = Progress(0, 0, 0, None, None), error
     services = [asdict(one) | {"log": str(one.log) if one.log else None} for one in found.services]
     console.result(
         {
@@ -40,7 +44,7 @@ def status(context: Context, as_json: bool) -> None:
             "home": home.name,
             "state": found.state,
             "dashboard": found.dashboard,
-            "session": session.name,
+            "session": lab.record.get("session"),
             "passed": standing.passed,
             "failed": standing.failed,
             "steps": standing.total,
@@ -50,6 +54,8 @@ def status(context: Context, as_json: bool) -> None:
         }
     )
     _show_status(console, lab, home.name, found)
+    if trouble:
+        raise trouble
     console.print(f"session: {session.name}, {standing.passed} of {standing.total} steps passed when last looked at")
     if standing.next and found.state == "running":
         console.print(

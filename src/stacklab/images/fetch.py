@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from pathlib import Path
 
@@ -79,4 +80,5 @@ def _reason(error: requests.RequestException) -> str:
     """The last part of a chain of nested messages says it; the rest is object names."""
     if error.response is not None:
         return f"the server answered {error.response.status_code}"
-    return str(error).rpartition(": ")[2].strip(")'\"") or type(error).__name__
+    last = str(error).rpartition(": ")[2].strip(")'\"")
+    return re.sub(r" \(\[Errno -?\d+\] ", ": ", last) or type(error).__name__
