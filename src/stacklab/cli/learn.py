@@ -66,6 +66,9 @@ def show(context: Context, address: str | None, as_json: bool) -> None:
     for step, told in zip(steps, narrated, strict=True):
         console.print()
         _tell(console, step, told)
+    console.print("\n$TOKEN is a token: openstack token issue -f value -c id")
+    if any('"$' in line for told in narrated for line in told["requests"]):
+        console.print("$NETWORK and the like are the services' URLs: openstack catalog list")
 
 
 def counted(number: int, noun: str) -> str:
