@@ -10,7 +10,7 @@ the trouble lies, so that a script can tell them apart without reading text:
 10-19       this machine lacks something
 20-29       the home (where the cloud lives)
 30-39       the cloud or a step in it
-40-49       a session file
+40-49       a session file, or a profile
 50-59       the lab itself: none here, or another `lab` at work
 130         interrupted; the same command goes on from there
 ==========  =================================================
@@ -102,6 +102,60 @@ class CheckpointMissing(LabError):
     exit_code = 24
 
 
+class MachineUnreachable(LabError):
+    """There is no way to the machine, or the connection was lost and could not be made again."""
+
+    id = "machine-unreachable"
+    exit_code = 25
+
+
+class HostKeyChanged(LabError):
+    """The machine shows another host key than the one that was pinned: it may be another machine."""
+
+    id = "host-key-changed"
+    exit_code = 25
+
+
+class LoginRefused(LabError):
+    """The machine does not let us in: key or password is wrong."""
+
+    id = "login-refused"
+    exit_code = 26
+
+
+class SudoRefused(LabError):
+    """The account on the machine may not become root (or another user) without a password."""
+
+    id = "sudo-refused"
+    exit_code = 26
+
+
+class CommandFailed(LabError):
+    """A command on the machine ended with an error or did not end in time; `status` is None then."""
+
+    id = "command-failed"
+    exit_code = 27
+
+    def __init__(self, message: str, *, status: int | None = None, said: str = "", advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.status = status
+        self.said = said
+
+
+class StackFailed(LabError):
+    """stack.sh ended with an error; the message names the failing command and the likely cause."""
+
+    id = "stack-failed"
+    exit_code = 28
+
+
+class MachineInUse(LabError):
+    """The machine looks used: a deployment would change what somebody has there."""
+
+    id = "machine-in-use"
+    exit_code = 29
+
+
 # --- the cloud (30-39) ---------------------------------------------------------------------------------------------
 
 
@@ -151,7 +205,7 @@ class InstanceUnreachable(LabError):
     exit_code = 35
 
 
-# --- session files (40-49) -----------------------------------------------------------------------------------------
+# --- session files and profiles (40-49) ----------------------------------------------------------------------------
 
 
 class SessionInvalid(LabError):
@@ -166,6 +220,20 @@ class UnknownName(LabError):
 
     id = "unknown-name"
     exit_code = 41
+
+
+class ProfileInvalid(LabError):
+    """A profile, or the user's configuration, is wrong; the message names file, line and key."""
+
+    id = "profile-invalid"
+    exit_code = 42
+
+
+class NotServed(LabError):
+    """A profile cannot serve what was asked for (a fragment, a service, a home); the message says why."""
+
+    id = "not-served"
+    exit_code = 43
 
 
 # --- the lab (50-59) -----------------------------------------------------------------------------------------------

@@ -1,0 +1,159 @@
+"""A profile: a distribution, an OpenStack release, and how DevStack puts the one on the other. Data, never code.
+
+The files are `deploy/profiles/<name>.yaml`; `deploy.profiles` reads them and lays the user's own settings over them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """A piece of a profile: nothing in it may be misspelt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Box(Part):
+    """The Vagrant box. `url`: where `vagrant box add` finds it if it is not at hand; `user`: who can log in and become root."""
+
+    name: str
+    version: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    user: str = "vagrant"
+
+
+class Size(Part):
+    """What the VM gets. Memory in MiB, disk in GiB; `least_memory`: below it DevStack does not come up."""
+
+    cpus: int = 2
+    memory: int = 6144
+    least_memory: int = 4096
+    disk: int = 60
+
+
+class PlacedFile(Part):
+    """A file that is put on the machine. Exactly one of `content` and `url` says what is in it.
+
+    A path that is not absolute is below DevStack's directory (`files/…`: what stack.sh would else download itself). `url`
+    is fetched by the host, so that its cache and its certificates count, and checked against `sha256` where that is known.
+    """
+
+    path: str
+    content: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    mode: int = 0o644
+    why: str
+
+
+class Packages(Part):
+    """What the distribution's package manager does, in this order: `remove`, `upgrade`, `install`."""
+
+    remove: list[str] = []
+    upgrade: bool = False
+    install: list[str] = []
+
+
+class DevStack(Part):
+    """Where DevStack comes from. `drop`: words that are taken out of its lists, by file below its directory."""
+
+    repo: str
+    ref: str
+    directory: str = "/opt/stack/devstack"
+    drop: dict[str, list[str]] = {}
+
+
+class Service(Part):
+    """An optional service that `--with` can ask for. Either it is served (its fragment gets `plugin` and `values`), or `refused` says why not."""
+
+    title: str
+    plugin: str | None = None
+    ref: str | None = None
+    values: dict[str, str] = {}
+    refused: str | None = None
+
+
+class Units(Part):
+    """How the distribution and DevStack call the services. `devstack`: in stack.sh's order, without `devstack@` and `.service`."""
+
+    apache: str
+    memcached: str
+    database: str
+    queue: str
+    switch: list[str]
+    libvirt: str
+    network_agent: str
+    devstack: list[str]
+
+
+class Cloud(Part):
+    """What the finished cloud looks like from outside. Paths below http://HOST_IP; `floating_range` is what br-ex carries."""
+
+    identity: str = "/identity"
+    dashboard: str = "/dashboard/"
+    floating_range: str = "172.24.4.0/24"
+    gateway: str = "172.24.4.1"
+    bridge: str = "br-ex"
+
+
+class Recovery(Part):
+    """What a reboot loses on this release (facts, not code). `loops`: LVM volume groups on loop files, by backing file."""
+
+    loops: dict[str, str] = {}
+    sysctl: dict[str, str] = {}
+    masquerade: bool = True
+    start_instances: bool = True
+
+
+class Selinux(Part):
+    """Whether the distribution enforces SELinux, and what DevStack needs of it. `config`: the file that decides at boot."""
+
+    config: str = "/etc/selinux/config"
+    module: str | None = None
+    """Type enforcement rules of the targeted module (source text), the alternative to permissive mode."""
+    booleans: list[str] = []
+
+
+class Mark(Part):
+    """How sure a fact of the profile is, and where it comes from.
+
+    run: done on a real machine; read: in DevStack's source at this ref; documented: in public documentation; unproven: neither.
+    """
+
+    how: Literal["run", "read", "documented", "unproven"]
+    source: str
+
+
+class Profile(Part):
+    """See the module. `marks`: by dotted path into this document ("box.url", "repositories"); the longest that fits counts."""
+
+    name: str
+    title: str
+    summary: str
+    family: Literal["debian", "redhat"]
+    distribution: str
+    """ID and VERSION_ID of /etc/os-release, joined: "debian 12", "centos 7"."""
+    release: str
+    usual_minutes: int
+    box: Box
+    size: Size = Size()
+    repositories: list[PlacedFile] = []
+    packages: Packages = Packages()
+    files: list[PlacedFile] = []
+    pip_constraints: list[str] = []
+    locale: str = "en_US.utf8"
+    devstack: DevStack
+    fragments: list[str]
+    """Names in local.conf.d that this profile always uses, in order, without `.j2`."""
+    values: dict[str, str | int | bool | list[str] | dict[str, str]] = {}
+    """What those fragments may refer to."""
+    services: dict[str, Service] = {}
+    units: Units
+    cloud: Cloud = Cloud()
+    recovery: Recovery = Recovery()
+    selinux: Selinux | None = None
+    marks: dict[str, Mark] = Field(default_factory=dict)
