@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from stacklab import download as downloading
 from stacklab import places
+from stacklab.download import Unreachable, WrongContent, download
 from stacklab.errors import DownloadFailed, MissingProgram, NotEnoughSpace, UnsupportedMachine
 from stacklab.files import write_json
-from stacklab.images import build, fetch, find
+from stacklab.images import build, find
 from stacklab.images.catalogue import Catalogue, PinnedFile, load_catalogue
-from stacklab.images.fetch import Unreachable, WrongContent, download
 
 QCOW2 = b"QFI\xfb" + bytes(2000)
 SHA = hashlib.sha256(QCOW2).hexdigest()
@@ -209,11 +210,11 @@ def test_a_full_disk_says_so_and_leaves_nothing(
 ) -> None:
     internet.content["/x"] = QCOW2
 
-    def full(url: str, part: Path, progress: Callable[[str], None]) -> None:
+    def full(wanted: object, file: object, part: Path, progress: Callable[[str], None]) -> None:
         part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch, "_receive", full)
+    monkeypatch.setattr(downloading, "_receive", full)
     with pytest.raises(NotEnoughSpace, match="no space left"):
         download(f"{internet.url}/x", tmp_path / "x", quiet)
     assert list(tmp_path.glob("*x*")) == []

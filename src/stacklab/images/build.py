@@ -11,11 +11,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from stacklab.download import sha256_of
 from stacklab.errors import MissingProgram, StageFailed, UnsupportedMachine
 from stacklab.files import disk_error, write_json
 from stacklab.images.catalogue import HERE, Catalogue
 from stacklab.images.disk import DiskMaker
-from stacklab.images.fetch import sha256_of
 from stacklab.images.initramfs import loading_order, make_initramfs
 from stacklab.images.packages import ADVICE, Packages, distribution
 from stacklab.stages import Progress

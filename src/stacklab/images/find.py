@@ -8,13 +8,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from stacklab import places
+from stacklab.download import Unreachable, WrongContent, download, sha256_of
 from stacklab.errors import DownloadFailed
 from stacklab.files import locked, read_json
 from stacklab.images.build import build_tiny, recipe_key
 from stacklab.images.catalogue import Catalogue, load_catalogue
-from stacklab.images.fetch import Unreachable, WrongContent, download, sha256_of
 from stacklab.images.packages import ADVICE
 from stacklab.stages import Progress
+
+USUAL_ADVICE = f"try again, or {ADVICE}"
 
 # What the first bytes say. (offset, bytes, Glance's name of the format)
 SIGNATURES = (
@@ -87,7 +89,7 @@ def _users(user: str, folder: Path, catalogue: Catalogue, progress: Progress) ->
             progress(f"using the copy of {user} fetched earlier ({path}; remove it to fetch it again)")
         else:
             progress(f"fetching {user}")
-            download(user, path, progress)
+            download(user, path, progress, advice=USUAL_ADVICE)
         try:
             disk_format = disk_format_of(path)
         except WrongContent:
@@ -132,7 +134,7 @@ def _fetched_cirros(folder: Path, catalogue: Catalogue, progress: Progress) -> G
         raise Unreachable(f"there is no pinned {catalogue.pinned.name} for {catalogue.machine}", advice=ADVICE)
     path = _cirros_path(folder, catalogue)
     progress(f"fetching {catalogue.pinned.name} ({pin.size >> 20} MB)")
-    download(pin.url, path, progress, sha256=pin.sha256)
+    download(pin.url, path, progress, sha256=pin.sha256, advice=USUAL_ADVICE)
     return _cirros(path, catalogue, f"fetched: {pin.url}")
 
 

@@ -1,0 +1,234 @@
+"""A file from the internet: whole and what it should be, or not there at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from stacklab.errors import DownloadFailed, NotEnoughSpace
+from stacklab.files import disk_error
+from stacklab.stages import Progress
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+CHUNK = 1 << 18
+ADVICE = "try again later, or name another source for it: mirrors: in config.yaml"
+
+
+class Unreachable(DownloadFailed):
+    """The network or the server failed; another source may do. `status`: what the server answered, if it did."""
+
+    def __init__(self, message: str, *, advice: str = "", status: int | None = None) -> None:
+        super().__init__(message, advice=advice)
+        self.status = status
+
+
+class WrongContent(DownloadFailed):
+    """What came is not what it should be: never fall back silently on this."""
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def without_password(url: str) -> str:
+    """`url` as it may be shown: an account and its password in it are not ours to print."""
+    return re.sub(r"(://)[^/@\s]*@", r"\1", url)
+
+
+def download(
+    url: str,
+    target: Path,
+    progress: Progress,
+    *,
+    sha256: str | None = None,
+    resume: bool = False,
+    session: requests.Session | None = None,
+    advice: str = ADVICE,
+) -> None:
+    """Fetch `url` (http, https or file) into `target`, which appears only when the content is whole and has the checksum.
+
+    Two at once are fine: the second waits for the first, then finds the file there. `resume`: what came before an interruption
+    stays beside `target` and is gone on with, if the server says that it is still the same file. Raises Unreachable,
+    WrongContent or NotEnoughSpace; none of them leaves a file behind (Unreachable does with `resume`).
+    """
+    part = target.with_name(f".{target.name}.part")
+    wanted = _Wanted(url, resume, session or requests.Session(), advice)
+    began = time.time()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _owned(part, progress) as file:
+            if _made_meanwhile(target, began, sha256):
+                _forget(part)
+                return
+            _fill(wanted, file, part, sha256, progress)
+            _origin(part).unlink(missing_ok=True)
+            part.replace(target)
+    except requests.RequestException as error:  # an OSError too: it has to come first
+        status = error.response.status_code if error.response is not None else None
+        said = f"{without_password(url)} could not be fetched: {reason(error)}"
+        raise Unreachable(said, advice=advice, status=status) from error
+    except OSError as error:
+        better = disk_error(error, target)
+        if isinstance(better, NotEnoughSpace):
+            raise better from error
+        raise
+
+
+def _fill(wanted: _Wanted, file: BinaryIO, part: Path, sha256: str | None, progress: Progress) -> None:
+    """The part is removed here, while it is ours: whoever waits for it must not lose the one that it makes next."""
+    try:
+        _receive(wanted, file, part, progress)
+        _verify(wanted, part, sha256)
+    except (Unreachable, requests.RequestException, KeyboardInterrupt):
+        if not wanted.resume:
+            _forget(part)
+        raise
+    except BaseException:
+        _forget(part)
+        raise
+
+
+def _verify(wanted: _Wanted, part: Path, sha256: str | None) -> None:
+    found = sha256_of(part) if sha256 is not None else None
+    if found != sha256:
+        raise WrongContent(
+            f"{without_password(wanted.url)} has SHA-256 {found}, expected {sha256}", advice=wanted.advice
+        )
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _origin(part).unlink(missing_ok=True)
+
+
+class _Wanted:
+    def __init__(self, url: str, resume: bool, session: requests.Session, advice: str) -> None:
+        self.url, self.resume, self.session, self.advice = url, resume, session, advice
+        self.name = unquote(urlsplit(url).path).rpartition("/")[2]
+
+
+@contextmanager
+def _owned(part: Path, progress: Progress) -> Iterator[BinaryIO]:
+    """The file that is being written, ours alone. Its former owner renamed or removed it: then there is a new one to own."""
+    while True:
+        with part.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress(f"another lab is fetching {part.name[1:-5]}; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)  # ends with its process; that one's network waits have deadlines
+            try:
+                mine = os.fstat(file.fileno()).st_ino == part.stat().st_ino
+            except FileNotFoundError:
+                mine = False
+            if mine:
+                yield file
+                return
+
+
+def _made_meanwhile(target: Path, since: float, sha256: str | None) -> bool:
+    """Somebody else fetched it while we waited (whole and right: that is how it appears)."""
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        return False
+    return status.st_ctime > since and (sha256 is None or sha256_of(target) == sha256)
+
+
+def _origin(part: Path) -> Path:
+    return part.with_name(f"{part.name}.from")
+
+
+def _receive(wanted: _Wanted, file: BinaryIO, part: Path, progress: Progress) -> None:
+    if urlsplit(wanted.url).scheme == "file":
+        return _copy(wanted, file)
+    have, headers = 0, {}
+    validator = _validator(part, wanted.url) if wanted.resume else None
+    if validator:
+        have = part.stat().st_size
+        # RFC 9110, 13.1.5: the rest if it is still the same file, else the whole
+        headers = {"Range": f"bytes={have}-", "If-Range": validator, "Accept-Encoding": "identity"} if have else {}
+    with wanted.session.get(
+        wanted.url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS)
+    ) as answer:
+        if answer.status_code == 416:  # it ended exactly there, or is another one now
+            file.truncate(0)
+            _origin(part).unlink(missing_ok=True)
+            raise Unreachable(f"{without_password(wanted.url)} changed while it was fetched", advice=wanted.advice)
+        answer.raise_for_status()
+        if answer.status_code != 206:
+            have = 0
+            file.truncate(0)
+        if wanted.resume:
+            _remember(part, wanted.url, answer)
+        length = int(answer.headers.get("Content-Length", 0))
+        encoded = "Content-Encoding" in answer.headers  # then the length is not that of what we write
+        _write(answer, file, wanted.name, (have, have + length if length else 0), progress)
+        file.flush()
+    done = os.fstat(file.fileno()).st_size
+    if length and not encoded and done != have + length:
+        said = f"{without_password(wanted.url)} broke off after {done} of {have + length} bytes"
+        raise Unreachable(said, advice=wanted.advice)
+    return None
+
+
+def _write(answer: requests.Response, file: BinaryIO, name: str, sizes: tuple[int, int], progress: Progress) -> None:
+    (done, total), said = sizes, time.monotonic()
+    for chunk in answer.iter_content(CHUNK):
+        file.write(chunk)
+        done += len(chunk)
+        if time.monotonic() - said > 1:
+            said = time.monotonic()
+            progress(f"{name}: {done >> 20} of {total >> 20} MB" if total else f"{name}: {done >> 20} MB")
+
+
+def _copy(wanted: _Wanted, file: BinaryIO) -> None:
+    file.truncate(0)
+    path = Path(unquote(urlsplit(wanted.url).path))
+    try:
+        source = path.open("rb")
+    except OSError as error:
+        raise Unreachable(f"{wanted.url} could not be fetched: {error.strerror}", advice=wanted.advice) from error
+    with source:
+        while chunk := source.read(CHUNK):
+            file.write(chunk)
+    file.flush()
+
+
+def _validator(part: Path, url: str) -> str | None:
+    try:
+        told = json.loads(_origin(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(told["validator"]) if told.get("url") == url else None
+
+
+def _remember(part: Path, url: str, answer: requests.Response) -> None:
+    tag = answer.headers.get("ETag", "")
+    validator = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
+    if validator and "Content-Encoding" not in answer.headers:
+        _origin(part).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+    else:
+        _origin(part).unlink(missing_ok=True)
+
+
+def reason(error: requests.RequestException) -> str:
+    """Why a request failed, short: the last part of a chain of nested messages says it; the rest is object names."""
+    if error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    last = str(error).rpartition(": ")[2].strip(")'\"")
+    return re.sub(r" \(\[Errno -?\d+\] ", ": ", last) or type(error).__name__
