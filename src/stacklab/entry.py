@@ -36,7 +36,7 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
     if way is None:
         raise InstanceUnreachable(f"there is no way into {server['name']} from here", advice="lab logs nova")
     assets = Assets(lab)
-    options = ssh_options(assets.private_key, server["id"], way.port)
+    options = ssh_options(assets.private_key, server["id"], way)
     remote = (
         [shlex.join(command) if len(command) > 1 else command[0]] if command else []
     )  # one word may be a whole line

@@ -79,7 +79,8 @@ def _furnished(root: Path, console: Console, keep: bool) -> Iterator[House]:
         home = bring_up(lab, load_session(SESSION), HOME, None, console.emit)
         access = home.access()
         admin = Person(access.clouds_file, access.admin)
-        yield House(lab, access, admin, Assets(lab), work, home.logs(None), root / "failed")
+        logs = {name: Path(log.where) for name, log in home.logs(None).items()}
+        yield House(lab, access, admin, Assets(lab), work, logs, root / "failed")
     finally:
         if keep:
             (root / "kept").touch()

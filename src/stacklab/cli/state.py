@@ -110,19 +110,19 @@ def _age(value: float) -> str:
 def logs(context: Context, service: str | None, follow: bool, lines: int) -> None:
     """Show the last lines of a service's log (of all logs, without a name)."""
     from stacklab.desk import home_of
-    from stacklab.logs import follow_logs, last_lines
+    from stacklab.logs import follow_logs
 
     console = context.console()
-    files = home_of(context.lab).logs(service)
-    for name, path in files.items():
-        if len(files) > 1:
-            console.heading(f"{name}  {path}")
-        for line in last_lines(path, lines):
+    found = home_of(context.lab).logs(service)
+    for name, log in found.items():
+        if len(found) > 1:
+            console.heading(f"{name}  {log.where}")
+        for line in log.last(lines):
             console.print(line)
     if follow:
         with suppress(KeyboardInterrupt):  # how one stops looking, not an interruption of work
-            for name, line in follow_logs(files):
-                console.print(f"{name}: {line}" if len(files) > 1 else line)
+            for name, line in follow_logs(found):
+                console.print(f"{name}: {line}" if len(found) > 1 else line)
 
 
 @click.command()

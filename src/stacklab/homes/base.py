@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from stacklab.lab import Lab
+from stacklab.logs import Log
 from stacklab.stages import Progress, Stage
+
+if TYPE_CHECKING:
+    from stacklab.deploy.deployment import Deployment
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,15 @@ class Ability:
 
 @dataclass(frozen=True)
 class Way:
-    """A way into an instance: an address that SSH from this machine can reach, and what it stands for."""
+    """A way into an instance: an address that SSH from this machine can reach, and what it stands for.
+
+    `through`: more options for ssh, where the address can be reached only by way of another machine.
+    """
 
     host: str
     port: int
     why: str = ""
+    through: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,11 @@ class Home(Protocol):
     name: ClassVar[str]
     lab: Lab
 
-    def stages(self) -> list[Stage]:
-        """What `lab up` runs, in order; the last one leaves a usable cloud, proved by doing."""
+    def stages(self) -> Iterable[Stage]:
+        """What `lab up` runs, in order; the last one leaves a usable cloud, proved by doing.
+
+        It may be an iterator: what comes later may need what an earlier stage has made.
+        """
 
     def status(self) -> HomeStatus:
         """What is there now. Never waits, never writes."""
@@ -84,8 +95,8 @@ class Home(Protocol):
     def access(self) -> CloudAccess:
         """How to reach the cloud. Raises NotRunning."""
 
-    def logs(self, service: str | None) -> dict[str, Path]:
-        """Log files by service name, all or the named one. Raises UnknownName."""
+    def logs(self, service: str | None) -> Mapping[str, Log]:
+        """Logs by service name, all or the named one. Raises UnknownName."""
 
     def restart(self, service: str, progress: Progress) -> None:
         """Restart one service and wait until it answers. Raises UnknownName, ServiceFailed."""
@@ -104,6 +115,9 @@ class Home(Protocol):
 
     def destroy(self, progress: Progress) -> Iterator[str]:
         """Remove everything of this home, yielding each thing removed."""
+
+    def deployment(self) -> Deployment:
+        """What DevStack made of which machine. Raises HomeUnavailable where there is no machine of its own."""
 
     def others(self) -> list[Path]:
         """The directories of all other labs of this kind of home, also of those in other state directories."""

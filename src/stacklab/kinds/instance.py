@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stacklab.errors import MissingProgram, StepFailed
 from stacklab.kinds.declaration import AssetRef, Name, Params, Ref, Refers
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, Way
 from stacklab.kinds.narration import Command, Request
 
 BOOT_SECONDS = 240
@@ -90,14 +90,14 @@ class Console(Kind[ConsoleParams]):
         return f"the console log contains {p.contains!r}"
 
 
-def ssh_options(key: Path, server_id: str, port: int) -> tuple[str, ...]:
+def ssh_options(key: Path, server_id: str, way: Way) -> tuple[str, ...]:
     """ssh's options for an instance. Known hosts are kept for each instance, because the next one at the same port has
     another host key; the first key that an instance shows is pinned for its life."""
     known = key.parent / "known_hosts" / server_id
     known.parent.mkdir(mode=0o700, exist_ok=True)
     pinned = ("-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}")
     quiet = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={TRY_SECONDS}", "-o", "LogLevel=ERROR")
-    return ("-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(port), *pinned, *quiet)
+    return ("-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(way.port), *way.through, *pinned, *quiet)
 
 
 class LoginParams(Params):
@@ -132,7 +132,7 @@ class Login(Kind[LoginParams]):
         way = scene.way_to(server["id"])
         if way is None:
             raise Absent("a way into the instance from this machine")
-        return (*ssh_options(key.path, server["id"], way.port), f"{user}@{way.host}", shlex.join(p.command))
+        return (*ssh_options(key.path, server["id"], way), f"{user}@{way.host}", shlex.join(p.command))
 
     def commands(self, scene: Scene, p: LoginParams) -> list[Command]:
         try:

@@ -57,6 +57,10 @@ class Way(Protocol):
     def why(self) -> str:
         """What they stand for, in words; empty for the instance's own."""
 
+    @property
+    def through(self) -> tuple[str, ...]:
+        """More options for ssh, where they can be reached only by way of another machine."""
+
 
 class Person(Protocol):
     """Somebody logged in to the cloud; see `stacklab.cloud`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from stacklab.errors import NotRunning, UnknownName
+from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
 from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
@@ -15,7 +15,11 @@ from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.lab import Lab
+from stacklab.logs import FileLog
 from stacklab.stages import Progress, Stage
+
+if TYPE_CHECKING:
+    from stacklab.deploy.deployment import Deployment
 
 START = "start"  # the checkpoint that `lab up` makes
 GUEST_PATIENCE = 10  # seconds that `lab down` gives guests to shut down before it cuts their power
@@ -125,12 +129,12 @@ class EmbeddedHome:
             return None
         return Way(way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH")
 
-    def logs(self, service: str | None) -> dict[str, Path]:
+    def logs(self, service: str | None) -> dict[str, FileLog]:
         names = (*NAMES, SUPERVISOR)
         if service is not None and service not in names:
             raise UnknownName(f"there is no service '{service}'", advice=f"one of {', '.join(names)}")
         files = {name: self.layout.logs / f"{name}.log" for name in names if service in (None, name)}
-        return {name: file for name, file in files.items() if file.exists() or name == service}
+        return {name: FileLog(file) for name, file in files.items() if file.exists() or name == service}
 
     def restart(self, service: str, progress: Progress) -> None:
         if service not in NAMES:
@@ -165,6 +169,12 @@ class EmbeddedHome:
 
     def destroy(self, progress: Progress) -> Iterator[str]:
         yield from ending.destroy(self.cloud, progress)
+
+    def deployment(self) -> Deployment:
+        raise HomeUnavailable(
+            f"lab '{self.lab.name}' lives on the home 'embedded': its services are processes of yours, there is no machine",
+            advice="lab status shows them, lab restart SERVICE restarts one",
+        )
 
     def others(self) -> list[Path]:
         homes = shared.homes(software.environments())

@@ -1,0 +1,198 @@
+"""A home whose cloud DevStack makes on a machine: what `libvirt` (a VM of ours) and `ssh` (the learner's machine) share.
+
+A subclass provides the machine and what can be done with it as a whole; everything about the OpenStack on it is here.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from stacklab.cloud.person import Person
+from stacklab.course.load import LEARNER, load_session
+from stacklab.deploy import fixes, localconf, preparation, readiness, source, stacking
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_settings
+from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
+from stacklab.errors import CloudRefused, LabError, NotRunning
+from stacklab.files import write_atomic
+from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
+from stacklab.homes.plan import Plan
+from stacklab.lab import Lab
+from stacklab.machines.base import Machine
+from stacklab.stages import Progress, Stage
+
+START = "start"
+REGION = "RegionOne"  # DevStack's default
+ADMIN, ADMIN_LOGIN, LEARNER_LOGIN = "admin", "lab-admin", "lab-learner"
+
+
+class DevstackHome(ABC):
+    """See `stacklab.homes.base.Home`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.plan = Plan.of(lab)
+        self.settings = load_settings()
+        self.clouds_file = lab.home_directory / "clouds.yaml"
+
+    # --- what the machine is ---------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def profile(self) -> Profile:
+        """How the cloud is made."""
+
+    @abstractmethod
+    def machine(self) -> Machine:
+        """The machine, not necessarily connected yet. Raises NotRunning if there is none."""
+
+    @abstractmethod
+    def host_ip(self) -> str:
+        """The machine's static address, which the cloud's endpoints carry."""
+
+    @abstractmethod
+    def machine_stages(self) -> Iterable[Stage]:
+        """From nothing to a machine that lets us in."""
+
+    @abstractmethod
+    def checkpoint_stages(self) -> Iterable[Stage]:
+        """What saves the finished cloud, if this home can."""
+
+    @abstractmethod
+    def machine_state(self) -> tuple[str, str]:
+        """absent, stopped, running or unknown, and a note on it. Never waits for long."""
+
+    @abstractmethod
+    def ssh_through(self) -> tuple[str, ...]:
+        """Options that make ssh go by way of the machine."""
+
+    # --- up --------------------------------------------------------------------------------------------------------
+
+    def stages(self) -> Iterator[Stage]:
+        yield from self.machine_stages()
+        deployment = self.deployment()
+        for part in (preparation, source, localconf, stacking, fixes):
+            yield from part.stages(deployment)
+        yield Stage("access", "logins for the cloud", self._has_access, self._write_access, 1)
+        yield Stage("ready", "the cloud is usable", lambda: None, self.prove, 20)
+        yield from self.checkpoint_stages()
+
+    def deployment(self) -> Deployment:
+        return Deployment(
+            lab=self.lab, profile=self.profile, machine=self.machine(), host_ip=self.host_ip(), settings=self.settings,
+            services=self._services(), permissive=self.plan.selinux != "module",
+        )  # fmt: skip
+
+    def _services(self) -> tuple[str, ...]:
+        """What the session needs, then what `--with` asked for."""
+        session = self.lab.record.get("session")
+        needed = load_session(str(session)).services if session else ()
+        return tuple(dict.fromkeys([*needed, *self.plan.services]))
+
+    def _clouds(self) -> str:
+        address = f"http://{self.host_ip()}{self.profile.cloud.identity}"
+
+        def entry(user: str, project: str, password: str) -> dict[str, object]:
+            domains = {"user_domain_id": "default", "project_domain_id": "default"}
+            login = {"auth_url": address, "username": user, "password": password, "project_name": project, **domains}
+            return {"auth": login, "region_name": REGION, "identity_api_version": "3"}
+
+        clouds = {
+            ADMIN_LOGIN: entry(ADMIN, ADMIN, self.lab.secret("admin")),
+            LEARNER_LOGIN: entry(LEARNER["learner"], LEARNER["learner_project"], self.lab.secret("learner")),
+        }
+        return json.dumps({"clouds": clouds}, indent=2) + "\n"  # JSON is YAML, and quotes as needed
+
+    def _has_access(self) -> str | None:
+        there = self.clouds_file.exists() and self.clouds_file.read_text(encoding="utf-8") == self._clouds()
+        return f"in {self.clouds_file}" if there else None
+
+    def _write_access(self, progress: Progress) -> str:
+        write_atomic(self.clouds_file, self._clouds(), mode=0o600)
+        return f"in {self.clouds_file}"
+
+    def dashboard(self) -> str:
+        """Horizon's address."""
+        return f"http://{self.host_ip()}{self.profile.cloud.dashboard}"
+
+    def admin(self) -> Person:
+        """The cloud's administrator."""
+        return Person(self.clouds_file, ADMIN_LOGIN)
+
+    def prove(self, progress: Progress) -> str:
+        """Raises ServiceFailed unless the cloud is usable."""
+        return readiness.prove(self.admin(), self.dashboard(), progress)
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> HomeStatus:
+        state, note = self.machine_state()
+        notes = [note] if note else []
+        if state != "running":
+            return HomeStatus(state if state in ("absent", "stopped") else "degraded", notes=notes)
+        try:
+            machine = self.machine()
+            found = units(machine, self.profile)
+            stack = stacking.state(machine)
+        except LabError as error:
+            return HomeStatus("degraded", notes=[*notes, error.message])
+        services = [_service(one) for one in found]
+        if stack.state != "done":
+            return HomeStatus("degraded", services, notes=[*notes, f"stack.sh: {stack.state}; lab up goes on"])
+        well = all(one.state == "running" for one in services) and self.clouds_file.exists()
+        return HomeStatus("running" if well else "degraded", services, self.dashboard(), notes)
+
+    def access(self) -> CloudAccess:
+        state, note = self.machine_state()
+        if state in ("absent", "stopped") or not self.clouds_file.exists():
+            raise NotRunning(
+                f"the cloud of lab '{self.lab.name}' is not running" + (f": {note}" if note else ""), advice="lab up"
+            )
+        return CloudAccess(
+            clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
+            data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, dashboard=self.dashboard(),
+        )  # fmt: skip
+
+    def _way_to(self, server: str) -> Way | None:
+        """To the floating IP, which only the machine itself can reach."""
+        admin = self.admin()
+        try:
+            ports = admin.get("network", "ports", device_id=server)["ports"]
+            for port in ports:
+                for address in admin.get("network", "floatingips", port_id=port["id"])["floatingips"]:
+                    why = f"the instance's floating IP, by way of {self.machine().name}"
+                    return Way(address["floating_ip_address"], 22, why, self.ssh_through())
+        except CloudRefused:
+            return None
+        return None
+
+    def logs(self, service: str | None) -> dict[str, JournalLog]:
+        wanted = [find_unit(self.profile, service)] if service else list(unit_names(self.profile).items())
+        machine = self.machine()
+        return {name: JournalLog(machine, unit) for name, unit in wanted}
+
+    def restart(self, service: str, progress: Progress) -> None:
+        name, unit = find_unit(self.profile, service)
+        progress(f"systemctl restart {unit}")
+        self.machine().run("systemctl", "restart", unit, user="root", seconds=360)
+        self.prove(progress)
+
+    # --- what all labs share ---------------------------------------------------------------------------------------
+
+    def others(self) -> list[Path]:
+        return []
+
+    def shares(self) -> dict[Path, str]:
+        return {}
+
+
+def _service(unit: Unit) -> ServiceState:
+    state = "stopped" if unit.state == "missing" else unit.state
+    return ServiceState(unit.name, state, unit.pid, unit.since, unit.restarts, unit.reason)

@@ -1,0 +1,74 @@
+"""What `lab up` was told about a lab: kept in lab.json, so that the same command without options goes on with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from stacklab.errors import HomeUnavailable
+from stacklab.lab import Lab
+
+
+@dataclass(frozen=True)
+class Plan:
+    """None, or an empty tuple: nothing was said.
+
+    `address`: ssh://user@host[:port] or an alias of ssh_config. `services`: optional ones, for local.conf. `selinux`: permissive or module.
+    `memory` in MiB, `disk` in GiB. `box`: a path or URL in place of the profile's. `used`: go on although the machine looks used.
+    """
+
+    home: str | None = None
+    address: str | None = None
+    profile: str | None = None
+    services: tuple[str, ...] = ()
+    selinux: str | None = None
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    box: str | None = None
+    used: bool | None = None
+
+    @classmethod
+    def of(cls, lab: Lab) -> Plan:
+        """What was planned for this lab."""
+        record = lab.record
+        known = {
+            name: value for name, value in record.get("plan", {}).items() if name in {one.name for one in fields(cls)}
+        }
+        known["services"] = tuple(known.get("services", ()))
+        return replace(cls(**known), home=record.get("home"))
+
+    @classmethod
+    def wanted(cls, on: str | None, **others: object) -> Plan:
+        """From the command line: `on` is a home's name, or an address that means the home `ssh`."""
+        if on is not None and (on.startswith("ssh://") or "@" in on):
+            return cls(home="ssh", address=on, **others)  # type: ignore[arg-type]
+        if on is not None and on.startswith("ssh:"):
+            return cls(home="ssh", address=on.removeprefix("ssh:"), **others)  # type: ignore[arg-type]
+        return cls(home=on, **others)  # type: ignore[arg-type]
+
+    def agreed(self, lab: Lab, later: Plan) -> Plan:
+        """This plan with what `later` says on top. Raises HomeUnavailable where that would make it another lab."""
+        if not self.home:
+            return later
+        for name, what in (
+            ("home", "lives on the home"),
+            ("address", "is on the machine"),
+            ("profile", "has the profile"),
+        ):
+            before, now = getattr(self, name), getattr(later, name)
+            if before and now and before != now:
+                raise HomeUnavailable(
+                    f"lab '{lab.name}' {what} '{before}', not '{now}'",
+                    advice=f"lab --lab OTHER-NAME up … makes a second lab; lab destroy gives '{lab.name}' up",
+                )
+        said = {
+            one.name: getattr(later, one.name) for one in fields(later) if getattr(later, one.name) not in (None, ())
+        }
+        return replace(self, **said)
+
+    def keep(self, lab: Lab) -> None:
+        """Write it down."""
+        values = asdict(self)
+        lab.update(
+            home=values.pop("home"), plan={name: value for name, value in values.items() if value not in (None, ())}
+        )
