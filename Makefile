@@ -25,6 +25,7 @@ dev: install $(BIN)/.dev
 $(BIN)/.dev: pyproject.toml | $(BIN)/.installed
 	@echo "• installing what tests and linters need"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --group dev
+	@if pkg-config --exists libvirt 2>/dev/null; then $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[libvirt]'; fi
 	@touch $@
 
 up: install

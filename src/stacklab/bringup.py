@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
 from stacklab.course.session import Session
 from stacklab.desk import home_of, journal_of
-from stacklab.errors import HomeUnavailable
 from stacklab.events import Emit, Note
-from stacklab.homes import HOMES, best_home, open_home
+from stacklab.homes import HOMES, best_home, check_plan, open_home
 from stacklab.homes.base import Home
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
 from stacklab.progress import ProgressFile
 from stacklab.removal import purge as purge_directories
@@ -24,31 +26,29 @@ START = "start"
 """The checkpoint that every `lab up` makes before the learner begins."""
 
 
-def bring_up(lab: Lab, session: Session, home_name: str | None, image: str | None, emit: Emit) -> Home:
+def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: Emit) -> Home:
     """Bring the lab to a running cloud at the start of a session; a second call on a running lab changes nothing.
 
     Raises LabBusy, HomeUnavailable (the lab lives elsewhere already), and whatever a stage raises.
     """
     with lab.writing(new=True):
-        home = _choose(lab, home_name, emit)
-        lab.update(session=session.name, home=home.name)
+        _settle(lab, wanted, emit).keep(lab)
+        lab.update(session=session.name)
+        home = home_of(lab)
         # An image that cannot be used is said before minutes are spent on the rest.
-        run_stages(lab, [*Assets(lab).stages(image), *home.stages()], emit)
+        run_stages(lab, chain(Assets(lab).stages(image), home.stages()), emit)
         return home
 
 
-def _choose(lab: Lab, wanted: str | None, emit: Emit) -> Home:
-    present = lab.record.get("home")
-    if present and wanted and wanted != present:
-        raise HomeUnavailable(
-            f"lab '{lab.name}' lives on the home '{present}', not on '{wanted}'",
-            advice=f"lab --lab OTHER-NAME up … makes a second lab; lab destroy gives '{lab.name}' up",
-        )
-    if present or wanted:
-        return open_home(str(present or wanted), lab)
-    name, reason = best_home()
-    emit(Note(f"home: {name} ({reason})"))
-    return open_home(name, lab)
+def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
+    """What was planned before, with what is wanted now; the best home of this machine where nobody named one."""
+    plan = Plan.of(lab).agreed(lab, wanted)
+    if not plan.home:
+        name, reason = best_home()
+        emit(Note(f"home: {name} ({reason})"))
+        plan = replace(plan, home=name)
+    check_plan(plan)
+    return plan
 
 
 def reset(lab: Lab, progress: Progress) -> None:

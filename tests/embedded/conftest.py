@@ -19,6 +19,7 @@ from stacklab.course.load import load_session
 from stacklab.events import StageEnded
 from stacklab.homes.embedded import ending, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.stages import run_stages
 
@@ -71,7 +72,7 @@ def cloud_home(directories: Path) -> Iterator[EmbeddedHome]:
 @pytest.fixture(scope="module")
 def running(cloud_home: EmbeddedHome) -> Lab:
     """The same cloud as a learner has it after `lab up session4`."""
-    lab_up(cloud_home.lab, load_session("session4"), "embedded", None, lambda event: None)
+    lab_up(cloud_home.lab, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
     return cloud_home.lab
 
 

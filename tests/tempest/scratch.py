@@ -18,6 +18,7 @@ from stacklab.course.load import load_session
 from stacklab.errors import LabBusy
 from stacklab.files import lock_holder, locked
 from stacklab.homes.base import CloudAccess
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 
 LAB = "tempest"
@@ -76,7 +77,7 @@ def _furnished(root: Path, console: Console, keep: bool) -> Iterator[House]:
         shutil.rmtree(old, ignore_errors=True)
     work.mkdir(mode=0o700)
     try:
-        home = bring_up(lab, load_session(SESSION), HOME, None, console.emit)
+        home = bring_up(lab, load_session(SESSION), Plan(home=HOME), None, console.emit)
         access = home.access()
         admin = Person(access.clouds_file, access.admin)
         logs = {name: Path(log.where) for name, log in home.logs(None).items()}

@@ -134,7 +134,17 @@ def complete_lab(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 def complete_home(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A home."""
-    return [CompletionItem(name) for name in ("embedded",) if name.startswith(incomplete)]
+    from stacklab.homes import HOMES
+
+    names = [*(name for name in HOMES if name != "ssh"), "ssh://"]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A profile."""
+    from stacklab.deploy.profiles import profile_names
+
+    return [CompletionItem(name) for name in profile_names() if name.startswith(incomplete)]
 
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from stacklab.cli.options import Context, complete_address, complete_home, json_option
+from stacklab.cli.options import Context, complete_address, complete_home, complete_profile, json_option
 
 
 @click.command()
@@ -14,14 +16,34 @@ from stacklab.cli.options import Context, complete_address, complete_home, json_
     "home_name",
     shell_complete=complete_home,
     metavar="HOME",
-    help="Where the cloud shall live: embedded. Without it, the best this machine has.",
+    help="Where the cloud shall live: embedded (processes here), libvirt (the course's VM), ssh://user@host or "
+    "ssh:ALIAS (a machine of yours). Without it, the best that this machine has in minutes.",
 )
 @click.option(
     "--image", metavar="PATH|URL", help="Disk image for instances; else a cached, downloaded or home-made one."
 )
+@click.option(
+    "--profile",
+    shell_complete=complete_profile,
+    metavar="NAME",
+    help="What DevStack makes of the machine; lab profiles lists them.",
+)
+@click.option("--with", "services", metavar="NAME,...", help="Optional services, like heat,barbican (libvirt, ssh).")
+@click.option(
+    "--selinux",
+    type=click.Choice(["permissive", "module"]),
+    help="How SELinux is dealt with where it enforces; permissive is usual.",
+)
+@click.option("--cpus", type=click.IntRange(1), help="Of the VM (libvirt).")
+@click.option("--memory", type=click.IntRange(1), metavar="MIB", help="Of the VM (libvirt).")
+@click.option("--disk", type=click.IntRange(1), metavar="GIB", help="Of the VM (libvirt).")
+@click.option("--box", metavar="PATH|URL", help="A Vagrant box in place of the profile's (libvirt).")
+@click.option("--even-if-used", "used", is_flag=True, default=None, help="Go on although the machine looks used (ssh).")
 @json_option
 @click.pass_obj
-def up(context: Context, session: str | None, home_name: str | None, image: str | None, as_json: bool) -> None:
+def up(
+    context: Context, session: str | None, home_name: str | None, image: str | None, as_json: bool, **more: Any
+) -> None:
     """Bring a session's cloud up, from wherever it stands.
 
     Whatever is done already is not done again, so the same command starts, resumes and repairs. Interrupt it at any time.
@@ -29,13 +51,17 @@ def up(context: Context, session: str | None, home_name: str | None, image: str 
     \b
     lab up session4
     lab up session4 --image ~/cirros-0.6.3-x86_64-disk.img
+    lab up session4 --on libvirt
+    lab up session4 --on ssh://stack@192.0.2.7 --profile debian12-2026.1 --with swift,heat
     """
     from stacklab.bringup import bring_up
     from stacklab.desk import session_of
+    from stacklab.homes.plan import Plan
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
-    home = bring_up(lab, chosen, home_name, image, console.emit)
+    services = tuple(name.strip() for name in (more.pop("services") or "").split(",") if name.strip())
+    home = bring_up(lab, chosen, Plan.wanted(home_name, services=services, **more), image, console.emit)
     access = home.access()
     console.result_line(
         {"event": "up", "lab": lab.name, "session": chosen.name, "home": home.name, "clouds": str(access.clouds_file)}

@@ -48,7 +48,7 @@ def find_unit(profile: Profile, name: str) -> tuple[str, str]:
     known = unit_names(profile)
     plain = name.removesuffix(".service").removeprefix("devstack@")
     if plain not in known:
-        raise UnknownName(f"there is no service '{name}'", advice=closest(plain, known, f"one of {', '.join(known)}"))
+        raise UnknownName(f"there is no service '{name}'", advice=closest(plain, known, "lab status"))
     return plain, known[plain]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stacklab.errors import HomeUnavailable
+from stacklab.suggest import closest
 
 if TYPE_CHECKING:
     from stacklab.homes.base import Home
+    from stacklab.homes.plan import Plan
     from stacklab.lab import Lab
 
-HOMES = ("embedded",)
+HOMES = ("embedded", "libvirt", "ssh")
 
 
 def open_home(name: str, lab: Lab) -> Home:
@@ -19,11 +21,49 @@ def open_home(name: str, lab: Lab) -> Home:
         from stacklab.homes.embedded.home import EmbeddedHome
 
         return EmbeddedHome(lab)
-    raise HomeUnavailable(f"there is no home '{name}'", advice=f"one of: {', '.join(HOMES)}")
+    if name == "libvirt":
+        from stacklab.homes.libvirt.home import LibvirtHome
+
+        return LibvirtHome(lab)
+    if name == "ssh":
+        from stacklab.homes.ssh.home import SshHome
+
+        return SshHome(lab)
+    raise _no_home(name)
+
+
+def _no_home(name: str) -> HomeUnavailable:
+    known = "embedded, libvirt, ssh://user@host"
+    return HomeUnavailable(f"there is no home '{name}'; there are {known}", advice=closest(name, HOMES, "lab up --help"))
+
+
+def check_plan(plan: Plan) -> None:
+    """Raises HomeUnavailable for a home that does not exist, or options that it has no use for."""
+    if plan.home not in HOMES:
+        raise _no_home(str(plan.home))
+    if plan.home == "ssh" and not plan.address:
+        raise HomeUnavailable(
+            "which machine?", advice="lab up SESSION --on ssh://user@host[:port], or --on ssh:ALIAS of ssh_config"
+        )
+    given = {
+        "--profile": plan.profile, "--with": plan.services, "--selinux": plan.selinux,
+        "--cpus": plan.cpus, "--memory": plan.memory, "--disk": plan.disk, "--box": plan.box, "--even-if-used": plan.used,
+    }  # fmt: skip
+    vm = ("--cpus", "--memory", "--disk", "--box")
+    useless = {"embedded": tuple(given), "ssh": vm, "libvirt": ("--even-if-used",)}[plan.home]
+    for option in useless:
+        if given[option] not in (None, ()):
+            raise HomeUnavailable(
+                f"{option} means nothing to the home '{plan.home}'",
+                advice="lab up --help says which home each option is for",
+            )
 
 
 def best_home() -> tuple[str, str]:
-    """The name of the best home that this machine has, and the reason, in words for a learner."""
+    """The name of the best home that this machine has, and the reason, in words for a learner.
+
+    Never one that takes an hour and gigabytes of downloads: a VM, or somebody's machine, is there for whoever asks for it.
+    """
     from stacklab.homes.embedded.config import find_hypervisor
 
     instances = find_hypervisor().why_not or "instances run in QEMU"

@@ -1,0 +1,1 @@
+"""An existing machine that the learner made."""
