@@ -1,4 +1,4 @@
-"""Where packages come from is the user's business: uv is told what pip was told.
+"""Where packages come from is the user's business: uv, and the pip of a machine that we deploy, are told what pip was told.
 
 uv reads its own UV_* variables and configuration; many machines (and companies) are set up for pip alone. Names as in
 https://pip.pypa.io/en/stable/topics/configuration/ and https://docs.astral.sh/uv/reference/environment/.
@@ -27,14 +27,19 @@ _COMMAS = {"find-links"}  # uv separates these with commas, the others with blan
 def for_uv(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with the UV_* variables that pip's settings imply; what uv was told itself stays."""
     result = dict(environment)
-    told = {**_from_files(environment), **_from_variables(environment)}
-    for option, value in told.items():
-        variable = NAMES.get(_ALSO.get(option, option))
+    for option, value in told_to_pip(environment).items():
+        variable = NAMES.get(option)
         if variable and variable not in environment and value.split():
             result[variable] = ("," if option in _COMMAS else " ").join(value.split())
     if environment.get("PIP_NO_INDEX") and "UV_NO_INDEX" not in environment:
         result["UV_NO_INDEX"] = "1"
     return result
+
+
+def told_to_pip(environment: Mapping[str, str]) -> dict[str, str]:
+    """What pip on this host is configured with, by the names of its options; variables count more than files, as pip has it."""
+    told = {**_from_files(environment), **_from_variables(environment)}
+    return {_ALSO.get(option, option): value for option, value in told.items()}
 
 
 def _from_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import uv
 
-from stacklab import places
+from stacklab import indexes, places
 from stacklab.files import locked
-from stacklab.homes.embedded import indexes, software
+from stacklab.homes.embedded import software
 from stacklab.stages import Progress
 
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"

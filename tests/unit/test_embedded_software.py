@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from stacklab import indexes
 from stacklab.errors import DownloadFailed, NotEnoughSpace, StageFailed
-from stacklab.homes.embedded import indexes, software, template
+from stacklab.homes.embedded import software, template
 
 Usage = namedtuple("Usage", "total used free")
 

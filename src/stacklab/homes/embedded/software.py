@@ -14,10 +14,10 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from stacklab import places
+from stacklab import indexes, places
 from stacklab.errors import DownloadFailed, NotEnoughSpace, StageFailed
 from stacklab.files import disk_error, lock_holder, locked
-from stacklab.homes.embedded import config, indexes, shared
+from stacklab.homes.embedded import config, shared
 from stacklab.stages import Progress
 
 RELEASE = "2026.1"
