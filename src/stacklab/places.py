@@ -19,6 +19,11 @@ def state_home() -> Path:
     return Path(_dirs.user_state_dir)
 
 
+def config_home() -> Path:
+    """The user's own settings: config.yaml, profiles/ ($XDG_CONFIG_HOME/stacklab)."""
+    return Path(_dirs.user_config_dir)
+
+
 def cache_home() -> Path:
     """What can be made or fetched again: images, cloud templates ($XDG_CACHE_HOME/stacklab)."""
     return Path(_dirs.user_cache_dir)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stacklab import places
+from stacklab.course.explained import validated
 from stacklab.course.session import Exercise, Session, Step
 from stacklab.course.yamlfile import Where, YamlFile
-from stacklab.errors import SessionInvalid, UnknownName
+from stacklab.errors import UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
 from stacklab.suggest import closest
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Variables = Mapping[str, str | int | bool]
-M = TypeVar("M", bound=BaseModel)
 
 LEARNER = {"learner": "learner", "learner_project": "lab-project"}
 """Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
@@ -83,7 +83,7 @@ def read_session(path: Path, variables: Variables | None = None) -> Session:
             )
     known |= variables or {}
     value = {key: item if key == "vars" else _expand(file, item, (key,), known) for key, item in file.value.items()}
-    raw = _validated(_Session, value, file, ())
+    raw = validated(_Session, value, file, ())
     if raw.session != path.parent.name:
         raise file.error(
             ("session",), f"is '{raw.session}', but the folder is '{path.parent.name}'", advice="give both one name"
@@ -109,62 +109,6 @@ def _expand(file: YamlFile, value: Any, where: Where, known: Mapping[str, Any]) 
     if isinstance(value, list):
         return [_expand(file, item, (*where, index), known) for index, item in enumerate(value)]
     return value
-
-
-def _validated(model: type[M], value: Any, file: YamlFile, where: Where) -> M:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise _explained(error, model, value, file, where) from error
-
-
-def _explained(
-    error: ValidationError, model: type[BaseModel], value: Any, file: YamlFile, where: Where
-) -> SessionInvalid:
-    """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
-    first = max(error.errors(), key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
-    loc = _real(first["loc"], value)
-    full = (*where, *loc)
-    if first["type"] == "extra_forbidden":
-        names = _keys(model, loc[:-1])
-        return file.error(
-            full, "there is no such key", advice=closest(str(loc[-1]), names, f"known here: {', '.join(names)};")
-        )
-    if first["type"] == "missing":
-        return file.error(full[:-1], f"'{first['loc'][-1]}' is missing", advice=f"add '{first['loc'][-1]}:' there")
-    problem = first["msg"][0].lower() + first["msg"][1:]
-    given = "" if isinstance(first["input"], dict | list) else f" (it is {first['input']!r})"
-    return file.error(full, problem + given)
-
-
-def _real(loc: tuple[int | str, ...], value: Any) -> Where:
-    """`loc` without the names of union members that pydantic puts in between; an unknown last key stays."""
-    found: list[str | int] = []
-    for index, part in enumerate(loc):
-        last = index == len(loc) - 1
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            if last and isinstance(value, dict):
-                found.append(part)
-            continue
-        found.append(part)
-    return tuple(found)
-
-
-def _keys(model: type[BaseModel], loc: Where) -> list[str]:
-    """The keys that may stand at `loc` of a model."""
-    annotation: Any = model
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        fields = {field.alias or name: field for name, field in getattr(annotation, "model_fields", {}).items()}
-        if part not in fields:
-            return []
-        annotation = fields[part].annotation
-        while getattr(annotation, "__args__", ()) and not hasattr(annotation, "model_fields"):
-            annotation = annotation.__args__[0]
-    return [field.alias or name for name, field in getattr(annotation, "model_fields", {}).items()]
 
 
 class _Builder:
@@ -198,7 +142,7 @@ class _Builder:
             raise self.file.error(
                 (*where, "kind"), f"there is no kind '{raw.kind}'", advice=closest(raw.kind, KINDS, "the kinds:")
             )
-        params = _validated(kind.params, raw.params, self.file, (*where, "with"))
+        params = validated(kind.params, raw.params, self.file, (*where, "with"))
         needs = self._needs(raw, params, where)
         self.seen[raw.id] = raw.kind
         return Step(raw.id, exercise.id, kind, params, raw.who, raw.say, raw.hint, needs)

@@ -10,32 +10,37 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from stacklab.errors import SessionInvalid
+from stacklab.errors import LabError, SessionInvalid
 
 Where = tuple[str | int, ...]
 """The way to a value: keys and list positions."""
 
 MAX_BYTES = 1 << 20
-"""A session file is a few dozen kilobytes; a larger one is not a session file."""
+"""The files that people write for `lab` are a few dozen kilobytes; a larger one is none of them."""
 
 
 class YamlFile:
-    """A YAML file as plain values (dict, list, str, int, float, bool, None) beside the lines they stand on."""
+    """A YAML file as plain values (dict, list, str, int, float, bool, None) beside the lines they stand on.
 
-    def __init__(self, path: Path) -> None:
+    `invalid`: the error to raise when something is wrong with it; `what`: how messages call such a file.
+    """
+
+    def __init__(self, path: Path, *, invalid: type[LabError] = SessionInvalid, what: str = "session file") -> None:
         self.path = path
+        self._invalid = invalid
+        self._what = what
         self._lines: dict[Where, int] = {}
         self.value: Any = self._plain(self._read(), ())
 
     def _read(self) -> Any:
         try:
             if self.path.stat().st_size > MAX_BYTES:
-                raise SessionInvalid(f"{self.path}: larger than {MAX_BYTES} bytes, which no session file is")
+                raise self._invalid(f"{self.path}: larger than {MAX_BYTES} bytes, which no {self._what} is")
             text = self.path.read_text(encoding="utf-8")
         except OSError as error:
-            raise SessionInvalid(f"{self.path}: {error.strerror}") from error
+            raise self._invalid(f"{self.path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise SessionInvalid(
+            raise self._invalid(
                 f"{self.path}: not UTF-8 text (byte {error.start})", advice="save it as UTF-8"
             ) from error
         # Round-trip loading keeps line numbers; it builds no objects from tags, and aliases cannot multiply endlessly
@@ -45,30 +50,30 @@ class YamlFile:
             return reader.load(text)
         except DuplicateKeyError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise SessionInvalid(
+            raise self._invalid(
                 f"{self.path}:{line}: this key stands here twice", advice="keep one of the two"
             ) from error
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             problem = error.problem or error.context or "not YAML"
-            raise SessionInvalid(
+            raise self._invalid(
                 f"{self.path}:{line}: {problem}", advice="look at the indentation and quotes there"
             ) from error
         except (YAMLError, ValueError, RecursionError) as error:
-            raise SessionInvalid(f"{self.path}: not YAML that can be read: {error}") from error
+            raise self._invalid(f"{self.path}: not YAML that can be read: {error}") from error
 
     def _plain(self, value: Any, where: Where) -> Any:
         if len(self._lines) > 100_000:
-            raise SessionInvalid(f"{self.path}: holds far too many values (does an alias contain itself?)")
+            raise self._invalid(f"{self.path}: holds far too many values (does an alias contain itself?)")
         if isinstance(value, CommentedMap | CommentedSeq) and value.tag.value:
-            raise self.error(where, f"the tag {value.tag.value} has no place in a session file")
+            raise self.error(where, f"the tag {value.tag.value} has no place in a {self._what}")
         if isinstance(value, CommentedMap):
             self._lines.setdefault(where, value.lc.line + 1)
             found = {}
             for key, item in value.items():
                 if not isinstance(key, str):
                     line = value.lc.key(key)[0] + 1
-                    raise SessionInvalid(f"{self.path}:{line}: the key {key!r} is not text", advice="put it in quotes")
+                    raise self._invalid(f"{self.path}:{line}: the key {key!r} is not text", advice="put it in quotes")
                 self._lines[(*where, key)] = value.lc.key(key)[0] + 1
                 found[key] = self._plain(item, (*where, key))
             return found
@@ -87,14 +92,18 @@ class YamlFile:
             return None
         raise self.error(where, f"{value!r} is neither text, a number, true or false", advice="put it in quotes")
 
+    def holds(self, where: Where) -> bool:
+        """Whether something stands at `where`."""
+        return where in self._lines
+
     def line(self, where: Where) -> int:
         """The line (from 1) of the value at `where`, or of the closest thing around it."""
         while where and where not in self._lines:
             where = where[:-1]
         return self._lines.get(where, 1)
 
-    def error(self, where: Where, problem: str, *, advice: str = "") -> SessionInvalid:
+    def error(self, where: Where, problem: str, *, advice: str = "") -> LabError:
         """The error to raise for something wrong at `where`."""
         key = ".".join(str(part) for part in where)
         place = f"{self.path}:{self.line(where)}: "
-        return SessionInvalid(place + (f"{key}: " if key else "") + problem, advice=advice)
+        return self._invalid(place + (f"{key}: " if key else "") + problem, advice=advice)

@@ -68,17 +68,47 @@ class DevStack(Part):
 
 
 class Service(Part):
-    """An optional service that `--with` can ask for. Either it is served (its fragment gets `plugin` and `values`), or `refused` says why not."""
+    """An optional service that `--with` can ask for. Either it is served, or `refused` says why not.
+
+    Its fragment in local.conf.d has its name. `plugin`, `ref`: where DevStack's plugin for it comes from; None: DevStack has
+    it itself. `values`: variables of DevStack or of the plugin, by their names there. `needs`: services that come with it.
+    """
 
     title: str
     plugin: str | None = None
     ref: str | None = None
     values: dict[str, str] = {}
+    needs: list[str] = []
     refused: str | None = None
 
 
+Values = dict[str, str | int | bool | list[str] | dict[str, str]]
+"""What fragments refer to, by names of our own."""
+
+
+class Variant(Part):
+    """The same profile on another kind of machine: what is laid on top of it.
+
+    `when`: what the machine is for this to be right without being asked for ("container": systemd-detect-virt says so); None:
+    only when the user's configuration names it. `packages` are installed after the profile's; `external_ids` are set in
+    Open vSwitch's database before stack.sh runs.
+    """
+
+    title: str
+    why: str
+    when: Literal["container"] | None = None
+    fragments: list[str] = []
+    values: Values = {}
+    files: list[PlacedFile] = []
+    packages: list[str] = []
+    external_ids: dict[str, str] = {}
+
+
 class Units(Part):
-    """How the distribution and DevStack call the services. `devstack`: in stack.sh's order, without `devstack@` and `.service`."""
+    """How the distribution and DevStack call the services.
+
+    `devstack`: in stack.sh's order, without `devstack@` and `.service`.
+    """
 
     apache: str
     memcached: str
@@ -121,10 +151,11 @@ class Selinux(Part):
 class Mark(Part):
     """How sure a fact of the profile is, and where it comes from.
 
-    run: done on a real machine; read: in DevStack's source at this ref; documented: in public documentation; unproven: neither.
+    run: done on a real machine; read: in DevStack's source at this ref; documented: in public documentation; unproven: neither;
+    yours: the user's own configuration says so.
     """
 
-    how: Literal["run", "read", "documented", "unproven"]
+    how: Literal["run", "read", "documented", "unproven", "yours"]
     source: str
 
 
@@ -149,11 +180,21 @@ class Profile(Part):
     devstack: DevStack
     fragments: list[str]
     """Names in local.conf.d that this profile always uses, in order, without `.j2`."""
-    values: dict[str, str | int | bool | list[str] | dict[str, str]] = {}
+    values: Values = {}
     """What those fragments may refer to."""
     services: dict[str, Service] = {}
+    external_ids: dict[str, str] = {}
+    """Open vSwitch settings (`ovs-vsctl set open . external-ids:KEY=VALUE`) that must stand before stack.sh runs."""
+    variants: dict[str, Variant] = {}
+    """See `deploy.profiles.with_variants`."""
     units: Units
     cloud: Cloud = Cloud()
     recovery: Recovery = Recovery()
     selinux: Selinux | None = None
     marks: dict[str, Mark] = Field(default_factory=dict)
+
+    def mark(self, path: str) -> Mark | None:
+        """How sure the fact at this dotted path is: the mark of the longest path that it lies in; None without one."""
+        parts = path.split(".")
+        found = (self.marks.get(".".join(parts[:end])) for end in range(len(parts), 0, -1))
+        return next((mark for mark in found if mark is not None), None)

@@ -12,6 +12,7 @@ class Settings(Part):
 
     `mirrors`: a URL's beginning → what stands in its place, for repositories, git, boxes and files alike.
     `pip_index`: for the machine's pip; without it, the index that pip on this host is configured with.
+    `variants`: of a profile, on every machine (what a machine is found to be adds its own).
     `ca_file`: certificates that the machine shall trust beside its own. `proxy`: an http proxy for the machine.
     """
 
@@ -20,6 +21,7 @@ class Settings(Part):
     proxy: str | None = None
     no_proxy: list[str] = []
     ca_file: Path | None = None
+    variants: list[str] = []
 
     def at(self, url: str) -> str:
         """Where to fetch `url` from: the mirror with the longest beginning that fits, else `url` itself."""
