@@ -74,6 +74,13 @@ class StageFailed(LabError):
     exit_code = 20
 
 
+class VmFailed(LabError):
+    """Vagrant, libvirt or the VM itself did not do what was asked; the message has their words."""
+
+    id = "vm-failed"
+    exit_code = 20
+
+
 class ServiceFailed(LabError):
     """A service of the cloud is dead or does not answer."""
 
