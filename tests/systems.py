@@ -3,6 +3,8 @@
     with system(tmp_path) as machine:                 # up in about ten seconds once its root file system is cached
         machine.ssh("systemctl", "is-active", "ssh", user="root")
 
+`python -m tests.systems` runs one by hand until it is interrupted.
+
 Its root file system is built by mmdebstrap from the distribution's packages, once for a list of packages, and kept under
 $XDG_CACHE_HOME/stacklab/systems; a machine works on a throw-away overlay of it. It has a network of its own, whose bridge the
 host holds an end of, reaches the host's package registries through it (masqueraded), and gets the host's settings for
@@ -13,6 +15,7 @@ only net.ipv4.ip_forward stays on, because somebody else may count on it by then
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import contextlib
 import fcntl
@@ -32,10 +35,33 @@ from pathlib import Path
 
 RELEASE = "bookworm"
 PACKAGES = (
-    "apache2 apt-utils bash-completion ca-certificates curl dbus file git iproute2 iptables iputils-ping less libpam-systemd "
-    "locales lsb-release lsof memcached nano netbase openssh-server procps psmisc python3 python3-venv rsync sudo systemd "
-    "systemd-sysv udev vim-tiny wget"
-).split()
+    *(
+        "apache2",
+        "apt-utils",
+        "bash-completion",
+        "ca-certificates",
+        "curl",
+        "dbus",
+        "file",
+        "git",
+        "iproute2",
+        "iptables",
+    ),
+    *("iputils-ping", "less", "libpam-systemd", "locales", "lsb-release", "lsof", "memcached", "nano", "netbase"),
+    *(
+        "openssh-server",
+        "procps",
+        "psmisc",
+        "python3",
+        "python3-venv",
+        "rsync",
+        "sudo",
+        "systemd",
+        "systemd-sysv",
+        "udev",
+    ),
+    *("vim-tiny", "wget"),
+)
 USER = "learner"
 BOOT_SECONDS = 180
 STOP_SECONDS = 60
@@ -50,6 +76,8 @@ for group in $LAB_GROUPS; do echo $$ >"$group/cgroup.procs"; done; unset LAB_GRO
 trap : TERM
 while :; do status=0; "$@" || status=$?; [ "$status" = 133 ] || exit "$status"; done
 """
+# Merging memory pages is the host's business. DevStack fails where the switch is there but read-only, and goes on without it.
+KSM = "sys-kernel-mm-ksm.mount"
 CA_DIRECTORY = Path("/usr/local/share/ca-certificates")
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -91,6 +119,7 @@ class System:
     console: Path
     pid: int
     _process: subprocess.Popen[bytes] = field(repr=False)
+    _groups: list[Path] = field(repr=False)
 
     def ssh_options(self) -> list[str]:
         """What ssh and scp need to get in, the host key pinned."""
@@ -135,13 +164,17 @@ class System:
         self.ssh("systemctl reboot", user="root", check=False)
         self.wait(seconds, after=before)
 
+    def running(self) -> bool:
+        """Whether it has not been shut down (a reboot is none)."""
+        return self._process.poll() is None
+
     def stop(self, seconds: float = 0) -> None:
         """End it: with `seconds`, by an orderly shutdown for as long as that; else, and then, at once."""
         if self._process.poll() is None and seconds:
             os.killpg(self.pid, signal.SIGTERM)  # nspawn passes it on as SIGRTMIN+3: shut down
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
-        _end(self._process)
+        _end(self._process, self._groups)
 
     def _said(self) -> str:
         return "\n".join(self.console.read_text(errors="replace").splitlines()[-25:])
@@ -171,10 +204,12 @@ def system(
         name, net = stack.enter_context(_network(network))
         root = stack.enter_context(_overlay(lower, work))
         key, known_hosts = _personalise(root, work, name, net)
-        group = stack.enter_context(_control_group(name))
+        groups = stack.enter_context(_control_groups(name))
         console = work / "console"
-        process = stack.enter_context(_booted(root, name, group, console))
-        machine = System(name, str(net[2]), str(net[1]), USER, key, known_hosts, root, console, process.pid, process)
+        process = stack.enter_context(_booted(root, name, groups, console))
+        machine = System(
+            name, str(net[2]), str(net[1]), USER, key, known_hosts, root, console, process.pid, process, groups
+        )
         stack.callback(lambda: machine.stop(STOP_SECONDS if orderly else 0))
         machine.wait()
         yield machine
@@ -324,6 +359,11 @@ def _personalise(root: Path, work: Path, name: str, net: ipaddress.IPv4Network) 
         f"[Network]\nAddress={net[2]}/{net.prefixlen}\nGateway={net[1]}\nIPv6AcceptRA=no\nLinkLocalAddressing=no\n"
     )
     _write(root / "etc/systemd/network/10-lab.network", f"[Match]\nName=host0\n\n{addresses}")
+    if (Path("/") / KSM.removesuffix(".mount").replace("-", "/")).is_dir():
+        _write(
+            root / "etc/systemd/system" / KSM, "[Mount]\nWhat=none\nWhere=/sys/kernel/mm/ksm\nType=tmpfs\nOptions=ro\n"
+        )
+        _write(root / "etc/systemd/system/local-fs.target.d/ksm.conf", f"[Unit]\nWants={KSM}\n")
     # systemd-resolved's stub listens on the host's loopback only; the list behind it is what helps elsewhere.
     behind = Path("/run/systemd/resolve/resolv.conf")
     (root / "etc/resolv.conf").unlink(missing_ok=True)
@@ -348,7 +388,7 @@ def _pip_settings() -> str:
 
 
 @contextlib.contextmanager
-def _control_group(name: str) -> Iterator[list[Path]]:
+def _control_groups(name: str) -> Iterator[list[Path]]:
     """A control group of its own: two machines that share one would take each other's services for theirs."""
     made = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -368,16 +408,22 @@ def _control_group(name: str) -> Iterator[list[Path]]:
 
 
 def _remove_group(group: Path) -> None:
-    until = time.monotonic() + 10  # the kernel takes a moment to see that the last process has gone
-    for inner in sorted((p for p in [group, *group.rglob("*")] if p.is_dir()), key=lambda p: -len(p.parts)):
-        while True:
-            try:
+    """Kill what is in it and remove it. (The machine's processes outlive a killed systemd-nspawn.)"""
+    until = time.monotonic() + STOP_SECONDS
+    while group.is_dir():
+        for listed in group.rglob("cgroup.procs"):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                for pid in map(int, listed.read_text().split()):
+                    if pid > 0:  # 0 stands for a process of another namespace, and would mean ourselves
+                        os.kill(pid, signal.SIGKILL)
+        for inner in sorted(group.rglob("*/"), key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):  # in use still, or gone
                 inner.rmdir()
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        if time.monotonic() > until:
+            raise NoSystem(f"{group} is still in use {STOP_SECONDS} s after everything in it was killed")
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -408,16 +454,18 @@ def _booted(root: Path, name: str, groups: list[Path], console: Path) -> Iterato
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, groups)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(Path("/run/systemd/nspawn/propagate") / name)  # nspawn refuses to where /run is no tmpfs
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """At once: the machine's first process, and with it all others, dies with its parent."""
+def _end(process: subprocess.Popen[bytes], groups: list[Path]) -> None:
+    """systemd-nspawn and its loop, at once, and what ran in the machine with them."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(STOP_SECONDS)
+    for group in groups:
+        _remove_group(group)
 
 
 def _write(path: Path, content: str, mode: int = 0o644) -> None:
@@ -432,3 +480,33 @@ def _run(*argv: str, seconds: float = 120) -> str:
     if done.returncode != 0:
         raise NoSystem(f"{' '.join(argv)[:300]}: status {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
+
+
+def main() -> int:
+    """`python -m tests.systems`: one machine by hand."""
+    parser = argparse.ArgumentParser(prog="python -m tests.systems", description="A Debian 12 machine, until Ctrl-C.")
+    parser.add_argument(
+        "--base", type=Path, help="a root file system to use instead of building one; it is not written to"
+    )
+    parser.add_argument("--network", help="a /24 instead of the first free one")
+    parser.add_argument("--package", action="append", default=[], help="a package to have beside the usual ones")
+    parser.add_argument(
+        "--scratch", type=Path, help="where its changes go; left there (default: a directory that is removed)"
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
+        scratch = arguments.scratch or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="systems-", dir="/var/tmp"))
+        )
+        scratch.mkdir(parents=True, exist_ok=True)
+        one = system(scratch, arguments.package, base=arguments.base, network=arguments.network, orderly=True)
+        machine = stack.enter_context(one)
+        print("ssh", *machine.ssh_options(), f"{machine.user}@{machine.address}", flush=True)
+        while machine.running():
+            time.sleep(1)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
