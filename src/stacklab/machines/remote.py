@@ -1,0 +1,90 @@
+"""The command line that sshd is given: whom it runs as, for how long, in which environment, and how we know it began.
+
+sshd hands one string to the account's shell, which must be a POSIX one (bash, dash, zsh, ksh). Nothing but fixed text and
+quoted words stands in it. On the machine two small programs of `sh` run one inside the other: the outer becomes the asked-for
+user and turns a death by signal into 128 + the signal (paramiko drops "exit-signal", so the number would be lost); the
+inner, already that user, says that it began, sets the environment and has `timeout` (coreutils) end it in time, with or
+without us.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stacklab.errors import CommandFailed
+from stacklab.machines.base import shown
+
+KILL_AFTER = 5
+"""Seconds between SIGTERM and SIGKILL for a command that took too long."""
+LONGEST = 120_000
+"""Bytes of a command line; Linux takes 128 KiB (MAX_ARG_STRLEN) for the one string that the account's shell is given."""
+
+# The outer one stays, for the status, and what it says of a death by signal ("Killed") goes nowhere. One line each, without '!', so that more shells than the POSIX ones get them through their quotes unharmed.
+_OUTER = (
+    "user=$1; shift; exec 3>&2 2>/dev/null; me=$(id -u); "
+    'if [ -n "$user" ] && [ "$(id -u -- "$user" || echo -1)" -ne "$me" ]; then '
+    'if [ "$me" = 0 ] && command -v runuser >/dev/null; then set -- runuser -u "$user" -- "$@"; '
+    'else set -- sudo -n -H -u "$user" -- "$@"; fi; fi; '
+    '(exec "$@" 2>&3 3>&-); exit $?'
+)
+_INNER = (
+    'printf "%s %s\\n" "$1" "$$"; printf "%s %s\\n" "$1" "$$" >&2; seconds=$2; user=$3; count=$4; shift 4; '
+    'if [ -n "$user" ]; then eval "HOME=~$user"; USER=$user; LOGNAME=$user; export HOME USER LOGNAME; '
+    "cd 2>/dev/null || cd /; fi; "
+    "PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/sbin:/sbin; export PATH; "
+    'while [ "$count" -gt 0 ]; do export "$1"; shift; count=$((count - 1)); done; '
+    f'if command -v timeout >/dev/null; then exec timeout -k {KILL_AFTER} "$seconds" "$@"; fi; '
+    'if command -v setsid >/dev/null; then exec setsid "$@"; fi; exec "$@"'
+)
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program to run on a machine. `user` None: as whoever logged in.
+
+    The environment travels in the command line, because sshd takes no variable that its AcceptEnv does not name: anybody on the
+    machine can see it (`ps`), so no secret belongs there.
+    """
+
+    argv: tuple[str, ...]
+    user: str | None
+    environment: Mapping[str, str]
+    seconds: float
+    token: str = field(default_factory=lambda: f"lab-{secrets.token_hex(8)}")
+    """What the inner program says first, on both streams, with its process id: a line that nothing else can have printed."""
+
+    def line(self) -> str:
+        """The string for sshd. Raises CommandFailed for words that no program can be given."""
+        if not self.argv:
+            raise CommandFailed("there is no command to run")
+        if self.user is not None and not _USER.fullmatch(self.user):
+            raise CommandFailed(f"{self.user!r} cannot be a user's name on a Linux machine")
+        for name in self.environment:
+            if not _VARIABLE.fullmatch(name):
+                raise CommandFailed(f"{name!r} cannot be the name of an environment variable")
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        if any("\0" in word for word in (*self.argv, *variables)):
+            raise CommandFailed(
+                f"a word of this command holds a NUL byte, which no program can be given: {brief(self.argv)}"
+            )
+        seconds = f"{self.seconds:.3f}".rstrip("0").rstrip(".")  # whole where it is: busybox takes nothing else
+        inner = ["/bin/sh", "-c", _INNER, "lab", self.token, seconds, self.user or "", str(len(variables))]
+        line = "exec " + shlex.join(["/bin/sh", "-c", _OUTER, "lab", self.user or "", *inner, *variables, *self.argv])
+        if len(line.encode("utf-8", "surrogateescape")) > LONGEST:
+            raise CommandFailed(
+                f"the command is longer than a machine takes ({LONGEST} bytes): {brief(self.argv)}",
+                advice="long text goes through standard input (given=…) or into a file (put)",
+            )
+        return line
+
+
+def brief(argv: tuple[str, ...]) -> str:
+    """A command for a message: on one line, and not for ever."""
+    text = " ".join(shown(argv).split())
+    return text if len(text) <= 100 else f"{text[:97]}…"

@@ -1,0 +1,48 @@
+"""What the tests against real machines share.
+
+`sshd`: a real sshd of the test's own on a loopback port, running as the current user. `sshd.machine()` gives a
+`stacklab.machines.ssh.SshMachine` that logs in there with a key; `sshd.machine(key=…, password=…)` and so on with something
+else.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stacklab.machines.ssh import SshMachine
+from tests.machine.sshd import Sshd
+
+
+def missing_sshd() -> str | None:
+    """Why no sshd can be started here, with the command that enables it, or None."""
+    if shutil.which("sshd", path="/usr/local/sbin:/usr/sbin:/usr/bin") is None:
+        return "sshd is missing: apt-get install openssh-server"
+    return None
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A running sshd of this test's own; its sessions are ended with it."""
+    if reason := missing_sshd():
+        pytest.skip(reason)
+    directory = tmp_path / "sshd"
+    directory.mkdir()
+    server = Sshd(directory)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.end_sessions()
+        server.stop()
+
+
+@pytest.fixture
+def machine(sshd: Sshd) -> Iterator[SshMachine]:
+    """The current user's account on `sshd`."""
+    here = sshd.machine()
+    yield here
+    here.close()
