@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER, load_session
-from stacklab.deploy import fixes, localconf, preparation, readiness, source, stacking
+from stacklab.deploy import detached, fixes, localconf, preparation, readiness, source, stacking
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_settings
+from stacklab.deploy.profiles import load_settings, profile_for
 from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
@@ -41,6 +41,8 @@ class DevstackHome(ABC):
         self.plan = Plan.of(lab)
         self.settings = load_settings()
         self.clouds_file = lab.home_directory / "clouds.yaml"
+        self.notes: list[str] = []
+        self._fitted: Profile | None = None
 
     # --- what the machine is ---------------------------------------------------------------------------------------
 
@@ -85,8 +87,11 @@ class DevstackHome(ABC):
         yield from self.checkpoint_stages()
 
     def deployment(self) -> Deployment:
+        machine = self.machine()
+        if self._fitted is None:  # asks the machine, so only once
+            self._fitted = profile_for(machine, self.profile, self.settings)
         return Deployment(
-            lab=self.lab, profile=self.profile, machine=self.machine(), host_ip=self.host_ip(), settings=self.settings,
+            lab=self.lab, profile=self._fitted, machine=machine, host_ip=self.host_ip(), settings=self.settings,
             services=self._services(), permissive=self.plan.selinux != "module",
         )  # fmt: skip
 
@@ -140,7 +145,7 @@ class DevstackHome(ABC):
         try:
             machine = self.machine()
             found = units(machine, self.profile)
-            stack = stacking.state(machine)
+            stack = detached.state(machine)
         except LabError as error:
             return HomeStatus("degraded", notes=[*notes, error.message])
         services = [_service(one) for one in found]
@@ -179,7 +184,7 @@ class DevstackHome(ABC):
         return {name: JournalLog(machine, unit) for name, unit in wanted}
 
     def restart(self, service: str, progress: Progress) -> None:
-        name, unit = find_unit(self.profile, service)
+        _, unit = find_unit(self.profile, service)
         progress(f"systemctl restart {unit}")
         self.machine().run("systemctl", "restart", unit, user="root", seconds=360)
         self.prove(progress)

@@ -12,8 +12,9 @@ from stacklab.lab import Lab
 class Plan:
     """None, or an empty tuple: nothing was said.
 
-    `address`: ssh://user@host[:port] or an alias of ssh_config. `services`: optional ones, for local.conf. `selinux`: permissive or module.
-    `memory` in MiB, `disk` in GiB. `box`: a path or URL in place of the profile's. `used`: go on although the machine looks used.
+    `address`: ssh://user@host[:port] or an alias of ssh_config. `services`: optional ones, for local.conf. `selinux`:
+    permissive or module. `memory` in MiB, `disk` in GiB. `box`: a path or URL in place of the profile's. `used`: go on
+    although the machine looks used.
     """
 
     home: str | None = None

@@ -1,0 +1,150 @@
+"""The home `ssh`: DevStack on a machine that the learner made, on Hyper-V, in a data centre, wherever SSH leads."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import ClassVar
+
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile, profile_names
+from stacklab.deploy.used import looks_used
+from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
+from stacklab.homes.devstack import DevstackHome
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+from stacklab.stages import Progress, Stage
+
+WHOSE = "the machine is yours: lab neither starts, stops nor saves it"
+
+
+class SshHome(DevstackHome):
+    """See `stacklab.homes.base.Home`. What was found out about the machine is in lab.json, under `machine`."""
+
+    name: ClassVar[str] = "ssh"
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self._known_hosts = lab.home_directory / "known_hosts"
+
+    @cached_property
+    def _machine(self) -> SshMachine:
+        if not self.plan.address:
+            raise HomeUnavailable(
+                f"lab '{self.lab.name}' names no machine", advice="lab up SESSION --on ssh://user@host"
+            )
+        return SshMachine(Address.parse(self.plan.address), known_hosts=self._known_hosts, say=self.notes.append)
+
+    def machine(self) -> SshMachine:
+        return self._machine
+
+    @property
+    def _found(self) -> dict[str, str]:
+        found: dict[str, str] = self.lab.record.get("machine", {})
+        return found
+
+    @cached_property
+    def profile(self) -> Profile:
+        name = self.plan.profile or self._found.get("profile")
+        if not name:
+            raise HomeUnavailable(f"lab '{self.lab.name}' has not looked at its machine yet", advice="lab up does")
+        return load_profile(name)
+
+    def host_ip(self) -> str:
+        return self._found["host_ip"]
+
+    # --- up --------------------------------------------------------------------------------------------------------
+
+    def machine_stages(self) -> Iterable[Stage]:
+        yield Stage("machine", "a machine to work on", lambda: None, self._look, 3)
+
+    def _look(self, progress: Progress) -> str:
+        """Every time: it may have been made anew, or have got another address."""
+        machine = self.machine()
+        progress(f"logging in to {machine.name}")
+        machine.run("true", user="root", seconds=60)  # raises LoginRefused, SudoRefused, HostKeyChanged…
+        release = _release(machine.read("/etc/os-release") or b"")
+        name = self.plan.profile or _profile_for(release)
+        wanted = load_profile(name)
+        if wanted.distribution != release:
+            raise NotServed(
+                f"profile '{name}' is for {wanted.distribution}, and {machine.name} runs {release}",
+                advice="lab profiles lists what there is for which distribution",
+            )
+        if not self.plan.used and (evidence := looks_used(machine, self.lab, wanted.devstack.directory)):
+            raise MachineInUse(
+                f"{machine.name} looks used: {'; '.join(evidence)}",
+                advice="DevStack changes a machine for good: give it one of its own, or add --even-if-used",
+            )
+        address = self._own_address(machine)
+        self.lab.update(machine={"profile": name, "host_ip": address, "distribution": release})
+        self.__dict__.pop("profile", None)
+        return f"{machine.name}, {release}, address {address}, profile {name}"
+
+    def _own_address(self, machine: SshMachine) -> str:
+        """The address of its own at which our connection arrived; from the machine itself, that of its default route."""
+        connection = machine.run(
+            "sh", "-c", 'echo "$SSH_CONNECTION"'
+        ).out.split()  # from address, port, to address, port
+        if len(connection) == 4 and not connection[2].startswith("127.") and ":" not in connection[2]:
+            return connection[2]
+        route = machine.run(
+            "ip", "-4", "route", "get", "192.0.2.1", check=False
+        ).out  # TEST-NET-1: asks for the default route
+        found = re.search(r" src (\S+)", route)
+        if not found:
+            raise HomeUnavailable(
+                f"{machine.name} has no IPv4 address that its cloud could answer at", advice="give it a static address"
+            )
+        return found.group(1)
+
+    def checkpoint_stages(self) -> Iterable[Stage]:
+        return ()
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def machine_state(self) -> tuple[str, str]:
+        if not self._found:
+            return "absent", "no stage of lab up has seen the machine yet"
+        return "running", f"machine {self.plan.address}"
+
+    def ssh_through(self) -> tuple[str, ...]:
+        return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
+
+    # --- what it cannot ------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str, progress: Progress) -> None:
+        raise HomeUnavailable(f"checkpoints are not supported here: {WHOSE}", advice="snapshot it with what runs it")
+
+    def checkpoints(self) -> list[str]:
+        return []
+
+    def restore(self, name: str, progress: Progress) -> None:
+        raise CheckpointMissing(
+            f"checkpoints are not supported here: {WHOSE}",
+            advice="lab undo removes what the lab's replay made; or go back to a snapshot of your own",
+        )
+
+    def down(self, progress: Progress) -> None:
+        raise HomeUnavailable(f"nothing was stopped: {WHOSE}", advice="shut it down yourself; afterwards: lab recover")
+
+    def destroy(self, progress: Progress) -> Iterator[str]:
+        if self.lab.home_directory.exists():
+            shutil.rmtree(self.lab.home_directory)
+            yield f"{self.lab.home_directory} (logins, host key, logs); the machine itself and the OpenStack on it stay"
+
+
+def _release(text: bytes) -> str:
+    """ID and VERSION_ID of /etc/os-release, the version as far as profiles name it: "rocky 9" of 9.4."""
+    values = dict(re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', text.decode(errors="replace"), re.MULTILINE))
+    return f"{values.get('ID', 'unknown')} {values.get('VERSION_ID', '').split('.')[0]}".strip()
+
+
+def _profile_for(release: str) -> str:
+    for name in profile_names():
+        if load_profile(name).distribution == release:
+            return name
+    raise NotServed(f"no profile is for {release}", advice="lab profiles lists what there is for which distribution")
