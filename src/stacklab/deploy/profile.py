@@ -107,7 +107,7 @@ class Variant(Part):
 class Units(Part):
     """How the distribution and DevStack call the services.
 
-    `devstack`: in stack.sh's order, without `devstack@` and `.service`.
+    `storage`: the iSCSI daemons that Cinder's volumes need. `devstack`: in stack.sh's order, without `devstack@` and `.service`.
     """
 
     apache: str
@@ -116,6 +116,7 @@ class Units(Part):
     queue: str
     switch: list[str]
     libvirt: str
+    storage: list[str] = []
     network_agent: str
     devstack: list[str]
 
