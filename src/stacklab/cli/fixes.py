@@ -1,0 +1,218 @@
+"""`lab fixes list|show|apply` and `lab recover`: the repairs of DevStack's machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import click
+from click.shell_completion import CompletionItem
+
+from stacklab.cli.options import Context, json_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stacklab.cloud.person import Person
+    from stacklab.console import Console
+    from stacklab.deploy.deployment import Deployment
+    from stacklab.deploy.fixes.catalogue import Catalogue
+    from stacklab.deploy.fixes.repair import Outcome
+    from stacklab.lab import Lab
+
+WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable", "unknown": "unknown"}
+"""A finding's state as the console knows it."""
+
+
+@runtime_checkable
+class Deployed(Protocol):
+    """A home whose cloud DevStack made on a machine."""
+
+    def deployment(self) -> Deployment:
+        """What goes where."""
+
+
+def complete_fix(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A fix's id."""
+    from stacklab.deploy.fixes.catalogue import Catalogue
+
+    return [CompletionItem(fix.id, help=fix.title) for fix in Catalogue().all() if fix.id.startswith(incomplete)]
+
+
+@click.group()
+def fixes() -> None:
+    """Repairs of the machine that the cloud runs on: after stack.sh, after a reboot.
+
+    \b
+    lab fixes list                    what is well and what is not, with the evidence
+    lab fixes show network-agent      why it is there, and exactly what it would run
+    lab fixes apply network-agent     repair it, and see that it holds
+    lab recover                       everything, after a reboot of the machine
+    """
+
+
+@fixes.command("list")
+@json_option
+@click.pass_obj
+def list_(context: Context, as_json: bool) -> None:
+    """Look at everything that a fix could repair; changes nothing. Exit 0 only if all is well."""
+    from stacklab.deploy.fixes.repair import masked
+
+    lab, console = context.lab, context.console(as_json)
+    deployment, catalogue = _opened(lab)
+    found = []
+    for fix in catalogue.all():
+        finding = fix.check(deployment.machine, deployment.profile)
+        evidence = masked(lab, finding.evidence)
+        found.append({"id": fix.id, "title": fix.title, "state": finding.state, "evidence": evidence})
+        console.print(f"{console.mark(WORDS[finding.state])} {fix.id:<14} {fix.title}")
+        console.indented(console.style(evidence, "bright_black"), 4 + 13)
+    console.result(found)
+    bad = [str(one["id"]) for one in found if one["state"] in ("broken", "unknown")]
+    if bad:
+        console.print()
+        console.print(f"repair:  lab fixes apply {' '.join(bad)}   (or lab recover: everything, in order)")
+        click.get_current_context().exit(1)
+
+
+@fixes.command()
+@click.argument("fix", metavar="ID", shell_complete=complete_fix)
+@click.option("--module/--permissive", "module", default=None, help="For selinux: as if this had been chosen.")
+@json_option
+@click.pass_obj
+def show(context: Context, fix: str, module: bool | None, as_json: bool) -> None:
+    """Show why a fix is there, how things are, and the exact commands that it would run now as root; changes nothing."""
+    from stacklab.deploy.fixes.repair import masked
+
+    lab, console = context.lab, context.console(as_json)
+    deployment, catalogue = _opened(lab, module)
+    one = catalogue[fix]
+    console.heading(f"{one.id}: {one.title}")
+    console.print(one.why)
+    console.print()
+    finding = one.check(deployment.machine, deployment.profile)
+    evidence = masked(lab, finding.evidence)
+    console.print(f"{console.mark(WORDS[finding.state])} {finding.state.replace('_', ' ')}")
+    console.indented(evidence)
+    commands = []
+    if finding.state != "not_applicable":
+        commands = [action.text for action in one.plan(deployment.machine, deployment.profile)]
+    console.print()
+    console.print(
+        ("what it runs as root:" if finding.state == "broken" else "what it would run as root, were it broken:")
+        if commands
+        else "there is nothing to run"
+    )
+    for text in commands:
+        console.indented(text)
+    console.result(
+        {
+            "id": one.id,
+            "title": one.title,
+            "why": one.why,
+            "state": finding.state,
+            "evidence": evidence,
+            "commands": commands,
+        }
+    )
+
+
+@fixes.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_fix)
+@click.option("--all", "everything", is_flag=True, help="Everything, in order: the same as lab recover.")
+@click.option(
+    "--module/--permissive",
+    "module",
+    default=None,
+    help="How SELinux is dealt with: the targeted policy module, or permissive mode. Remembered for this lab.",
+)
+@json_option
+@click.pass_obj
+def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool | None, as_json: bool) -> None:
+    """Repair what is broken, and see that it works; what is well is not touched.
+
+    \b
+    lab fixes apply apache memcached
+    lab fixes apply selinux --module
+    """
+    from stacklab.deploy.fixes.catalogue import AFTER_REBOOT
+    from stacklab.deploy.fixes.repair import repair
+
+    if everything == bool(ids):
+        raise click.UsageError("name fixes (lab fixes list shows them), or say --all")
+    lab, console = context.lab, context.console(as_json)
+    with lab.writing():
+        deployment, catalogue = _opened(lab, module)
+        chosen = catalogue.these(AFTER_REBOOT if everything else ids)
+        if module is not None:
+            _remember(lab, module)
+        _finish(console, repair(chosen, deployment, console.emit))
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def recover(context: Context, as_json: bool) -> None:
+    """Put back everything that a reboot of the machine took from the cloud, in order; instances are started, too.
+
+    Safe at any time: what is well is not touched, and it can be interrupted and repeated. It takes a minute or two, because
+    services are watched for more than a minute: the course's network agent fails again within that time.
+    """
+    from stacklab.deploy.recovery import recover as do_recover
+
+    lab, console = context.lab, context.console(as_json)
+    with lab.writing():
+        deployment, _ = _opened(lab)
+        _finish(console, do_recover(deployment, console.emit, cloud=_cloud(lab)))
+
+
+def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue]:
+    """Raises NoLab, NotRunning, HomeUnavailable where there is no machine."""
+    from dataclasses import replace
+
+    from stacklab.deploy.fixes.catalogue import Catalogue
+    from stacklab.desk import home_of
+    from stacklab.errors import HomeUnavailable
+
+    home = home_of(lab)
+    if not isinstance(home, Deployed):
+        raise HomeUnavailable(
+            f"the cloud of lab '{lab.name}' lives on the home '{home.name}', where there is no machine to repair",
+            advice="lab up starts what does not run; fixes are for --on libvirt and --on ssh://…",
+        )
+    deployment = home.deployment()
+    if module is not None:
+        deployment = replace(deployment, permissive=not module)
+    return deployment, Catalogue(permissive=deployment.permissive, cloud=_cloud(lab))
+
+
+def _cloud(lab: Lab) -> Callable[[], Person]:
+    """How the instances' fix reaches the API. The login is looked for when it is needed."""
+    from stacklab.cloud.person import Person
+    from stacklab.desk import home_of
+
+    def opened() -> Person:
+        access = home_of(lab).access()
+        return Person(access.clouds_file, access.admin)
+
+    return opened
+
+
+def _remember(lab: Lab, module: bool) -> None:
+    from dataclasses import replace
+
+    from stacklab.homes.plan import Plan
+
+    replace(Plan.of(lab), selinux="module" if module else "permissive").keep(lab)
+
+
+def _finish(console: Console, outcomes: list[Outcome]) -> None:
+    """Tell what came of it. Raises ServiceFailed."""
+    from stacklab.deploy.fixes.repair import all_well
+
+    results: list[dict[str, Any]] = [
+        {"id": one.fix.id, "result": one.result, "changed": one.changed, "evidence": one.after.evidence}
+        for one in outcomes
+    ]
+    console.result_line({"event": "repaired", "fixes": results})
+    console.print()
+    console.print(all_well(outcomes))

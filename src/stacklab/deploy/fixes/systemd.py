@@ -1,0 +1,232 @@
+"""systemd's units as the fixes see them: their state, how long they have been up, their last words, and watching them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stacklab.machines.base import Machine
+from stacklab.stages import Progress
+
+WATCH_SECONDS = 75
+"""How long a unit must stay up before it counts: the course's network agent fails again after less than a minute."""
+
+LOOK_EVERY = 5.0
+STARTING_SECONDS = 180
+"""How long a unit may be on its way up: twice systemd's own limit for a start."""
+
+RESTART_SECONDS = 420
+"""For one restart: DevStack's units have TimeoutStopSec=300, and a start may take 90 s."""
+
+LAST_WORDS = 8
+"""Lines of a unit's journal that are shown as evidence."""
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "UnitFileState",
+    "ActiveEnterTimestampMonotonic",
+    "TriggeredBy",
+)
+
+LOOK = f"""cat /proc/uptime
+systemctl show --no-pager --property={",".join(PROPERTIES)} -- "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit. `entered`: when it last became active, in seconds of the machine's clock; `age`: seconds since then.
+
+    A machine that was suspended counts the suspension to `age`: /proc/uptime does, systemd's stamps do not. VMs do not suspend.
+    """
+
+    name: str
+    load: str
+    active: str
+    sub: str
+    result: str
+    enablement: str
+    entered: float
+    age: float
+    triggers: tuple[str, ...] = ()
+
+    @property
+    def there(self) -> bool:
+        """Whether the machine has such a unit."""
+        return self.load != "not-found"
+
+    @property
+    def running(self) -> bool:
+        """Whether it is up (a oneshot unit: has done its work)."""
+        return self.active in ("active", "reloading")
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is on its way up for the first time."""
+        return self.active == "activating" and self.sub != "auto-restart"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended badly, also where systemd is about to try once more."""
+        return self.active == "failed" or self.sub == "auto-restart"
+
+    @property
+    def young(self) -> bool:
+        """Whether it is too early to say that it stays up."""
+        return self.starting or (self.running and self.age < WATCH_SECONDS)
+
+    @property
+    def at_boot(self) -> bool:
+        """Whether it starts at boot, as far as that is the unit's own affair."""
+        return self.enablement not in ("disabled", "masked", "masked-runtime", "enabled-runtime", "")
+
+    @property
+    def said(self) -> str:
+        """`failed (exit-code)`, `inactive`, `active for 12 s`."""
+        if not self.there:
+            return "not there"
+        if self.load == "masked":
+            return "masked"
+        if self.running:
+            return f"{self.active} for {_age(self.age)}"
+        why = self.result if self.result not in ("", "success") else self.sub if self.sub != "dead" else ""
+        return f"{self.active} ({why})" if why and why != self.active else self.active
+
+
+def service(name: str) -> str:
+    """The full name of a unit: `httpd` is httpd.service."""
+    return name if re.search(r"\.(service|socket|target)$", name) else f"{name}.service"
+
+
+def stack_unit(name: str) -> str:
+    """The unit of one of DevStack's services: `q-agt` is devstack@q-agt.service."""
+    return f"devstack@{name}.service"
+
+
+def plain(unit: str) -> str:
+    """A unit's name as people say it."""
+    return unit.removesuffix(".service")
+
+
+def look(machine: Machine, names: Iterable[str]) -> list[Unit]:
+    """The named units, in this order. Raises CommandFailed."""
+    wanted = list(names)
+    if not wanted:
+        return []
+    return read_units(machine.script(LOOK, *wanted, seconds=60).out, wanted)
+
+
+def read_units(text: str, names: Sequence[str]) -> list[Unit]:
+    """`LOOK`'s output. systemd answers in the order of the question; an alias would answer by another name."""
+    uptime, _, rest = text.partition("\n")
+    blocks = re.split(r"\n\s*\n", rest.strip())
+    if len(blocks) != len(names):
+        raise ValueError(f"systemctl show described {len(blocks)} units, not {len(names)}")
+    now = float(uptime.split()[0])
+    found = []
+    for name, block in zip(names, blocks, strict=True):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        entered = int(values.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        found.append(
+            Unit(
+                name=name,
+                load=values.get("LoadState", "not-found"),
+                active=values.get("ActiveState", "unknown"),
+                sub=values.get("SubState", ""),
+                result=values.get("Result", ""),
+                enablement=values.get("UnitFileState", ""),
+                entered=entered,
+                age=max(0.0, now - entered),
+                triggers=tuple(values.get("TriggeredBy", "").split()),
+            )
+        )
+    return found
+
+
+def stack_units(machine: Machine, order: Sequence[str]) -> list[str]:
+    """DevStack's units that the machine has: those of the profile in stack.sh's order, then any others."""
+    listed = machine.run("systemctl", "list-unit-files", "--no-legend", "--no-pager", "devstack@*.service", check=False)
+    return in_order(read_unit_files(listed.out), order)
+
+
+def read_unit_files(text: str) -> list[str]:
+    """The names in `systemctl list-unit-files` (which may begin a line with a dot or a star)."""
+    return re.findall(r"^\W*(devstack@[^\s@]+\.service)\s", text, re.MULTILINE)
+
+
+def in_order(there: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Sorted by stack.sh's order; what it does not name comes last."""
+    rank = {stack_unit(name): place for place, name in enumerate(order)}
+    return sorted(set(there), key=lambda unit: (rank.get(unit, len(rank)), unit))
+
+
+def last_words(machine: Machine, unit: str, lines: int = LAST_WORDS) -> str:
+    """The end of a unit's journal, without colours and passwords; empty if there is none."""
+    argv = ("journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", f"--unit={unit}")
+    return clean(machine.run(*argv, user="root", seconds=60, check=False).out)
+
+
+def clean(text: str) -> str:
+    """Journal lines that can be shown: no terminal codes, no passwords in URLs, no endless lines."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    text = re.sub(r"(\w+://[^\s:/@]+:)[^\s/@]+@", r"\1********@", text)
+    return "\n".join(line if len(line) <= 300 else f"{line[:300]} …" for line in text.strip().splitlines())
+
+
+def why_down(machine: Machine, unit: Unit) -> str:
+    """What is known of a unit that is not up: its state, and its last words if it has any."""
+    words = last_words(machine, unit.name)
+    told = "".join(f"\n  {line}" for line in words.splitlines())
+    return f"{plain(unit.name)} is {unit.said}" + (f"; its journal ends:{told}" if told else "")
+
+
+def watch(machine: Machine, names: Sequence[str], progress: Progress) -> dict[str, str]:
+    """Watch units together until each has been up for WATCH_SECONDS; returns those that did not stay up, with the evidence.
+
+    Returns at once where all have been up for longer. A unit that systemd itself starts again while we look has failed, too.
+    """
+    began = time.monotonic()
+    seen: dict[str, float] = {}
+    bad: dict[str, str] = {}
+    while True:
+        waiting = []
+        for unit in look(machine, [name for name in names if name not in bad]):
+            if unit.running:
+                if seen.setdefault(unit.name, unit.entered) != unit.entered:
+                    bad[unit.name] = f"{plain(unit.name)} ended, and systemd started it again\n" + why_down(
+                        machine, unit
+                    )
+                elif unit.age < WATCH_SECONDS:
+                    waiting.append(unit)
+            elif unit.starting and time.monotonic() - began < STARTING_SECONDS:
+                waiting.append(unit)
+            else:
+                bad[unit.name] = why_down(machine, unit)
+        if not waiting:
+            return bad
+        progress(watching(waiting, bad))
+        time.sleep(LOOK_EVERY)
+
+
+def watching(units: Sequence[Unit], bad: Iterable[str]) -> str:
+    """One line on what is being watched: the youngest, how long it is up, how many are with it."""
+    youngest = min(units, key=lambda unit: unit.age if unit.running else -1)
+    how = f"up for {youngest.age:.0f} of {WATCH_SECONDS} s" if youngest.running else "starting"
+    others = f", and {len(units) - 1} more" if len(units) > 1 else ""
+    failed = "; failed: " + ", ".join(plain(name) for name in bad) if bad else ""
+    return f"watching {plain(youngest.name)}: {how}{others}{failed}"
+
+
+def _age(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.0f} h"
+    )
