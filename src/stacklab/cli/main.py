@@ -33,6 +33,8 @@ VERBS = {
     "password": ("cloud", "password", "Print the login for Horizon (--admin: the administrator's)."),
     "logs": ("state", "logs", "Show the services' logs."),
     "restart": ("state", "restart", "Restart one service of the cloud."),
+    "fixes": ("fixes", "fixes", "List, explain and apply repairs of the machine that the cloud runs on."),
+    "recover": ("fixes", "recover", "Put back what a reboot of the machine took from the cloud."),
     "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
     "down": ("state", "down", "Stop the cloud; what you made stays."),
     "destroy": ("state", "destroy", "Remove the lab and everything of it."),
