@@ -32,6 +32,7 @@ VERBS = {
     "openrc": ("cloud", "openrc", 'Print what a shell needs to use the cloud: eval "$(lab openrc)".'),
     "password": ("cloud", "password", "Print the login for Horizon (--admin: the administrator's)."),
     "logs": ("state", "logs", "Show the services' logs."),
+    "attach": ("attach", "attach", "Watch stack.sh on the lab's machine, from where you left it."),
     "restart": ("state", "restart", "Restart one service of the cloud."),
     "fixes": ("fixes", "fixes", "List, explain and apply repairs of the machine that the cloud runs on."),
     "recover": ("fixes", "recover", "Put back what a reboot of the machine took from the cloud."),

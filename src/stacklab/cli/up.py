@@ -42,7 +42,7 @@ from stacklab.cli.options import Context, complete_address, complete_home, compl
 @json_option
 @click.pass_obj
 def up(
-    context: Context, session: str | None, home_name: str | None, image: str | None, as_json: bool, **more: Any
+    context: Context, /, session: str | None, home_name: str | None, image: str | None, as_json: bool, **more: Any
 ) -> None:
     """Bring a session's cloud up, from wherever it stands.
 
