@@ -1,0 +1,216 @@
+"""stack.sh on the machine, detached: a transient systemd unit, its log, its start and its end in files.
+
+Nobody has to stay: the unit goes on when the connection is lost, when `lab` is killed, when the learner's laptop sleeps.
+Only options that systemd 219 (CentOS 7) has are used: https://www.freedesktop.org/software/systemd/man/systemd-run.html,
+"--wait", "--pipe" and "--collect" are younger than that.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+from stacklab.deploy.deployment import Deployment
+from stacklab.errors import MachineInUse, StackFailed
+from stacklab.machines.base import Machine
+
+STACK_USER = "stack"
+BASE = "/var/lib/stacklab"
+"""On the machine; below it one directory per program, and the wrapper that runs it."""
+ENVIRONMENT = "/etc/stacklab/environment"
+"""Lines of NAME=value for every program that is run here (the proxy); written by the preparation."""
+
+Program = Literal["stack", "unstack"]
+State = Literal["absent", "running", "done", "failed", "vanished"]
+
+# The start refuses with these exit statuses; any other is an error.
+_RUNS_ALREADY, _BY_HAND, _UNSTACK_UNFINISHED = 71, 72, 73
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """What became of a program's last run, as the machine tells it.
+
+    absent: never run; running; done: exit status 0; failed: another one; vanished: it ended without one (the machine was
+    restarted in the middle, or the unit was killed). `run` names the run, so that a log is never taken for another's.
+    Times are seconds since the epoch by the machine's clock, `now` too. `size`: bytes in the log.
+    """
+
+    program: Program
+    state: State
+    log: str
+    size: int = 0
+    run: str = ""
+    started: float | None = None
+    ended: float | None = None
+    exit_status: int | None = None
+    now: float = 0.0
+    rebooted: bool = False
+    profile: str = ""
+    services: tuple[str, ...] = ()
+    host_ip: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran, or has been running."""
+        if self.started is None:
+            return 0.0
+        return (self.now if self.ended is None else self.ended) - self.started
+
+
+_STATE = r"""
+directory=$1 unit=$2
+[ -d "$directory" ] && cd "$directory" || { echo absent=1; exit 0; }
+for file in began ended; do [ -f "$file" ] && sed "s/^/$file./" "$file" || true; done
+systemctl show "$unit" -p ActiveState -p ExecMainStatus -p Result
+echo "size=$(stat -c %s log 2>/dev/null || echo 0)"
+echo "now=$(date +%s.%N)"
+echo "boot=$(cat /proc/sys/kernel/random/boot_id)"
+"""
+
+
+def state(machine: Machine, program: Program = "stack") -> Stacking:
+    """Look at the machine. Raises what Machine raises."""
+    log = f"{BASE}/{program}/log"
+    told = dict(
+        line.partition("=")[::2]
+        for line in machine.script(_STATE, f"{BASE}/{program}", _unit(program), user="root").lines
+    )
+    if "began.run" not in told:
+        return Stacking(program, "absent", log)
+    rebooted = told["began.boot"] != told["boot"]
+    ended = "ended.status" in told
+    exit_status = int(told["ended.status"]) if ended else None
+    if not ended and told["ActiveState"] == "failed" and told.get("Result") == "exit-code":
+        exit_status = int(told["ExecMainStatus"])  # the disk was too full even for the status file
+    return Stacking(
+        program,
+        _state_of(exit_status, alive=told["ActiveState"] in ("active", "activating", "deactivating")),
+        log,
+        size=int(told["size"]),
+        run=told["began.run"],
+        started=float(told["began.at"]),
+        ended=float(told["ended.at"]) if ended else None,
+        exit_status=exit_status,
+        now=float(told["now"]),
+        rebooted=rebooted,
+        profile=told["began.profile"],
+        services=tuple(told["began.services"].split()),
+        host_ip=told["began.host_ip"],
+    )
+
+
+def _state_of(exit_status: int | None, *, alive: bool) -> State:
+    if exit_status is not None:
+        return "done" if exit_status == 0 else "failed"
+    return "running" if alive else "vanished"
+
+
+_WRAPPER = r"""#!/bin/bash
+# Written by lab. Runs one of DevStack's scripts: its output goes to a log, its exit status to a file.
+directory=$1 devstack=$2 program=$3 environment=$4
+umask 022
+HOME=$(getent passwd "$(id -un)" | cut -d: -f6)
+USER=$(id -un) LOGNAME=$USER SHELL=/bin/bash TERM=dumb
+export HOME USER LOGNAME SHELL TERM
+if [ -r "$environment" ]; then set -a; . "$environment"; set +a; fi
+cd "$devstack" && "./$program.sh" </dev/null >>"$directory/log" 2>&1
+status=$?
+sleep 1   # DevStack's log filter is a process of its own and may still be writing
+printf 'status=%s\nat=%s\n' "$status" "$(date +%s.%N)" >"$directory/ended.new" && mv "$directory/ended.new" "$directory/ended"
+exit "$status"
+"""
+
+# Everything under one lock, so that of two labs that begin at the same moment one is refused.
+_START = r"""
+base=$1 program=$2 unit=$3 other=$4 devstack=$5 run=$6 profile=$7 services=$8 host_ip=$9 environment=${10} account=${11}
+directory=$base/$program
+mkdir -p "$base"
+exec 9>"$base/lock"
+flock -w 30 9
+for one in "$unit" "$other"; do
+    case $(systemctl show "$one" -p ActiveState) in
+    ActiveState=active|ActiveState=activating|ActiveState=deactivating) echo "$one"; exit 71 ;;
+    esac
+done
+pattern='^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)'
+if pids=$(pgrep -f "$pattern"); then echo $pids; exit 72; fi
+if [ "$program" = stack ] && [ -f "$base/unstack/began" ]; then
+    # An unstack.sh that did not end well leaves half of the services; DevStack cannot build on that.
+    grep -qx status=0 "$base/unstack/ended" 2>/dev/null || exit 73
+fi
+install -d -m 0700 -o "$account" "$directory"
+cd "$directory"
+[ -f log ] && mv -f log log.previous
+rm -f ended ended.new
+install -m 0600 -o "$account" /dev/null log
+boot=$(cat /proc/sys/kernel/random/boot_id)
+printf 'run=%s\nat=%s\nboot=%s\nprofile=%s\nservices=%s\nhost_ip=%s\n' \
+    "$run" "$(date +%s.%N)" "$boot" "$profile" "$services" "$host_ip" >began.new
+mv began.new began
+systemctl reset-failed "$unit" 2>/dev/null || true
+if ! systemd-run --unit="$unit" --uid="$account" --description="DevStack's $program.sh, started by lab" \
+    /bin/bash "$base/run" "$directory" "$devstack" "$program" "$environment" 9>&-; then
+    rm -f began
+    exit 1
+fi
+"""
+
+
+def start(deployment: Deployment, program: Program = "stack") -> Stacking:
+    """Start it and return at once.
+
+    Raises MachineInUse if one runs already (whoever started it), StackFailed if an unstack.sh was cut off before: DevStack
+    cannot stack on what that leaves ("No project network is available for allocation").
+    """
+    machine, devstack = deployment.machine, deployment.profile.devstack.directory
+    machine.put(f"{BASE}/run", _WRAPPER, mode=0o755)
+    other: Program = "unstack" if program == "stack" else "stack"
+    arguments = [
+        BASE,
+        program,
+        _unit(program),
+        _unit(other),
+        devstack,
+        uuid.uuid4().hex,
+        deployment.profile.name,
+        " ".join(deployment.services),
+        deployment.host_ip,
+        ENVIRONMENT,
+        STACK_USER,
+    ]
+    ended = machine.script(_START, *arguments, user="root", check=False)
+    if ended.status == _RUNS_ALREADY:
+        raise MachineInUse(
+            f"{machine.name} is being stacked already ({ended.out.strip()} runs there)",
+            advice="lab up or lab attach of the lab that started it follows it; else wait for its end",
+        )
+    if ended.status == _BY_HAND:
+        raise MachineInUse(
+            f"somebody runs a stack.sh or unstack.sh by hand on {machine.name} (process {ended.out.strip()})",
+            advice="wait for its end",
+        )
+    if ended.status == _UNSTACK_UNFINISHED:
+        raise StackFailed(
+            f"an unstack.sh on {machine.name} did not end well, and DevStack cannot stack on what it left",
+            advice="lab up finishes the unstack first",
+        )
+    if not ended.ok:
+        raise StackFailed(
+            f"{program}.sh could not be started on {machine.name}: {(ended.err or ended.out).strip()[-300:]}",
+            advice=f"look there: systemctl status {_unit(program)}",
+        )
+    return state(machine, program)
+
+
+def devstack_units(machine: Machine) -> list[str]:
+    """The names of DevStack's units on the machine (`devstack@keystone.service`, …), running or not."""
+    listed = machine.run(
+        "systemctl", "list-unit-files", "devstack@*", "--no-legend", "--no-pager", user="root", check=False
+    )
+    return [line.split()[0] for line in listed.lines if line.startswith("devstack@")]
+
+
+def _unit(program: Program) -> str:
+    return f"lab-{program}.service"

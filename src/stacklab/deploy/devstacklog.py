@@ -1,0 +1,75 @@
+"""A line of DevStack's log: its time, the traced command, the phase that begins with it.
+
+The forms are those of DevStack's tools/outfilter.py ("2026-11-22 10:00:00.123 | ", UTC) and of its PS4 in stackrc, the same at
+`pike-eol` and `stable/2026.1`: `+ lib/keystone:start_keystone:555          :   run_process …`, with LOG_COLOR without the
+blank and the colon; before stackrc is read bash's own `+ command`. A command in $(…) has a plus sign more.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \| ?")
+_TRACED = re.compile(r"^\++ ?(?P<file>[\w./-]+):(?P<function>[\w./-]+):(?P<number>\d+) +(?:: +)?(?P<command>.*)$")
+_EARLY = re.compile(r"^\++ (?P<command>.*)$")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Line:
+    """`at`: seconds since the epoch, None without a time stamp. `text`: without stamp and control characters.
+
+    `command`, where it stands (`file`, `function`, `number`) and how deep (1: not in a subshell) are empty unless the line is a
+    traced command.
+    """
+
+    text: str
+    at: float | None = None
+    file: str = ""
+    function: str = ""
+    number: int = 0
+    command: str = ""
+    depth: int = 0
+
+    @property
+    def phase(self) -> str:
+        """The phase of stack.sh that begins here, "" if none does: what its main part says through echo_summary."""
+        if self.file.removeprefix("./") != "stack.sh" or self.function != "main":
+            return ""
+        if not self.command.startswith("echo_summary "):
+            return ""
+        try:
+            words = shlex.split(self.command)[1:]
+        except ValueError:
+            words = self.command.split()[1:]
+        said = " ".join(words)
+        # Said of the log itself and of things left out: no part of the work.
+        return "" if said.startswith(("stack.sh ", "SKIPPING ", "Skip ")) else said
+
+    @property
+    def shown(self) -> str:
+        """The line as a learner would want it: where it stands and what is done, without trace marks."""
+        if not self.command:
+            return self.text.strip()
+        place = self.file.removeprefix("./") + ": " if self.file else ""
+        return f"{place}{self.command}"
+
+
+def parse(raw: str) -> Line:
+    """Take a line apart."""
+    raw = _ESCAPES.sub("", raw.rstrip("\r\n"))
+    stamp = _STAMP.match(raw)
+    at = None
+    if stamp:
+        raw = raw[stamp.end() :]
+        at = datetime.strptime(stamp[1], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
+    depth = len(raw) - len(raw.lstrip("+"))
+    traced = _TRACED.match(raw)
+    if traced:
+        number = int(traced["number"])
+        return Line(raw, at, traced["file"], traced["function"], number, traced["command"].strip(), depth)
+    early = _EARLY.match(raw)
+    return Line(raw, at, command=early["command"].strip(), depth=depth) if early else Line(raw, at)

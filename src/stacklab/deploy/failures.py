@@ -1,0 +1,168 @@
+"""Why stack.sh failed: the failing command out of DevStack's own words, the likely cause out of a catalogue (failures.yaml)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from ruamel.yaml import YAML
+
+from stacklab.deploy.devstacklog import Line, parse
+from stacklab.deploy.profile import Part
+
+Retry = Literal["safe", "after-unstack", "no"]
+
+WINDOW = 400
+"""Lines before the end in which a cause is looked for: further up, the same words may belong to something that was mended."""
+EXCERPT = 12
+_RETRIES: dict[str, str] = {
+    "safe": "then run lab up again: stack.sh starts anew",
+    "after-unstack": "then run lab up again: it runs unstack.sh first",
+    "no": "as it is, the same would happen again",
+}
+_TRAPS = ("exit_trap", "err_trap")
+_ENDS = re.compile(r"^(Error on exit|exit_trap: cleaning up child processes|World dumping\.\.\.|[\w.]+\.sh failed)")
+_DIE = re.compile(r"^\[ERROR\] (?P<where>\S+:\d+) (?P<what>.*)")
+# xtrace lines that lead from the failing command to the trap, not to the failure
+_TRIVIAL = re.compile(
+    r"^((local|return|exit|set|echo|\[\[|'?\['?|test|time_stop|time_start|die|err|cat)( |$)|\w+=\S*$|\(\(|:$)"
+)
+_ASSIGNMENT = re.compile(r"^\w+=")
+
+
+class Failure(Part):
+    """A known failure: `pattern` is searched line by line (regular expression), the first entry of the file that fits counts.
+
+    `where`: in which part of stack.sh it shows; `source`: where pattern and cause are from.
+    """
+
+    id: str
+    pattern: str
+    where: str
+    cause: str
+    remedy: str
+    retry: Retry
+    source: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What failed and why.
+
+    `command`: the failing command, or DevStack's own words for it; `line`: where in DevStack (`lib/glance:660`), if it says so;
+    `known`: the catalogue's id, "" if nothing there fits. `excerpt`: the last lines before the end.
+    """
+
+    command: str
+    line: str
+    cause: str
+    remedy: str
+    retry: Retry
+    excerpt: list[str]
+    known: str = ""
+
+    @property
+    def advice(self) -> str:
+        """What to do, in one line."""
+        return f"{self.remedy}; {_RETRIES[self.retry]}"
+
+
+@cache
+def catalogue() -> list[Failure]:
+    """All known failures, the more specific first. Raises ValidationError if the file is wrong (a defect of ours)."""
+    entries = YAML(typ="safe").load((Path(__file__).parent / "failures.yaml").read_text(encoding="utf-8"))
+    return [Failure.model_validate(entry) for entry in entries]
+
+
+def diagnose(log_text: str) -> Diagnosis:
+    """Find out from a log of stack.sh what failed. `known` is "", and `cause` says so, when it cannot tell why."""
+    lines = _before_the_end([parse(raw) for raw in log_text.splitlines()])
+    command, where = _failing(lines)
+    excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
+    found = _known([line.text for line in lines[-WINDOW:]])
+    if found is None:
+        return Diagnosis(
+            command,
+            where,
+            "not one of the known causes",
+            "read the end of the log",
+            "after-unstack",
+            excerpt,
+        )
+    return Diagnosis(command, where, found.cause, found.remedy, found.retry, excerpt, found.id)
+
+
+def _known(lines: list[str]) -> Failure | None:
+    for failure in catalogue():
+        pattern = re.compile(failure.pattern)
+        # The command that is traced may quote the words of a failure: only what programs said counts.
+        if any(pattern.search(line) for line in lines if not line.startswith("+")):
+            return failure
+    return None
+
+
+def _before_the_end(lines: list[Line]) -> list[Line]:
+    """Without what DevStack prints after the failure (its world dump is thousands of lines)."""
+    for index in range(len(lines) - 1, -1, -1):
+        if _is_trap(lines[index]):
+            return lines[: index + 1]
+    for index, line in enumerate(lines):
+        if _ENDS.match(line.text):
+            return lines[:index]
+    return lines
+
+
+def _failing(lines: list[Line]) -> tuple[str, str]:
+    """The command that failed, and where it stands."""
+    for line in reversed(lines[-WINDOW:]):
+        said = _DIE.match(line.text)
+        if said:
+            return said["what"], _short(said["where"])
+    trap = lines[-1] if lines and _is_trap(lines[-1]) else None
+    traced = [line for line in lines[-WINDOW:] if line.command and not _is_trap(line)]
+    if trap:
+        found = _before_trap(traced, trap)
+        if found:
+            return found.command, f"{found.file}:{found.number}" if found.file else ""
+    spoken = [line for line in lines if line.text.strip() and not line.command]
+    if spoken:
+        return spoken[-1].text.strip(), ""
+    return (traced[-1].command if traced else "(the log is empty)"), ""
+
+
+def _before_trap(traced: list[Line], trap: Line) -> Line | None:
+    """The trap's line names the function that was left; the last command traced in that function is the one that failed."""
+    inside = [at for at, line in enumerate(traced) if (line.file, line.function) == (trap.file, trap.function)]
+    if inside and _ASSIGNMENT.match(traced[inside[-1]].command):
+        # x=$(command): bash traces the command one level deeper, and before the assignment.
+        depth, at = traced[inside[-1]].depth, inside[-1]
+        deeper = [line for line in _until(traced[:at], depth) if line.depth == depth + 1]
+        own = [line for line in deeper if line.function == trap.function] or deeper
+        for candidates in (own, deeper):
+            telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
+            if telling:
+                return telling[-1]
+    for candidates in ([traced[at] for at in inside], traced):
+        telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
+        if telling:
+            return telling[-1]
+    return None
+
+
+def _until(lines: list[Line], depth: int) -> list[Line]:
+    """The lines at the end that are deeper than `depth`."""
+    at = len(lines)
+    while at and lines[at - 1].depth > depth:
+        at -= 1
+    return lines[at:]
+
+
+def _is_trap(line: Line) -> bool:
+    return line.command.split(" ")[0] in _TRAPS
+
+
+def _short(where: str) -> str:
+    return re.sub(r"^.*/devstack/", "", where)

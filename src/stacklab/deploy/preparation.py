@@ -1,0 +1,492 @@
+"""From a bare machine to one that stack.sh can work on. Every stage looks at the thing itself and may be run again.
+
+The order is that of facts about CentOS 7 (repositories before anything is installed, pip's settings before pip); it does for
+Debian as well. What a machine looks like when somebody uses it already is in `used`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from stacklab import indexes
+from stacklab.console import seconds as spoken
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.detached import ENVIRONMENT, STACK_USER
+from stacklab.deploy.placing import content
+from stacklab.deploy.settings import Settings
+from stacklab.deploy.used import looks_used as looks_used
+from stacklab.deploy.used import ours, put_marker
+from stacklab.download import without_password
+from stacklab.errors import CommandFailed, MachineUnreachable, NotEnoughSpace, UnsupportedMachine
+from stacklab.machines.base import Finished, Machine
+from stacklab.stages import Progress, Stage
+
+PACKAGES_SECONDS = 3600
+REBOOT_SECONDS = 600
+LEAST_DISK_GIB = 10  # DevStack used 6 GB on Debian 12; images and volumes come on top
+MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
+CLOCK_SECONDS = 2.0
+HOME = "/opt/stack"
+CONSTRAINTS = "/etc/stacklab/constraints.txt"
+UPGRADED = "/etc/stacklab/upgraded"
+SUDOERS = "/etc/sudoers.d/40-stacklab"
+_CA = {
+    "debian": ("/usr/local/share/ca-certificates/stacklab.crt", "update-ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
+    "redhat": ("/etc/pki/ca-trust/source/anchors/stacklab.pem", "update-ca-trust extract", "/etc/pki/tls/certs/ca-bundle.crt"),
+}  # fmt: skip
+
+
+def stages(deployment: Deployment) -> list[Stage]:
+    """In order; what the profile and the settings do not ask for is left out."""
+    do, profile, settings = _Preparation(deployment), deployment.profile, deployment.settings
+    wanted = [
+        (True, Stage("machine", "the machine fits", do.fits_already, do.fit, 2)),
+        (True, Stage("proxy", "proxy settings", do.proxy_already, do.set_proxy, 1)),
+        (settings.ca_file, Stage("trust", "certificates to trust", do.trust_already, do.trust, 3)),
+        (profile.repositories, Stage("repositories", "package repositories", do.repositories_already, do.put_repositories, 5)),
+        (True, Stage("packages", "packages", do.packages_already, do.change_packages, 120)),
+        (profile.external_ids, Stage("switch", "Open vSwitch settings", do.switch_already, do.set_switch, 2)),
+        (True, Stage("clock", "the clock", do.clock_already, do.set_clock, 5)),
+        (True, Stage("locale", f"locale {profile.locale}", do.locale_already, do.make_locale, 10)),
+        (True, Stage("user", f"user {STACK_USER}", do.user_already, do.make_user, 2)),
+        (profile.selinux, Stage("selinux", "SELinux mode", do.selinux_already, do.set_selinux, 2)),
+        (True, Stage("pip", "pip's settings", do.pip_already, do.set_pip, 1)),
+    ]  # fmt: skip
+    return [stage for asked, stage in wanted if asked]
+
+
+def proxies(settings: Settings) -> dict[str, str]:
+    """The environment of a program on the machine that is to reach the internet."""
+    if not settings.proxy:
+        return {}
+    both = {"http_proxy": settings.proxy, "https_proxy": settings.proxy}
+    # The machine's own services are reached by address, and never through a proxy.
+    spared = ",".join(["localhost", "127.0.0.1", *settings.no_proxy])
+    return {**both, "no_proxy": spared}
+
+
+class _Preparation:
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment, self.profile, self.settings = deployment, deployment.profile, deployment.settings
+        self.machine: Machine = deployment.machine
+
+    # --- the machine -----------------------------------------------------------------------------------------------
+
+    def fits_already(self) -> str | None:
+        return "looked at before; it is this lab's" if ours(self.machine, self.deployment.lab) else None
+
+    def fit(self, progress: Progress) -> str:
+        """Distribution, memory and disk, then the marker. Whether somebody uses the machine is `looks_used`'s to tell."""
+        told = self.machine.script(
+            ". /etc/os-release\n"
+            'echo "$ID $VERSION_ID"\n'
+            "awk '/^MemTotal/ {print $2}' /proc/meminfo\n"
+            "mkdir -p /opt && df -Pk /opt | awk 'NR==2 {print $4}'\n",
+            user="root",
+        ).lines
+        distribution, memory, disk = told[0], int(told[1]) / 1024, int(told[2]) / 1024**2
+        wanted = self.profile.distribution
+        if distribution != wanted and not distribution.startswith(f"{wanted}."):
+            raise UnsupportedMachine(
+                f"{self.machine.name} is {distribution}, and the profile {self.profile.name} is for {wanted}",
+                advice="lab up --profile NAME chooses another profile",
+            )
+        least = self.profile.size.least_memory
+        if memory < least * MEMORY_SHARE:
+            raise UnsupportedMachine(
+                f"{self.machine.name} has {memory:.0f} MiB of memory; the profile {self.profile.name} needs {least}",
+                advice="give it more memory",
+            )
+        if disk < LEAST_DISK_GIB:
+            raise NotEnoughSpace(
+                f"{self.machine.name} has {disk:.1f} GiB free on the file system of /opt; {LEAST_DISK_GIB} are needed",
+                advice="give it a larger disk",
+            )
+        put_marker(self.machine, self.deployment.lab)
+        return f"{distribution}, {memory:.0f} MiB of memory, {disk:.0f} GiB of disk free"
+
+    # --- proxy and certificates ------------------------------------------------------------------------------------
+
+    def _environment_file(self) -> bytes:
+        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in proxies(self.settings).items()).encode()
+
+    def proxy_already(self) -> str | None:
+        if self.machine.read(ENVIRONMENT) != self._environment_file():
+            return None
+        return without_password(self.settings.proxy) if self.settings.proxy else "none"
+
+    def set_proxy(self, progress: Progress) -> str:
+        self.machine.put(ENVIRONMENT, self._environment_file())
+        return without_password(self.settings.proxy) if self.settings.proxy else "none"
+
+    def _certificates(self) -> bytes:
+        path = self.settings.ca_file
+        try:
+            return path.read_bytes() if path else b""
+        except OSError as error:
+            raise UnsupportedMachine(
+                f"ca_file {path} cannot be read: {error.strerror}", advice="mend deploy: ca_file: in config.yaml"
+            ) from error
+
+    def trust_already(self) -> str | None:
+        source, _, bundle = _CA[self.profile.family]
+        wanted = self._certificates()
+        if self.machine.read(source) != wanted:
+            return None
+        held = self.machine.read(bundle) or b""
+        bodies = re.findall(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END", wanted, re.DOTALL)
+        # The bundle is what programs read; line ends may differ in it.
+        inside = b"".join(held.split())
+        return "trusted" if all(b"".join(body.split()) in inside for body in bodies) else None
+
+    def trust(self, progress: Progress) -> str:
+        source, command, bundle = _CA[self.profile.family]
+        self.machine.put(source, self._certificates())
+        self.machine.run(*command.split(), user="root")
+        if self.trust_already() is None:
+            raise CommandFailed(
+                f"{command} on {self.machine.name} did not put the certificates of {self.settings.ca_file} into {bundle}",
+                advice="are they in PEM format?",
+            )
+        return f"{self.settings.ca_file} in {bundle}"
+
+    # --- packages --------------------------------------------------------------------------------------------------
+
+    def repositories_already(self) -> str | None:
+        for placed in self.profile.repositories:
+            if self.machine.read(placed.path) != content(placed, self.settings, lambda _: None):
+                return None
+        return f"{len(self.profile.repositories)} files"
+
+    def put_repositories(self, progress: Progress) -> str:
+        for placed in self.profile.repositories:
+            progress(f"{placed.path}: {placed.why}")
+            self.machine.put(placed.path, content(placed, self.settings, progress), mode=placed.mode)
+        if self.profile.family == "redhat":
+            self._packaging("yum", "clean", "expire-cache")
+        return f"{len(self.profile.repositories)} files"
+
+    def _packaging(self, *command: str, check: bool = True) -> Finished:
+        """A package manager: not interactive, through the proxy, patient with a lock that the first boot's own update holds."""
+        environment = {**proxies(self.settings), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+        return self.machine.run(
+            *command, user="root", environment=environment, seconds=PACKAGES_SECONDS, check=check
+        )  # fmt: skip
+
+    def _installed(self, names: list[str]) -> set[str]:
+        if not names:
+            return set()
+        if self.profile.family == "redhat":
+            return {name for name in names if self.machine.run("rpm", "-q", "--whatprovides", name, check=False).ok}
+        told = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
+        return {line.split()[0] for line in told.lines if line.endswith(" installed")}
+
+    def packages_already(self) -> str | None:
+        wanted, unwanted = self.profile.packages.install, self.profile.packages.remove
+        there = self._installed([*wanted, *unwanted])
+        if set(wanted) - there or set(unwanted) & there:
+            return None
+        # Only once: an upgrade below a running cloud is how `up again` would break it.
+        if self.profile.packages.upgrade and self.machine.read(UPGRADED) is None:
+            return None
+        return f"{len(wanted)} packages there"
+
+    def change_packages(self, progress: Progress) -> str:
+        packages, redhat = self.profile.packages, self.profile.family == "redhat"
+        manager = ("yum", "-y") if redhat else ("apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300")
+        options = () if redhat else ("-o", "Dpkg::Options::=--force-confold")
+        if not redhat:
+            progress("apt-get update")
+            self._packaging(*manager, "-o", "Acquire::Retries=3", "update")
+        unwanted = sorted(self._installed(packages.remove))
+        if unwanted:
+            progress(f"removing {', '.join(unwanted)}")
+            self._packaging(*manager, "remove", *unwanted)
+        restarted = ""
+        if packages.upgrade and self.machine.read(UPGRADED) is None:
+            progress("upgrading all packages")
+            self._packaging(*manager, *options, "update" if redhat else "upgrade")
+            self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
+            restarted = self._restart_for_kernel(progress)
+        missing = sorted(set(packages.install) - self._installed(packages.install))
+        if missing:
+            progress(f"installing {', '.join(missing)}")
+            self._packaging(*manager, *options, "install", *missing)
+        still = sorted(set(packages.install) - self._installed(packages.install))
+        if still:  # yum takes "No package … available" for success
+            raise CommandFailed(
+                f"{manager[0]} on {self.machine.name} did not install {', '.join(still)}",
+                advice="no repository of the profile has it; mirrors: in config.yaml names other places",
+            )
+        return f"{len(packages.install)} packages there{restarted}"
+
+    def _restart_for_kernel(self, progress: Progress) -> str:
+        """Restart if a newer kernel than the running one was installed. A container has none of its own."""
+        told = self.machine.script(
+            "uname -r; ls /boot 2>/dev/null | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1",
+            user="root",
+        ).lines
+        if len(told) < 2 or told[0] == told[1] or not self._boots(told[0]):
+            return ""
+        progress(f"restarting for kernel {told[1]}")
+        restart(self.machine, progress)
+        return f", restarted with kernel {told[1]}"
+
+    def _boots(self, kernel: str) -> bool:
+        return self.machine.run("test", "-e", f"/boot/vmlinuz-{kernel}", check=False).ok
+
+    # --- Open vSwitch, clock, locale -------------------------------------------------------------------------------
+
+    def switch_already(self) -> str | None:
+        for key, value in self.profile.external_ids.items():
+            told = self.machine.run(
+                "ovs-vsctl",
+                "--timeout=30",
+                "--if-exists",
+                "get",
+                "open",
+                ".",
+                f"external-ids:{key}",
+                user="root",
+                check=False,
+            )
+            if told.out.strip().strip('"') != value:
+                return None
+        return ", ".join(f"{key}={value}" for key, value in self.profile.external_ids.items())
+
+    def set_switch(self, progress: Progress) -> str:
+        for key, value in self.profile.external_ids.items():
+            self.machine.run(
+                "ovs-vsctl", "--timeout=60", "set", "open", ".", f"external-ids:{key}={value}", user="root"
+            )
+        return str(self.switch_already())
+
+    def _clock_off(self) -> float:
+        """Seconds that the machine's clock is ahead of this host's; the way there and back is not counted."""
+        before = time.time()
+        there = float(self.machine.run("date", "+%s.%N").out)
+        after = time.time()
+        return 0.0 if before <= there <= after else (there - after if there > after else there - before)
+
+    def _time_service(self) -> str | None:
+        for unit in ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntp"):
+            if self.machine.run("systemctl", "is-active", unit, check=False).ok:
+                return unit
+        return None
+
+    def clock_already(self) -> str | None:
+        service, off = self._time_service(), self._clock_off()
+        return (
+            f"right to {max(abs(off), 0.1):.1f} s, kept by {service}" if service and abs(off) <= CLOCK_SECONDS else None
+        )
+
+    def set_clock(self, progress: Progress) -> str:
+        """Tokens carry times: a clock that is off makes them useless. Without a time service this host's clock has to do."""
+        service = self._time_service()
+        for unit in () if service else ("chronyd", "chrony", "systemd-timesyncd"):
+            if self.machine.run("systemctl", "enable", "--now", unit, user="root", check=False).ok:
+                service = self._time_service() or service
+                break
+        off = self._clock_off()
+        said = f"kept by {service}" if service else "no time service keeps it"
+        if abs(off) <= CLOCK_SECONDS:
+            return f"right; {said}"
+        progress(f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}, setting it")
+        self.machine.run("date", "-u", "-s", f"@{time.time():.3f}", user="root")
+        left = self._clock_off()
+        if abs(left) > CLOCK_SECONDS:
+            raise CommandFailed(
+                f"the clock of {self.machine.name} is {spoken(abs(left))} off and could not be set",
+                advice="set it there; tokens do not hold otherwise",
+            )
+        return f"was {spoken(abs(off))} {'fast' if off > 0 else 'slow'}, set; {said}"
+
+    def locale_already(self) -> str | None:
+        """DevStack sets LC_ALL to it without asking (stack.sh:63 at pike-eol)."""
+        there = {name.lower().replace("-", "") for name in self.machine.run("locale", "-a", check=False).lines}
+        return "there" if self.profile.locale.lower().replace("-", "") in there else None
+
+    def make_locale(self, progress: Progress) -> str:
+        language, _, charset = self.profile.locale.partition(".")
+        charset = "UTF-8" if charset.lower().replace("-", "") == "utf8" else charset
+        if self.machine.run("sh", "-c", "command -v localedef", check=False).ok:
+            made = self.machine.run(
+                "localedef",
+                "-i",
+                language,
+                "-f",
+                charset,
+                f"{language}.{charset}",
+                user="root",
+                seconds=300,
+                check=False,
+            )
+            progress(f"localedef: {made.status}")
+        if self.locale_already() is None and self.profile.family == "redhat":
+            self._packaging("yum", "-y", "install", f"glibc-langpack-{language.partition('_')[0]}", check=False)
+        if self.locale_already() is None:
+            raise CommandFailed(
+                f"{self.machine.name} has no locale {self.profile.locale}, and it could not be made",
+                advice="install the package locales (Debian) or glibc-langpack-en (Red Hat) there",
+            )
+        return "made"
+
+    # --- the user --------------------------------------------------------------------------------------------------
+
+    def user_already(self) -> str | None:
+        told = self.machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
+        if len(told) != 7 or told[5] != HOME:
+            return None
+        mode = self.machine.run("stat", "-c", "%U %a", HOME, check=False).out.strip()
+        sudo = self.machine.run("sudo", "-n", "true", user=STACK_USER, check=False).ok
+        return f"home {HOME}, sudo without a password" if mode == f"{STACK_USER} 755" and sudo else None
+
+    def make_user(self, progress: Progress) -> str:
+        told = self.machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
+        if len(told) == 7 and told[5] != HOME:
+            raise UnsupportedMachine(
+                f"{self.machine.name} has a user {STACK_USER} already, whose home is {told[5]} and not {HOME}",
+                advice=f"remove it there, or: usermod -d {HOME} {STACK_USER}",
+            )
+        if len(told) != 7:
+            self.machine.run("useradd", "--system", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
+        # Before it counts: a broken file in sudoers.d locks everybody out of sudo.
+        rules = f"{STACK_USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{STACK_USER} !requiretty\n"
+        self.machine.put("/etc/stacklab/sudoers", rules, mode=0o440)
+        self.machine.script(
+            'visudo -cf /etc/stacklab/sudoers >/dev/null\n'
+            'install -m 0440 -o root -g root /etc/stacklab/sudoers "$1"\n'
+            'mkdir -p "$2"; chown "$3": "$2"; chmod 0755 "$2"\n',
+            SUDOERS, HOME, STACK_USER, user="root",
+        )  # fmt: skip
+        said = self.user_already()
+        if said is None:
+            raise CommandFailed(
+                f"user {STACK_USER} on {self.machine.name} cannot use sudo without a password",
+                advice=f"look there: sudo -l -U {STACK_USER}",
+            )
+        return said
+
+    # --- SELinux ---------------------------------------------------------------------------------------------------
+
+    def _selinux(self) -> tuple[str, str]:
+        """Mode now, and the mode that the configuration file gives the next boot (both lower case, "" if unknown)."""
+        now = self.machine.run("getenforce", check=False).out.strip().lower()
+        held = (self.machine.read(self.profile.selinux.config) or b"") if self.profile.selinux else b""
+        modes = re.findall(r"^\s*SELINUX=(\w+)", held.decode(errors="replace"), re.MULTILINE)
+        return now, (modes[-1].lower() if modes else "")
+
+    def selinux_already(self) -> str | None:
+        now, then = self._selinux()
+        if not self.deployment.permissive:
+            return f"{now or 'not there'}; the fixes bring the rules that it needs"
+        if now in ("", "disabled"):
+            return now or "not there"
+        return (
+            "permissive, now and after a reboot" if now == "permissive" and then in ("permissive", "disabled") else None
+        )
+
+    def set_selinux(self, progress: Progress) -> str:
+        if self.profile.selinux is None:
+            return "not there"
+        path = self.profile.selinux.config
+        held = (self.machine.read(path) or b"").decode()
+        changed, count = re.subn(r"^\s*SELINUX=\w+.*$", "SELINUX=permissive", held, flags=re.MULTILINE)
+        self.machine.put(path, changed if count else f"{held.rstrip()}\nSELINUX=permissive\n".lstrip())
+        if self._selinux()[0] == "enforcing":
+            self.machine.run("setenforce", "0", user="root")
+        said = self.selinux_already()
+        if said is None:
+            raise CommandFailed(
+                f"SELinux on {self.machine.name} is still {self._selinux()[0]}", advice="look there: sestatus"
+            )
+        return said
+
+    # --- pip -------------------------------------------------------------------------------------------------------
+
+    def _pip(self) -> dict[str, bytes]:
+        """The files that pip is to have, by path; no pip.conf when nothing is to be said."""
+        settings = pip_settings(self.settings, os.environ, _CA[self.profile.family][2])
+        files = {}
+        if self.profile.pip_constraints:
+            files[CONSTRAINTS] = "".join(f"{line}\n" for line in self.profile.pip_constraints).encode()
+            settings["constraint"] = CONSTRAINTS
+        if settings:
+            lines = [f"{name} = {value}" for name, value in settings.items()]
+            files["/etc/pip.conf"] = "\n".join(["# Written by lab.", "[global]", *lines, ""]).encode()
+        return files
+
+    def pip_already(self) -> str | None:
+        wanted = self._pip()
+        if any(self.machine.read(path) != text for path, text in wanted.items()):
+            return None
+        return self._pip_said()
+
+    def set_pip(self, progress: Progress) -> str:
+        for path, text in self._pip().items():
+            self.machine.put(path, text)
+        return self._pip_said()
+
+    def _pip_said(self) -> str:
+        index = pip_settings(self.settings, os.environ, "").get("index-url")
+        said = without_password(index) if index else "its own index"
+        return f"{said}, {len(self.profile.pip_constraints)} constraints"
+
+
+def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str) -> dict[str, str]:
+    """What the machine's pip is told, by option: where packages come from on this host, as far as that holds elsewhere.
+
+    A file on this host or a server on its loopback is nothing to the machine. `bundle`: the machine's certificates, named when
+    an address is https, because pip brings its own that know of no company.
+    """
+    told = indexes.told_to_pip(environment)
+    index = settings.pip_index or told.get("index-url")
+    found: dict[str, str] = {}
+    if index and not _only_here(index):
+        found["index-url"] = index
+    if not settings.pip_index:
+        extra = [url for url in told.get("extra-index-url", "").split() if not _only_here(url)]
+        if extra:
+            found["extra-index-url"] = " ".join(extra)
+        if told.get("trusted-host"):
+            found["trusted-host"] = " ".join(told["trusted-host"].split())
+    if settings.ca_file and bundle:
+        found["cert"] = bundle
+    if found:
+        found["timeout"] = "60"
+    return found
+
+
+def _only_here(url: str) -> bool:
+    return bool(re.match(r"(file:|/|\w+://([^/@]*@)?(localhost|127\.|\[::1\]))", url))
+
+
+def restart(machine: Machine, progress: Progress, seconds: float = REBOOT_SECONDS) -> None:
+    """Restart the machine and wait until it answers again, as another boot. Raises MachineUnreachable."""
+    boot = "/proc/sys/kernel/random/boot_id"
+    before = machine.run("cat", boot).out
+    with suppress(MachineUnreachable):
+        # Through a timer of systemd's: the command ends before the connection does.
+        machine.run("systemd-run", "--on-active=1", "systemctl", "reboot", user="root")
+    began = time.monotonic()
+    while True:
+        time.sleep(3)
+        waited = time.monotonic() - began
+        try:
+            if machine.run("cat", boot, seconds=30).out != before:
+                return
+            trouble = "it has not gone down"
+        except (MachineUnreachable, CommandFailed) as error:
+            machine.close()
+            trouble = error.message
+        if waited > seconds:
+            raise MachineUnreachable(
+                f"{machine.name} did not come back within {spoken(seconds)} after a restart: {trouble}",
+                advice="look at its console",
+            )
+        progress(f"restarting, {spoken(waited)}: {trouble}")
