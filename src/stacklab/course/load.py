@@ -50,6 +50,7 @@ class _Session(_Strict):
     title: Text
     summary: Text
     vars: dict[Id, str | int | bool] = {}
+    services: list[Id] = []
     exercises: list[_Exercise] = Field(min_length=1)
 
 
@@ -90,7 +91,7 @@ def read_session(path: Path, variables: Variables | None = None) -> Session:
         )
     exercises = _Builder(file, value).exercises(raw)
     learner = (str(known["learner"]), str(known["learner_project"]))
-    return Session(raw.session, raw.title, raw.summary, exercises, learner, path)
+    return Session(raw.session, raw.title, raw.summary, exercises, learner, path, tuple(raw.services))
 
 
 def _expand(file: YamlFile, value: Any, where: Where, known: Mapping[str, Any]) -> Any:

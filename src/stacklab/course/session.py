@@ -46,7 +46,10 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Session:
-    """A chapter of the course. `learner` is the user, and the project, that `as: learner` means."""
+    """A chapter of the course. `learner` is the user, and the project, that `as: learner` means.
+
+    `services`: optional services of OpenStack that it needs, by the names that a profile has for them (`swift`).
+    """
 
     name: str
     title: str
@@ -54,6 +57,7 @@ class Session:
     exercises: tuple[Exercise, ...]
     learner: tuple[str, str]
     file: Path
+    services: tuple[str, ...] = ()
 
     def steps(self) -> Iterator[Step]:
         """All steps, in order."""
