@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import string
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,9 @@ class Lab:
         path = self.directory / "secrets.json"
         known: dict[str, str] = read_json(path) or {}
         if name not in known:
-            known[name] = secrets.token_urlsafe(18)
+            # Letters and digits alone: DevStack hands its passwords to programs as arguments (where a leading '-' is an option),
+            # into URLs and through sed.
+            known[name] = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(24))
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_json(path, known, mode=0o600)
         return known[name]
