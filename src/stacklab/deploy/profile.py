@@ -107,7 +107,7 @@ class Variant(Part):
 class Units(Part):
     """How the distribution and DevStack call the services.
 
-    `storage`: the iSCSI daemons that Cinder's volumes need. `devstack`: in stack.sh's order, without `devstack@` and `.service`.
+    `storage`: the iSCSI daemons that Cinder needs. `devstack`: in stack.sh's order, without `devstack@` and `.service`.
     """
 
     apache: str
