@@ -69,8 +69,8 @@ class Lab:
         path = self.directory / "secrets.json"
         known: dict[str, str] = read_json(path) or {}
         if name not in known:
-            # Letters and digits alone: DevStack hands its passwords to programs as arguments (where a leading '-' is an option),
-            # into URLs and through sed.
+            # Letters and digits alone: DevStack puts its passwords into arguments (where a leading '-' is an option), into
+            # URLs and through sed.
             known[name] = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(24))
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_json(path, known, mode=0o600)
