@@ -39,6 +39,8 @@ VERBS = {
     "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
     "down": ("state", "down", "Stop the cloud; what you made stays."),
     "destroy": ("state", "destroy", "Remove the lab and everything of it."),
+    "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
+    "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
 }
 ALIASES = {"start": "up", "grade": "check", "finish": "undo"}

@@ -152,11 +152,11 @@ class Selinux(Part):
 class Mark(Part):
     """How sure a fact of the profile is, and where it comes from.
 
-    run: done on a real machine; read: in DevStack's source at this ref; documented: in public documentation; unproven: neither;
-    yours: the user's own configuration says so.
+    run: done on such a machine; tried: done in parts, not on this distribution; read: in DevStack's source at this ref;
+    documented: in public documentation; unproven: none of these; yours: the user's own configuration says so.
     """
 
-    how: Literal["run", "read", "documented", "unproven", "yours"]
+    how: Literal["run", "tried", "read", "documented", "unproven", "yours"]
     source: str
 
 
