@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable", "unknown": "unknown"}
 """A finding's state as the console knows it."""
-
-
-@runtime_checkable
-class Deployed(Protocol):
-    """A home whose cloud DevStack made on a machine."""
-
-    def deployment(self) -> Deployment:
-        """What goes where."""
 
 
 def complete_fix(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -166,20 +158,13 @@ def recover(context: Context, as_json: bool) -> None:
 
 
 def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue]:
-    """Raises NoLab, NotRunning, HomeUnavailable where there is no machine."""
+    """Raises NoLab, NotRunning; HomeUnavailable where there is no machine."""
     from dataclasses import replace
 
     from stacklab.deploy.fixes.catalogue import Catalogue
     from stacklab.desk import home_of
-    from stacklab.errors import HomeUnavailable
 
-    home = home_of(lab)
-    if not isinstance(home, Deployed):
-        raise HomeUnavailable(
-            f"the cloud of lab '{lab.name}' lives on the home '{home.name}', where there is no machine to repair",
-            advice="lab up starts what does not run; fixes are for --on libvirt and --on ssh://…",
-        )
-    deployment = home.deployment()
+    deployment = home_of(lab).deployment()
     if module is not None:
         deployment = replace(deployment, permissive=not module)
     return deployment, Catalogue(permissive=deployment.permissive, cloud=_cloud(lab))

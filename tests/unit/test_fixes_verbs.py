@@ -1,0 +1,57 @@
+"""`lab fixes` and `lab recover` where there is no machine to repair, and the catalogue behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stacklab.cli.main import run
+from stacklab.deploy.fixes.catalogue import AFTER_REBOOT, AFTER_STACKING, Catalogue
+from stacklab.errors import UnknownName
+from stacklab.lab import Lab
+
+
+@pytest.mark.parametrize(
+    "words", [["fixes", "list"], ["fixes", "show", "apache"], ["fixes", "apply", "apache"], ["recover"]]
+)
+def test_a_home_without_a_machine_says_so(
+    own_directories: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    Lab("intro").update(session="session4", home="embedded")
+    assert run(words) == 22
+    assert "there is no machine" in capsys.readouterr().err
+
+
+def test_no_lab_is_said_before_anything_else(own_directories: Path) -> None:
+    assert run(["recover"]) == 50
+    assert run(["fixes", "list"]) == 50
+
+
+@pytest.mark.parametrize("words", [["fixes", "apply"], ["fixes", "apply", "apache", "--all"]])
+def test_apply_wants_names_or_all(own_directories: Path, words: list[str]) -> None:
+    assert run(words) == 2
+
+
+def test_a_misspelt_fix_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownName) as caught:
+        Catalogue().these(("apach",))
+    assert "apache" in caught.value.advice
+
+
+def test_chosen_fixes_run_in_the_order_of_need() -> None:
+    catalogue = Catalogue()
+    assert [fix.id for fix in catalogue.these(("stack-units", "apache", "selinux", "apache"))] == [
+        "selinux",
+        "apache",
+        "stack-units",
+    ]
+    assert [fix.id for fix in catalogue.these(AFTER_REBOOT)] == list(AFTER_REBOOT)
+    assert [fix.id for fix in catalogue.these(AFTER_STACKING)] == list(AFTER_STACKING)
+
+
+def test_every_fix_says_why_and_the_choice_for_selinux_is_explained() -> None:
+    for fix in Catalogue().all():
+        assert len(fix.why) > 80, fix.id
+    assert "permissive" in Catalogue(permissive=True)["selinux"].why.split("Chosen:")[1]
+    assert "enforcing" in Catalogue(permissive=False)["selinux"].why.split("Chosen:")[1]
