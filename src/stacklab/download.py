@@ -8,10 +8,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -38,6 +39,24 @@ class WrongContent(DownloadFailed):
     """What came is not what it should be: never fall back silently on this."""
 
 
+@dataclass(frozen=True)
+class Received:
+    """What the server said of the file that it gave: what a later question "is it another one now?" is asked with."""
+
+    etag: str = ""
+    modified: str = ""
+
+
+class Tee(Protocol):
+    """Somebody who takes the content while it comes."""
+
+    def begin(self, length: int | None) -> None:
+        """The whole content will follow; `length` in bytes, None where the server did not say."""
+
+    def write(self, chunk: bytes) -> None:
+        """The next bytes. What goes wrong with them there is no reason to stop here: it must not raise."""
+
+
 def sha256_of(path: Path) -> str:
     """Checksum of a file."""
     with path.open("rb") as file:
@@ -57,26 +76,35 @@ def download(
     sha256: str | None = None,
     resume: bool = False,
     session: requests.Session | None = None,
+    known: Received | None = None,
+    tee: Tee | None = None,
     advice: str = ADVICE,
-) -> None:
+) -> Received | None:
     """Fetch `url` (http, https or file) into `target`, which appears only when the content is whole and has the checksum.
 
-    Two at once are fine: the second waits for the first, then finds the file there. `resume`: what came before an interruption
-    stays beside `target` and is gone on with, if the server says that it is still the same file. Raises Unreachable,
-    WrongContent or NotEnoughSpace; none of them leaves a file behind (Unreachable does with `resume`).
+    Two at once are fine: the second waits for the first, then finds the file there. `resume`: what came before an
+    interruption stays beside `target` and is gone on with, if the server says that it is still the same file. `known`: what
+    was received with the `target` that is there; if it is still the same it stays, and None is returned. `tee` gets the
+    content as it comes, all of it, before its checksum is known.
+
+    Raises Unreachable, WrongContent or NotEnoughSpace; none leaves a file behind (Unreachable does with `resume`).
     """
     part = target.with_name(f".{target.name}.part")
-    wanted = _Wanted(url, resume, session or requests.Session(), advice)
+    wanted = _Wanted(url, resume, session or requests.Session(), advice, known, tee)
     began = time.time()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _owned(part, progress) as file:
             if _made_meanwhile(target, began, sha256):
                 _forget(part)
-                return
-            _fill(wanted, file, part, sha256, progress)
+                return Received()
+            received = _fill(wanted, file, part, sha256, progress)
+            if received is None:
+                _forget(part)
+                return None
             _origin(part).unlink(missing_ok=True)
             part.replace(target)
+            return received
     except requests.RequestException as error:  # an OSError too: it has to come first
         status = error.response.status_code if error.response is not None else None
         said = f"{without_password(url)} could not be fetched: {reason(error)}"
@@ -88,11 +116,13 @@ def download(
         raise
 
 
-def _fill(wanted: _Wanted, file: BinaryIO, part: Path, sha256: str | None, progress: Progress) -> None:
+def _fill(wanted: _Wanted, file: BinaryIO, part: Path, sha256: str | None, progress: Progress) -> Received | None:
     """The part is removed here, while it is ours: whoever waits for it must not lose the one that it makes next."""
     try:
-        _receive(wanted, file, part, progress)
-        _verify(wanted, part, sha256)
+        received = _receive(wanted, file, part, progress)
+        if received is not None:
+            _verify(wanted, part, sha256)
+        return received
     except (Unreachable, requests.RequestException, KeyboardInterrupt):
         if not wanted.resume:
             _forget(part)
@@ -115,10 +145,30 @@ def _forget(part: Path) -> None:
     _origin(part).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
 class _Wanted:
-    def __init__(self, url: str, resume: bool, session: requests.Session, advice: str) -> None:
-        self.url, self.resume, self.session, self.advice = url, resume, session, advice
-        self.name = unquote(urlsplit(url).path).rpartition("/")[2]
+    url: str
+    resume: bool
+    session: requests.Session
+    advice: str
+    known: Received | None
+    tee: Tee | None
+
+    @property
+    def name(self) -> str:
+        return unquote(urlsplit(self.url).path).rpartition("/")[2]
+
+    def headers(self, have: int, validator: str | None) -> dict[str, str]:
+        """What is asked for: all of it as it is, the rest of it, or all of it if it is another one."""
+        headers = {"Accept-Encoding": "identity"}  # a checksum is that of the file, not of what unpacking makes of it
+        if have and validator:
+            # RFC 9110, 13.1.5: the rest if it is still the same file, else the whole
+            headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+        elif self.known and self.known.etag:
+            headers["If-None-Match"] = self.known.etag
+        elif self.known and self.known.modified:
+            headers["If-Modified-Since"] = self.known.modified
+        return headers
 
 
 @contextmanager
@@ -153,21 +203,17 @@ def _origin(part: Path) -> Path:
     return part.with_name(f"{part.name}.from")
 
 
-def _receive(wanted: _Wanted, file: BinaryIO, part: Path, progress: Progress) -> None:
+def _receive(wanted: _Wanted, file: BinaryIO, part: Path, progress: Progress) -> Received | None:
     if urlsplit(wanted.url).scheme == "file":
         return _copy(wanted, file)
-    have, headers = 0, {}
     validator = _validator(part, wanted.url) if wanted.resume else None
-    if validator:
-        have = part.stat().st_size
-        # RFC 9110, 13.1.5: the rest if it is still the same file, else the whole
-        headers = {"Range": f"bytes={have}-", "If-Range": validator, "Accept-Encoding": "identity"} if have else {}
-    with wanted.session.get(
-        wanted.url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS)
-    ) as answer:
-        if answer.status_code == 416:  # it ended exactly there, or is another one now
-            file.truncate(0)
-            _origin(part).unlink(missing_ok=True)
+    have = part.stat().st_size if validator else 0
+    headers, timeout = wanted.headers(have, validator), (CONNECT_SECONDS, READ_SECONDS)
+    with wanted.session.get(wanted.url, stream=True, headers=headers, timeout=timeout) as answer:
+        if answer.status_code == 304:
+            return None
+        if answer.status_code == 416:  # it is another one now
+            _forget(part)
             raise Unreachable(f"{without_password(wanted.url)} changed while it was fetched", advice=wanted.advice)
         answer.raise_for_status()
         if answer.status_code != 206:
@@ -177,26 +223,42 @@ def _receive(wanted: _Wanted, file: BinaryIO, part: Path, progress: Progress) ->
             _remember(part, wanted.url, answer)
         length = int(answer.headers.get("Content-Length", 0))
         encoded = "Content-Encoding" in answer.headers  # then the length is not that of what we write
-        _write(answer, file, wanted.name, (have, have + length if length else 0), progress)
-        file.flush()
+        total = have + length if length and not encoded else None
+        if wanted.tee:
+            wanted.tee.begin(total)
+            _repeat(part, have, wanted.tee)
+        _write(answer.iter_content(CHUNK), file, wanted, (have, total), progress)
     done = os.fstat(file.fileno()).st_size
-    if length and not encoded and done != have + length:
-        said = f"{without_password(wanted.url)} broke off after {done} of {have + length} bytes"
+    if total is not None and done != total:
+        said = f"{without_password(wanted.url)} broke off after {done} of {total} bytes"
         raise Unreachable(said, advice=wanted.advice)
-    return None
+    return Received(answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
 
 
-def _write(answer: requests.Response, file: BinaryIO, name: str, sizes: tuple[int, int], progress: Progress) -> None:
+def _repeat(part: Path, size: int, tee: Tee) -> None:
+    with part.open("rb") as file:
+        while size and (chunk := file.read(min(CHUNK, size))):
+            tee.write(chunk)
+            size -= len(chunk)
+
+
+def _write(
+    chunks: Iterable[bytes], file: BinaryIO, wanted: _Wanted, sizes: tuple[int, int | None], progress: Progress
+) -> None:
     (done, total), said = sizes, time.monotonic()
-    for chunk in answer.iter_content(CHUNK):
+    for chunk in chunks:
         file.write(chunk)
+        if wanted.tee:
+            wanted.tee.write(chunk)
         done += len(chunk)
         if time.monotonic() - said > 1:
             said = time.monotonic()
-            progress(f"{name}: {done >> 20} of {total >> 20} MB" if total else f"{name}: {done >> 20} MB")
+            of = f" of {total >> 20}" if total else ""
+            progress(f"{wanted.name}: {done >> 20}{of} MB")
+    file.flush()
 
 
-def _copy(wanted: _Wanted, file: BinaryIO) -> None:
+def _copy(wanted: _Wanted, file: BinaryIO) -> Received:
     file.truncate(0)
     path = Path(unquote(urlsplit(wanted.url).path))
     try:
@@ -204,9 +266,10 @@ def _copy(wanted: _Wanted, file: BinaryIO) -> None:
     except OSError as error:
         raise Unreachable(f"{wanted.url} could not be fetched: {error.strerror}", advice=wanted.advice) from error
     with source:
-        while chunk := source.read(CHUNK):
-            file.write(chunk)
-    file.flush()
+        if wanted.tee:
+            wanted.tee.begin(path.stat().st_size)
+        _write(iter(lambda: source.read(CHUNK), b""), file, wanted, (0, None), lambda said: None)
+    return Received()
 
 
 def _validator(part: Path, url: str) -> str | None:

@@ -1,0 +1,135 @@
+"""`lab prefetch`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from stacklab.cli.options import Context, json_option
+
+if TYPE_CHECKING:
+    from stacklab.console import Console
+    from stacklab.prefetch.cache import Outcome
+
+ALL = ("git", "wheels", "files", "box")
+
+
+def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A profile."""
+    from stacklab.deploy.profiles import profile_names
+
+    return [CompletionItem(name) for name in profile_names() if name.startswith(incomplete)]
+
+
+def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in value.split(",") if word.strip()))
+
+
+def _parts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    words = _words(ctx, param, value)
+    for word in words:
+        if word not in ALL:
+            raise click.BadParameter(f"'{word}' is none of {', '.join(ALL)}")
+    return words
+
+
+@click.command()
+@click.argument("profile", required=False, shell_complete=complete_profile)
+@click.option(
+    "--with", "services", default="", callback=_words, metavar="A,B", help="Optional services, as for lab up."
+)
+@click.option(
+    "--only", "parts", default=",".join(ALL), callback=_parts, metavar="PARTS", help="Some of git,wheels,files,box."
+)
+@click.option("--list", "listing", is_flag=True, help="Show what is kept, and fetch nothing.")
+@json_option
+@click.pass_obj
+def prefetch(
+    context: Context,
+    profile: str | None,
+    services: tuple[str, ...],
+    parts: tuple[str, ...],
+    listing: bool,
+    as_json: bool,
+) -> None:
+    """Fetch now what deploying a profile needs, so that lab up needs no internet for it, and less time.
+
+    Interrupt it at any time: the same command goes on from there, and brings up to date what is kept. Exit 0 only if all of it
+    is there.
+
+    \b
+    lab prefetch centos7-pike
+    lab prefetch debian12-2026.1 --with heat --only git,wheels
+    lab prefetch --list
+    """
+    console = context.console(as_json)
+    if listing:
+        _list(console, parts)
+        return
+    if profile is None:
+        from stacklab.deploy.profiles import profile_names
+
+        raise click.UsageError(f"which profile? there are {', '.join(profile_names())}")
+    _fill(console, profile, services, parts)
+
+
+def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    from stacklab.deploy.profiles import load_profile, load_settings
+    from stacklab.errors import DownloadFailed
+    from stacklab.prefetch.cache import root
+    from stacklab.prefetch.filling import fill
+
+    profile, settings = load_profile(name), load_settings()
+    outcomes: list[Outcome] = []
+    with console.working(f"fetching what {profile.title} needs") as progress:
+        for outcome in fill(profile, services, parts, settings, progress):
+            outcomes.append(outcome)
+            console.result_line({"event": "prefetched", **outcome.told()})
+            # Hundreds of packages: the failed ones are lines of their own, the others a sum
+            if outcome.part != "wheels" or outcome.outcome == "failed":
+                _show(console, outcome)
+    failed = [one for one in outcomes if one.outcome == "failed"]
+    totals = {part: _total([one for one in outcomes if one.part == part]) for part in parts}
+    for part, total in totals.items():
+        if total["things"]:
+            counts = ", ".join(
+                f"{total[key]} {key}" for key in ("fetched", "updated", "already", "failed") if total[key]
+            )
+            console.print(f"  {part:<7} {total['things']:>4} things, {_size(total['bytes'])}: {counts}")
+    console.result_line({"event": "prefetch", "profile": profile.name, "cache": str(root()), "parts": totals})
+    console.print(f"kept in {root()}")
+    if failed:
+        names = ", ".join(one.name for one in failed[:3]) + (" …" if len(failed) > 3 else "")
+        advice = failed[0].error.advice if failed[0].error else ""
+        raise DownloadFailed(f"{len(failed)} of the things could not be fetched: {names}", advice=advice)
+
+
+def _total(outcomes: list[Outcome]) -> dict[str, int]:
+    total = {"things": len(outcomes), "bytes": sum(one.size for one in outcomes)}
+    for kind in ("fetched", "updated", "already", "failed"):
+        total[kind] = sum(one.outcome == kind for one in outcomes)
+    return total
+
+
+def _show(console: Console, outcome: Outcome) -> None:
+    mark = console.mark("done" if outcome.outcome != "failed" else "failed")
+    size = f"  {_size(outcome.size)}" if outcome.size else ""
+    detail = f"  {console.style(outcome.detail, 'bright_black')}" if outcome.detail else ""
+    console.print(f"{mark} {outcome.part}: {outcome.name}  {outcome.outcome}{size}{detail}")
+
+
+def _list(console: Console, parts: tuple[str, ...]) -> None:
+    from stacklab.prefetch.listing import kept
+
+    rows = [one for one in kept() if one.part in (*parts, "packages")]
+    console.result([one.told() for one in rows])
+    if not rows:
+        console.print("nothing is kept; lab prefetch PROFILE fetches it")
+        return
+    console.table(("PART", "WHAT", "SIZE", ""), [(one.part, one.name, _size(one.size), one.detail) for one in rows])
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
