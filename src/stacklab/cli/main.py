@@ -41,6 +41,7 @@ VERBS = {
     "destroy": ("state", "destroy", "Remove the lab and everything of it."),
     "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
     "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
+    "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a stack without internet."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
 }
 ALIASES = {"start": "up", "grade": "check", "finish": "undo"}
