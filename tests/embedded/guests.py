@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +23,16 @@ from stacklab.images import find_image
 LOGIN_SECONDS = 120  # emulated, beside other tests
 
 
-def until(what: str, look: Callable[[], Any], seconds: float = 60) -> Any:
-    """What `look` returns once it is true; fails with `what` after a while."""
+def until(what: str, look: Callable[[], Any], seconds: float = 60, evidence: Callable[[], str] | None = None) -> Any:
+    """What `look` returns once it is true; fails with `what`, and the evidence there is, after a while."""
     deadline = time.monotonic() + seconds
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
+        if time.monotonic() > deadline:
+            seen = f"\n{evidence()}" if evidence else ""
+            raise AssertionError(f"after {seconds:.0f} s still not: {what}{seen}")
         time.sleep(0.3)
 
 
@@ -105,6 +109,35 @@ class Guests:
     def console(self, server: Any) -> str:
         return str(self.cloud.compute.get_server_console_output(server.id)["output"])
 
+    def monitor(self, server: Any, *commands: str) -> list[Any]:
+        """What QEMU answers to commands without arguments."""
+        folder = os.open(self.instances / server.id, os.O_RDONLY | os.O_DIRECTORY)  # socket paths are limited
+        try:
+            with socket.socket(socket.AF_UNIX) as link, link.makefile("r") as answers:
+                link.settimeout(15)
+                link.connect(f"/proc/self/fd/{folder}/qmp")
+                answers.readline()  # the greeting
+                found = []
+                for command in ("qmp_capabilities", *commands):
+                    link.sendall(json.dumps({"execute": command}).encode() + b"\n")
+                    lines = (json.loads(line) for line in answers)
+                    found.append(next(one for one in lines if "event" not in one))
+                return found[1:]
+        finally:
+            os.close(folder)
+
+    def evidence(self, server: Any) -> str:
+        """How far the guest is: the end of its console, and what QEMU says of it."""
+        try:
+            state = str(self.monitor(server, "query-status", "query-rx-filter", "query-blockstats"))
+        except OSError as error:
+            state = f"QEMU does not answer: {error}"
+        try:
+            console = (self.instances / server.id / "console.log").read_text(errors="replace")
+        except OSError as error:
+            console = f"none: {error}"
+        return "\n".join([state, "the end of its console:", *console.splitlines()[-40:]])
+
     def pid(self, server: Any) -> int:
         return int((self.instances / server.id / "pid").read_text())
 
@@ -126,11 +159,18 @@ class Guests:
     def run(self, server: Any, command: str) -> str:
         """What a command in the guest prints; waits for the guest's SSH server."""
 
+        refused = ""
+
         def attempt() -> subprocess.CompletedProcess[str] | None:
+            nonlocal refused
             done = self._ssh(server, command)
+            refused = done.stderr.strip()
             return None if done.returncode == 255 else done  # 255: ssh's own failure
 
-        done = until(f"SSH into {server.name}", attempt, LOGIN_SECONDS)
+        def evidence() -> str:
+            return f"ssh says: {refused}\n{self.evidence(server)}"
+
+        done = until(f"SSH into {server.name}", attempt, LOGIN_SECONDS, evidence)
         assert done.returncode == 0, done.stderr
         return str(done.stdout.strip())
 

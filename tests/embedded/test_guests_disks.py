@@ -46,6 +46,22 @@ def test_a_volume_moves_its_data_from_one_guest_to_another(guests: Guests) -> No
     guests.delete(other)
 
 
+def test_what_is_attached_while_a_guest_boots_does_not_take_its_own_disks_name(guests: Guests) -> None:
+    server, volume = guests.start("booting"), guests.volume("early")
+    guests.attach(server, volume)
+    # Plugged in no sooner than this: between here and there Linux might name the volume vda.
+    assert "[vda]" in guests.console(server)
+    assert guests.run(server, "cat /sys/block/vdb/serial") == volume.id[:20]
+    assert "/dev/vda2 / " in guests.run(server, "cat /proc/mounts")
+
+    # the same for a volume that is taken away again as soon as the guest is on
+    guests.cloud.compute.reboot_server(server, "HARD")
+    guests.wait(server, "ACTIVE")
+    guests.detach(server, volume)
+    assert "vdb" not in guests.run(server, "cat /proc/partitions")
+    guests.delete(server)
+
+
 def test_a_snapshot_and_a_clone_carry_the_data(guests: Guests) -> None:
     server, volume = guests.start("copier"), guests.volume("original")
     guests.attach(server, volume)

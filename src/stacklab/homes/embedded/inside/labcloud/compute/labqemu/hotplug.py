@@ -8,14 +8,42 @@ from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 60  # seconds for a guest to let go of a device; one that is still booting does not listen yet
+# A guest whose power came on this long ago has booted, or never will as we would notice. Below Nova's patience with an
+# interface that is being attached (rpc_response_timeout, 60 seconds).
+BOOTED = 45
 
 
 def _devices(directory):
     return {one["name"] for one in qmp.ask(directory, "qom-list", path="/machine/peripheral")}
 
 
+def _await_names(directory):
+    """Wait until a guest that has just been switched on has named the devices that it started with.
+
+    Linux names them in the order in which its drivers find them. What is plugged in while they load can come first:
+    then the volume is vda, the disk that the guest boots from is vdb, and a guest that goes by names finds no root.
+    The firmware drives disks as well, so they do not tell how far the guest is. An interface does: QEMU hands it
+    everything (promiscuous) until the guest's own driver brings it up, and disks are long named by then. Without an
+    interface nothing tells, and we do not wait.
+    """
+    try:
+        began = (directory / "pid").stat().st_mtime
+    except FileNotFoundError:
+        return  # it has just ended, as plugging in will say
+    while time.time() - began < BOOTED:
+        with qmp.conversation(directory) as talk:
+            filters = talk.run("query-rx-filter")
+            if not filters or not all(one["promiscuous"] for one in filters):
+                return
+            if talk.run("query-status")["status"] != "running":
+                return  # paused: it gets no further
+        time.sleep(0.2)
+    LOG.info("Plugging in without knowing whether the guest in %s has booted", directory)
+
+
 def attach_disk(directory, connection_info):
     node, device = disks.volume_pair(connection_info)
+    _await_names(directory)
     with qmp.conversation(directory) as talk:
         talk.run("blockdev-add", **node)
         try:
@@ -49,6 +77,7 @@ def resize_disk(directory, connection_info, size):
 
 
 def attach_interface(directory, vif):
+    _await_names(directory)
     with qmp.conversation(directory) as talk:
         backend = network.backend(vif)
         talk.run("netdev_add", **backend)
