@@ -1,0 +1,112 @@
+"""The home `libvirt`, the course's own way: a VM that Vagrant makes on libvirt, and DevStack in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import ClassVar
+
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile
+from stacklab.errors import CheckpointMissing, HomeUnavailable, MissingProgram, VmFailed
+from stacklab.homes.devstack import START, DevstackHome
+from stacklab.homes.libvirt.vm import Vm, Wishes
+from stacklab.machines.ssh import SshMachine
+from stacklab.stages import Progress, Stage
+
+DEFAULT_PROFILE = "centos7-pike"
+STACKED = "stacked"
+"""The checkpoint of the cloud as DevStack and the fixes left it; until another session begins, it is the session's start, too."""
+
+
+class LibvirtHome(DevstackHome):
+    """See `stacklab.homes.base.Home`."""
+
+    name: ClassVar[str] = "libvirt"
+
+    @cached_property
+    def profile(self) -> Profile:
+        return load_profile(self.plan.profile or DEFAULT_PROFILE)
+
+    @cached_property
+    def vm(self) -> Vm:
+        """The VM under the cloud. Raises MissingProgram without libvirt's Python binding."""
+        plan = self.plan
+        return Vm(self.lab, self.profile, self.settings, Wishes(plan.cpus, plan.memory, plan.disk, plan.box))
+
+    def machine(self) -> SshMachine:
+        return self.vm.machine()
+
+    def host_ip(self) -> str:
+        return self.vm.address
+
+    # --- up --------------------------------------------------------------------------------------------------------
+
+    def machine_stages(self) -> Iterable[Stage]:
+        return self.vm.stages()
+
+    def checkpoint_stages(self) -> Iterable[Stage]:
+        yield Stage("checkpoint", "a checkpoint to come back to", self._has_checkpoint, self._save, 5)
+
+    def _session(self) -> str:
+        return str(self.lab.record.get("session", ""))
+
+    def _has_checkpoint(self) -> str | None:
+        """Of the cloud as it was made, and of each session's start: what is in it then is what the learner begins with."""
+        names = self.vm.checkpoints()
+        if STACKED not in names:
+            return None
+        begun = self.lab.record.get("start_of")
+        if begun != self._session() or (begun != self.lab.record.get("stacked_for") and START not in names):
+            return None
+        return f"'{START if START in names else STACKED}' is saved"
+
+    def _save(self, progress: Progress) -> str:
+        name = START if STACKED in self.vm.checkpoints() else STACKED
+        self.vm.save(name, progress)
+        self.lab.update(start_of=self._session(), **({"stacked_for": self._session()} if name == STACKED else {}))
+        return f"saved as '{name}', memory and disk"
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def machine_state(self) -> tuple[str, str]:
+        try:
+            state = self.vm.state()
+        except (HomeUnavailable, MissingProgram, VmFailed) as error:
+            return "unknown", error.message
+        if state is None:
+            return "absent", "there is no VM"
+        notes = {
+            "saved": "the VM's memory is on disk; lab up goes on where it was",
+            "running": f"VM at {self.vm.address}",
+        }
+        return "running" if state == "running" else "stopped", notes.get(state, f"the VM is {state}")
+
+    def ssh_through(self) -> tuple[str, ...]:
+        return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str, progress: Progress) -> None:
+        self.vm.save(name, progress)
+
+    def checkpoints(self) -> list[str]:
+        return self.vm.checkpoints()
+
+    def restore(self, name: str, progress: Progress) -> None:
+        names = self.vm.checkpoints()
+        chosen = STACKED if name == START and START not in names else name
+        if chosen not in names:
+            raise CheckpointMissing(
+                f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
+            )
+        self.vm.restore(chosen, progress)
+        self.prove(progress)
+
+    # --- down ------------------------------------------------------------------------------------------------------
+
+    def down(self, progress: Progress) -> None:
+        progress(self.vm.down(progress))
+
+    def destroy(self, progress: Progress) -> Iterator[str]:
+        yield from self.vm.destroy(progress)
