@@ -16,7 +16,7 @@ from stacklab.stages import Progress, Stage
 
 DEFAULT_PROFILE = "centos7-pike"
 STACKED = "stacked"
-"""The checkpoint of the cloud as DevStack and the fixes left it; until another session begins, it is the session's start, too."""
+"""The checkpoint of the cloud as DevStack and the fixes left it; until another session begins, it is its start, too."""
 
 
 class LibvirtHome(DevstackHome):
