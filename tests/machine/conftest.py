@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,20 +25,26 @@ def missing_sshd() -> str | None:
     return None
 
 
-@pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    """A running sshd of this test's own; its sessions are ended with it."""
+@contextmanager
+def running_sshd(directory: Path, *options: str) -> Iterator[Sshd]:
+    """An sshd with these lines in its sshd_config; skips the test where there is none."""
     if reason := missing_sshd():
         pytest.skip(reason)
-    directory = tmp_path / "sshd"
-    directory.mkdir()
-    server = Sshd(directory)
-    server.start()
+    server = Sshd(directory, *options)
     try:
-        yield server
+        yield server.start()
     finally:
         server.end_sessions()
         server.stop()
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A running sshd of this test's own; its sessions are ended with it."""
+    directory = tmp_path / "sshd"
+    directory.mkdir()
+    with running_sshd(directory) as server:
+        yield server
 
 
 @pytest.fixture

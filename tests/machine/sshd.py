@@ -6,12 +6,14 @@ is read or changed.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,22 @@ def free_port() -> int:
 
 def new_key(path: Path, kind: str = "ed25519") -> Path:
     """A key pair without a passphrase: `path` and `path`.pub."""
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "lab test", "-f", str(path)], check=True)
+    subprocess.run(
+        [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            kind,
+            *(["-b", "2048"] if kind == "rsa" else []),
+            "-N",
+            "",
+            "-C",
+            "lab test",
+            "-f",
+            str(path),
+        ],
+        check=True,
+    )
     return path
 
 
@@ -70,6 +87,7 @@ class Sshd:
             "PrintMotd no",
             "MaxStartups 100",
             "AcceptEnv NOTHING",
+            "SetEnv SHLVL=2",  # with it bash does not take itself for sshd's first shell, and leaves the user's ~/.bashrc alone
             "Subsystem sftp internal-sftp",
         ]
         self._config.write_text("".join(f"{line}\n" for line in lines))
@@ -111,10 +129,67 @@ class Sshd:
         for pid in self.sessions():
             kill(pid)
 
+    def drop_connections(self) -> None:
+        """Kill the processes that serve connections, and leave the programs that were started over them."""
+        for pid in self.sessions():
+            with contextlib.suppress(OSError):
+                if (Path(f"/proc/{pid}/comm").read_text()).strip() == "sshd":
+                    kill(pid)
+
     def machine(self, **options: Any) -> SshMachine:
         """A machine of the current user's on this sshd. `options` as SshMachine's; `address` for another one."""
         address = options.pop("address", None) or Address("127.0.0.1", options.pop("user", self.user), self.port)
         return SshMachine(address, **{"known_hosts": self.known_hosts, "key": self.key, **options})
+
+
+class Proxy:
+    """A TCP proxy in front of a port; `freeze` makes it a network that hangs: connections stand, and nothing passes."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._over = False
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        """Let nothing pass from now on."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Let everything pass again."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """End it and all connections."""
+        self._over = True
+        self._flowing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._over:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                continue
+            self._sockets += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), sink:
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
 
 
 def kill(pid: int, signal_: int = signal.SIGKILL) -> None:

@@ -122,6 +122,8 @@ def _split(text: str) -> tuple[str | None, str, int | None]:
     bracketed = re.fullmatch(r"\[([^\[\]]+)\](?::(.*))?", after)
     if bracketed:
         host, said = bracketed.groups()
+    elif "[" in after:
+        raise _wrong(text, f"{after!r} is neither a host name nor [an IPv6 address]")
     elif url:
         host, colon, said = after.partition(":")
         said = said if colon else None

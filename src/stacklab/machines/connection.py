@@ -44,6 +44,8 @@ TICK = 0.5
 QUIET = 3.0
 """After a program's end its output is waited for this long: a daemon that it left behind may hold the stream open for ever."""
 CHUNK = 65536
+_BROKEN = (SSHException, EOFError, OSError)
+"""What paramiko raises on a connection that is gone."""
 
 # paramiko logs handshake errors with tracebacks, and Python prints what no handler takes; they are raised as well.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -128,6 +130,8 @@ class _Runner(Remote):  # type: ignore[misc]
                 if ended and time.monotonic() - heard > QUIET:
                     return
                 continue
+            except _BROKEN:
+                return
             if not data:
                 return
             heard = time.monotonic()
@@ -136,18 +140,28 @@ class _Runner(Remote):  # type: ignore[misc]
                 return
 
     def handle_stdin(self, input_: _Job, output: Sink, echo: bool = False) -> None:
-        while data := input_.read(CHUNK):
-            while data:
-                if self._leave.is_set() or self.channel.exit_status_ready():
+        try:
+            while data := input_.read(CHUNK):
+                if not self._passed_on(data):
                     return
-                try:
-                    data = data[self.channel.send(data) :]
-                except TimeoutError:
-                    continue
-                except OSError:
-                    return  # closed from there: the program reads no more, and its status says what that means
-        with contextlib.suppress(OSError, EOFError):
+        except BaseException:
+            self._leave.set()  # nobody will ever tell the program that its input ends
+            raise
+        with contextlib.suppress(*_BROKEN):
             self.channel.shutdown_write()
+
+    def _passed_on(self, data: bytes) -> bool:
+        rest = memoryview(data)
+        while rest:
+            if self._leave.is_set() or self.channel.exit_status_ready():
+                return False
+            try:
+                rest = rest[self.channel.send(rest) :]
+            except TimeoutError:
+                continue
+            except _BROKEN:
+                return False  # closed from there: the program reads no more, and its status says what that means
+        return True
 
 
 class Connection:
@@ -177,7 +191,7 @@ class Connection:
             raise error.exceptions[0].value from error
         except ChannelException as error:
             raise Lost(f"the machine opens no more sessions on it ({error.text})", begun=False) from error
-        except (SSHException, EOFError, OSError) as error:
+        except _BROKEN as error:
             raise Lost(self._why(error), begun=job.sent) from error
         if result.exited is None and not job.overdue and self._is_lost():
             raise Lost(self._why(None), begun=True)
@@ -187,7 +201,7 @@ class Connection:
         """A channel to another machine, as seen from this one, to be used like a socket. Raises MachineUnreachable."""
         try:
             return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CHANNEL_SECONDS)
-        except (SSHException, EOFError, OSError) as error:
+        except _BROKEN as error:
             raise MachineUnreachable(
                 f"{self._link.user}@{self._link.host} cannot reach {host}:{port}: {error}"
             ) from error
@@ -203,7 +217,7 @@ class Connection:
             asked = time.monotonic()
             answered = threading.Event()
             threading.Thread(target=self._expect, args=(asked, answered, patience), daemon=True).start()
-            with contextlib.suppress(SSHException, EOFError, OSError):
+            with contextlib.suppress(*_BROKEN):
                 self._transport.global_request("keepalive@openssh.com", wait=True)
             answered.set()
 
@@ -270,12 +284,14 @@ class _Logins(AuthStrategy):  # type: ignore[misc]
     def _from_file(self, path: Path) -> Any:
         try:
             yield f"key {path}", paramiko.PKey.from_path(path)
-        except PasswordRequiredException:
+        except (
+            PasswordRequiredException,
+            TypeError,
+        ):  # the latter is cryptography's word for it, which paramiko lets through
             self.tried.append(f"key {path} (not offered: it has a passphrase; ssh-add {path} hands it to the agent)")
         except FileNotFoundError:
             self.tried.append(f"key {path} (there is no such file)")
-        except (SSHException, OSError, ValueError, TypeError) as error:
-            # TypeError is what cryptography raises for some encrypted PEM keys.
+        except (SSHException, OSError, ValueError) as error:
             self.tried.append(f"key {path} (not offered: {type(error).__name__}: {error})")
 
     def _accepted(self, transport: paramiko.Transport, label: str, attempt: Callable[[], list[str]]) -> bool:
@@ -388,7 +404,7 @@ def _connect_error(error: BaseException, address: Address, where: str, pins: Pin
         return MachineUnreachable(
             f"{where} and we know no common way to encrypt: {error}", advice="its sshd is too old"
         )
-    if isinstance(error, (SSHException, EOFError, OSError)):
+    if isinstance(error, _BROKEN):
         text = str(error).strip().rstrip(".")
         return MachineUnreachable(f"{where} did not answer as an SSH server does" + (f": {text}" if text else ""))
     return error

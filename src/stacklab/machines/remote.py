@@ -23,7 +23,8 @@ KILL_AFTER = 5
 LONGEST = 120_000
 """Bytes of a command line; Linux takes 128 KiB (MAX_ARG_STRLEN) for the one string that the account's shell is given."""
 
-# The outer one stays, for the status, and what it says of a death by signal ("Killed") goes nowhere. One line each, without '!', so that more shells than the POSIX ones get them through their quotes unharmed.
+# The outer one stays, for the status; what it says of a death by signal ("Killed") goes nowhere. One line each, without '!',
+# so that more shells than the POSIX ones get them through their quotes unharmed.
 _OUTER = (
     "user=$1; shift; exec 3>&2 2>/dev/null; me=$(id -u); "
     'if [ -n "$user" ] && [ "$(id -u -- "$user" || echo -1)" -ne "$me" ]; then '

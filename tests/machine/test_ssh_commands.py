@@ -1,0 +1,278 @@
+"""Running programs over SSH: what is given arrives, what comes back is what was said, and nothing outlives its time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stacklab.errors import CommandFailed, SudoRefused
+from stacklab.machines import output, ssh
+from stacklab.machines.ssh import SshMachine
+from tests.machine.conftest import running_sshd
+from tests.machine.sshd import Sshd
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshMachine]:
+    """One account on one sshd for all tests of this module: none of them breaks anything."""
+    with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
+        here = server.machine()
+        yield here
+        here.close()
+
+
+HOSTILE = [
+    "",
+    " ",
+    "it's",
+    '"double"',
+    "$(touch /tmp/owned)",
+    "`id`",
+    "${HOME}",
+    "a\nb\n",
+    "\ttab",
+    "--",
+    "-rf",
+    "-c",
+    "~root",
+    "*",
+    "a;b|c&d",
+    "!history",
+    "\\",
+    "\\n",
+    "é ü 漢字 🐧",
+    "%s%n",
+    "x=y",
+    "\x01\x7f",
+]
+PRINT = ("python3", "-c", "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))")
+
+
+def gone(marker: str) -> bool:
+    """Whether no process has this word in its command line any more."""
+    return not running(marker)
+
+
+def running(marker: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if marker.encode() in words:
+            found.append(entry.name)
+    return found
+
+
+def eventually(happens: object, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not happens():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_hostile_arguments_arrive_as_they_are(machine: SshMachine) -> None:
+    assert machine.run(*PRINT, *HOSTILE).out == "\0".join(HOSTILE)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=30)
+)
+def test_any_argument_and_any_variable_arrives_as_it_is(machine: SshMachine, words: list[str]) -> None:
+    environment = {f"LAB_{number}": word for number, word in enumerate(words)}
+    show = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.environb[b'LAB_%d' % n] for n in range(int(sys.argv[1]))))"
+    assert machine.run(*PRINT, *words).out == "\0".join(words)
+    assert machine.run("python3", "-c", show, str(len(words)), environment=environment).out == "\0".join(words)
+
+
+def test_an_argument_that_is_no_utf8_arrives_as_it_is(machine: SshMachine) -> None:
+    assert machine.run("sh", "-c", 'printf %s "$1" | od -An -tx1', "sh", os.fsdecode(b"a\xff")).out.split() == [
+        "61",
+        "ff",
+    ]
+
+
+def test_a_nul_byte_is_refused_before_anything_is_sent(machine: SshMachine) -> None:
+    with pytest.raises(CommandFailed, match="NUL"):
+        machine.run("echo", "a\0b")
+    with pytest.raises(CommandFailed, match="NUL"):
+        machine.run("env", environment={"A": "a\0b"})
+
+
+@pytest.mark.parametrize("name", ["", "A B", "1A", "A=B", "A;id"])
+def test_a_name_that_is_no_variable_is_refused(machine: SshMachine, name: str) -> None:
+    with pytest.raises(CommandFailed, match="environment variable"):
+        machine.run("env", environment={name: "x"})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "$(id)", "-x", "a\nb"])
+def test_a_name_that_is_no_user_is_refused(machine: SshMachine, name: str) -> None:
+    with pytest.raises(CommandFailed, match="user's name"):
+        machine.run("id", user=name)
+
+
+def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(machine: SshMachine) -> None:
+    machine.run("true", "x" * 100_000)
+    with pytest.raises(CommandFailed, match="longer than a machine takes") as refused:
+        machine.run("true", "x" * 130_000)
+    assert "standard input" in refused.value.advice
+
+
+def test_standard_input_of_megabytes_arrives_whole(machine: SshMachine) -> None:
+    data = os.urandom(5_000_000)
+    assert int(machine.run("wc", "-c", given=data).out) == len(data)
+    assert machine.run("cat", given="ünï\n").out == "ünï\n"
+
+
+def test_without_standard_input_a_program_finds_its_end(machine: SshMachine) -> None:
+    assert machine.run("cat", seconds=20).out == ""
+
+
+def test_a_program_that_does_not_read_its_input_ends_all_the_same(machine: SshMachine) -> None:
+    assert machine.run("true", given=b"x" * 8_000_000, seconds=30).ok
+
+
+@pytest.mark.parametrize("status", [0, 1, 124, 255])
+def test_the_exit_status_is_told(machine: SshMachine, status: int) -> None:
+    done = machine.run("sh", "-c", f"exit {status}", check=False)
+    assert (done.status, done.out, done.err) == (status, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_death_by_a_signal_is_128_and_the_signal(machine: SshMachine, number: signal.Signals) -> None:
+    done = machine.run("sh", "-c", f"kill -{number.value} $$", check=False)
+    assert (done.status, done.err) == (128 + number, "")
+
+
+def test_a_program_that_is_not_there_is_named(machine: SshMachine) -> None:
+    with pytest.raises(CommandFailed, match="no-such-program") as failed:
+        machine.run("no-such-program")
+    assert failed.value.status == 127
+
+
+def test_a_failure_tells_the_last_line_and_keeps_all(machine: SshMachine) -> None:
+    with pytest.raises(CommandFailed, match=r"status 3: the reason$") as failed:
+        machine.run("sh", "-c", "echo first >&2; echo the reason >&2; exit 3")
+    assert (failed.value.status, failed.value.said) == (3, "first\nthe reason\n")
+
+
+def test_a_script_gets_arguments_and_stops_at_the_first_failure(machine: SshMachine) -> None:
+    assert machine.script('printf "%s|" "$@"', "a b", "-c", "$(id)").out == "a b|-c|$(id)|"
+    done = machine.script("echo one; false; echo two", check=False)
+    assert (done.status, done.out) == (1, "one\n")
+    assert machine.script("# " + "x" * 300_000 + "\necho long").out == "long\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root: run the tests as root")
+def test_as_another_user_home_directory_and_names_are_that_users(machine: SshMachine) -> None:
+    done = machine.script('id -un; echo "$HOME $USER"; pwd', user="games")
+    assert done.lines == ["games", "/usr/games games", "/usr/games"]
+    assert machine.run("id", "-un", user="root").lines == ["root"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root: run the tests as root")
+def test_a_user_who_is_not_there_is_an_error_of_its_own(machine: SshMachine) -> None:
+    with pytest.raises(SudoRefused, match="lab-nobody-here"):
+        machine.run("true", user="lab-nobody-here")
+
+
+def test_a_huge_output_keeps_its_ends_and_says_what_is_missing(machine: SshMachine) -> None:
+    out = machine.script("printf begin; head -c 40000000 /dev/zero | tr '\\0' x; printf end", seconds=100).out
+    assert out.startswith("begin")
+    assert out.endswith("end")
+    assert "bytes left out" in out
+    assert output.LIMIT <= len(out) < output.LIMIT * 1.2
+
+
+def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(machine: SshMachine) -> None:
+    done = machine.run("sh", "-c", "echo started; sleep 31.4159 & exit 5", seconds=25, check=False)
+    assert (done.status, done.out) == (5, "started\n")
+    assert done.seconds < 20
+
+
+def test_a_command_that_is_too_slow_is_ended_on_the_machine(machine: SshMachine) -> None:
+    with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s") as failed:
+        machine.run("sh", "-c", "echo so far; sleep 7007.1", seconds=0.5, check=False)
+    assert failed.value.status is None
+    assert failed.value.said == "so far\n"
+    assert eventually(lambda: gone("7007.1"))
+
+
+def test_children_that_ignore_the_end_are_ended_too(machine: SshMachine) -> None:
+    with pytest.raises(CommandFailed, match="did not end"):
+        machine.run("sh", "-c", "(trap '' TERM; exec sleep 7007.2) & wait", seconds=0.5)
+    assert eventually(lambda: gone("7007.2"))
+
+
+def test_a_machine_without_timeout_has_its_command_ended_by_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "id", "sleep", "setsid", "cut"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setattr(ssh, "KILL_AFTER", 0)
+    monkeypatch.setattr(ssh, "KILL_SECONDS", 4)
+    (tmp_path / "sshd").mkdir()
+    # The first SetEnv counts, so it has to say all.
+    with running_sshd(tmp_path / "sshd", f"SetEnv SHLVL=2 PATH={tools}") as server:
+        machine = server.machine()
+        assert machine.run("sh", "-c", "command -v timeout", check=False).status == 127
+        with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s"):
+            machine.run("sh", "-c", "(trap '' TERM; exec sleep 7007.3) & wait", seconds=0.5)
+        assert eventually(lambda: gone("7007.3"))
+        machine.close()
+
+
+def test_an_interrupt_reaches_the_program_on_the_machine(machine: SshMachine) -> None:
+    machine.connect()
+
+    def interrupt() -> None:
+        assert eventually(lambda: running("7007.4"))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        machine.run("sleep", "7007.4", seconds=60)
+    thread.join()
+    assert eventually(lambda: gone("7007.4"))
+    assert machine.run("echo", "still here").out == "still here\n"
+
+
+def test_several_threads_share_a_machine(machine: SshMachine) -> None:
+    answers: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        answers[number] = machine.run("sh", "-c", f"sleep 0.3; echo {number}").out
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: f"{number}\n" for number in range(6)}
+
+
+def test_the_system_ssh_client_gets_in_the_same_way(machine: SshMachine) -> None:
+    machine.connect()  # pins the host key
+    words = ["printf", "%s|", *[word for word in HOSTILE if word]]
+    done = subprocess.run(machine.ssh_argv(*words), capture_output=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.decode() == "|".join(words[2:]) + "|"
+
+
+def test_the_system_ssh_client_refuses_a_key_that_is_not_pinned(sshd: Sshd) -> None:
+    done = subprocess.run(sshd.machine().ssh_argv("true"), capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 255
+    assert b"Host key verification failed" in done.stderr

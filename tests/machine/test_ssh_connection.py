@@ -1,0 +1,401 @@
+"""Connections: who is at the other end, who we are, and what happens when they break."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stacklab.errors import HostKeyChanged, LoginRefused, MachineUnreachable
+from stacklab.machines.address import Address
+from stacklab.machines.pins import HostKey, Pins
+from stacklab.machines.ssh import SshMachine, wait_for_ssh
+from tests.machine.sshd import Proxy, Sshd, free_port, new_key
+from tests.machine.test_ssh_commands import HOSTILE, eventually, gone, running
+
+
+@pytest.fixture
+def proxy(sshd: Sshd) -> Iterator[Proxy]:
+    """A network in front of `sshd` that can hang."""
+    between = Proxy(sshd.port)
+    yield between
+    between.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory, and no agent."""
+    path = tmp_path / "home"
+    (path / ".ssh").mkdir(parents=True, mode=0o700)
+    monkeypatch.setenv("HOME", str(path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return path
+
+
+# --- host keys -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_contact_pins_the_host_key_and_says_so(sshd: Sshd, home: Path) -> None:
+    said: list[str] = []
+    machine = sshd.machine(say=said.append)
+    machine.run("true")
+    machine.close()
+    machine.run("true")
+    key = HostKey.parse(sshd.host_key.with_suffix(".pub").read_text())
+    assert len(said) == 1
+    assert key.fingerprint in said[0]
+    assert Pins(sshd.known_hosts).of(f"[127.0.0.1]:{sshd.port}") == [key]
+    assert sshd.known_hosts.stat().st_mode & 0o777 == 0o600
+    assert list((home / ".ssh").iterdir()) == []
+
+
+def test_another_host_key_is_refused_until_the_old_one_is_forgotten(sshd: Sshd) -> None:
+    machine = sshd.machine()
+    machine.run("true")
+    machine.close()
+    sshd.stop()
+    sshd.host_key.unlink()
+    new_key(sshd.host_key)
+    sshd.start()
+    with pytest.raises(HostKeyChanged, match="another host key") as refused:
+        machine.run("true")
+    assert "ssh-keygen -R" in refused.value.advice
+    with pytest.raises(HostKeyChanged):
+        wait_for_ssh(machine, 30, lambda _: None)
+    assert machine.forget_host_key() is True
+    assert machine.run("echo", "hello").out == "hello\n"
+    machine.forget_host_key()
+    assert machine.forget_host_key() is False
+
+
+def test_a_host_key_of_another_kind_is_refused_as_well(sshd: Sshd) -> None:
+    machine = sshd.machine()
+    machine.run("true")
+    machine.close()
+    sshd.stop()
+    sshd.host_key.unlink()
+    new_key(sshd.host_key, "ecdsa")
+    sshd.start()
+    with pytest.raises(HostKeyChanged, match="ecdsa"):
+        machine.run("true")
+
+
+def test_a_host_key_known_beforehand_is_neither_announced_nor_replaced(sshd: Sshd, tmp_path: Path) -> None:
+    said: list[str] = []
+    right = sshd.host_key.with_suffix(".pub").read_text()
+    sshd.machine(host_key=right, say=said.append).run("true")
+    wrong = new_key(tmp_path / "another").with_suffix(".pub").read_text()
+    with pytest.raises(HostKeyChanged):
+        sshd.machine(host_key=wrong, say=said.append).run("true")
+    assert said == []
+    with pytest.raises(HostKeyChanged, match="no host key"):
+        sshd.machine(host_key="nonsense")
+
+
+def test_pins_of_other_machines_stay(tmp_path: Path) -> None:
+    key = HostKey.parse(new_key(tmp_path / "key").with_suffix(".pub").read_text())
+    pins = Pins(tmp_path / "known_hosts")
+    for name in ("one", "two", "[one]:2222"):
+        pins.pin(name, key)
+    pins.forget("one")
+    assert (pins.of("one"), pins.of("two"), pins.of("[one]:2222")) == ([], [key], [key])
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", str(pins.path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert key.fingerprint in shown
+
+
+# --- logins --------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_key_is_refused_with_what_was_tried(sshd: Sshd, home: Path, tmp_path: Path) -> None:
+    wrong = new_key(tmp_path / "wrong")
+    with pytest.raises(LoginRefused, match=re.escape(str(wrong))):
+        sshd.machine(key=wrong).run("true")
+
+
+def test_a_key_file_that_cannot_be_used_is_told_apart(sshd: Sshd, home: Path, tmp_path: Path) -> None:
+    locked = new_key(tmp_path / "locked")
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(locked)], check=True)
+    with pytest.raises(LoginRefused, match=r"passphrase.*ssh-add"):
+        sshd.machine(key=locked).run("true")
+    with pytest.raises(LoginRefused, match="no such file"):
+        sshd.machine(key=tmp_path / "absent").run("true")
+    (tmp_path / "nonsense").write_text("this is no key")
+    with pytest.raises(LoginRefused, match=r"nonsense \(not offered"):
+        sshd.machine(key=tmp_path / "nonsense").run("true")
+
+
+def test_without_any_way_to_log_in_the_error_says_so(sshd: Sshd, home: Path) -> None:
+    with pytest.raises(LoginRefused, match="no key, no agent and no password"):
+        sshd.machine(key=None).run("true")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_the_users_default_keys_are_tried(sshd: Sshd, home: Path, kind: str) -> None:
+    key = new_key(home / ".ssh" / f"id_{kind}", kind)
+    sshd.authorized.write_text(key.with_suffix(".pub").read_text())
+    assert sshd.machine(key=None).run("true").ok
+
+
+def test_the_agents_keys_are_tried(sshd: Sshd, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = f"/tmp/lab-agent-{os.getpid()}"  # noqa: S108  # a socket's path may have 108 bytes, pytest's directories are longer
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", where], stdout=subprocess.DEVNULL)
+    try:
+        assert eventually(Path(where).exists)
+        monkeypatch.setenv("SSH_AUTH_SOCK", where)
+        subprocess.run(["ssh-add", "-q", str(sshd.key)], check=True)
+        assert sshd.machine(key=None).run("true").ok
+    finally:
+        agent.terminate()
+        agent.wait()
+        Path(where).unlink(missing_ok=True)
+
+
+def test_a_login_that_is_refused_is_not_waited_for_unless_the_machine_may_still_boot(
+    sshd: Sshd, home: Path, tmp_path: Path
+) -> None:
+    wrong = new_key(tmp_path / "wrong")
+    said: list[str] = []
+    with pytest.raises(LoginRefused):
+        wait_for_ssh(sshd.machine(key=wrong), 60, said.append)
+    assert said == []
+
+    def authorise(text: str) -> None:
+        said.append(text)
+        sshd.authorized.write_text(wrong.with_suffix(".pub").read_text())
+
+    wait_for_ssh(sshd.machine(key=wrong), 60, authorise, grace=60)
+    assert "does not let us in" in said[0]
+
+
+# --- no way there --------------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_nobody_listens_on_is_said_to_refuse(tmp_path: Path) -> None:
+    machine = SshMachine(Address("127.0.0.1", "root", free_port()), known_hosts=tmp_path / "known_hosts")
+    with pytest.raises(MachineUnreachable, match="refuses connections"):
+        machine.run("true")
+    said: list[str] = []
+    with pytest.raises(MachineUnreachable, match=r"no SSH with .* after .*refuses connections"):
+        wait_for_ssh(machine, 2, said.append)
+    assert "refuses connections" in said[0]
+
+
+def test_a_name_that_does_not_resolve_is_said(tmp_path: Path) -> None:
+    machine = SshMachine(Address("no-such-host.invalid", "root"), known_hosts=tmp_path / "known_hosts")
+    with pytest.raises(MachineUnreachable, match=r"no-such-host\.invalid cannot be resolved"):
+        machine.run("true")
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_is_no_ssh_server_is_given_up(tmp_path: Path, greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept: list[socket.socket] = []
+
+        def greet() -> None:
+            kept.append(server.accept()[0])
+            kept[0].sendall(greeting)
+            if greeting:
+                kept[0].close()
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = Address("127.0.0.1", "root", server.getsockname()[1])
+        machine = SshMachine(address, known_hosts=tmp_path / "known_hosts", connect=1)
+        with pytest.raises(MachineUnreachable, match="did not answer as an SSH server does"):
+            machine.run("true")
+        thread.join()
+        for sock in kept:
+            sock.close()
+
+
+def test_waiting_ends_when_the_machine_is_there(sshd: Sshd) -> None:
+    sshd.stop()
+    said: list[str] = []
+
+    def start(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            sshd.start()
+
+    wait_for_ssh(sshd.machine(), 60, start)
+    assert len(said) >= 2
+
+
+# --- lost on the way -----------------------------------------------------------------------------------------------
+
+
+def test_a_connection_killed_under_a_command_is_an_error_and_the_next_call_connects_again(sshd: Sshd) -> None:
+    machine = sshd.machine()
+    machine.connect()
+
+    def cut() -> None:
+        assert eventually(lambda: running("7008.1"))
+        sshd.end_sessions()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    with pytest.raises(MachineUnreachable, match=r"was lost while it ran sleep 7008\.1"):
+        machine.run("sleep", "7008.1", seconds=100)
+    thread.join()
+    assert machine.run("echo", "again").out == "again\n"
+
+
+def test_a_command_whose_connection_was_cut_ends_on_the_machine_when_its_time_is_over(sshd: Sshd, proxy: Proxy) -> None:
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port))
+    machine.connect()
+
+    def cut() -> None:
+        assert eventually(lambda: running("7008.2"))
+        proxy.close()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    with pytest.raises(MachineUnreachable, match="lost while"):
+        machine.run("sleep", "7008.2", seconds=3)
+    thread.join()
+    assert eventually(lambda: gone("7008.2"))
+
+
+def test_sshd_started_again_between_two_calls_goes_unnoticed(sshd: Sshd) -> None:
+    machine = sshd.machine()
+    machine.run("true")
+    sshd.end_sessions()
+    sshd.stop()
+    sshd.start()
+    assert machine.run("echo", "again").out == "again\n"
+
+
+def test_a_network_that_hangs_under_a_command_is_noticed(sshd: Sshd, proxy: Proxy) -> None:
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.5, patience=1.5, connect=2)
+    machine.connect()
+
+    def freeze() -> None:
+        assert eventually(lambda: running("7008.3"))
+        proxy.freeze()
+
+    thread = threading.Thread(target=freeze)
+    thread.start()
+    with pytest.raises(MachineUnreachable, match="no sign of life"):
+        machine.run("sleep", "7008.3", seconds=300)
+    thread.join()
+    with pytest.raises(MachineUnreachable):
+        machine.run("true")
+    proxy.thaw()
+    assert machine.run("echo", "again").out == "again\n"
+
+
+def test_a_network_that_hangs_between_two_calls_is_noticed_before_a_command_is_sent(sshd: Sshd, proxy: Proxy) -> None:
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.3, patience=0.7, connect=2)
+    machine.run("true")
+    proxy.freeze()
+    time.sleep(2.5)
+    proxy.thaw()
+    assert machine.run("echo", "again").out == "again\n"
+
+
+def test_a_silent_command_on_a_living_connection_is_left_alone(sshd: Sshd) -> None:
+    machine = sshd.machine(pulse=0.3, patience=0.9)
+    assert machine.run("sh", "-c", "sleep 3; echo done").out == "done\n"
+
+
+def test_a_stopped_session_process_is_silent_too(sshd: Sshd) -> None:
+    machine = sshd.machine(pulse=0.5, patience=1.5)
+    machine.connect()
+    for pid in sshd.sessions():
+        os.kill(pid, signal.SIGSTOP)
+    # The dead connection is found before the command is sent, so the command runs on a new one.
+    assert machine.run("echo", "again", seconds=60).out == "again\n"
+
+
+# --- through, and with what ----------------------------------------------------------------------------------------
+
+
+def test_a_machine_behind_another_is_reached_through_it(sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "jump").mkdir()
+    jump = Sshd(tmp_path / "jump").start()
+    jump.authorized.write_text(sshd.key.with_suffix(".pub").read_text())
+    try:
+        address = Address("127.0.0.1", sshd.user, sshd.port, jump=Address("127.0.0.1", jump.user, jump.port))
+        machine = sshd.machine(address=address)
+        assert machine.run("cat", given=b"through").out == "through"
+        assert len(jump.sessions()) > 0
+        words = ["printf", "%s|", *[word for word in HOSTILE if word]]
+        done = subprocess.run(machine.ssh_argv(*words), capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        assert done.stdout.decode() == "|".join(words[2:]) + "|"
+        machine.close()
+    finally:
+        jump.end_sessions()
+        jump.stop()
+
+
+def test_what_centos_7_offers_is_enough(tmp_path: Path) -> None:
+    """The lists are OpenSSH 7.4's defaults (myproposal.h, V_7_4_P1) as far as this sshd still knows them."""
+    lists = {
+        "KexAlgorithms": "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,"
+        "ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,diffie-hellman-group16-sha512,"
+        "diffie-hellman-group18-sha512,diffie-hellman-group14-sha256,diffie-hellman-group14-sha1",
+        "Ciphers": "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,"
+        "aes256-gcm@openssh.com",
+        "MACs": "umac-64-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,"
+        "hmac-sha1-etm@openssh.com,umac-64@openssh.com,umac-128@openssh.com,hmac-sha2-256,hmac-sha2-512,hmac-sha1",
+        "HostKeyAlgorithms": "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,ssh-ed25519,rsa-sha2-512,"
+        "rsa-sha2-256,ssh-rsa",
+        "PubkeyAcceptedAlgorithms": "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,ssh-ed25519,rsa-sha2-512,"
+        "rsa-sha2-256,ssh-rsa",
+    }
+    server = Sshd(tmp_path, *[f"{name} {value}" for name, value in lists.items()])
+    for kind in ("ed25519", "ecdsa", "rsa"):
+        server.host_key.unlink()
+        new_key(server.host_key, kind)
+        user_key = new_key(tmp_path / f"user_{kind}", kind)
+        server.authorized.write_text(user_key.with_suffix(".pub").read_text())
+        server.start()
+        try:
+            machine = server.machine(key=user_key, known_hosts=tmp_path / f"known_hosts_{kind}")
+            assert machine.run("true").ok
+            machine.close()
+            assert machine.run("true").ok, "and again with the host key pinned"
+            machine.close()
+        finally:
+            server.end_sessions()
+            server.stop()
+
+
+def test_an_alias_of_ssh_config_leads_there(sshd: Sshd, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host lab\n HostName 127.0.0.1\n Port {sshd.port}\n User {sshd.user}\n IdentityFile {sshd.key}\n"
+        f"Host behind\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.key}\n ProxyJump lab\n"
+    )
+    for name in ("lab", "ssh://lab", f"{sshd.user}@behind"):
+        machine = SshMachine(Address.parse(name, config=config), known_hosts=tmp_path / "known_hosts")
+        assert machine.run("echo", name).out == f"{name}\n"
+        machine.close()
+
+
+def test_ipv6_addresses_are_served(sshd: Sshd, tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 on the loopback interface ({error}): sysctl -w net.ipv6.conf.lo.disable_ipv6=0")
+    (tmp_path / "six").mkdir()
+    server = Sshd(tmp_path / "six", "ListenAddress ::1").start()
+    try:
+        machine = server.machine(address=Address.parse(f"ssh://{server.user}@[::1]:{server.port}"))
+        assert machine.run("true").ok
+        done = subprocess.run(machine.ssh_argv("echo", "hi"), capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        assert done.stdout == b"hi\n"
+        machine.close()
+    finally:
+        server.end_sessions()
+        server.stop()

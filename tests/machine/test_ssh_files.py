@@ -1,0 +1,160 @@
+"""Files on a machine: written whole or not at all, read to the byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stacklab.errors import CommandFailed, MachineUnreachable, NotEnoughSpace
+from stacklab.machines.ssh import SshMachine
+from tests.machine.sshd import Sshd
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="files are written as root: run the tests as root")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    path = tmp_path / "small"
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a small disk: {done.stderr.decode().strip()}; run where mount is allowed")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_file_arrives_with_its_mode_and_owner_and_its_directory(machine: SshMachine, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "it's a $(name)" / "-file\n"
+    data = bytes(range(256)) * 100
+    machine.put(str(path), data, mode=0o640, owner="games")
+    assert path.read_bytes() == data
+    about = path.stat()
+    assert (about.st_mode & 0o7777, path.owner(), path.group()) == (0o640, "games", "games" if about.st_gid else "root")
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_is_replaced_with_text_and_belongs_to_root(machine: SshMachine, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a much longer text than the new one")
+    machine.put(str(path), "ünï\n")
+    assert path.read_text() == "ünï\n"
+    assert (path.stat().st_mode & 0o7777, path.owner(), path.group()) == (0o644, "root", "root")
+    machine.put(str(path), "", owner="root:games")
+    assert (path.read_text(), path.group()) == ("", "games")
+
+
+def test_a_directory_is_not_replaced(machine: SshMachine, tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="is a directory"):
+        machine.put(str(tmp_path), "text")
+
+
+def test_an_unknown_owner_leaves_the_old_file(machine: SshMachine, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(CommandFailed, match="lab-nobody-here"):
+        machine.put(str(path), "new", owner="lab-nobody-here")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".lab-")] == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(machine: SshMachine, small_disk: Path) -> None:
+    path = small_disk / "file"
+    machine.put(str(path), "old")
+    with pytest.raises(NotEnoughSpace, match=str(path)):
+        machine.put(str(path), b"x" * 3_000_000)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in small_disk.iterdir()] == ["file"]
+
+
+def test_a_connection_lost_halfway_leaves_the_old_file_and_nothing_else(sshd: Sshd, tmp_path: Path) -> None:
+    machine = sshd.machine()
+    local, remote = tmp_path / "local", tmp_path / "remote"
+    local.write_bytes(os.urandom(30_000_000))
+    remote.write_text("old")
+
+    def cut(done: int, size: int) -> None:
+        if done > size // 2:
+            sshd.drop_connections()
+
+    with pytest.raises(MachineUnreachable, match="lost while"):
+        machine.put_file(local, str(remote), progress=cut)
+    deadline = time.monotonic() + 20
+    while len(list(tmp_path.glob(".lab-*"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert list(tmp_path.glob(".lab-*")) == []
+    assert remote.read_text() == "old"
+    machine.put_file(local, str(remote))
+    assert remote.read_bytes() == local.read_bytes()
+
+
+def test_a_local_file_that_cannot_be_read_leaves_the_old_one(machine: SshMachine, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    remote.write_text("old")
+    (tmp_path / "local").write_bytes(b"x" * 1_000_000)
+
+    def fail(done: int, size: int) -> None:
+        raise RuntimeError("stopped by the caller")
+
+    with pytest.raises(RuntimeError, match="stopped by the caller"):
+        machine.put_file(tmp_path / "local", str(remote), progress=fail, seconds=30)
+    with pytest.raises(FileNotFoundError):
+        machine.put_file(tmp_path / "absent", str(remote))
+    assert remote.read_text() == "old"
+
+
+def test_a_large_file_tells_how_far_it_is(machine: SshMachine, tmp_path: Path) -> None:
+    local, remote = tmp_path / "local", tmp_path / "remote"
+    local.write_bytes(os.urandom(1_000_000) * 20)
+    seen: list[tuple[int, int]] = []
+    machine.put_file(
+        local, str(remote), mode=0o600, owner="games", progress=lambda done, size: seen.append((done, size))
+    )
+    assert remote.read_bytes() == local.read_bytes()
+    assert (remote.stat().st_mode & 0o777, remote.owner()) == (0o600, "games")
+    assert seen[-1] == (20_000_000, 20_000_000)
+    assert seen == sorted(seen)
+    assert len(seen) > 100
+
+
+def test_a_file_is_read_to_the_byte(machine: SshMachine, tmp_path: Path) -> None:
+    path = tmp_path / "it's $(binary)"
+    data = os.urandom(300_000) + b"\n\0\n"
+    path.write_bytes(data)
+    assert machine.read(str(path)) == data
+    assert machine.read(str(path), offset=299_999) == data[299_999:]
+    assert machine.read(str(path), offset=7, limit=5) == data[7:12]
+    assert machine.read(str(path), limit=0) == b""
+    assert machine.read(str(path), offset=len(data)) == b""
+    assert machine.read(str(path), offset=10 * len(data), limit=10) == b""
+
+
+def test_more_than_a_command_may_print_is_read_whole(machine: SshMachine, tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    data = os.urandom(1_000_000) * 30
+    path.write_bytes(data)
+    assert machine.read(str(path)) == data
+
+
+def test_a_file_that_is_not_there_is_none(machine: SshMachine, tmp_path: Path) -> None:
+    assert machine.read(str(tmp_path / "absent")) is None
+    assert machine.read(str(tmp_path / "absent" / "deeper"), offset=1, limit=1) is None
+
+
+def test_what_cannot_be_read_is_an_error(machine: SshMachine, tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="is a directory"):
+        machine.read(str(tmp_path))
+    with pytest.raises(CommandFailed, match="cannot be read"):
+        machine.read("/proc/self/mem", limit=10)
+    with pytest.raises(ValueError, match="-1"):
+        machine.read(str(tmp_path), offset=-1)
