@@ -1,0 +1,1 @@
+"""The course's machine: a Vagrant VM on libvirt."""

@@ -1,0 +1,103 @@
+"""Whether virtual machines can use the processor's virtualization, found out by running one.
+
+A /dev/kvm node proves nothing: inside another virtual machine it may be there, open, answer, and even run a few
+instructions, and yet no real guest starts with it. So QEMU itself is asked to start a guest with KVM and the host's processor.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+NODE = Path("/dev/kvm")
+CPUINFO = Path("/proc/cpuinfo")
+QEMU = "qemu-system-x86_64"
+SECONDS = 20
+COST = "the VM is emulated: it boots in minutes, and everything in it takes 10 to 20 times as long"
+# A firmware of one instruction pair at the reset vector: mov al, 21; out 0xf4, al. QEMU's isa-debug-exit ends with 2 * 21 + 1.
+ROM = b"\xf4" * 0xFFF0 + bytes.fromhex("b015 e6f4") + b"\xf4" * 12
+ROM_SAYS = 43
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """`driver`: what libvirt shall use. `really`: that was found out, not guessed. `why`: evidence, and what it costs."""
+
+    driver: Literal["kvm", "qemu"]
+    really: bool
+    why: str
+
+
+@functools.cache
+def find_accelerator() -> Accelerator:
+    """What this machine's VMs can run with. Takes less than a second; LAB_LIBVIRT_DRIVER=kvm|qemu overrules it."""
+    wanted = os.environ.get("LAB_LIBVIRT_DRIVER")
+    if wanted == "kvm":
+        return Accelerator("kvm", False, "LAB_LIBVIRT_DRIVER says so")
+    if wanted == "qemu":
+        return Accelerator("qemu", False, f"LAB_LIBVIRT_DRIVER says so; {COST}")
+    if platform.machine() != "x86_64":
+        return _emulated(f"the course's VM is an x86_64 one, this machine is {platform.machine()}")
+    return decide(
+        CPUINFO.read_text(encoding="utf-8", errors="replace"), NODE.exists(), os.access(NODE, os.R_OK | os.W_OK)
+    )
+
+
+def decide(cpuinfo: str, node: bool, ours: bool) -> Accelerator:
+    """From /proc/cpuinfo's text, whether the node is there, and whether we may open it (libvirt may all the same)."""
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    has = sorted({"vmx", "svm"} & set(flags.group(1).split())) if flags else []
+    if not node:
+        if has:
+            return _emulated(
+                f"the processor has {has[0]}, but there is no {NODE}: load kvm_{'intel' if has[0] == 'vmx' else 'amd'}, "
+                "or switch virtualization on in the firmware"
+            )
+        return _emulated(f"the processor shows neither vmx nor svm, and there is no {NODE}")
+    if not has:
+        return _emulated(
+            f"the processor shows neither vmx nor svm; {NODE} is there, but no real guest can start with it"
+        )
+    if not ours:
+        return Accelerator(
+            "kvm", False, f"the processor has {has[0]}; {NODE} is not ours to try, libvirt's QEMU may use it"
+        )
+    why_not = try_guest("kvm", "host")
+    if why_not:
+        return _emulated(f"the processor has {has[0]}, but a guest does not start with {NODE}: {why_not}")
+    return Accelerator("kvm", True, f"the processor has {has[0]}, and a guest ran with {NODE}")
+
+
+def try_guest(driver: str, processor: str, seconds: float = SECONDS) -> str | None:
+    """Start QEMU with a guest of two instructions; None if it ran, else why not."""
+    qemu = shutil.which(QEMU)
+    if qemu is None:
+        return f"there is no {QEMU} to try it with"
+    with tempfile.TemporaryDirectory(prefix="lab-kvm-") as directory:
+        rom = Path(directory) / "rom"
+        rom.write_bytes(ROM)
+        command = [
+            qemu, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-m", "16", "-accel", driver,
+            "-cpu", processor, "-bios", str(rom), "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+        ]  # fmt: skip
+        try:
+            # in the directory that goes: QEMU may dump core
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=directory, check=False)
+        except subprocess.TimeoutExpired:
+            return f"a guest of two instructions did not end within {seconds:.0f} s"
+    if ended.returncode == ROM_SAYS:
+        return None
+    said = (ended.stderr.strip().splitlines() or [f"QEMU ended with status {ended.returncode}"])[0]
+    return said.removeprefix(f"{qemu}: ").removeprefix(f"{QEMU}: ")
+
+
+def _emulated(why: str) -> Accelerator:
+    return Accelerator("qemu", True, f"{why}; {COST}")

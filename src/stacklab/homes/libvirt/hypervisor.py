@@ -1,0 +1,445 @@
+"""libvirt, in one thin module: always an explicit URI, its errors as ours, and nothing on standard error.
+
+Names of domains, networks and volumes come and go as strings; libvirt's objects stay in here. Nothing assumes that the host is
+this machine: `qemu+ssh://user@host/system` serves as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Network, ip_interface
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from stacklab.deploy.settings import Settings
+from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, MissingProgram, NotEnoughSpace, VmFailed
+
+DEFAULT_URI = "qemu:///system"
+INSTALL = "sudo apt-get install -y libvirt-dev pkg-config gcc python3-dev"
+State = Literal["running", "paused", "saved", "shut off", "crashed"]
+"""`saved`: off, with its memory on disk. A domain that is shutting down still counts as running."""
+
+
+def chosen_uri(settings: Settings) -> str:
+    """LAB_LIBVIRT_URI, else what the user's configuration says, else qemu:///system."""
+    return os.environ.get("LAB_LIBVIRT_URI") or settings.libvirt_uri or DEFAULT_URI
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of libvirt's networks; `ranges`: the IPv4 networks it serves."""
+
+    name: str
+    active: bool
+    ranges: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A file in a storage pool. `backing`: the path of what it is an overlay on."""
+
+    pool: str
+    name: str
+    path: str
+    backing: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved state of a domain, inside its own qcow2 files. `state`: what it was doing; `memory`: with its RAM."""
+
+    name: str
+    at: int
+    state: str
+    memory: bool
+
+
+class Hypervisor:
+    """A connection to libvirt, made when it is first needed and again when it broke."""
+
+    def __init__(self, uri: str = DEFAULT_URI) -> None:
+        self.uri = uri
+        self._connected: Any = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the VMs run on this machine, so that their files and networks are here."""
+        parts = urlsplit(self.uri)
+        return not parts.hostname and "+ssh" not in parts.scheme
+
+    @cached_property
+    def _libvirt(self) -> Any:
+        try:
+            module = importlib.import_module("libvirt")
+        except ImportError as error:
+            raise MissingProgram(
+                f"Python's libvirt module is not there ({error})",
+                advice=f"{INSTALL} && {sys.executable} -m pip install libvirt-python",
+            ) from error
+        # Else libvirt prints every error on standard error, beside raising it.
+        module.registerErrorHandler(lambda *_: None, None)
+        return module
+
+    @property
+    def _connection(self) -> Any:
+        with self._told("libvirt"):
+            if self._connected is None or not self._connected.isAlive():
+                self._connected = self._libvirt.open(self.uri)
+            return self._connected
+
+    def close(self) -> None:
+        """Give the connection up; the next call makes a new one."""
+        if self._connected is not None:
+            with self._told("libvirt"):
+                self._connected.close()
+            self._connected = None
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """libvirt's errors as ours. `what` was being done."""
+        libvirt = self._libvirt
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            raise self._as_ours(what, error) from error
+
+    def _as_ours(self, what: str, error: Any) -> LabError:
+        libvirt, said, code = self._libvirt, str(error), error.get_error_code()
+        if "No space left" in said or "Disk quota exceeded" in said:
+            return NotEnoughSpace(
+                f"{what}: {said}", advice="free some space where libvirt keeps it: virsh pool-list --details"
+            )
+        remote = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
+        unreachable = {libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
+        refused = code in (
+            libvirt.VIR_ERR_AUTH_FAILED,
+            libvirt.VIR_ERR_AUTH_CANCELLED,
+            libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+        )
+        if refused or (error.get_error_domain() in remote and "Permission denied" in said):
+            return HomeUnavailable(
+                f"libvirt at {self.uri} does not let you in: {said}",
+                advice="sudo usermod -aG libvirt $USER, then log in again",
+            )
+        if (error.get_error_domain() in remote and code in unreachable) or code == libvirt.VIR_ERR_NO_CONNECT:
+            return HomeUnavailable(
+                f"libvirt at {self.uri} does not answer: {said}",
+                advice="sudo systemctl start libvirtd"
+                if self.local
+                else f"virsh -c {self.uri} version shows what is wrong",
+            )
+        if code == libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT:
+            return CheckpointMissing(f"{what}: {said}", advice="lab checkpoint saves one")
+        return VmFailed(
+            f"{what}: {said}", advice="run the same command again; lab doctor --on libvirt looks at the machine"
+        )
+
+    # --- the host --------------------------------------------------------------------------------------------------
+
+    def version(self) -> str:
+        """libvirt's and the hypervisor's version, by asking it. Raises HomeUnavailable."""
+        with self._told("asking for the version"):
+            connection = self._connection
+            numbers = connection.getLibVersion(), connection.getVersion()
+            return f"libvirt {_dotted(numbers[0])}, {connection.getType()} {_dotted(numbers[1])}"
+
+    def offers(self, driver: str) -> str | None:
+        """Why the host cannot run an x86_64 guest with `driver` (kvm, qemu), or None if libvirt says it can."""
+        with self._told("asking what the host can run"):
+            root = ET.fromstring(self._connection.getCapabilities())  # noqa: S314 - libvirt's own words
+        types = {one.get("type") for one in root.findall("./guest/arch[@name='x86_64']/domain")}
+        if driver in types:
+            return None
+        hint = "" if types else ": QEMU is not installed"
+        return f"libvirt at {self.uri} cannot run x86_64 guests with {driver}{hint}"
+
+    def host_virtualizes(self) -> bool | None:
+        """Whether the host's processor shows vmx or svm, as libvirt sees it; None where it does not say."""
+        with self._told("asking for the processor"):
+            root = ET.fromstring(self._connection.getCapabilities())  # noqa: S314 - libvirt's own words
+        features = {one.get("name") for one in root.findall("./host/cpu/feature")}
+        return bool({"vmx", "svm"} & features) or ("kvm" in {one.get("type") for one in root.iter("domain")} and None)
+
+    # --- domains ---------------------------------------------------------------------------------------------------
+
+    def _domain(self, name: str) -> Any:
+        with self._told(f"looking for the VM {name}"):
+            connection = self._connection
+            try:
+                return connection.lookupByName(name)
+            except self._libvirt.libvirtError as error:
+                if error.get_error_code() == self._libvirt.VIR_ERR_NO_DOMAIN:
+                    return None
+                raise
+
+    def _existing(self, name: str) -> Any:
+        domain = self._domain(name)
+        if domain is None:
+            raise VmFailed(f"there is no VM {name} on {self.uri} any more", advice="lab up makes it anew")
+        return domain
+
+    def state(self, name: str) -> State | None:
+        """What the VM is doing; None if there is none of this name."""
+        domain = self._domain(name)
+        if domain is None:
+            return None
+        libvirt = self._libvirt
+        with self._told(f"looking at {name}"):
+            number = domain.state()[0]
+            if number in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN):
+                return "running"
+            if number in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
+                return "paused"
+            if number == libvirt.VIR_DOMAIN_CRASHED:
+                return "crashed"
+            return "saved" if domain.hasManagedSaveImage() else "shut off"
+
+    def uuid(self, name: str) -> str | None:
+        """The VM's UUID."""
+        domain = self._domain(name)
+        return None if domain is None else str(domain.UUIDString())
+
+    def description(self, name: str) -> ET.Element:
+        """The VM's XML, as it is now."""
+        with self._told(f"looking at {name}"):
+            return ET.fromstring(self._existing(name).XMLDesc())  # noqa: S314 - libvirt's own words
+
+    def disks(self, name: str) -> list[str]:
+        """The paths of the VM's disks."""
+        found = self.description(name).findall("./devices/disk[@device='disk']/source")
+        return [str(one.get("file")) for one in found if one.get("file")]
+
+    def start(self, name: str) -> None:
+        """Start the VM; from its saved memory where there is some."""
+        with self._told(f"starting {name}"):
+            self._existing(name).create()
+
+    def resume(self, name: str) -> None:
+        """Let a paused VM go on."""
+        with self._told(f"resuming {name}"):
+            self._existing(name).resume()
+
+    def save(self, name: str) -> None:
+        """Memory to disk, VM off; `start` goes on where it was."""
+        with self._told(f"saving {name}'s memory"):
+            self._existing(name).managedSave()
+
+    def forget_saved(self, name: str) -> bool:
+        """Drop a saved memory; whether there was one."""
+        domain = self._existing(name)
+        with self._told(f"dropping {name}'s saved memory"):
+            if not domain.hasManagedSaveImage():
+                return False
+            domain.managedSaveRemove()
+            return True
+
+    def press_power(self, name: str) -> None:
+        """Ask the VM to shut down, as its power button does."""
+        with self._told(f"shutting {name} down"):
+            self._existing(name).shutdown()
+
+    def cut_power(self, name: str) -> None:
+        """Stop the VM at once."""
+        with self._told(f"stopping {name}"):
+            domain = self._existing(name)
+            if domain.isActive():
+                domain.destroy()
+
+    def undefine(self, name: str) -> None:
+        """Remove the VM, which is off, with its saved memory and what libvirt knows of its snapshots. Volumes stay."""
+        libvirt = self._libvirt
+        with self._told(f"removing {name}"):
+            self._existing(name).undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
+
+    def addresses(self, name: str) -> list[str]:
+        """IPv4 addresses that libvirt's DHCP gave to the VM."""
+        domain = self._existing(name)
+        with self._told(f"asking for {name}'s addresses"):
+            if not domain.isActive():
+                return []
+            found = domain.interfaceAddresses(self._libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
+        return [
+            one["addr"] for interface in found.values() for one in interface["addrs"] or [] if ":" not in one["addr"]
+        ]
+
+    # --- snapshots -------------------------------------------------------------------------------------------------
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        """The VM's saved states, oldest first."""
+        domain = self._existing(name)
+        found = []
+        with self._told(f"listing {name}'s snapshots"):
+            for one in domain.listAllSnapshots():
+                root = ET.fromstring(one.getXMLDesc())  # noqa: S314 - libvirt's own words
+                memory = root.find("memory")
+                found.append(
+                    Snapshot(
+                        one.getName(),
+                        int(root.findtext("creationTime", "0")),
+                        root.findtext("state", ""),
+                        memory is not None and memory.get("snapshot") == "internal",
+                    )
+                )
+        return sorted(found, key=lambda one: (one.at, one.name))
+
+    def take_snapshot(self, domain: str, name: str, text: str) -> None:
+        """Save RAM (if it runs) and disks inside the disks' own qcow2 files; the VM goes on afterwards."""
+        root = ET.Element("domainsnapshot")
+        ET.SubElement(root, "name").text = name
+        ET.SubElement(root, "description").text = text
+        with self._told(f"saving {domain}"):
+            self._existing(domain).snapshotCreateXML(ET.tostring(root, encoding="unicode"), 0)
+
+    def revert(self, domain: str, snapshot: str) -> None:
+        """Bring RAM and disks back to a snapshot; what the VM was doing then, it does now."""
+        libvirt = self._libvirt
+        with self._told(f"going back to {snapshot}"):
+            found = self._existing(domain).snapshotLookupByName(snapshot)
+            try:
+                self._existing(domain).revertToSnapshot(found, 0)
+            except libvirt.libvirtError as error:
+                # A running QEMU that cannot load it in place (another CPU or device): libvirt starts a new one if told to.
+                if error.get_error_code() != libvirt.VIR_ERR_SNAPSHOT_REVERT_RISKY:
+                    raise
+                self._existing(domain).revertToSnapshot(found, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE)
+
+    def saved_in_disks(self, domain: str) -> dict[str, int]:
+        """What QEMU itself sees in the disks of a running VM: bytes of memory saved, by snapshot."""
+        module = importlib.import_module("libvirt_qemu")
+        with self._told(f"asking {domain}'s QEMU for its snapshots"):
+            order = json.dumps({"execute": "query-block"})
+            answer = json.loads(module.qemuMonitorCommand(self._existing(domain), order, 0))
+        found: dict[str, int] = {}
+        for device in answer["return"]:
+            for one in device.get("inserted", {}).get("image", {}).get("snapshots", []):
+                found[one["name"]] = max(found.get(one["name"], 0), int(one["vm-state-size"]))
+        return found
+
+    def memory_used(self, domain: str) -> int:
+        """Bytes that the VM's process holds: more than saving its memory takes."""
+        with self._told(f"asking how much memory {domain} uses"):
+            return int(self._existing(domain).memoryStats().get("rss", 0)) * 1024
+
+    def drop_snapshot(self, domain: str, snapshot: str) -> None:
+        """Remove one snapshot. Raises CheckpointMissing if there is none."""
+        with self._told(f"removing the snapshot {snapshot}"):
+            self._existing(domain).snapshotLookupByName(snapshot).delete()
+
+    # --- networks --------------------------------------------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        """All of libvirt's networks, running or not."""
+        found = []
+        with self._told("listing networks"):
+            for one in self._connection.listAllNetworks():
+                root = ET.fromstring(one.XMLDesc())  # noqa: S314 - libvirt's own words
+                found.append(Network(one.name(), bool(one.isActive()), tuple(_ranges(root))))
+        return found
+
+    def ensure_network(self, name: str, xml: str) -> bool:
+        """Define the network unless it is there, and start it unless it runs; whether anything had to be done."""
+        libvirt = self._libvirt
+        with self._told(f"making the network {name}"):
+            try:
+                network = self._connection.networkLookupByName(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+                    raise
+                network = self._connection.networkDefineXML(xml)
+            if network.isActive():
+                return False
+            network.create()
+            return True
+
+    def remove_network(self, name: str) -> bool:
+        """Stop and undefine a network; whether there was one."""
+        libvirt = self._libvirt
+        with self._told(f"removing the network {name}"):
+            try:
+                network = self._connection.networkLookupByName(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
+                    return False
+                raise
+            if network.isActive():
+                network.destroy()
+            network.undefine()
+            return True
+
+    # --- volumes ---------------------------------------------------------------------------------------------------
+
+    def pool_state(self, name: str) -> tuple[bool, int | None]:
+        """Whether the storage pool is there, and how many bytes are free in it; a pool that is off is started."""
+        libvirt = self._libvirt
+        with self._told(f"looking at the storage pool {name}"):
+            try:
+                pool = self._connection.storagePoolLookupByName(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
+                    return False, None
+                raise
+            if not pool.isActive():
+                pool.create()
+            pool.refresh()
+            return True, int(pool.info()[3])
+
+    def volumes(self) -> list[Volume]:
+        """What lies in all running storage pools."""
+        libvirt = self._libvirt
+        found = []
+        with self._told("listing volumes"):
+            for pool in self._connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+                pool.refresh()
+                for one in pool.listAllVolumes():
+                    root = ET.fromstring(one.XMLDesc())  # noqa: S314 - libvirt's own words
+                    found.append(Volume(pool.name(), one.name(), one.path(), root.findtext("./backingStore/path")))
+        return found
+
+    def remove_volume(self, volume: Volume) -> None:
+        """Delete a volume."""
+        with self._told(f"removing the volume {volume.name}"):
+            self._connection.storagePoolLookupByName(volume.pool).storageVolLookupByName(volume.name).delete()
+
+    def disks_of_all(self) -> set[str]:
+        """Every path that any VM's definition names as a disk, or (of running ones) as what a disk is an overlay on."""
+        found: set[str] = set()
+        with self._told("looking at all VMs"):
+            for one in self._connection.listAllDomains():
+                root = ET.fromstring(one.XMLDesc())  # noqa: S314 - libvirt's own words
+                found |= {
+                    str(source.get("file")) for source in root.findall("./devices/disk//source") if source.get("file")
+                }
+        return found
+
+    # --- the console -----------------------------------------------------------------------------------------------
+
+    def console_file(self, name: str) -> Path | None:
+        """Where the VM's serial console is written, if that is a file on this machine."""
+        source = self.description(name).find("./devices/serial[@type='file']/source")
+        return Path(str(source.get("path"))) if source is not None and self.local else None
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _ranges(root: ET.Element) -> Iterator[IPv4Network]:
+    for one in root.findall("ip"):
+        if one.get("family", "ipv4") == "ipv4" and one.get("address"):
+            size = one.get("prefix") or one.get("netmask") or "24"
+            network = ip_interface(f"{one.get('address')}/{size}").network
+            if isinstance(network, IPv4Network):
+                yield network

@@ -1,0 +1,85 @@
+"""Vagrantfile.j2 → a lab's Vagrantfile. Every value enters it as a Ruby literal, whatever is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from stacklab import places
+from stacklab.deploy.profile import Profile, Size
+from stacklab.errors import NotServed
+from stacklab.homes.libvirt.site import Site
+from stacklab.homes.libvirt.vagrant import MACHINE
+
+TEMPLATE = "Vagrantfile.j2"
+BOOT_SECONDS = {"kvm": 300, "qemu": 1200}
+"""How long a boot may take until SSH answers, by driver."""
+HALT_SECONDS = 180
+"""How long the VM gets to shut down by itself."""
+
+
+def sized(profile: Profile, cpus: int | None = None, memory: int | None = None, disk: int | None = None) -> Size:
+    """What the VM gets: the profile's size, the user's own wishes (MiB, GiB) on top. Raises NotServed for what cannot work."""
+    size = profile.size
+    wanted = Size(
+        cpus=size.cpus if cpus is None else cpus,
+        memory=size.memory if memory is None else memory,
+        least_memory=size.least_memory,
+        disk=size.disk if disk is None else disk,
+    )
+    if wanted.memory < wanted.least_memory:
+        raise NotServed(
+            f"{wanted.memory} MiB of memory are too little: below {wanted.least_memory} MiB the services of "
+            f"profile '{profile.name}' do not all come up",
+            advice=f"--memory {wanted.least_memory} or more",
+        )
+    if wanted.cpus < 1 or wanted.disk < 1:
+        raise NotServed(
+            "a VM needs at least one CPU and 1 GiB of disk", advice=f"the profile has {size.cpus} and {size.disk}"
+        )
+    return wanted
+
+
+def render(site: Site, profile: Profile, size: Size, *, console: Path | None, insert_key: bool = True) -> str:
+    """The Vagrantfile. `console`: the file for the serial console (None: the host is another machine)."""
+    environment = Environment(
+        loader=FileSystemLoader(places.course_data()), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Ruby, not HTML: the filters quote
+    )  # fmt: skip
+    environment.filters |= {"ruby": ruby, "xml": lambda value: escape(str(value), {"'": "&apos;", '"': "&quot;"})}
+    return environment.get_template(TEMPLATE).render(
+        machine=MACHINE,
+        box=site.box,
+        box_version=site.version,
+        boot_timeout=BOOT_SECONDS[site.driver],
+        halt_timeout=HALT_SECONDS,
+        user=profile.box.user,
+        insert_key=insert_key,
+        address=str(site.address),
+        netmask=str(site.host_only.netmask),
+        network=site.name,
+        host_address=str(site.host_address),
+        uri=site.uri,
+        driver=site.driver,
+        pool=site.pool,
+        prefix=site.prefix,
+        cpus=size.cpus,
+        memory=size.memory,
+        disk=size.disk,
+        nat_network=site.nat_name,
+        nat_range=str(site.nat),
+        console=console,
+    )
+
+
+def ruby(value: object) -> str:
+    """`value` as a Ruby literal. In single quotes Ruby knows two escapes, and nothing is interpolated."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "nil"
+    if isinstance(value, int):
+        return str(value)
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,395 @@
+"""The lab's VM: from nothing to SSH, saved and put back, stopped, and removed without a trace."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.settings import Settings
+from stacklab.errors import (
+    HomeUnavailable,
+    LabError,
+    MissingProgram,
+    NotRunning,
+    UnsupportedMachine,
+    VmFailed,
+)
+from stacklab.files import write_atomic
+from stacklab.homes.libvirt import removal
+from stacklab.homes.libvirt.accelerator import COST, Accelerator, find_accelerator
+from stacklab.homes.libvirt.boxes import Wanted, wanted_box
+from stacklab.homes.libvirt.checkpoints import Checkpoints
+from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
+from stacklab.homes.libvirt.site import ROUTES, Site, SiteFile, routes
+from stacklab.homes.libvirt.vagrant import UP_SECONDS, Vagrant
+from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine, wait_for_ssh
+from stacklab.stages import Progress, Stage
+
+WAKE_SECONDS = 180
+"""How long SSH may take after memory was put back; the first connections fail for about ten seconds."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for beside the profile: MiB, GiB, a box (path or URL)."""
+
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    box: str | None = None
+
+
+class Vm:
+    """One lab's VM. Every method may be called again after a crash of any earlier call.
+
+    All raise HomeUnavailable when libvirt cannot be reached; what libvirt or Vagrant refuse is VmFailed.
+    """
+
+    def __init__(self, lab: Lab, profile: Profile, settings: Settings, wishes: Wishes = Wishes()) -> None:
+        self.lab, self.profile, self.settings, self.wishes = lab, profile, settings, wishes
+        self.directory = lab.home_directory
+        self.vagrant = Vagrant(lab)
+        self.console_file = self.directory / "console.log"
+        self.key_file = self.directory / "ssh" / "key"
+        self.known_hosts = self.directory / "known_hosts"
+        self._file = SiteFile(lab)
+        site = self._file.read()
+        self.hypervisor = Hypervisor(site.uri if site else chosen_uri(settings))
+        self.saved = Checkpoints(lab, self.hypervisor, self._settle)
+        self._machine: SshMachine | None = None
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def site(self) -> Site:
+        """Its name and its networks. Raises NotRunning before `lab up` chose them."""
+        site = self._file.read()
+        if site is None:
+            raise NotRunning(f"lab '{self.lab.name}' has no VM yet", advice="lab up makes it")
+        return site
+
+    @property
+    def address(self) -> str:
+        """The VM's static address. Raises NotRunning."""
+        return str(self.site.address)
+
+    def state(self) -> State | None:
+        """What the VM is doing, as libvirt sees it at this moment; None: there is no VM."""
+        site = self._file.read()
+        return self.hypervisor.state(site.domain) if site else None
+
+    def machine(self) -> SshMachine:
+        """The way in. Not necessarily connected, and the VM not necessarily running. Raises NotRunning if there is none."""
+        if self._machine is None:
+            # Its own network carries no other machine than this host and the VM: who answers there first is the VM.
+            jump = None if self.hypervisor.local else _host_of(self.hypervisor.uri)
+            address = Address(self.address, self.profile.box.user, jump=jump)
+            self._machine = SshMachine(address, known_hosts=self.known_hosts, key=self.key_file)
+        return self._machine
+
+    def console(self, lines: int = 50) -> list[str] | None:
+        """The last lines of the serial console since the VM was last started; None: it cannot be told from here."""
+        if not self.hypervisor.local:
+            return None
+        try:
+            text = self.console_file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        return [line.rstrip("\r") for line in text.splitlines()][-lines:]
+
+    # --- up --------------------------------------------------------------------------------------------------------
+
+    def stages(self) -> list[Stage]:
+        """From nothing to a VM that lets us in, and back to a consistent one after an interrupted restore."""
+        return [
+            Stage("host", "libvirt and Vagrant", self._why_host_is_fine, self._check_host, 5),
+            Stage("box", "the VM's box", self._has_box, self._add_box, 60),
+            Stage("vm", "the VM", self._why_up, self._bring_up, 240 if self._driver() == "qemu" else 60),
+            Stage("mend", "what an interrupted reset left to do", self._nothing_unfinished, self._finish_restore, 15),
+        ]
+
+    def _driver(self) -> str:
+        site = self._file.read()
+        return site.driver if site else find_accelerator().driver
+
+    def _why_host_is_fine(self) -> str | None:
+        try:
+            return f"the VM is on {self.hypervisor.uri}" if self.state() else None
+        except (HomeUnavailable, MissingProgram):
+            return None  # `run` says it, as the stage's failure
+
+    def _check_host(self, progress: Progress) -> str:
+        sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
+        progress("asking libvirt")
+        version = self.hypervisor.version()
+        site = self._file.read()
+        if site is None:
+            accelerator = self._accelerator()
+            why_not = self.hypervisor.offers(accelerator.driver)
+            if why_not:
+                raise UnsupportedMachine(why_not, advice="sudo apt-get install -y qemu-system-x86, then try again")
+            taken = [one for network in self.hypervisor.networks() for one in network.ranges]
+            if self.hypervisor.local and ROUTES.exists():
+                taken += routes(ROUTES.read_text(encoding="ascii"))
+            site = self._file.choose(self.hypervisor.uri, self.settings.libvirt_pool, accelerator.driver, taken)
+            progress(f"driver {accelerator.driver}: {accelerator.why}")
+        self.hypervisor.pool_state(site.pool)  # starts a pool that is off; Vagrant makes one that is not there
+        progress("asking Vagrant")
+        cost = f"; {COST}" if site.driver == "qemu" else ""
+        return f"{version}, {self.vagrant.check()}, driver {site.driver}{cost}"
+
+    def _accelerator(self) -> Accelerator:
+        if self.hypervisor.local:
+            return find_accelerator()
+        if self.hypervisor.host_virtualizes() is False:
+            return Accelerator("qemu", False, f"libvirt at {self.hypervisor.uri} sees neither vmx nor svm; {COST}")
+        return Accelerator("kvm", False, f"libvirt at {self.hypervisor.uri} offers it; it cannot be tried from here")
+
+    # --- the box ---------------------------------------------------------------------------------------------------
+
+    def _box(self) -> Wanted:
+        return wanted_box(self.profile.box, self.settings, self.wishes.box)
+
+    def _has_box(self) -> str | None:
+        if self._exists():
+            return "the VM is made already"
+        site = self._file.read()
+        if site is None:
+            return None
+        box = self._box()
+        versions = [box.version] if box.version else self.vagrant.box_versions(box.name)[-1:]
+        if not versions or not self.vagrant.box(box.name, versions[0]):
+            return None
+        self._file.keep(site, box=box.name, version=versions[0])
+        return f"{box.name} {versions[0]} is in Vagrant's store"
+
+    def _add_box(self, progress: Progress) -> str:
+        box = self._box()
+        progress(f"adding {box.name} from {box.source or 'where Vagrant looks up names'}")
+        self.vagrant.end()
+        self.vagrant.add_box(box.name, box.version, box.url, box.sha256, progress)
+        if self._has_box() is None:
+            raise VmFailed(f"Vagrant has no box {box.name} after adding it", advice=f"its log: {self.vagrant.log}")
+        return f"{box.name} {self.site.version}"
+
+    # --- the VM ----------------------------------------------------------------------------------------------------
+
+    def _exists(self) -> bool:
+        try:
+            return self.state() is not None
+        except (HomeUnavailable, MissingProgram):
+            return False
+
+    def _why_up(self) -> str | None:
+        site = self._file.read()
+        if site is None or not site.made:
+            return None
+        try:
+            if self.state() != "running":
+                return None
+            self.machine().run("true", seconds=30)
+        except LabError:
+            return None
+        return f"runs at {site.address}"
+
+    def _bring_up(self, progress: Progress) -> str:
+        site, began = self.site, time.monotonic()
+        self._finish_vagrant(progress)
+        state = self.hypervisor.state(site.domain)
+        if state and not site.made and not self._lets_us_in(site, state):
+            progress("an earlier run was cut short: what it left is removed")
+            self._remove_remains(progress)
+            state = None
+        if state is None:
+            again = " anew: the old one was removed by somebody" if site.made else ""
+            self._remove_remains(progress)
+            self._create(site, progress)
+            return f"made{again}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
+        self._file.keep(site, made=True)
+        done = self._start(site, state, progress)
+        self._settle(progress, BOOT_SECONDS[site.driver])
+        return f"{done}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
+
+    def _finish_vagrant(self, progress: Progress) -> None:
+        """A Vagrant that outlived the `lab` which started it is worth waiting for only if it makes the VM."""
+        if self.vagrant.at_work() == "up":
+            progress("the Vagrant of an earlier run is still at work")
+            self.vagrant.follow(progress, UP_SECONDS, self._last_on_console)
+        self.vagrant.end()
+
+    def _lets_us_in(self, site: Site, state: State) -> bool:
+        """Whether a VM that we have no note of having finished is finished all the same."""
+        if state != "running":
+            return False
+        self._keep_key()
+        try:
+            self.machine().run("true", seconds=30)
+        except LabError:
+            return False
+        return True
+
+    def _create(self, site: Site, progress: Progress) -> None:
+        size = sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
+        self._make_networks(site)
+        console = None
+        if self.hypervisor.local:
+            # libvirt's log daemon runs as root and would make the file its own; one that is there already, it leaves ours.
+            write_atomic(self.console_file, "", mode=0o600)
+            console = self.console_file
+        write_atomic(self.directory / "Vagrantfile", render(site, self.profile, size, console=console), mode=0o600)
+        self.vagrant.up(progress, self._last_on_console)
+        self._keep_key()
+        progress("logging in")
+        wait_for_ssh(self.machine(), WAKE_SECONDS, progress)
+        self._file.keep(site, made=True)
+
+    def _last_on_console(self) -> str | None:
+        lines = [line for line in self.console(20) or [] if line.strip()]
+        return f"the VM's console: {lines[-1].strip()[:100]}" if lines else None
+
+    def _keep_key(self) -> None:
+        """Vagrant's key for this VM, in the lab's own directory too: whoever removes .vagrant shall not lock us out."""
+        source = self.vagrant.key()
+        if source.exists():
+            write_atomic(self.key_file, source.read_text(encoding="ascii"), mode=0o600)
+            self.key_file.parent.chmod(0o700)
+
+    def _make_networks(self, site: Site) -> None:
+        for name, xml in site.network_xml().items():
+            self.hypervisor.ensure_network(name, xml)
+
+    def _start(self, site: Site, state: State, progress: Progress) -> str:
+        """Whatever it is doing, make it run. Its networks first: a reboot of the host stops them, and they may be gone."""
+        self._make_networks(site)
+        if state == "running":
+            return "runs"
+        if state == "paused":
+            self.hypervisor.resume(site.domain)
+            return "goes on"
+        if state == "saved":
+            progress("memory comes back from disk")
+            try:
+                self.hypervisor.start(site.domain)
+                return "goes on where it was"
+            except VmFailed as error:
+                progress(f"its saved memory cannot be used, so it boots: {error.message}")
+                self.hypervisor.forget_saved(site.domain)
+        if state == "crashed":
+            self.hypervisor.cut_power(site.domain)
+        progress("booting")
+        self.hypervisor.start(site.domain)
+        return "booted"
+
+    def _settle(self, progress: Progress, seconds: float = WAKE_SECONDS) -> None:
+        """When memory came from somewhere: wait for SSH, then set the clock, which stands at when that memory was saved."""
+        self.machine().close()
+        wait_for_ssh(self.machine(), seconds, progress)
+        self.machine().run("date", "-u", "-s", f"@{time.time():.3f}", user="root")
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def save(self, name: str, progress: Progress) -> None:
+        """Save the running VM under this name; an earlier one goes only when the new one is proved whole."""
+        self.saved.save(self.site.domain, self.site.pool, name, progress)
+
+    def checkpoints(self) -> list[str]:
+        """Names of what `restore` can go back to."""
+        site = self._file.read()
+        return self.saved.names(site.domain) if site else []
+
+    def restore(self, name: str, progress: Progress) -> None:
+        """Memory and disk as they were when saved, SSH, and the right time; what ran then runs on. Raises CheckpointMissing.
+
+        Of a VM that is off, too: it then runs. Memory that `down` saved is given up for the checkpoint's.
+        """
+        site = self.site
+        if self.hypervisor.state(site.domain) is None:
+            raise NotRunning(f"the VM of lab '{self.lab.name}' is not there any more", advice="lab up makes it anew")
+        self.machine().close()
+        self._make_networks(site)
+        self.saved.restore(site.domain, name, progress)
+
+    def _nothing_unfinished(self) -> str | None:
+        return None if self.saved.unfinished else "nothing"
+
+    def _finish_restore(self, progress: Progress) -> str:
+        name = self.saved.unfinished or ""
+        if name not in self.checkpoints():
+            self.saved.forget()
+            return "nothing: the VM that was being put back is gone"
+        self.restore(name, progress)
+        return f"finished going back to '{name}'"
+
+    # --- down ------------------------------------------------------------------------------------------------------
+
+    def down(self, progress: Progress) -> str:
+        """Off, with memory on disk where that is possible (`lab up` goes on where it was), else shut down. Says which."""
+        site, state = self._file.read(), self.state()
+        if site is None or state is None:
+            return "there is no VM"
+        self._end_vagrant()
+        if state in ("saved", "shut off"):
+            return "it is off already"
+        if self._machine is not None:
+            self._machine.close()
+        try:
+            progress("memory goes to disk")
+            self.hypervisor.save(site.domain)
+            return "memory is on disk; lab up goes on where it was"
+        except LabError as error:
+            if self.hypervisor.state(site.domain) not in ("running", "paused", "crashed"):
+                raise
+            progress(f"memory cannot be saved, so the VM shuts down: {error.message}")
+        return self._shut_down(site, progress)
+
+    def _shut_down(self, site: Site, progress: Progress) -> str:
+        if self.hypervisor.state(site.domain) == "running":
+            self.hypervisor.press_power(site.domain)
+        deadline = time.monotonic() + HALT_SECONDS
+        while self.hypervisor.state(site.domain) == "running" and time.monotonic() < deadline:
+            progress(f"shutting down (at most {deadline - time.monotonic():.0f} s more)")
+            time.sleep(2)
+        if self.hypervisor.state(site.domain) == "shut off":
+            return "it shut down"
+        self.hypervisor.cut_power(site.domain)
+        return f"it did not shut down within {HALT_SECONDS} s, so its power was cut"
+
+    def _end_vagrant(self) -> None:
+        if self.vagrant.at_work():
+            self.vagrant.end()
+
+    # --- destroy ---------------------------------------------------------------------------------------------------
+
+    def destroy(self, progress: Progress) -> Iterator[str]:
+        """Remove everything that is this VM's, yielding each thing; the box stays in Vagrant's store. Safe to repeat."""
+        self._end_vagrant()
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
+        site = self._file.read()
+        if site is not None:
+            yield from removal.remove_all(self.hypervisor, self.vagrant, site, progress)
+        yield from removal.remove_files(self.directory)
+
+    def _remove_remains(self, progress: Progress) -> None:
+        """Before a VM is made: nothing of an earlier one may be there, nor may its host key or its checkpoints count."""
+        for gone in removal.remove_vm(self.hypervisor, self.vagrant, self.site, progress):
+            progress(f"removed {gone}")
+        shutil.rmtree(self.vagrant.data.parents[2], ignore_errors=True)
+        self.machine().forget_host_key()
+        self.saved.forget()
+
+
+def _host_of(uri: str) -> Address:
+    """The machine of a qemu+ssh:// URI: the VM is reached through it."""
+    parts = urlsplit(uri)
+    login = f"{parts.username}@" if parts.username else ""
+    port = f":{parts.port}" if parts.port else ""
+    return Address.parse(f"ssh://{login}{parts.hostname}{port}")
