@@ -262,6 +262,8 @@ def _printed(value: object) -> object:
 
 def _text(value: object) -> str:
     """A value as DevStack writes it: truth is True and False."""
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises, and says what is missing
     if not isinstance(value, str | int):
         raise ProfileInvalid("a value for local.conf is neither text nor a number nor true or false")
     text = str(value)

@@ -1,0 +1,359 @@
+"""local.conf, read by a reader that is not DevStack's: the values meant arrive, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stacklab.cli.main import run
+from stacklab.course.load import read_session
+from stacklab.deploy.localconf import MASK, SECRETS, fragments, masked, render
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile, profile_names, with_variants
+from stacklab.deploy.settings import Settings
+from stacklab.errors import NotServed, ProfileInvalid, UnknownName
+from stacklab.lab import Lab
+from tests.unit.localconf_reader import Reading, read
+
+PASSWORDS = {name: f"{name}Secret1" for name in SECRETS}
+HOST = "192.0.2.7"
+
+pytestmark = pytest.mark.usefixtures("own_directories")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    directory = tmp_path / "empty"
+    directory.mkdir()
+    return directory
+
+
+def served(profile: Profile) -> list[str]:
+    return [name for name, service in profile.services.items() if service.refused is None]
+
+
+def reading(profile: Profile, directory: Path, settings: Settings | None = None, *services: str) -> Reading:
+    text = render(profile, settings or Settings(), services=services, secrets=PASSWORDS, host_ip=HOST)
+    return read(text, directory)
+
+
+@pytest.mark.parametrize("name", ["centos7-pike", "debian12-2026.1", "rocky9-2026.1"])
+def test_what_every_profile_says(name: str, empty: Path) -> None:
+    profile = load_profile(name)
+    found = reading(profile, empty).variables
+    passwords = {key: found[f"{key.upper()}_PASSWORD"] for key in ("admin", "database", "rabbit", "service")}
+    assert passwords == {key: PASSWORDS[key] for key in passwords}
+    assert (found["HOST_IP"], found["SERVICE_HOST"], found["IP_VERSION"]) == (HOST, HOST, "4")
+    assert found["GIT_BASE"] == "https://opendev.org"
+    assert found["FLOATING_RANGE"] == profile.cloud.floating_range
+    assert found["LIBVIRT_TYPE"] == "qemu"
+    assert found["LOGFILE"] == "/opt/stack/logs/stack.sh.log"
+    assert found["LOG_COLOR"] == "False"
+
+
+def test_what_pike_needs_beside(empty: Path) -> None:
+    found = reading(load_profile("centos7-pike"), empty)
+    branches = {name for name, value in found.variables.items() if value == "pike-eol"}
+    assert branches == {f"{one}_BRANCH" for one in ("REQUIREMENTS", "KEYSTONE", "GLANCE", "NOVA", "NEUTRON")}
+    assert found.variables["SKIP_EPEL_INSTALL"] == "True"
+    assert ("disable_service", "tempest") in found.calls
+    assert not {"PYTHON3_VERSION", "USE_PYTHON3", "GIT_DEPTH", "LIBVIRT_CPU_MODE"} & found.variables.keys()
+    assert found.files == {}
+
+
+def test_what_today_needs_beside(empty: Path) -> None:
+    found = reading(load_profile("debian12-2026.1"), empty)
+    assert found.variables["API_WORKERS"] == "1"
+    assert found.variables["SERVICE_TIMEOUT"] == "180"
+    assert found.variables["NOVA_READY_TIMEOUT"] == "300"
+    assert found.variables["LIBVIRT_CPU_MODE"] == "none"
+    assert ("disable_service", "etcd3", "tempest", "dstat") in found.calls
+    assert "PYTHON3_VERSION" not in found.variables
+    assert "OVS_DATAPATH_TYPE" not in found.variables
+    (empty / "rocky").mkdir()
+    assert reading(load_profile("rocky9-2026.1"), empty / "rocky").variables["PYTHON3_VERSION"] == "3.11"
+
+
+def test_a_container_gets_what_its_kernel_lacks(empty: Path) -> None:
+    found = reading(with_variants(load_profile("debian12-2026.1"), ["container"]), empty).variables
+    assert found["OVS_DATAPATH_TYPE"] == "netdev"
+    assert found["CINDER_ENABLED_BACKENDS"] == "fake:fake"
+
+
+def test_a_section_for_another_file_is_ini(empty: Path) -> None:
+    found = reading(with_variants(load_profile("centos7-pike"), ["vsctl"]), empty)
+    assert found.files["post-config|/$Q_PLUGIN_CONF_FILE"]["ovs"]["ovsdb_interface"] == "vsctl"
+
+
+@pytest.mark.parametrize("name", ["centos7-pike", "debian12-2026.1", "rocky9-2026.1"])
+def test_every_service_that_is_served(name: str, empty: Path) -> None:
+    profile = load_profile(name)
+    for service in served(profile):
+        directory = empty / service
+        directory.mkdir()
+        found = reading(profile, directory, None, service)
+        declared = profile.services[service]
+        assert {key: found.variables[key] for key in declared.values} == declared.values
+        if declared.plugin:
+            call = ("enable_plugin", service, f"https://opendev.org/{declared.plugin}.git", str(declared.ref))
+            assert found.calls.count(call) == 1
+
+
+def test_all_services_at_once_each_once(empty: Path) -> None:
+    profile = load_profile("centos7-pike")
+    found = reading(profile, empty, None, *reversed(served(profile)))
+    plugins = [call[1] for call in found.calls if call[0] == "enable_plugin"]
+    assert sorted(plugins) == sorted(set(plugins)) == sorted(name for name in served(profile) if name != "swift")
+
+
+HOSTILE = [
+    "with blanks  two",
+    'double " quote',
+    "single ' quote",
+    "$HOME ${PATH} $(touch owned) `touch owned`",
+    "'; touch owned; '",
+    "back\\slash \\n \\",
+    "# no comment",
+    "[[local|localrc]]",
+    "~root *?[a] {a,b} !! && || > owned < x | y & ;",
+    "-n",
+    "=equals=",
+    "ünïcödé ✓",
+    "",
+]
+
+
+@pytest.mark.parametrize("password", HOSTILE)
+def test_a_hostile_value_arrives_as_it_is_and_does_nothing(password: str, empty: Path) -> None:
+    settings = Settings(mirrors={"https://opendev.org/openstack/": f"https://u:{password}@mirror/openstack/"})
+    secrets = dict.fromkeys(SECRETS, password)
+    text = render(load_profile("centos7-pike"), settings, services=["swift", "heat"], secrets=secrets, host_ip=HOST)
+    found = read(text, empty)
+    for name in ("ADMIN_PASSWORD", "DATABASE_PASSWORD", "RABBIT_PASSWORD", "SERVICE_PASSWORD", "SWIFT_HASH"):
+        assert found.variables[name] == password
+    assert found.variables["GIT_BASE"] == f"https://u:{password}@mirror"
+    assert ("enable_plugin", "heat", f"https://u:{password}@mirror/openstack/heat.git", "pike-eol") in found.calls
+    assert found.variables["LIBVIRT_TYPE"] == "qemu"
+    assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize("password", ["two\nlines", "tab\tulator", "nul\0", "return\r", "escape\x1b"])
+def test_a_control_character_is_refused_and_the_value_is_not_told(password: str) -> None:
+    with pytest.raises(ProfileInvalid, match="control character") as caught:
+        render(load_profile("centos7-pike"), Settings(), secrets=dict.fromkeys(SECRETS, password), host_ip=HOST)
+    assert "secrets.j2:2" in str(caught.value)
+    assert password[:3] not in caught.value.message.replace("secrets", "")
+
+
+# --- what a fragment may do ----------------------------------------------------------------------------------------
+
+
+def own_fragment(directories: Path, text: str) -> Profile:
+    """A profile with one fragment more, which lies in the user's configuration."""
+    home = directories / "config/stacklab"
+    (home / "local.conf.d").mkdir(parents=True)
+    (home / "local.conf.d/mine.j2").write_text(text)
+    (home / "profiles").mkdir()
+    profile = {"based_on": "debian12-2026.1", "fragments": ["secrets", "mine"], "values": {"mine": "a b", "odd": "x;y"}}
+    (home / "profiles/mine.yaml").write_text(json.dumps(profile))
+    return load_profile("mine")
+
+
+def test_a_users_own_fragment(own_directories: Path, empty: Path) -> None:
+    profile = own_fragment(
+        own_directories,
+        "{# of mine #}\nMINE={{ v.mine | sh }}\n[[post-config|$NOVA_CONF]]\n[DEFAULT]\nmine = {{ v.mine | ini }}\n",
+    )
+    text = render(profile, Settings(), secrets=PASSWORDS, host_ip=HOST)
+    found = read(text, empty)
+    assert found.variables["MINE"] == "a b"
+    assert found.files["post-config|$NOVA_CONF"]["DEFAULT"]["mine"] == "a b"
+    assert "# mine: of mine" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("A=1\nMINE={{ v.mine }}\n", "mine.j2:2: a value goes into local.conf without one of the filters"),
+        ("\n\nMINE={{ v.absent | sh }}\n", "mine.j2:3: .*absent"),
+        ("{{ v.mine | variable }}=1\n", "mine.j2:1: 'a b' cannot be the name of a variable"),
+        ("enable_service {{ v.odd | words }}\n", "mine.j2:1: names of DevStack's services"),
+        ("[[post-config|x]]\n[a]\nb = {{ v.odd | ini }}\n", "mine.j2:3: .*DevStack's shell would change"),
+        ("MINE={{ v.mine | sh\n", "mine.j2:1: "),
+        ("MINE={{ v | sh }}\n", "mine.j2:1: a value .* neither text nor a number"),
+    ],
+)
+def test_a_wrong_fragment_is_told_with_file_and_line(text: str, says: str, own_directories: Path) -> None:
+    profile = own_fragment(own_directories, text)
+    with pytest.raises(ProfileInvalid, match=says):
+        render(profile, Settings(), secrets=PASSWORDS, host_ip=HOST)
+
+
+@pytest.mark.parametrize("value", ["$(id)", "`id`", 'a"b', "a\\b", "a  b", "*", "a&b", "a'b", "[x]", "", " a"])
+def test_an_ini_value_that_devstacks_shell_would_change_is_refused(value: str, own_directories: Path) -> None:
+    profile = own_fragment(own_directories, "[[post-config|x]]\n[a]\nb = {{ v.mine | ini }}\n")
+    changed = profile.model_copy(update={"values": {**profile.values, "mine": value}})
+    with pytest.raises(ProfileInvalid, match=r"DevStack's shell would change"):
+        render(changed, Settings(), secrets=PASSWORDS, host_ip=HOST)
+
+
+def test_a_fragment_that_is_not_there() -> None:
+    profile = load_profile("centos7-pike").model_copy(update={"fragments": ["secrest"]})
+    with pytest.raises(ProfileInvalid, match="no fragment 'secrest'") as caught:
+        fragments(profile, Settings())
+    assert "secrets" in caught.value.advice
+
+
+# --- choosing ------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_service_is_answered_with_the_closest() -> None:
+    with pytest.raises(UnknownName, match="knows no service 'baribcan'") as caught:
+        fragments(load_profile("centos7-pike"), Settings(), services=["baribcan"])
+    assert caught.value.advice == "did you mean 'barbican'?"
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "says"),
+    [
+        ("debian12-2026.1", "murano", "retired"),
+        ("debian12-2026.1", "sahara", "retired"),
+        ("rocky9-2026.1", "congress", "no stable/2026.1"),
+        ("centos7-pike", "ironic", "ramdisk"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_profiles_reason(name: str, service: str, says: str) -> None:
+    with pytest.raises(NotServed, match=f"{name} cannot serve {service}: .*{says}"):
+        fragments(load_profile(name), Settings(), services=["heat", service])
+
+
+def test_what_a_service_needs_comes_before_it_and_says_who_wants_it() -> None:
+    found = fragments(load_profile("centos7-pike"), Settings(), services=["magnum", "heat"])
+    chosen = [(one.name, one.chosen) for one in found if one.service]
+    assert chosen == [("heat", "magnum needs it"), ("barbican", "magnum needs it"), ("magnum", "--with")]
+    assert all(one.why for one in found)
+
+
+def test_a_need_that_is_refused_names_both() -> None:
+    profile = load_profile("centos7-pike")
+    heat = profile.services["heat"].model_copy(update={"refused": "not\n today"})
+    changed = profile.model_copy(update={"services": {**profile.services, "heat": heat}})
+    with pytest.raises(NotServed, match=r"cannot serve heat \(for sahara\): not today"):
+        fragments(changed, Settings(), services=["sahara"])
+
+
+def test_a_session_asks_for_services(tmp_path: Path) -> None:
+    folder = tmp_path / "session9"
+    folder.mkdir()
+    (folder / "session.yaml").write_text(
+        "session: session9\ntitle: t\nsummary: s\nservices: [swift]\nexercises:\n- id: one\n  title: t\n  say: s\n"
+        "  steps:\n  - {id: p, kind: project, as: admin, say: s, hint: h, with: {name: x}}\n"
+    )
+    session = read_session(folder / "session.yaml")
+    assert session.services == ("swift",)
+    found = fragments(load_profile("debian12-2026.1"), Settings(), services=["swift", "heat"], session=session)
+    assert [(one.name, one.chosen) for one in found if one.service] == [
+        ("swift", "session session9"),
+        ("heat", "--with"),
+    ]
+
+
+def test_an_image_of_ones_own_and_a_proxy_bring_their_fragments(own_directories: Path, empty: Path) -> None:
+    home = own_directories / "config/stacklab"
+    home.mkdir(parents=True)
+    (home / "config.yaml").write_text(
+        "profiles:\n  debian12-2026.1:\n    values: {image_name: tiny, image_url: 'file:///opt/tiny.img'}\n"
+    )
+    settings = Settings(proxy="http://proxy.example:3128", no_proxy=["10.77.0.0/16"])
+    found = reading(load_profile("debian12-2026.1"), empty, settings).variables
+    assert (found["DEFAULT_IMAGE_NAME"], found["IMAGE_URLS"]) == ("tiny", "file:///opt/tiny.img")
+    assert found["DOWNLOAD_DEFAULT_IMAGES"] == "False"
+    assert found["http_proxy"] == found["https_proxy"] == "http://proxy.example:3128"
+    assert found["no_proxy"] == f"localhost,127.0.0.1,{HOST},10.77.0.0/16"
+
+
+def test_mirrors_are_used_and_one_that_cannot_work_is_refused(empty: Path) -> None:
+    mirrors = {
+        "https://opendev.org/openstack/": "git://192.0.2.1/openstack/",
+        "https://github.com/novnc/": "git://192.0.2.1/",
+    }
+    found = reading(load_profile("debian12-2026.1"), empty, Settings(mirrors=mirrors), "heat")
+    assert found.variables["GIT_BASE"] == "git://192.0.2.1"
+    assert found.variables["NOVNC_REPO"] == "git://192.0.2.1/noVNC.git"
+    assert ("enable_plugin", "heat", "git://192.0.2.1/openstack/heat.git", "stable/2026.1") in found.calls
+    with pytest.raises(ProfileInvalid, match="has to end in /openstack/"):
+        reading(
+            load_profile("debian12-2026.1"), empty, Settings(mirrors={"https://opendev.org/openstack/": "git://x/os/"})
+        )
+
+
+@pytest.mark.parametrize("address", ["", "host", "192.0.2.300", "::1", "192.0.2.1; id"])
+def test_the_address_must_be_one(address: str) -> None:
+    with pytest.raises(ProfileInvalid, match="no IPv4 address"):
+        masked(load_profile("centos7-pike"), Settings(), host_ip=address)
+
+
+# --- showing -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shown_holds_no_secret() -> None:
+    settings = Settings(
+        proxy="http://user:hush1@proxy:3128", mirrors={"https://opendev.org/": "https://user:hush2@mirror/"}
+    )
+    text = masked(load_profile("centos7-pike"), settings, services=["swift"], host_ip=HOST)
+    assert "hush" not in text
+    assert text.count(MASK) >= 5
+    real = render(load_profile("centos7-pike"), settings, services=["swift"], secrets=PASSWORDS, host_ip=HOST)
+    assert len(real.splitlines()) == len(text.splitlines())
+    assert "hush1" in real
+
+
+def test_lab_render_shows_it_without_a_lab(capsys: pytest.CaptureFixture[str], own_directories: Path) -> None:
+    assert run(["render", "local.conf", "--profile", "debian12-2026.1", "--with", "heat, swift"]) == 0
+    out = capsys.readouterr().out
+    assert "enable_plugin heat" in out
+    assert f"ADMIN_PASSWORD='{MASK}'" in out
+    assert not (own_directories / "state").exists()
+    assert run(["render", "local.conf", "--with", "swfit"]) == 41
+    assert "did you mean 'swift'" in capsys.readouterr().err
+    assert run(["render", "local.conf", "--profile", "debian12-2026.1", "--with", "murano"]) == 43
+
+
+def test_lab_render_of_a_lab_shows_what_is_planned_and_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    lab = Lab("intro")
+    secret = lab.secret("admin")
+    lab.update(home="ssh", plan={"profile": "debian12-2026.1", "services": ["heat"]})
+    assert run(["render", "local.conf"]) == 0
+    out = capsys.readouterr().out
+    assert "debian12-2026.1" in out
+    assert "enable_plugin heat" in out
+    assert secret not in out
+    assert run(["render", "local.conf", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"name": "heat", "chosen": "--with"}.items() <= found["fragments"][-1].items()
+
+
+def test_lab_render_shows_the_vagrantfile(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["render", "vagrantfile", "--profile", "centos7-pike"]) == 0
+    assert "config.vm.box = 'centos/7'" in capsys.readouterr().out
+
+
+def test_lab_profiles_lists_and_tells_every_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["profiles"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in profile_names())
+    for name in profile_names():
+        assert run(["profiles", name]) == 0
+        out = capsys.readouterr().out
+        assert all(mark.source in out for mark in load_profile(name).marks.values())
+        assert run(["profiles", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["name"] == name
+    assert run(["profiles", "centos8"]) == 41
+    assert "did you mean 'centos7-pike'" in capsys.readouterr().err
+
+
+def test_secrets_are_letters_and_digits() -> None:
+    lab = Lab("intro")
+    assert all(lab.secret(f"s{number}").isalnum() and len(lab.secret(f"s{number}")) == 24 for number in range(100))

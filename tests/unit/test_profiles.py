@@ -1,0 +1,348 @@
+"""Profiles as files: what is in them is marked, what is wrong with them is told with file, line and key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile, load_settings, profile_for, profile_names, with_variants
+from stacklab.deploy.settings import Settings
+from stacklab.errors import NotServed, ProfileInvalid, UnknownName
+from stacklab.machines.base import Finished
+
+SHIPPED = ["centos7-pike", "debian12-2026.1", "rocky9-2026.1"]
+
+pytestmark = pytest.mark.usefixtures("own_directories")
+
+
+@pytest.fixture
+def home(own_directories: Path) -> Path:
+    directory = own_directories / "config/stacklab"
+    (directory / "profiles").mkdir(parents=True)
+    return directory
+
+
+def test_the_profiles_there_are() -> None:
+    assert profile_names() == SHIPPED
+
+
+# --- marks ---------------------------------------------------------------------------------------------------------
+
+AGEING = re.compile(r"https?://|git://|===|pike-e|stable/")
+LISTS = {
+    "repositories",
+    "packages",
+    "pip_constraints",
+    "devstack",
+    "files",
+    "fragments",
+    "services",
+    "units",
+    "recovery",
+}
+
+
+def facts(value: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every single value of a document with the way to it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from facts(item, (*where, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from facts(item, (*where, str(index)))
+    elif value is not None:
+        yield where, value
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_fact_that_ages_is_without_a_mark(name: str) -> None:
+    profile = load_profile(name)
+    document = profile.model_dump(exclude_unset=True, exclude={"marks"})
+    found = list(facts(document))
+    checked = 0
+    for where, value in found:
+        if where[0] in LISTS or where[0] in ("box", "selinux", "cloud", "variants") or AGEING.search(str(value)):
+            assert profile.mark(".".join(where)), f"{'.'.join(where)} has no mark"
+            checked += 1
+    assert checked > 60
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_mark_says_where_it_is_from(name: str) -> None:
+    for path, mark in load_profile(name).marks.items():
+        assert len(mark.source) >= 10, path
+
+
+def test_only_what_has_been_run_is_marked_so() -> None:
+    assert not [
+        path
+        for name in ("centos7-pike", "rocky9-2026.1")
+        for path, mark in load_profile(name).marks.items()
+        if mark.how == "run"
+    ]
+
+
+def test_the_longest_path_counts() -> None:
+    profile = load_profile("centos7-pike")
+    assert profile.mark("repositories.0.content") == profile.marks["repositories"]
+    assert profile.mark("repositories.4.url") == profile.marks["repositories.4"]
+    assert profile.mark("name") is None
+
+
+# --- what the facts page asks for ----------------------------------------------------------------------------------
+
+
+def test_every_fact_of_the_pike_page_is_in_the_profile() -> None:
+    profile = load_profile("centos7-pike")
+    text = str(profile.model_dump())
+    for fact in (
+        "http://vault.centos.org/7.9.2009/os/$basearch/",
+        "http://vault.centos.org/7.9.2009/updates/$basearch/",
+        "http://vault.centos.org/7.9.2009/extras/$basearch/",
+        "https://archives.fedoraproject.org/pub/archive/epel/7/$basearch",
+        "http://vault.centos.org/7.6.1810/cloud/$basearch/openstack-pike/",
+        "http://vault.centos.org/7.9.2009/virt/$basearch/kvm-common/",
+        "RPM-GPG-KEY-CentOS-SIG-Cloud",
+        "RPM-GPG-KEY-CentOS-SIG-Virtualization",
+        "CentOS-7-x86_64-Vagrant-2004_01.LibVirt.box",
+        "uwsgi===2.0.20",
+        "files/get-pip.py-py27",
+    ):
+        assert fact in text, fact
+    wanted = "git wget yum-utils python-setuptools python-virtualenv targetcli policycoreutils-python checkpolicy"
+    assert profile.packages.install == wanted.split()
+    assert "python2-pip" not in profile.packages.install
+    assert profile.packages.remove == ["firewalld"]
+    assert profile.devstack.drop == {"files/rpms/horizon": ["Django", "pyxattr"]}
+    assert profile.locale == "en_US.utf8"
+    assert len(profile.units.devstack) == 22
+    assert profile.units.devstack[:3] == ["etcd", "keystone", "g-reg"]
+    assert profile.recovery.sysctl["net.ipv4.ip_local_reserved_ports"] == "35357,35358"
+    assert set(profile.recovery.loops) == {"stack-volumes-default", "stack-volumes-lvmdriver-1"}
+    assert profile.selinux is not None
+    assert "allow openvswitch_t ovsdb_port_t:tcp_socket name_bind;" in str(profile.selinux.module)
+    assert len(profile.selinux.booleans) == 3
+    assert (profile.cloud.gateway, profile.cloud.bridge) == ("172.24.4.1", "br-ex")
+
+
+def test_the_units_that_were_seen_on_debian() -> None:
+    seen = (
+        "c-api c-sch c-vol g-api keystone n-api n-api-meta n-cond-cell1 n-cpu n-novnc-cell1 n-sch n-super-cond neutron-api "
+        "neutron-ovn-maintenance-worker neutron-periodic-workers neutron-rpc-server placement-api q-ovn-agent"
+    )
+    for name in ("debian12-2026.1", "rocky9-2026.1"):
+        profile = load_profile(name)
+        assert sorted(profile.units.devstack) == sorted(seen.split())
+        assert profile.units.network_agent in profile.units.devstack
+
+
+# --- the user's own ------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_laid_over_a_profile_and_its_values_are_marked_as_the_users(home: Path) -> None:
+    (home / "config.yaml").write_text(
+        "deploy:\n  proxy: http://p:1\n"
+        "profiles:\n"
+        "  centos7-pike:\n"
+        "    size: {memory: 8192}\n"
+        "    box:\n"
+        "      url: http://mirror/box\n"
+        "      version: null\n"
+        "    repositories: []\n"
+    )
+    profile = load_profile("centos7-pike")
+    assert (profile.size.memory, profile.size.disk) == (8192, 60)
+    assert (profile.box.name, profile.box.url, profile.box.version) == ("centos/7", "http://mirror/box", None)
+    assert profile.repositories == []
+    mark = profile.mark("box.url")
+    assert mark is not None
+    assert (mark.how, mark.source) == ("yours", f"{home / 'config.yaml'}:7")
+    assert "repositories.4" not in profile.marks
+    assert profile.marks["box"].how == "documented"
+    assert load_settings().proxy == "http://p:1"
+    assert load_profile("debian12-2026.1").box.url is None
+
+
+def test_a_profile_is_derived_with_few_lines(home: Path) -> None:
+    (home / "profiles/mine.yaml").write_text(
+        "based_on: debian12-2026.1\n"
+        "summary: a small one\n"
+        "devstack: {repo: /srv/standin, ref: main}\n"
+        "packages: {install: [git]}\n"
+        "files: []\n"
+    )
+    profile = load_profile("mine")
+    assert profile_names() == [SHIPPED[0], SHIPPED[1], "mine", SHIPPED[2]]
+    assert (profile.name, profile.summary) == ("mine", "a small one")
+    assert (profile.devstack.repo, profile.devstack.directory) == ("/srv/standin", "/opt/stack/devstack")
+    assert profile.packages.install == ["git"]
+    assert profile.units == load_profile("debian12-2026.1").units
+    mark = profile.mark("devstack.repo")
+    assert mark is not None
+    assert mark.how == "yours"
+    assert "files" in profile.marks
+
+
+def test_a_profile_of_ones_own_may_have_the_name_of_the_one_it_changes(home: Path) -> None:
+    (home / "profiles/debian12-2026.1.yaml").write_text("based_on: debian12-2026.1\nusual_minutes: 5\n")
+    (home / "config.yaml").write_text("profiles: {debian12-2026.1: {size: {cpus: 9}}}\n")
+    profile = load_profile("debian12-2026.1")
+    assert (profile.usual_minutes, profile.size.cpus, profile.release) == (5, 9, "2026.1")
+
+
+def test_what_is_derived_from_a_profile_sees_what_the_configuration_says_of_that(home: Path) -> None:
+    (home / "profiles/mine.yaml").write_text("based_on: debian12-2026.1\nusual_minutes: 5\n")
+    (home / "config.yaml").write_text("profiles: {debian12-2026.1: {size: {cpus: 9}}, mine: {size: {disk: 7}}}\n")
+    assert (load_profile("mine").size.cpus, load_profile("mine").size.disk) == (9, 7)
+
+
+WRONG = [
+    (
+        "based_on: debian12-2026.1\nunits: {apache: a, databse: b}\n",
+        r"mine.yaml:2: units.databse: there is no such key",
+        "database",
+    ),
+    ("based_on: debian12-2026.1\nsize:\n  cpus: many\n", r"mine.yaml:3: size.cpus: .*\(it is 'many'\)", ""),
+    ("based_on: debian12-2026\n", r"mine.yaml:1: based_on: there is no profile 'debian12-2026'", "debian12-2026.1"),
+    ("based_on: mine\n", r"mine.yaml:1: based_on: there is no profile 'mine'", ""),
+    ("name: other\nbased_on: debian12-2026.1\n", r"mine.yaml:1: name: is 'other', but the file is mine.yaml", ""),
+    ("title: t\n", r"mine.yaml:1: 'summary' is missing", "add 'summary:'"),
+    ("- a\n", r"mine.yaml:1: a profile is a mapping", ""),
+    ("a: b: c\n", r"mine.yaml:1: ", "indentation"),
+    ("", r"mine.yaml:1: a profile is a mapping", ""),
+    ("based_on: debian12-2026.1\nfiles:\n- {path: a, why: w}\n", r"mine.yaml:3: files.0: has to have either", ""),
+    (
+        "based_on: debian12-2026.1\nfiles:\n- {path: a, why: w, url: u, content: c}\n",
+        r"mine.yaml:3: files.0: has to",
+        "",
+    ),
+    (
+        "based_on: debian12-2026.1\nfiles:\n- {path: ../../etc/passwd, why: w, url: u}\n",
+        r"mine.yaml:3: files.0.path: leads out",
+        "",
+    ),
+    (
+        "based_on: debian12-2026.1\nservices:\n  heat:\n    needs: [swfit]\n",
+        r"mine.yaml:4: services.heat.needs.0: .*'swfit'",
+        "swift",
+    ),
+    (
+        "based_on: debian12-2026.1\nservices:\n  heat:\n    plugn: x\n",
+        r"mine.yaml:4: services.heat.plugn: there is no such key",
+        "plugin",
+    ),
+    (
+        "based_on: debian12-2026.1\nmarks:\n  bxo.url: {how: run, source: s}\n",
+        r"mine.yaml:3: marks.bxo.url: nothing stands",
+        "",
+    ),
+    ("based_on: debian12-2026.1\nfamily: suse\n", r"mine.yaml:2: family: input should be 'debian' or 'redhat'", ""),
+    ("based_on: debian12-2026.1\nbased_on: x\n", r"mine.yaml:2: this key stands here twice", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "says", "advice"), WRONG)
+def test_a_mistake_in_a_profile_is_told_with_file_line_and_key(text: str, says: str, advice: str, home: Path) -> None:
+    (home / "profiles/mine.yaml").write_text(text)
+    with pytest.raises(ProfileInvalid, match=says) as caught:
+        load_profile("mine")
+    assert advice in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "advice"),
+    [
+        (
+            "profiles:\n  debian12:\n    size: {cpus: 1}\n",
+            r"config.yaml:2: profiles.debian12: there is no profile",
+            "debian12-2026.1",
+        ),
+        (
+            "profiles:\n  centos7-pike:\n    size:\n      memroy: 1\n",
+            r"config.yaml:4: profiles.centos7-pike.size.memroy: there is no such key",
+            "memory",
+        ),
+        ("profiles:\n  centos7-pike:\n    size: 5\n", r"config.yaml:3: profiles.centos7-pike.size: ", ""),
+        ("deploy:\n  proxxy: x\n", r"config.yaml:2: deploy.proxxy: there is no such key", "proxy"),
+        ("deplyo: {}\n", r"config.yaml:1: deplyo: there is no such key", "deploy"),
+        ("[]\n", r"config.yaml:1: a configuration is a mapping", "deploy"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told_with_file_line_and_key(
+    text: str, says: str, advice: str, home: Path
+) -> None:
+    (home / "config.yaml").write_text(text)
+    with pytest.raises(ProfileInvalid, match=says) as caught:
+        load_profile("centos7-pike")
+    assert advice in caught.value.advice
+
+
+def test_an_empty_configuration_says_nothing(home: Path) -> None:
+    (home / "config.yaml").write_text("# nothing yet\n")
+    assert load_settings() == Settings()
+    assert load_profile("centos7-pike").size.memory == 6144
+
+
+def test_an_unknown_profile_is_answered_with_the_closest() -> None:
+    with pytest.raises(UnknownName, match="no profile 'centos7'") as caught:
+        load_profile("centos7")
+    assert caught.value.advice == "did you mean 'centos7-pike'?"
+
+
+# --- variants ------------------------------------------------------------------------------------------------------
+
+
+def test_a_variant_adds_and_takes_nothing_away() -> None:
+    profile = load_profile("debian12-2026.1")
+    changed = with_variants(profile, ["container"])
+    assert changed.values["datapath_type"] == "netdev"
+    assert changed.values["api_workers"] == profile.values["api_workers"]
+    assert changed.fragments == [*profile.fragments, "container"]
+    assert changed.packages.install == [*profile.packages.install, "openvswitch-switch"]
+    assert changed.external_ids == {"ovn-bridge-datapath-type": "netdev"}
+    assert "iscsid" in changed.files[-1].path
+    assert with_variants(changed, ["container"]).fragments == changed.fragments
+
+
+def test_a_variant_that_the_profile_has_not() -> None:
+    with pytest.raises(NotServed, match="has no variant 'container'"):
+        with_variants(load_profile("centos7-pike"), ["container"])
+
+
+class FakeMachine:
+    """Answers one command as systemd-detect-virt would, because only one kind of machine is at hand at a time."""
+
+    name = "stack@192.0.2.7"
+
+    def __init__(self, says: str) -> None:
+        self.says = says
+
+    def run(self, *argv: str, **_: object) -> Finished:
+        assert argv == ("systemd-detect-virt", "--container")
+        return Finished("systemd-detect-virt --container", 0 if self.says != "none" else 1, f"{self.says}\n", "")
+
+
+def chosen(says: str, profile: Profile, settings: Settings | None = None) -> Profile:
+    return profile_for(FakeMachine(says), profile, settings or Settings())  # type: ignore[arg-type]
+
+
+def test_a_container_gets_its_variant_by_itself_and_a_machine_does_not() -> None:
+    profile = load_profile("debian12-2026.1")
+    assert "container" in chosen("systemd-nspawn", profile).fragments
+    assert chosen("none", profile) == profile
+
+
+def test_a_container_is_refused_by_a_profile_that_cannot_live_in_one() -> None:
+    with pytest.raises(NotServed, match=r"is a container \(lxc\), and profile centos7-pike needs a machine"):
+        chosen("lxc", load_profile("centos7-pike"))
+
+
+def test_the_configuration_names_variants() -> None:
+    settings = Settings(variants=["vsctl"])
+    assert "vsctl" in chosen("none", load_profile("centos7-pike"), settings).fragments
+    assert chosen("none", load_profile("debian12-2026.1"), settings) == load_profile("debian12-2026.1")
