@@ -411,16 +411,14 @@ def _remove_group(group: Path) -> None:
     """Kill what is in it and remove it. (The machine's processes outlive a killed systemd-nspawn.)"""
     until = time.monotonic() + STOP_SECONDS
     while group.is_dir():
-        for listed in group.rglob("cgroup.procs"):
+        # os.walk, because rglob raises when a directory goes while it looks, and these go as their processes end.
+        for inner, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):  # gone meanwhile
-                for pid in map(int, listed.read_text().split()):
+                for pid in map(int, Path(inner, "cgroup.procs").read_text().split()):
                     if pid > 0:  # 0 stands for a process of another namespace, and would mean ourselves
                         os.kill(pid, signal.SIGKILL)
-        for inner in sorted(group.rglob("*/"), key=lambda path: -len(path.parts)):
             with contextlib.suppress(OSError):  # in use still, or gone
-                inner.rmdir()
-        with contextlib.suppress(OSError):
-            group.rmdir()
+                Path(inner).rmdir()
         if time.monotonic() > until:
             raise NoSystem(f"{group} is still in use {STOP_SECONDS} s after everything in it was killed")
         time.sleep(0.05)
