@@ -89,6 +89,7 @@ def purge(lab: Lab) -> Iterator[str]:
     for home in HOMES:
         directories |= open_home(home, lab).shares()
     directories[places.cache_home() / "images"] = "images for instances"
+    directories[places.cache_home() / "prefetch"] = "what was prefetched"
     yield from purge_directories(directories)
     for parent in (places.data_home(), places.cache_home(), places.state_home()):
         with suppress(OSError):  # something else of ours is in there

@@ -34,7 +34,9 @@ def open_home(name: str, lab: Lab) -> Home:
 
 def _no_home(name: str) -> HomeUnavailable:
     known = "embedded, libvirt, ssh://user@host"
-    return HomeUnavailable(f"there is no home '{name}'; there are {known}", advice=closest(name, HOMES, "lab up --help"))
+    return HomeUnavailable(
+        f"there is no home '{name}'; there are {known}", advice=closest(name, HOMES, "lab up --help")
+    )
 
 
 def check_plan(plan: Plan) -> None:

@@ -22,11 +22,14 @@ from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
+from stacklab.homes.supply import Supply
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress, Stage
 
 START = "start"
+OF_NETWORK = ("repositories", "pip", "proxy")
+"""The parts of the preparation that say where things are fetched from."""
 REGION = "RegionOne"  # DevStack's default
 ADMIN, ADMIN_LOGIN, LEARNER_LOGIN = "admin", "lab-admin", "lab-learner"
 
@@ -72,6 +75,10 @@ class DevstackHome(ABC):
         """absent, stopped, running or unknown, and a note on it. Never waits for long."""
 
     @abstractmethod
+    def serving_address(self) -> str | None:
+        """This host's address that faces the machine; None where it has none."""
+
+    @abstractmethod
     def ssh_through(self) -> tuple[str, ...]:
         """Options that make ssh go by way of the machine."""
 
@@ -79,9 +86,18 @@ class DevstackHome(ABC):
 
     def stages(self) -> Iterator[Stage]:
         yield from self.machine_stages()
-        deployment = self.deployment()
-        for part in (preparation, source, localconf, stacking, fixes):
-            yield from part.stages(deployment)
+        own = self.deployment()
+        supply = Supply(own, self.serving_address())
+        yield Stage("cache", "what was prefetched", supply.already, supply.start, 1)
+        served = supply.served()
+        for part in (preparation, source, localconf, stacking):
+            yield from part.stages(served)
+        if served is not own:
+            # The cache is there for the length of the run; after it the machine goes on with the user's own settings.
+            yield Stage("cache-end", "the end of what was prefetched", supply.stopped_already, supply.stop, 1)
+            yield from (stage for stage in preparation.stages(own) if stage.name in OF_NETWORK)
+            yield from localconf.stages(own)
+        yield from fixes.stages(own)
         yield Stage("access", "logins for the cloud", self._has_access, self._write_access, 1)
         yield Stage("ready", "the cloud is usable", lambda: None, self.prove, 20)
         yield from self.checkpoint_stages()

@@ -12,6 +12,7 @@ from stacklab.errors import CheckpointMissing, HomeUnavailable, MissingProgram, 
 from stacklab.homes.devstack import START, DevstackHome
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.machines.ssh import SshMachine
+from stacklab.prefetch import serving
 from stacklab.stages import Progress, Stage
 
 DEFAULT_PROFILE = "centos7-pike"
@@ -82,6 +83,9 @@ class LibvirtHome(DevstackHome):
         }
         return "running" if state == "running" else "stopped", notes.get(state, f"the VM is {state}")
 
+    def serving_address(self) -> str | None:
+        return str(self.vm.site.host_address) if self.vm.hypervisor.local else None
+
     def ssh_through(self) -> tuple[str, ...]:
         return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
 
@@ -106,7 +110,9 @@ class LibvirtHome(DevstackHome):
     # --- down ------------------------------------------------------------------------------------------------------
 
     def down(self, progress: Progress) -> None:
+        serving.stop(self.lab)
         progress(self.vm.down(progress))
 
     def destroy(self, progress: Progress) -> Iterator[str]:
+        serving.stop(self.lab)
         yield from self.vm.destroy(progress)

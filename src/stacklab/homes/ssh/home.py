@@ -13,9 +13,11 @@ from stacklab.deploy.profiles import load_profile, profile_names
 from stacklab.deploy.used import looks_used
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
 from stacklab.homes.devstack import DevstackHome
+from stacklab.homes.supply import facing
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
+from stacklab.prefetch import serving
 from stacklab.stages import Progress, Stage
 
 WHOSE = "the machine is yours: lab neither starts, stops nor saves it"
@@ -59,7 +61,7 @@ class SshHome(DevstackHome):
     # --- up --------------------------------------------------------------------------------------------------------
 
     def machine_stages(self) -> Iterable[Stage]:
-        yield Stage("machine", "a machine to work on", lambda: None, self._look, 3)
+        yield Stage("login", "a machine to work on", lambda: None, self._look, 3)
 
     def _look(self, progress: Progress) -> str:
         """Every time: it may have been made anew, or have got another address."""
@@ -111,6 +113,9 @@ class SshHome(DevstackHome):
             return "absent", "no stage of lab up has seen the machine yet"
         return "running", f"machine {self.plan.address}"
 
+    def serving_address(self) -> str | None:
+        return facing(self.machine().address.host) if self.machine().address.jump is None else None
+
     def ssh_through(self) -> tuple[str, ...]:
         return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
 
@@ -132,6 +137,7 @@ class SshHome(DevstackHome):
         raise HomeUnavailable(f"nothing was stopped: {WHOSE}", advice="shut it down yourself; afterwards: lab recover")
 
     def destroy(self, progress: Progress) -> Iterator[str]:
+        serving.stop(self.lab)
         if self.lab.home_directory.exists():
             shutil.rmtree(self.lab.home_directory)
             yield f"{self.lab.home_directory} (logins, host key, logs); the machine itself and the OpenStack on it stay"
