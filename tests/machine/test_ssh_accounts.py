@@ -16,7 +16,7 @@ from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from tests.machine.conftest import running_sshd
 from tests.machine.sshd import Sshd
-from tests.machine.test_ssh_commands import HOSTILE, PRINT, eventually, gone
+from tests.machine.test_ssh_commands import HOSTILE, PRINT, eventually, gone, long_time
 
 PASSWORD = "made up: $(id) 'ü'"
 KEYS = "AuthorizedKeysFile .ssh/authorized_keys"  # sshd reads it as the account, which may not look into pytest's directories
@@ -170,10 +170,11 @@ def test_with_sudo_rights_everything_is_as_with_root(sudoer: Account, tmp_path: 
 
 
 def test_a_command_of_roots_is_ended_in_time_through_sudo(sudoer: Account) -> None:
+    nap = long_time()
     machine = sudoer.machine()
     with pytest.raises(CommandFailed, match="did not end"):
-        machine.run("sh", "-c", "(trap '' TERM; exec sleep 7009.1) & sleep 7009.1", user="root", seconds=0.5)
-    assert eventually(lambda: gone("7009.1"))
+        machine.run("sh", "-c", f"(trap '' TERM; exec sleep {nap}) & sleep {nap}", user="root", seconds=0.5)
+    assert eventually(lambda: gone(nap))
     machine.close()
 
 

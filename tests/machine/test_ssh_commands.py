@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from stacklab.errors import CommandFailed, SudoRefused
 from stacklab.machines import output, ssh
 from stacklab.machines.ssh import SshMachine
 from tests.machine.conftest import running_sshd
-from tests.machine.sshd import Sshd
+from tests.machine.sshd import Sshd, kill
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,14 @@ HOSTILE = [
 PRINT = ("python3", "-c", "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))")
 
 
+_numbers = itertools.count()
+
+
+def long_time() -> str:
+    """Seconds to sleep that no other process on this machine sleeps, so that it can be looked for by them."""
+    return f"7{os.getpid()}.{next(_numbers)}1"
+
+
 def gone(marker: str) -> bool:
     """Whether no process has this word in its command line any more."""
     return not running(marker)
@@ -72,6 +81,12 @@ def running(marker: str) -> list[str]:
         if marker.encode() in words:
             found.append(entry.name)
     return found
+
+
+def end(marker: str) -> None:
+    """Kill what has this word in its command line."""
+    for pid in running(marker):
+        kill(int(pid))
 
 
 def eventually(happens: object, seconds: float = 20.0) -> bool:
@@ -198,26 +213,31 @@ def test_a_huge_output_keeps_its_ends_and_says_what_is_missing(machine: SshMachi
 
 
 def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(machine: SshMachine) -> None:
-    done = machine.run("sh", "-c", "echo started; sleep 31.4159 & exit 5", seconds=25, check=False)
+    nap = long_time()
+    done = machine.run("sh", "-c", f"echo started; sleep {nap} & exit 5", seconds=25, check=False)
+    end(nap)
     assert (done.status, done.out) == (5, "started\n")
     assert done.seconds < 20
 
 
 def test_a_command_that_is_too_slow_is_ended_on_the_machine(machine: SshMachine) -> None:
+    nap = long_time()
     with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s") as failed:
-        machine.run("sh", "-c", "echo so far; sleep 7007.1", seconds=0.5, check=False)
+        machine.run("sh", "-c", f"echo so far; sleep {nap}", seconds=0.5, check=False)
     assert failed.value.status is None
     assert failed.value.said == "so far\n"
-    assert eventually(lambda: gone("7007.1"))
+    assert eventually(lambda: gone(nap))
 
 
 def test_children_that_ignore_the_end_are_ended_too(machine: SshMachine) -> None:
+    nap = long_time()
     with pytest.raises(CommandFailed, match="did not end"):
-        machine.run("sh", "-c", "(trap '' TERM; exec sleep 7007.2) & wait", seconds=0.5)
-    assert eventually(lambda: gone("7007.2"))
+        machine.run("sh", "-c", f"(trap '' TERM; exec sleep {nap}) & wait", seconds=0.5)
+    assert eventually(lambda: gone(nap))
 
 
 def test_a_machine_without_timeout_has_its_command_ended_by_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nap = long_time()
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("sh", "id", "sleep", "setsid", "cut"):
@@ -230,24 +250,25 @@ def test_a_machine_without_timeout_has_its_command_ended_by_us(tmp_path: Path, m
         machine = server.machine()
         assert machine.run("sh", "-c", "command -v timeout", check=False).status == 127
         with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s"):
-            machine.run("sh", "-c", "(trap '' TERM; exec sleep 7007.3) & wait", seconds=0.5)
-        assert eventually(lambda: gone("7007.3"))
+            machine.run("sh", "-c", f"(trap '' TERM; exec sleep {nap}) & wait", seconds=0.5)
+        assert eventually(lambda: gone(nap))
         machine.close()
 
 
 def test_an_interrupt_reaches_the_program_on_the_machine(machine: SshMachine) -> None:
+    nap = long_time()
     machine.connect()
 
     def interrupt() -> None:
-        assert eventually(lambda: running("7007.4"))
+        assert eventually(lambda: running(nap))
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        machine.run("sleep", "7007.4", seconds=60)
+        machine.run("sh", "-c", f"exec sleep {nap}", seconds=60)
     thread.join()
-    assert eventually(lambda: gone("7007.4"))
+    assert eventually(lambda: gone(nap))
     assert machine.run("echo", "still here").out == "still here\n"
 
 

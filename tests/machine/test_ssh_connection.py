@@ -19,7 +19,7 @@ from stacklab.machines.address import Address
 from stacklab.machines.pins import HostKey, Pins
 from stacklab.machines.ssh import SshMachine, wait_for_ssh
 from tests.machine.sshd import Proxy, Sshd, free_port, new_key
-from tests.machine.test_ssh_commands import HOSTILE, eventually, gone, running
+from tests.machine.test_ssh_commands import HOSTILE, end, eventually, gone, long_time, running
 
 
 @pytest.fixture
@@ -235,35 +235,37 @@ def test_waiting_ends_when_the_machine_is_there(sshd: Sshd) -> None:
 
 
 def test_a_connection_killed_under_a_command_is_an_error_and_the_next_call_connects_again(sshd: Sshd) -> None:
+    nap = long_time()
     machine = sshd.machine()
     machine.connect()
 
     def cut() -> None:
-        assert eventually(lambda: running("7008.1"))
+        assert eventually(lambda: running(nap))
         sshd.end_sessions()
 
     thread = threading.Thread(target=cut)
     thread.start()
-    with pytest.raises(MachineUnreachable, match=r"was lost while it ran sleep 7008\.1"):
-        machine.run("sleep", "7008.1", seconds=100)
+    with pytest.raises(MachineUnreachable, match="was lost while it ran sh -c"):
+        machine.run("sh", "-c", f"exec sleep {nap}", seconds=30)
     thread.join()
     assert machine.run("echo", "again").out == "again\n"
 
 
 def test_a_command_whose_connection_was_cut_ends_on_the_machine_when_its_time_is_over(sshd: Sshd, proxy: Proxy) -> None:
+    nap = long_time()
     machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port))
     machine.connect()
 
     def cut() -> None:
-        assert eventually(lambda: running("7008.2"))
+        assert eventually(lambda: running(nap))
         proxy.close()
 
     thread = threading.Thread(target=cut)
     thread.start()
     with pytest.raises(MachineUnreachable, match="lost while"):
-        machine.run("sleep", "7008.2", seconds=3)
+        machine.run("sh", "-c", f"exec sleep {nap}", seconds=3)
     thread.join()
-    assert eventually(lambda: gone("7008.2"))
+    assert eventually(lambda: gone(nap))
 
 
 def test_sshd_started_again_between_two_calls_goes_unnoticed(sshd: Sshd) -> None:
@@ -276,18 +278,20 @@ def test_sshd_started_again_between_two_calls_goes_unnoticed(sshd: Sshd) -> None
 
 
 def test_a_network_that_hangs_under_a_command_is_noticed(sshd: Sshd, proxy: Proxy) -> None:
+    nap = long_time()
     machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.5, patience=1.5, connect=2)
     machine.connect()
 
     def freeze() -> None:
-        assert eventually(lambda: running("7008.3"))
+        assert eventually(lambda: running(nap))
         proxy.freeze()
 
     thread = threading.Thread(target=freeze)
     thread.start()
     with pytest.raises(MachineUnreachable, match="no sign of life"):
-        machine.run("sleep", "7008.3", seconds=300)
+        machine.run("sh", "-c", f"exec sleep {nap}", seconds=60)
     thread.join()
+    end(nap)
     with pytest.raises(MachineUnreachable):
         machine.run("true")
     proxy.thaw()

@@ -51,7 +51,7 @@ mkdir -p -- "$directory"
 umask 077
 new=$(mktemp -- "$directory/.lab-XXXXXXXXXX")
 trap 'rm -f -- "$new"' EXIT
-trap 'exit 143' HUP INT TERM
+trap 'exit 143' HUP INT PIPE TERM
 cat >"$new"
 here=$(wc -c <"$new")
 # A lost connection looks like the end of the input.
