@@ -31,6 +31,7 @@ REBOOT_SECONDS = 600
 LEAST_DISK_GIB = 10  # DevStack used 6 GB on Debian 12; images and volumes come on top
 MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
 CLOCK_SECONDS = 2.0
+TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
 HOME = "/opt/stack"
 CONSTRAINTS = "/etc/stacklab/constraints.txt"
 UPGRADED = "/etc/stacklab/upgraded"
@@ -273,38 +274,45 @@ class _Preparation:
         after = time.time()
         return 0.0 if before <= there <= after else (there - after if there > after else there - before)
 
-    def _time_service(self) -> str | None:
-        for unit in ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntp"):
-            if self.machine.run("systemctl", "is-active", unit, check=False).ok:
-                return unit
-        return None
+    def _time_services(self) -> dict[str, tuple[str, str]]:
+        """The services that are there: whether each is enabled, and whether it runs, in systemd's words."""
+        told = self.machine.script(
+            'for one in "$@"; do echo "$one $(systemctl is-enabled "$one" 2>/dev/null) $(systemctl is-active "$one")"; done',
+            *TIME_SERVICES,
+        ).lines
+        found = [line.split() for line in told]
+        return {words[0]: (words[1], words[2]) for words in found if len(words) == 3 and words[1] != "not-found"}
+
+    def _kept_by(self) -> str:
+        running = [unit for unit, (_, active) in self._time_services().items() if active == "active"]
+        return f"kept by {running[0]}" if running else "no time service keeps it"
 
     def clock_already(self) -> str | None:
-        service, off = self._time_service(), self._clock_off()
+        services = self._time_services()
+        # Enabled but not running: in a container, whose clock is its host's.
+        settled = not services or any(enabled == "enabled" for enabled, _ in services.values())
+        off = self._clock_off()
         return (
-            f"right to {max(abs(off), 0.1):.1f} s, kept by {service}" if service and abs(off) <= CLOCK_SECONDS else None
+            f"right to {max(abs(off), 0.1):.1f} s, {self._kept_by()}" if settled and abs(off) <= CLOCK_SECONDS else None
         )
 
     def set_clock(self, progress: Progress) -> str:
         """Tokens carry times: a clock that is off makes them useless. Without a time service this host's clock has to do."""
-        service = self._time_service()
-        for unit in () if service else ("chronyd", "chrony", "systemd-timesyncd"):
-            if self.machine.run("systemctl", "enable", "--now", unit, user="root", check=False).ok:
-                service = self._time_service() or service
-                break
+        services = self._time_services()
+        if services and not any(enabled == "enabled" for enabled, _ in services.values()):
+            self.machine.run("systemctl", "enable", "--now", next(iter(services)), user="root", check=False)
         off = self._clock_off()
-        said = f"kept by {service}" if service else "no time service keeps it"
         if abs(off) <= CLOCK_SECONDS:
-            return f"right; {said}"
+            return f"right; {self._kept_by()}"
         progress(f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}, setting it")
-        self.machine.run("date", "-u", "-s", f"@{time.time():.3f}", user="root")
+        self.machine.run("date", "-u", "-s", f"@{time.time():.3f}", user="root", check=False)
         left = self._clock_off()
         if abs(left) > CLOCK_SECONDS:
             raise CommandFailed(
                 f"the clock of {self.machine.name} is {spoken(abs(left))} off and could not be set",
                 advice="set it there; tokens do not hold otherwise",
             )
-        return f"was {spoken(abs(off))} {'fast' if off > 0 else 'slow'}, set; {said}"
+        return f"was {spoken(abs(off))} {'fast' if off > 0 else 'slow'}, set; {self._kept_by()}"
 
     def locale_already(self) -> str | None:
         """DevStack sets LC_ALL to it without asking (stack.sh:63 at pike-eol)."""

@@ -1,0 +1,499 @@
+"""Preparing a real Debian 12 machine, and a stack.sh on it that outlives whoever watches it.
+
+The machine is real (systemd, sshd, apt); DevStack is the stand-in of tests/standin.
+"""
+
+# ruff: noqa: F811 - a fixture that is imported and then named as an argument
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stacklab.deploy import localconf, preparation, source, stacking
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.following import Kept, Patience, follow
+from stacklab.deploy.settings import Settings
+from stacklab.deploy.used import looks_used
+from stacklab.errors import LabBusy, MachineInUse, NotServed, StackFailed
+from stacklab.events import Event, StageEnded
+from stacklab.files import write_json
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+from stacklab.stages import run_stages
+from tests import standin
+from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
+from tests.systems import System
+
+QUICK = Patience(poll=0.2, silent=180, reconnect=60)
+HOSTILE = "a'b\"c $(touch /tmp/hacked) `id` \\ #;&|<>*?"
+"""A password that a careless shell would act on. (DevStack itself could not use it; the stand-in can.)"""
+
+
+@pytest.fixture
+def lab(own_directories: Path) -> Lab:
+    lab = Lab("deploy")
+    lab.update(session="session4")
+    return lab
+
+
+@pytest.fixture
+def deployment(debian: System, lab: Lab, tmp_path: Path) -> Iterator[Deployment]:
+    """The machine as a fresh lab sees it: nothing of an earlier test's is left on it."""
+    machine = connection(debian, tmp_path)
+    machine.script(
+        "for unit in lab-stack lab-unstack $(systemctl list-unit-files 'devstack@*' --no-legend | awk '{print $1}'); do\n"
+        "    systemctl kill --signal=KILL $unit 2>/dev/null || true; systemctl stop $unit 2>/dev/null || true\n"
+        "    systemctl reset-failed $unit 2>/dev/null || true\n"
+        "done\n"
+        "rm -rf /var/lib/stacklab /etc/stacklab /opt/stack/* /etc/systemd/system/devstack@* /run/standin\n"
+        "systemctl daemon-reload\n"
+        # Debian starts them when they are installed; a machine that serves the web looks used.
+        "systemctl stop apache2 memcached\n",
+        user="root",
+    )
+    standin.bring(machine, tmp_path, STANDIN_SECONDS="6")
+    yield Deployment(lab=lab, profile=standin.profile(), machine=machine, host_ip=debian.address, settings=Settings())
+    machine.close()
+
+
+def connection(system: System, scratch: Path) -> SshMachine:
+    return SshMachine(
+        Address(host=system.address, user=system.user),
+        known_hosts=system.known_hosts,
+        key=system.key,
+        pulse=2,
+        patience=8,
+    )
+
+
+def up(deployment: Deployment, *, patience: Patience = QUICK) -> dict[str, StageEnded]:
+    """What `lab up` runs, of this part; how each stage ended."""
+    said: list[Event] = []
+    stages = [
+        *preparation.stages(deployment),
+        *source.stages(deployment),
+        *localconf.stages(deployment),
+        *stacking.stages(deployment, patience=patience),
+    ]
+    run_stages(deployment.lab, stages, said.append)
+    return {event.stage: event for event in said if isinstance(event, StageEnded)}
+
+
+def prepare(deployment: Deployment) -> None:
+    """All but the stack."""
+    stages = [*preparation.stages(deployment), *source.stages(deployment), *localconf.stages(deployment)]
+    run_stages(deployment.lab, stages, lambda _: None)
+
+
+def kept_log(deployment: Deployment) -> str:
+    return Kept(deployment.lab, "stack").text()
+
+
+def machine_log(deployment: Deployment) -> str:
+    return (deployment.machine.read("/var/lib/stacklab/stack/log") or b"").decode()
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"still not: {what}"
+        time.sleep(0.2)
+
+
+@contextmanager
+def elsewhere(work: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """`work` in a thread, joined at the end; what it raised is in the list."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield raised
+    thread.join(120)
+    assert not thread.is_alive()
+
+
+# --- the whole way, and again ---------------------------------------------------------------------------------------
+
+
+def test_bare_machine_is_stacked_and_a_second_run_changes_nothing(deployment: Deployment) -> None:
+    assert looks_used(deployment.machine, deployment.lab) == []
+    first = up(deployment)
+    assert first["stack"].outcome == "done"
+    assert {first[name].outcome for name in ("machine", "packages", "source", "local-conf")} <= {"done", "already"}
+
+    running = deployment.machine.run("systemctl", "is-active", *(f"devstack@{name}" for name in standin.UNITS)).lines
+    assert running == ["active"] * len(standin.UNITS)
+    enabled = deployment.machine.run("systemctl", "is-enabled", "apache2", "memcached", check=False).lines
+    assert enabled == ["disabled", "disabled"]
+    who = deployment.machine.run(
+        "stat", "-c", "%U %a", "/opt/stack", "/opt/stack/devstack/local.conf", user="root"
+    ).lines
+    assert who == ["stack 755", "stack 600"]
+    assert "Django" not in (deployment.machine.read("/opt/stack/devstack/files/debs/general") or b"").decode()
+    assert kept_log(deployment) == machine_log(deployment)
+
+    second = up(deployment)
+    assert {name: event.outcome for name, event in second.items() if event.outcome != "already"} == {}
+    assert looks_used(deployment.machine, deployment.lab) == []
+
+
+def test_another_lab_sees_that_the_machine_is_taken(deployment: Deployment) -> None:
+    prepare(deployment)
+    other = Lab("other")
+    found = looks_used(deployment.machine, other)
+    assert any("the lab 'deploy'" in line for line in found)
+    assert any("DevStack in /opt/stack/devstack" in line for line in found)
+
+
+def test_a_machine_with_a_web_server_and_people_on_it_looks_used(deployment: Deployment) -> None:
+    deployment.machine.script(
+        "systemctl start apache2; for name in ann bob cid; do id $name >/dev/null 2>&1 || useradd -m -s /bin/bash $name; done",
+        user="root",
+    )
+    try:
+        found = looks_used(deployment.machine, deployment.lab)
+    finally:
+        deployment.machine.script(
+            "systemctl stop apache2; for name in ann bob cid; do userdel -r $name 2>/dev/null; done; true", user="root"
+        )
+    assert any("a web server: apache2" in line for line in found)
+    assert any("accounts of people" in line and "bob" in line for line in found)
+
+
+def test_hostile_passwords_arrive_as_they_are_and_show_nowhere(deployment: Deployment) -> None:
+    secrets = {name: f"{name} {HOSTILE}" for name in localconf.SECRETS}
+    deployment.lab.secret("admin")
+    write_json(deployment.lab.directory / "secrets.json", secrets, mode=0o600)
+    said: list[str] = []
+    stages = [
+        *preparation.stages(deployment), *source.stages(deployment), *localconf.stages(deployment),
+        *stacking.stages(deployment, patience=QUICK),
+    ]  # fmt: skip
+    run_stages(deployment.lab, stages, lambda event: said.append(repr(event)))
+    held = json.loads(deployment.machine.read("/opt/stack/standin/passwords.json") or b"{}")
+    assert held["ADMIN_PASSWORD"] == secrets["admin"]
+    assert held["RABBIT_PASSWORD"] == secrets["rabbit"]
+    assert deployment.machine.run("test", "-e", "/tmp/hacked", check=False).status == 1  # noqa: S108 - what the password would make
+    assert not [line for line in said if "touch /tmp/hacked" in line]
+    mode = deployment.machine.run("stat", "-c", "%a", "/var/lib/stacklab/stack/log", user="root").out.strip()
+    assert mode == "600"  # DevStack prints the password at its end
+    assert Kept(deployment.lab, "stack").log.stat().st_mode & 0o777 == 0o600
+
+
+def test_missing_password_ends_the_run_instead_of_asking_for_ever(deployment: Deployment) -> None:
+    prepare(deployment)
+    path = "/opt/stack/devstack/local.conf"
+    text = (deployment.machine.read(path) or b"").decode()
+    without = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("RABBIT_PASSWORD"))
+    deployment.machine.put(path, without, mode=0o600, owner="stack")
+    with pytest.raises(StackFailed, match=r"one of the four passwords is not in local\.conf"):
+        run_stages(deployment.lab, stacking.stages(deployment, patience=QUICK), lambda _: None)
+
+
+# --- leaving and coming back -----------------------------------------------------------------------------------------
+
+
+def test_connection_dropped_in_the_middle_is_made_again_and_nothing_is_lost(
+    deployment: Deployment,
+    debian: System,
+) -> None:
+    prepare(deployment)
+    said: list[str] = []
+    with elsewhere(lambda: said.append(stacking.stages(deployment, patience=QUICK)[0].run(said.append))) as raised:
+        until(lambda: any("Installing OpenStack project source" in line for line in said), "in the middle")
+        for _ in range(3):
+            # The process of sshd that holds the session; nothing is closed in order.
+            debian.ssh(f"pkill -9 -u {debian.user} sshd", user="root", check=False)
+            time.sleep(0.5)
+    assert raised == []
+    assert said[-1].startswith("stack.sh took")
+    assert kept_log(deployment) == machine_log(deployment)
+
+
+FOLLOWER = """
+import sys
+from pathlib import Path
+from stacklab.deploy import stacking
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.following import Patience
+from stacklab.deploy.settings import Settings
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+from tests import standin
+host, user, known_hosts, key = sys.argv[1:]
+machine = SshMachine(Address(host=host, user=user), known_hosts=Path(known_hosts), key=Path(key))
+deployment = Deployment(lab=Lab("deploy"), profile=standin.profile(), machine=machine, host_ip=host, settings=Settings())
+with deployment.lab.writing():
+    for stage in stacking.stages(deployment, patience=Patience(poll=0.2)):
+        print(stage.already() or stage.run(lambda line: print(line, flush=True)), flush=True)
+"""
+
+
+@contextmanager
+def lab_process(system: System, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own that does what `lab up` does in its stage `stack`."""
+    argv = [sys.executable, "-c", FOLLOWER, system.address, system.user, str(system.known_hosts), str(system.key)]
+    with out.open("ab") as file:
+        process = subprocess.Popen(
+            argv, stdout=file, stderr=file, cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": "."}
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(30)
+
+
+def test_lab_killed_in_the_middle_goes_on_where_it_was(
+    deployment: Deployment,
+    debian: System,
+    tmp_path: Path,
+) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="12")
+    prepare(deployment)
+    first, second = tmp_path / "first", tmp_path / "second"
+    with lab_process(debian, first) as process:
+        until(lambda: b"Installing OpenStack project source" in first.read_bytes(), "in the middle", 120)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert stacking.state(deployment.machine).state == "running"
+    before = kept_log(deployment)
+    assert "Installing package prerequisites" in before
+    with lab_process(debian, second) as process:
+        assert process.wait(120) == 0, second.read_text()
+    told = second.read_text()
+    assert "taking up its log" in told
+    assert "started on" not in told  # one run, not two
+    assert kept_log(deployment) == machine_log(deployment)
+    assert kept_log(deployment).startswith(before)
+
+
+def test_ctrl_c_detaches_says_how_to_come_back_and_attach_does(
+    deployment: Deployment,
+    debian: System,
+    tmp_path: Path,
+) -> None:
+    prepare(deployment)
+    out = tmp_path / "out"
+    with lab_process(debian, out) as process:
+        until(lambda: b"Installing" in out.read_bytes(), "in the middle", 120)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+    assert "KeyboardInterrupt: stack.sh goes on on" in out.read_text()
+    assert "lab --lab deploy attach" in out.read_text()
+    assert stacking.state(deployment.machine).state == "running"
+    assert follow(deployment, lambda _: None, patience=QUICK).startswith("stack.sh took")
+    assert kept_log(deployment) == machine_log(deployment)
+
+
+def test_two_at_once_are_refused(deployment: Deployment, debian: System, tmp_path: Path) -> None:
+    prepare(deployment)
+    stacking.start(deployment)
+    with pytest.raises(MachineInUse, match=r"lab-stack\.service runs there"):
+        stacking.start(replace(deployment, machine=connection(debian, tmp_path)))
+    with elsewhere(lambda: follow(deployment, lambda _: None, patience=QUICK)) as raised:
+        until(lambda: Kept(deployment.lab, "stack").log.exists(), "followed")
+        with pytest.raises(LabBusy, match=r"follows stack\.sh already"):
+            follow(replace(deployment, machine=connection(debian, tmp_path)), lambda _: None)
+    assert raised == []
+
+
+def test_of_two_that_start_at_the_same_moment_one_is_refused(
+    deployment: Deployment,
+    debian: System,
+    tmp_path: Path,
+) -> None:
+    prepare(deployment)
+    others = [replace(deployment, machine=connection(debian, tmp_path)) for _ in range(2)]
+    with elsewhere(lambda: stacking.start(others[0])) as one, elsewhere(lambda: stacking.start(others[1])) as two:
+        pass
+    assert sorted(len(raised) for raised in (one, two)) == [0, 1]
+    assert isinstance((one or two)[0], MachineInUse)
+    assert follow(deployment, lambda _: None, patience=QUICK).startswith("stack.sh took")
+
+
+def test_stack_that_somebody_runs_by_hand_is_left_alone(deployment: Deployment) -> None:
+    prepare(deployment)
+    deployment.machine.script("cd /opt/stack/devstack; nohup ./stack.sh >/dev/null 2>&1 & sleep 1", user="stack")
+    with pytest.raises(MachineInUse, match="by hand"):
+        stacking.start(deployment)
+    deployment.machine.run("pkill", "-f", r"^bash \./stack\.sh", user="root", check=False)
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "command", "cause", "remedy"),
+    [
+        ("packages", "apt-get", "none of the machine's repositories", "apt-cache policy"),
+        (
+            "branch",
+            "git call failed: [git clone",
+            "the branch does not exist (any more)",
+            "name the tag in the profile",
+        ),
+        ("glance", "g-api did not start (lib/services:", "did not answer within SERVICE_TIMEOUT", "journalctl -u"),
+        (
+            "network",
+            "standin_openstack network create private",
+            "Neutron has no network to give",
+            "runs unstack.sh first",
+        ),
+        ("compute", "wait_for_compute 60", "nova-compute did not report", "NOVA_READY_TIMEOUT"),
+        ("odd", "missing-file-of-the-standin", "not one of the known causes", "read the end of the log"),
+    ],
+)
+def test_failing_stack_names_the_command_and_the_cause_and_the_log_is_kept(
+    deployment: Deployment, told: str, command: str, cause: str, remedy: str
+) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_FAIL=told)
+    with pytest.raises(StackFailed) as raised:
+        up(deployment)
+    assert command in raised.value.message
+    assert cause in raised.value.message
+    assert remedy in raised.value.advice
+    assert str(Kept(deployment.lab, "stack").log) in raised.value.advice
+    assert "Error on exit" in kept_log(deployment)
+
+
+def test_after_a_failure_the_same_command_clears_up_and_stacks(deployment: Deployment) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_FAIL="glance")
+    with pytest.raises(StackFailed):
+        up(deployment)
+    standin.behave(deployment.machine, STANDIN_SECONDS="2")
+    said: list[str] = []
+    assert stacking.stages(deployment, patience=QUICK)[0].run(said.append).startswith("stack.sh took")
+    assert any("unstack.sh first: stack.sh failed before" in line for line in said)
+    assert stacking.state(deployment.machine, "unstack").state == "done"
+    assert "g-api did not start" in Kept(deployment.lab, "stack").log.with_suffix(".previous.log").read_text()
+
+
+def test_never_stacks_on_an_unstack_that_was_cut_off(deployment: Deployment) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_FAIL="odd", STANDIN_UNSTACK_FAIL="1")
+    with pytest.raises(StackFailed):
+        up(deployment)
+    with pytest.raises(StackFailed, match=r"unstack\.sh failed .*DevStack cannot stack on what an unfinished"):
+        up(deployment)
+    with pytest.raises(StackFailed, match=r"an unstack\.sh .* did not end well"):
+        stacking.start(deployment)  # whoever asks
+    standin.behave(deployment.machine, STANDIN_SECONDS="2")
+    assert up(deployment)["stack"].outcome == "done"
+
+
+def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_the_run(deployment: Deployment) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_HANG="Configuring Nova")
+    prepare(deployment)
+    said: list[str] = []
+    # The deadline counts from stack.sh's start, and is at least three times what the profile says it takes.
+    short = replace(deployment, profile=deployment.profile.model_copy(update={"usual_minutes": 0}))
+    patience = Patience(poll=0.2, silent=2, reconnect=60, least_deadline=15)
+    with pytest.raises(StackFailed, match=r"is in 'Configuring Nova'; its last line was: .*sleep infinity") as raised:
+        stacking.stages(short, patience=patience)[0].run(said.append)
+    assert "it still runs" in raised.value.advice
+    silent = [line for line in said if "nothing new for" in line]
+    assert silent
+    assert "Configuring Nova" in silent[0]
+    assert "the last line was:" in silent[0]
+    assert stacking.state(deployment.machine).state == "running"
+
+
+def test_unit_killed_from_outside_is_vanished_not_done(deployment: Deployment) -> None:
+    prepare(deployment)
+    stacking.start(deployment)
+    until(lambda: "Installing" in machine_log(deployment), "under way")
+    deployment.machine.run("systemctl", "kill", "--signal=KILL", "lab-stack.service", user="root")
+    with pytest.raises(StackFailed, match="its unit was ended from outside"):
+        follow(deployment, lambda _: None, patience=QUICK)
+    assert stacking.state(deployment.machine).state == "vanished"
+
+
+def test_restart_of_the_machine_in_the_middle_is_told_and_the_next_up_stacks_anew(
+    deployment: Deployment,
+    debian: System,
+) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="30")
+    prepare(deployment)
+    with elsewhere(lambda: stacking.stages(deployment, patience=QUICK)[0].run(lambda _: None)) as raised:
+        until(lambda: "Starting Keystone" in machine_log(deployment), "in the middle")
+        debian.reboot()
+    assert len(raised) == 1
+    assert isinstance(raised[0], StackFailed)
+    assert "the machine was restarted while it ran" in str(raised[0])
+    assert stacking.state(deployment.machine).state == "vanished"
+    standin.behave(deployment.machine, STANDIN_SECONDS="2")
+    assert up(deployment)["stack"].outcome == "done"
+
+
+def test_other_services_are_not_stacked_over_what_the_learner_has(deployment: Deployment) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="1")
+    up(deployment)
+    with pytest.raises(NotServed, match=r"services \(none\), now heat is asked for"):
+        stacking.stages(replace(deployment, services=("heat",)))[0].already()
+
+
+# --- the source ----------------------------------------------------------------------------------------------------------
+
+
+def test_clone_at_another_ref_moves_if_clean_and_is_refused_if_not(deployment: Deployment) -> None:
+    prepare(deployment)
+    git = ("git", "-C", "/opt/stack/devstack")
+    identity = ("-c", "user.name=x", "-c", "user.email=x@invalid")
+    deployment.machine.run(*git, *identity, "commit", "--quiet", "--allow-empty", "-m", "another", user="stack")
+    assert source.stages(deployment)[0].already() is None
+    source.stages(deployment)[0].run(lambda _: None)
+    assert source.stages(deployment)[0].already()
+
+    deployment.machine.run(*git, *identity, "commit", "--quiet", "--allow-empty", "-m", "another", user="stack")
+    deployment.machine.script("echo '# mine' >>/opt/stack/devstack/functions", user="stack")
+    with pytest.raises(MachineInUse, match="changes of its own: functions"):
+        source.stages(deployment)[0].run(lambda _: None)
+
+
+def test_branch_and_commit_are_refs_too_and_a_missing_one_is_named(deployment: Deployment) -> None:
+    prepare(deployment)
+    at = deployment.machine.run("git", "-C", "/opt/stack/devstack", "rev-parse", "HEAD", user="stack").out.strip()
+    for ref in (standin.BRANCH, at):
+        devstack = deployment.profile.devstack.model_copy(update={"ref": ref})
+        other = replace(deployment, profile=deployment.profile.model_copy(update={"devstack": devstack}))
+        assert source.stages(other)[0].already() == f"commit {at[:10]} in /opt/stack/devstack"
+
+
+def test_files_are_fetched_here_verified_and_put_there(deployment: Deployment, tmp_path: Path) -> None:
+    image = tmp_path / "served" / "image.img"
+    image.parent.mkdir()
+    image.write_bytes(os.urandom(1 << 20))
+    files = [
+        {"path": "files/image.img", "url": "https://files.invalid/image.img", "why": "a test"},
+        {"path": "/etc/systemd/system/iscsid.service.d/lab.conf", "content": "[Service]\n", "why": "a test"},
+    ]
+    mirrored = Settings(mirrors={"https://files.invalid/": f"{image.parent.as_uri()}/"})
+    with_files = replace(deployment, profile=standin.profile(files=files), settings=mirrored)
+    prepare(with_files)
+    assert deployment.machine.read("/opt/stack/devstack/files/image.img") == image.read_bytes()
+    owners = deployment.machine.run(
+        "stat", "-c", "%U", "/opt/stack/devstack/files/image.img", "/etc/systemd/system/iscsid.service.d/lab.conf"
+    ).lines
+    assert owners == ["stack", "root"]
+    assert source.stages(with_files)[1].already() == "all there"

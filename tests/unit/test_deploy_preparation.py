@@ -1,0 +1,78 @@
+"""What a machine is told of where packages and files come from, as far as this host decides it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from stacklab.deploy.placing import cached, content, mirrored
+from stacklab.deploy.preparation import pip_settings, proxies
+from stacklab.deploy.profile import PlacedFile
+from stacklab.deploy.settings import Settings
+from stacklab.download import WrongContent
+
+
+def test_machines_pip_uses_the_index_that_this_host_uses(tmp_path: Path) -> None:
+    environment = {
+        "HOME": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": "https://mirror.example/simple",
+        "PIP_EXTRA_INDEX_URL": "https://other.example/simple file:///srv/wheels",
+        "PIP_FIND_LINKS": "/srv/wheels",
+    }
+    assert pip_settings(Settings(), environment, "") == {
+        "index-url": "https://mirror.example/simple",
+        "extra-index-url": "https://other.example/simple",
+        "timeout": "60",
+    }
+
+
+@pytest.mark.parametrize(
+    "index", ["http://127.0.0.1:3141/root/pypi", "http://me:pw@localhost/simple", "file:///srv/simple"]
+)
+def test_an_index_that_only_this_host_reaches_is_not_passed_on(tmp_path: Path, index: str) -> None:
+    environment = {"HOME": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index}
+    assert pip_settings(Settings(), environment, "") == {}
+
+
+def test_the_users_own_index_counts_more_and_own_certificates_are_named(tmp_path: Path) -> None:
+    environment = {
+        "HOME": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": "https://mirror.example/simple",
+    }
+    settings = Settings(pip_index="https://mine.example/simple", ca_file=tmp_path / "ca.pem")
+    assert pip_settings(settings, environment, "/etc/ssl/certs/ca-certificates.crt") == {
+        "index-url": "https://mine.example/simple",
+        "cert": "/etc/ssl/certs/ca-certificates.crt",
+        "timeout": "60",
+    }
+
+
+def test_the_machine_itself_is_never_behind_the_proxy() -> None:
+    told = proxies(Settings(proxy="http://proxy.example:3128", no_proxy=["10.0.0.0/8"]))
+    assert told["no_proxy"] == "localhost,127.0.0.1,10.0.0.0/8"
+    assert proxies(Settings()) == {}
+
+
+def test_addresses_inside_a_repository_file_go_through_the_mirrors() -> None:
+    settings = Settings(mirrors={"http://vault.centos.org/": "https://mirror.example/vault/"})
+    text = "[base]\nbaseurl=http://vault.centos.org/7.9.2009/os/$basearch/\ngpgkey=file:///etc/pki/key\n"
+    assert mirrored(text, settings) == text.replace("http://vault.centos.org/", "https://mirror.example/vault/")
+
+
+def test_a_fetched_file_is_kept_and_a_changed_one_is_refused(own_directories: Path, tmp_path: Path) -> None:
+    served = tmp_path / "served.img"
+    served.write_bytes(b"whole")
+    right = hashlib.sha256(b"whole").hexdigest()
+    placed = PlacedFile(path="files/served.img", url=served.as_uri(), sha256=right, why="a test")
+    assert content(placed, Settings(), lambda _: None) == b"whole"
+    served.unlink()
+    assert content(placed, Settings(), lambda _: None) == b"whole"  # from the cache
+
+    cached(placed).write_bytes(b"damaged")
+    served.write_bytes(b"changed")
+    with pytest.raises(WrongContent):
+        content(placed, Settings(), lambda _: None)
