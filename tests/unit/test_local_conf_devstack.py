@@ -237,7 +237,7 @@ def known(variable: str, devstack: str, plugins: dict[str, str]) -> bool:
 
 
 def nowhere(profile: Profile, directory: Path) -> tuple[list[str], list[str], int]:
-    """Variables that neither DevStack nor their plugin knows; services whose plugin is not at hand; how many were looked for."""
+    """Variables that nobody knows; services whose plugin is not at hand; how many variables were looked for."""
     always = meant(profile, directory / "always", PLAIN)[1].variables
     absent = [f"always: {one}" for one in always if not known(one, profile.devstack.ref, {})]
     unseen, looked = [], len(always)
