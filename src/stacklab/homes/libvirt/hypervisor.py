@@ -44,6 +44,17 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """A storage pool as it is. Bytes are None while it is off; `path`: its directory, for a pool that is one."""
+
+    name: str
+    active: bool
+    path: str | None
+    capacity: int | None
+    free: int | None
+
+
+@dataclass(frozen=True)
 class Volume:
     """A file in a storage pool. `backing`: the path of what it is an overlay on."""
 
@@ -168,6 +179,13 @@ class Hypervisor:
             root = ET.fromstring(self._connection.getCapabilities())  # noqa: S314 - libvirt's own words
         features = {one.get("name") for one in root.findall("./host/cpu/feature")}
         return bool({"vmx", "svm"} & features) or ("kvm" in {one.get("type") for one in root.iter("domain")} and None)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of memory that the host has, and how many of them are free or can be freed at once."""
+        with self._told("asking for the host's memory"):
+            found = self._connection.getMemoryStats(self._libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        free = sum(int(found.get(name, 0)) for name in ("free", "buffers", "cached"))
+        return int(found["total"]) * 1024, free * 1024
 
     # --- domains ---------------------------------------------------------------------------------------------------
 
@@ -395,6 +413,22 @@ class Hypervisor:
                 pool.create()
             pool.refresh()
             return True, int(pool.info()[3])
+
+    def pool(self, name: str) -> Pool | None:
+        """The storage pool, which is only looked at: one that is off stays off; None if there is none of this name."""
+        libvirt = self._libvirt
+        with self._told(f"looking at the storage pool {name}"):
+            try:
+                pool = self._connection.storagePoolLookupByName(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
+                    return None
+                raise
+            path = ET.fromstring(pool.XMLDesc()).findtext("./target/path")  # noqa: S314 - libvirt's own words
+            if not pool.isActive():
+                return Pool(name, False, path, None, None)
+            info = pool.info()
+            return Pool(name, True, path, int(info[1]), int(info[3]))
 
     def volumes(self) -> list[Volume]:
         """What lies in all running storage pools."""

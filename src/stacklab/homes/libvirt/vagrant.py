@@ -52,10 +52,11 @@ class Vagrant:
         """What Vagrant knows of this lab's VM: its id, its key."""
         return self.directory / ".vagrant" / "machines" / MACHINE / PROVIDER
 
-    def check(self) -> str:
-        """The versions of Vagrant and its libvirt plugin, by asking it (seconds). Raises MissingProgram."""
+    def check(self, seconds: float = DESTROY_SECONDS) -> str:
+        """The versions of Vagrant and its libvirt plugin, by asking it (seconds). Raises MissingProgram, VmFailed."""
         if shutil.which("vagrant") is None:
             raise MissingProgram("vagrant is not installed", advice=INSTALL)
+        self._program.order(lambda _: None, seconds)
         try:
             plugins = {one.name: one.version for one in self._program.plugin_list()}
             version = self._program.version()
