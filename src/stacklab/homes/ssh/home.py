@@ -68,8 +68,8 @@ class SshHome(DevstackHome):
         machine = self.machine()
         progress(f"logging in to {machine.name}")
         machine.run("true", user="root", seconds=60)  # raises LoginRefused, SudoRefused, HostKeyChanged…
-        release = _release(machine.read("/etc/os-release") or b"")
-        name = self.plan.profile or _profile_for(release)
+        release = release_of(machine.read("/etc/os-release") or b"")
+        name = self.plan.profile or profile_for_release(release)
         wanted = load_profile(name)
         if wanted.distribution != release:
             raise NotServed(
@@ -143,13 +143,14 @@ class SshHome(DevstackHome):
             yield f"{self.lab.home_directory} (logins, host key, logs); the machine itself and the OpenStack on it stay"
 
 
-def _release(text: bytes) -> str:
+def release_of(text: bytes) -> str:
     """ID and VERSION_ID of /etc/os-release, the version as far as profiles name it: "rocky 9" of 9.4."""
     values = dict(re.findall(r'^(ID|VERSION_ID)="?([^"\n]*)"?$', text.decode(errors="replace"), re.MULTILINE))
     return f"{values.get('ID', 'unknown')} {values.get('VERSION_ID', '').split('.')[0]}".strip()
 
 
-def _profile_for(release: str) -> str:
+def profile_for_release(release: str) -> str:
+    """The name of the first profile for a distribution. Raises NotServed."""
     for name in profile_names():
         if load_profile(name).distribution == release:
             return name
