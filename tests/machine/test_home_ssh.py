@@ -1,0 +1,173 @@
+"""The home `ssh` as a learner uses it: the command `lab`, a real Debian 12 machine, and a stand-in for DevStack on it."""
+
+# ruff: noqa: F811 - a fixture that is imported and then named as an argument
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+from tests import standin
+from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
+from tests.systems import System
+
+LAB = Path(sys.executable).with_name("lab")
+BESIDE = ("mariadb", "rabbitmq-server", "libvirtd")
+"""What stands beside DevStack on a real machine, and here is a sleeping unit of the same name."""
+SLEEPER = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+
+
+@dataclass
+class Learner:
+    """Somebody with a home directory of their own and an entry in ssh_config for the machine."""
+
+    environment: dict[str, str]
+    system: System
+    machine: SshMachine
+    image: Path
+
+    def lab(self, *arguments: str, expect: int = 0, seconds: float = 300) -> str:
+        done = subprocess.run(
+            [LAB, *arguments], env=self.environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [LAB, *arguments], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def up(self, *more: str, expect: int = 0) -> str:
+        return self.lab("up", "session4", "--image", str(self.image), *more, expect=expect)
+
+
+@pytest.fixture(scope="module")
+def learner(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Learner]:
+    scratch = tmp_path_factory.mktemp("learner")
+    machine = SshMachine(Address(debian.address, debian.user), known_hosts=debian.known_hosts, key=debian.key)
+    # Debian starts them when they are installed, and a machine that serves the web looks used.
+    machine.run("systemctl", "disable", "--now", "apache2", "memcached", user="root")
+    for name in BESIDE:
+        machine.put(f"/etc/systemd/system/{name}.service", SLEEPER)
+    machine.run("systemctl", "daemon-reload", user="root")
+    machine.run("systemctl", "enable", *BESIDE, user="root")  # started later: a machine with a database looks used
+    standin.bring(machine, scratch, STANDIN_SECONDS="15")
+    (scratch / ".ssh").mkdir(mode=0o700)
+    (scratch / ".ssh" / "config").write_text(
+        f"Host course\n  HostName {debian.address}\n  User {debian.user}\n  IdentityFile {debian.key}\n"
+    )
+    profiles = scratch / ".config" / "stacklab" / "profiles"
+    profiles.mkdir(parents=True)
+    marks = {"devstack": {"how": "run", "source": "a stand-in"}, "packages": {"how": "run", "source": "a stand-in"}}
+    data = standin.profile_data(marks=marks | {"box": {"how": "unproven", "source": "no VM here"}})
+    (profiles / "standin.yaml").write_text(json.dumps(data))
+    image = scratch / "image.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
+    yield Learner(kept | {"HOME": str(scratch), "NO_COLOR": "1"}, debian, machine, image)
+    machine.close()
+
+
+ON = ("--on", "ssh:course", "--profile", "standin")
+
+
+def test_a_machine_that_looks_used_is_refused_until_told_to_go_on(learner: Learner) -> None:
+    learner.machine.run("systemctl", "start", "apache2", user="root")
+    told = learner.up(*ON, expect=29)
+    assert "looks used" in told
+    assert "--even-if-used" in told
+    learner.machine.run("systemctl", "stop", "apache2", user="root")
+
+
+def test_killed_in_the_middle_of_the_stack_it_is_taken_up_and_ends_usable(learner: Learner) -> None:
+    first = learner.start("up", "session4", "--image", str(learner.image), *ON)
+    deadline = time.monotonic() + 240
+    while "lab-stack" not in learner.machine.run("systemctl", "list-units", "lab-stack*", "--no-legend").out:
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline, "the stack never began"
+        time.sleep(0.5)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    began = learner.machine.read("/var/lib/stacklab/stack/began")
+    assert learner.lab("status", expect=21).count("stack.sh: running") == 1
+    learner.lab("attach")
+    learner.machine.run("systemctl", "start", *BESIDE, user="root")
+    told = learner.up()  # without options: what was planned is known
+    assert "session4 is ready" in told
+    assert learner.machine.read("/var/lib/stacklab/stack/began") == began  # not run twice
+
+
+def test_up_again_changes_nothing_and_a_changed_plan_is_refused(learner: Learner) -> None:
+    before = learner.machine.run("systemctl", "show", "devstack@keystone", "--property=MainPID").out
+    told = learner.up()
+    assert "• stack.sh" not in told
+    assert learner.machine.run("systemctl", "show", "devstack@keystone", "--property=MainPID").out == before
+    assert "has the profile" in learner.up("--profile", "debian12-2026.1", expect=22)
+    assert "lives on the home" in learner.up("--on", "embedded", expect=22)
+    assert "means nothing" in learner.up("--memory", "4096", expect=22)
+
+
+def test_status_names_every_unit_and_tells_when_one_is_dead(learner: Learner) -> None:
+    told = json.loads(learner.lab("status", "--json"))
+    assert told["state"] == "running"
+    assert {"keystone", "n-cpu", "apache2", "mariadb"} <= {one["name"] for one in told["services"]}
+    learner.machine.run("systemctl", "stop", "devstack@g-api", user="root")
+    told = json.loads(learner.lab("status", "--json", expect=21))
+    assert [one["name"] for one in told["services"] if one["state"] != "running"] == ["g-api"]
+    learner.lab("restart", "g-api")
+    assert json.loads(learner.lab("status", "--json"))["state"] == "running"
+
+
+def test_logs_come_from_the_machines_journal(learner: Learner) -> None:
+    assert "keystone is ready" in learner.lab("logs", "keystone", "-n", "5")
+    assert "did you mean 'keystone'" in learner.lab("logs", "keyston", expect=41)
+
+
+def test_the_cloud_is_reached_with_the_labs_own_clouds_file(learner: Learner) -> None:
+    clouds = next(Path(learner.environment["HOME"]).rglob("clouds.yaml"))
+    assert clouds.stat().st_mode & 0o777 == 0o600
+    assert "lab-admin" in learner.lab("openrc", "--admin")
+    assert "block-storage" in learner.lab("openstack", "--admin", "catalog", "list")
+
+
+def test_after_a_restart_recover_makes_it_usable_again(learner: Learner) -> None:
+    learner.machine.run("systemctl", "disable", "apache2", "memcached", user="root")  # as on CentOS 7
+    learner.machine.close()
+    learner.system.reboot()
+    learner.lab("status", expect=21)
+    told = learner.lab("recover", seconds=600)
+    assert "apache2" in told
+    assert json.loads(learner.lab("status", "--json"))["state"] == "running"
+    assert "already" in learner.up() or "well" in learner.up()
+
+
+def test_what_only_a_vm_can_do_is_refused_in_a_line(learner: Learner) -> None:
+    assert "not supported here" in learner.lab("reset", expect=24)
+    assert "the machine is yours" in learner.lab("down", expect=22)
+
+
+def test_another_lab_does_not_take_the_machine(learner: Learner) -> None:
+    told = learner.lab("--lab", "other", "up", "session4", "--image", str(learner.image), *ON, expect=29)
+    assert "'intro'" in told
+    learner.lab("--lab", "other", "destroy", "--yes")
+
+
+def test_destroy_leaves_nothing_here_and_the_machine_alone(learner: Learner) -> None:
+    told = learner.lab("destroy", "--yes")
+    assert "the machine itself and the OpenStack on it stay" in told
+    state = Path(learner.environment["HOME"]) / ".local" / "state" / "stacklab"
+    assert [path.name for path in state.glob("*") if path.is_dir()] == []
+    assert "active" in learner.machine.run("systemctl", "is-active", "devstack@keystone").out
