@@ -147,8 +147,8 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._flowing = _open()
+        self._forgotten: list[threading.Event] = []
         self._over = False
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -163,10 +163,17 @@ class Proxy:
         """Let everything pass again."""
         self._flowing.set()
 
+    def forget(self) -> None:
+        """Let nothing pass on the connections that stand, as a router does that was started again; new ones work."""
+        self._flowing.clear()
+        self._forgotten.append(self._flowing)
+        self._flowing = _open()
+
     def close(self) -> None:
         """End it and all connections."""
         self._over = True
-        self._flowing.set()
+        for flowing in (self._flowing, *self._forgotten):
+            flowing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -183,13 +190,19 @@ class Proxy:
                 continue
             self._sockets += [near, far]
             for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, sink, self._flowing), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, flowing: threading.Event) -> None:
         with contextlib.suppress(OSError), sink:
             while data := source.recv(65536):
-                self._flowing.wait()
+                flowing.wait()
                 sink.sendall(data)
+
+
+def _open() -> threading.Event:
+    flowing = threading.Event()
+    flowing.set()
+    return flowing
 
 
 def kill(pid: int, signal_: int = signal.SIGKILL) -> None:

@@ -56,6 +56,17 @@ def test_ssh_config_completes_and_what_is_typed_wins(config: Path) -> None:
     assert Address.parse("a.example.org", config=config).user == "learner"
 
 
+def test_included_files_are_read_and_end_with_themselves(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "one").write_text("Host one\n  HostName 192.0.2.1\n")
+    (tmp_path / "conf.d" / "two").write_text("Host two\n  HostName 192.0.2.2\n")
+    config = tmp_path / "config"
+    config.write_text("Include conf.d/*\nInclude absent\nPort 2222\nHost three\n  Include config\n  User third\n")
+    assert Address.parse("one", config=config) == Address("192.0.2.1", ME, 2222)
+    assert Address.parse("two", config=config) == Address("192.0.2.2", ME, 2222)
+    assert Address.parse("three", config=config) == Address("three", "third", 2222)
+
+
 def test_jumps_are_followed(config: Path) -> None:
     lab = Address("192.0.2.7", "stack", 2222, (Path("/keys/lab"),))
     assert Address.parse("inner", config=config).jump == lab

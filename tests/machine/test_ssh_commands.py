@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
@@ -189,6 +190,19 @@ def test_a_script_gets_arguments_and_stops_at_the_first_failure(machine: SshMach
     done = machine.script("echo one; false; echo two", check=False)
     assert (done.status, done.out) == (1, "one\n")
     assert machine.script("# " + "x" * 300_000 + "\necho long").out == "long\n"
+    with pytest.raises(CommandFailed, match="the script that begins with: exit 7"):
+        machine.script("# why\nexit 7")
+
+
+def test_what_a_script_runs_does_not_eat_the_script(machine: SshMachine) -> None:
+    assert machine.script("cat\nwhile read -r line; do echo $line; done\necho end\n").out == "end\n"
+
+
+def test_half_a_script_is_not_run(machine: SshMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_stream", lambda text: io.BytesIO(text.encode()[:10]))
+    done = machine.script("echo one\necho two", check=False)
+    assert (done.status, done.out) == (1, "")
+    assert "whole" in done.err
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root: run the tests as root")
@@ -278,12 +292,12 @@ def test_several_threads_share_a_machine(machine: SshMachine) -> None:
     def ask(number: int) -> None:
         answers[number] = machine.run("sh", "-c", f"sleep 0.3; echo {number}").out
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == {number: f"{number}\n" for number in range(6)}
+    assert answers == {number: f"{number}\n" for number in range(12)}
 
 
 def test_the_system_ssh_client_gets_in_the_same_way(machine: SshMachine) -> None:

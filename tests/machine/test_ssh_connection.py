@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from stacklab.errors import HostKeyChanged, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
 from stacklab.machines.pins import HostKey, Pins
 from stacklab.machines.ssh import SshMachine, wait_for_ssh
-from tests.machine.sshd import Proxy, Sshd, free_port, new_key
+from tests.machine.conftest import running_sshd
+from tests.machine.sshd import Proxy, Sshd, free_port, kill, new_key
 from tests.machine.test_ssh_commands import HOSTILE, end, eventually, gone, long_time, running
 
 
@@ -268,6 +268,25 @@ def test_a_command_whose_connection_was_cut_ends_on_the_machine_when_its_time_is
     assert eventually(lambda: gone(nap))
 
 
+def test_a_machine_that_allows_one_session_at_a_time_refuses_the_second_and_keeps_the_first(tmp_path: Path) -> None:
+    nap = long_time()
+    with running_sshd(tmp_path, "MaxSessions 1") as server:
+        machine = server.machine()
+        machine.connect()
+        seen: list[int] = []
+        thread = threading.Thread(
+            target=lambda: seen.append(machine.run("sh", "-c", f"sleep {nap} || exit 5", check=False).status)
+        )
+        thread.start()
+        assert eventually(lambda: running(nap))
+        with pytest.raises(MachineUnreachable, match="no more commands at once"):
+            machine.run("true")
+        end(nap)
+        thread.join()
+        assert seen == [5]
+        machine.close()
+
+
 def test_sshd_started_again_between_two_calls_goes_unnoticed(sshd: Sshd) -> None:
     machine = sshd.machine()
     machine.run("true")
@@ -299,24 +318,22 @@ def test_a_network_that_hangs_under_a_command_is_noticed(sshd: Sshd, proxy: Prox
 
 
 def test_a_network_that_hangs_between_two_calls_is_noticed_before_a_command_is_sent(sshd: Sshd, proxy: Proxy) -> None:
-    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.3, patience=0.7, connect=2)
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.3, patience=1)
     machine.run("true")
-    proxy.freeze()
-    time.sleep(2.5)
-    proxy.thaw()
+    proxy.forget()
     assert machine.run("echo", "again").out == "again\n"
 
 
 def test_a_silent_command_on_a_living_connection_is_left_alone(sshd: Sshd) -> None:
-    machine = sshd.machine(pulse=0.3, patience=0.9)
-    assert machine.run("sh", "-c", "sleep 3; echo done").out == "done\n"
+    machine = sshd.machine(pulse=0.3, patience=2)
+    assert machine.run("sh", "-c", "sleep 3.5; echo done").out == "done\n"
 
 
 def test_a_stopped_session_process_is_silent_too(sshd: Sshd) -> None:
     machine = sshd.machine(pulse=0.5, patience=1.5)
     machine.connect()
     for pid in sshd.sessions():
-        os.kill(pid, signal.SIGSTOP)
+        kill(pid, signal.SIGSTOP)
     # The dead connection is found before the command is sent, so the command runs on a new one.
     assert machine.run("echo", "again", seconds=60).out == "again\n"
 
@@ -326,9 +343,8 @@ def test_a_stopped_session_process_is_silent_too(sshd: Sshd) -> None:
 
 def test_a_machine_behind_another_is_reached_through_it(sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "jump").mkdir()
-    jump = Sshd(tmp_path / "jump").start()
-    jump.authorized.write_text(sshd.key.with_suffix(".pub").read_text())
-    try:
+    with running_sshd(tmp_path / "jump") as jump:
+        jump.authorized.write_text(sshd.key.with_suffix(".pub").read_text())
         address = Address("127.0.0.1", sshd.user, sshd.port, jump=Address("127.0.0.1", jump.user, jump.port))
         machine = sshd.machine(address=address)
         assert machine.run("cat", given=b"through").out == "through"
@@ -337,9 +353,6 @@ def test_a_machine_behind_another_is_reached_through_it(sshd: Sshd, tmp_path: Pa
         done = subprocess.run(machine.ssh_argv(*words), capture_output=True, check=True, stdin=subprocess.DEVNULL)
         assert done.stdout.decode() == "|".join(words[2:]) + "|"
         machine.close()
-    finally:
-        jump.end_sessions()
-        jump.stop()
 
 
 def test_what_centos_7_offers_is_enough(tmp_path: Path) -> None:
@@ -393,13 +406,9 @@ def test_ipv6_addresses_are_served(sshd: Sshd, tmp_path: Path) -> None:
     except OSError as error:
         pytest.skip(f"no IPv6 on the loopback interface ({error}): sysctl -w net.ipv6.conf.lo.disable_ipv6=0")
     (tmp_path / "six").mkdir()
-    server = Sshd(tmp_path / "six", "ListenAddress ::1").start()
-    try:
+    with running_sshd(tmp_path / "six", "ListenAddress ::1") as server:
         machine = server.machine(address=Address.parse(f"ssh://{server.user}@[::1]:{server.port}"))
         assert machine.run("true").ok
         done = subprocess.run(machine.ssh_argv("echo", "hi"), capture_output=True, check=True, stdin=subprocess.DEVNULL)
         assert done.stdout == b"hi\n"
         machine.close()
-    finally:
-        server.end_sessions()
-        server.stop()

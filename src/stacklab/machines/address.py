@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import glob
 import ipaddress
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from stacklab.errors import HomeUnavailable
 SSH_PORT = 22
 FORMS = "write ssh://user@host[:port] ([address] for IPv6), user@host, or the name of a Host in ~/.ssh/config"
 JUMPS_AT_MOST = 8
+INCLUDES_AT_MOST = 16
+"""Files in files; ssh itself goes no deeper (readconf.c)."""
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 _USER = re.compile(r"[^\s@:/\-\x00-\x1f][^\s@:/\x00-\x1f]{0,63}")
@@ -49,7 +53,7 @@ class Address:
     def parse(cls, text: str, *, config: Path | None = None) -> Address:
         """The address that `text` means, completed from the ssh_config file `config` (None: ~/.ssh/config).
 
-        HostName, Port, User, IdentityFile and ProxyJump are followed; what `text` itself says wins. Raises
+        HostName, Port, User, IdentityFile, ProxyJump and Include are followed; what `text` itself says wins. Raises
         HomeUnavailable if `text` or that file cannot be understood.
         """
         return _resolve(text, _Config(config or Path("~/.ssh/config").expanduser()), 0)
@@ -65,8 +69,8 @@ class _Config:
         self.path = path
         self._wrong: type[Exception] = ConfigParseError
         try:
-            self._parsed = SSHConfig.from_path(str(path)) if path.is_file() else SSHConfig()
-        except (ConfigParseError, OSError, UnicodeDecodeError) as error:
+            self._parsed = SSHConfig.from_text(_text(path, path.parent, 0)) if path.is_file() else SSHConfig()
+        except (ConfigParseError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
     def lookup(self, host: str) -> dict[str, Any]:
@@ -77,6 +81,26 @@ class _Config:
 
     def _unreadable(self, error: Exception) -> HomeUnavailable:
         return HomeUnavailable(f"{self.path} cannot be used: {error}", advice="ssh -G HOST says what ssh makes of it")
+
+
+def _text(path: Path, base: Path, depth: int) -> str:
+    """A configuration file with its `Include` lines (ssh_config(5)) replaced by what they name; paramiko passes over them.
+
+    What follows an included file belongs to the block in which the `Include` stands, so that block's head is said again.
+    """
+    lines, head = [], "Host *"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
+        if word.lower() in ("host", "match"):
+            head = line
+        if word.lower() != "include" or depth >= INCLUDES_AT_MOST:
+            lines.append(line)
+            continue
+        for pattern in shlex.split(rest):
+            for file in sorted(glob.glob(str(base / Path(pattern).expanduser()))):  # noqa: PTH207  # patterns may be absolute
+                if Path(file).is_file():
+                    lines += [_text(Path(file), base, depth + 1), head]
+    return "\n".join([*lines, ""])
 
 
 def _resolve(text: str, config: _Config, depth: int) -> Address:

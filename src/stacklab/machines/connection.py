@@ -59,6 +59,10 @@ class Lost(Exception):
         self.begun = begun
 
 
+class Full(Exception):
+    """The machine opens no further session on this connection; those that are there go on."""
+
+
 class _Socket(socket.socket):
     """A TCP socket that remembers when it last heard something."""
 
@@ -181,7 +185,10 @@ class Connection:
         return bool(self._transport.is_active())
 
     def run(self, line: str, given: Source, out: Sink, err: Sink, seconds: float) -> tuple[int | None, bool]:
-        """Run a command line; its exit status (None: it told none) and whether `seconds` passed before its end. Raises Lost."""
+        """Run a command line; its exit status (None: it told none) and whether `seconds` passed before its end.
+
+        Raises Lost, Full.
+        """
         job = _Job(given)
         try:
             result = self._link.run(
@@ -190,7 +197,7 @@ class Connection:
         except ThreadException as error:
             raise error.exceptions[0].value from error
         except ChannelException as error:
-            raise Lost(f"the machine opens no more sessions on it ({error.text})", begun=False) from error
+            raise Full(error.text) from error
         except _BROKEN as error:
             raise Lost(self._why(error), begun=job.sent) from error
         if result.exited is None and not job.overdue and self._is_lost():
@@ -367,6 +374,7 @@ def connect(
             "banner_timeout": seconds,
             "auth_timeout": seconds,
             "channel_timeout": CHANNEL_SECONDS,
+            "transport_factory": partial(_transport, seconds),
         },
     )
     link.client.set_missing_host_key_policy(_Policy(address, pins, say))  # Fabric's own is to add any key silently
@@ -379,6 +387,13 @@ def connect(
         sock.close()
         raise _connect_error(error, address, where, pins, logins) from error
     return Connection(link, sock, pulse, patience)
+
+
+def _transport(seconds: float, sock: Any, **options: Any) -> paramiko.Transport:
+    # The key exchange of an emulated machine that is just booting takes longer than paramiko's 15 seconds.
+    transport = paramiko.Transport(sock, **options)
+    transport.handshake_timeout = seconds
+    return transport
 
 
 def _connect_error(error: BaseException, address: Address, where: str, pins: Pins, logins: _Logins) -> BaseException:

@@ -57,8 +57,15 @@ class Command:
     user: str | None
     environment: Mapping[str, str]
     seconds: float
+    called: str = ""
+    """What messages call it; nothing: its words."""
     token: str = field(default_factory=lambda: f"lab-{secrets.token_hex(8)}")
     """What the inner program says first, on both streams, with its process id: a line that nothing else can have printed."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.called or brief(self.argv)
 
     def line(self) -> str:
         """The string for sshd. Raises CommandFailed for words that no program can be given."""
@@ -71,15 +78,13 @@ class Command:
                 raise CommandFailed(f"{name!r} cannot be the name of an environment variable")
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         if any("\0" in word for word in (*self.argv, *variables)):
-            raise CommandFailed(
-                f"a word of this command holds a NUL byte, which no program can be given: {brief(self.argv)}"
-            )
+            raise CommandFailed(f"a word of this command holds a NUL byte, which no program can be given: {self.name}")
         seconds = f"{self.seconds:.3f}".rstrip("0").rstrip(".")  # whole where it is: busybox takes nothing else
         inner = ["/bin/sh", "-c", _INNER, "lab", self.token, seconds, self.user or "", str(len(variables))]
         line = "exec " + shlex.join(["/bin/sh", "-c", _OUTER, "lab", self.user or "", *inner, *variables, *self.argv])
         if len(line.encode("utf-8", "surrogateescape")) > LONGEST:
             raise CommandFailed(
-                f"the command is longer than a machine takes ({LONGEST} bytes): {brief(self.argv)}",
+                f"the command is longer than a machine takes ({LONGEST} bytes): {self.name}",
                 advice="long text goes through standard input (given=…) or into a file (put)",
             )
         return line

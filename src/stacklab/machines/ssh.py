@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import shlex
 import threading
 import time
@@ -20,27 +21,35 @@ from stacklab.errors import (
     SudoRefused,
 )
 from stacklab.machines.address import Address
-from stacklab.machines.base import COMMAND_SECONDS, Finished
+from stacklab.machines.base import COMMAND_SECONDS, Finished, Machine
 from stacklab.machines.output import Marked, Source
 from stacklab.machines.pins import HostKey, Pins
-from stacklab.machines.remote import KILL_AFTER, Command, brief
+from stacklab.machines.remote import KILL_AFTER, Command
 
 if TYPE_CHECKING:
     from stacklab.machines.connection import Connection
 
 Progress = Callable[[str], None]
 
-CONNECT_SECONDS = 15.0
+CONNECT_SECONDS = 30.0
 PULSE_SECONDS = 15.0
 PATIENCE_SECONDS = 45.0
 """A connection over which nothing came for this long, though we asked, is given up."""
 KILL_SECONDS = 15.0
 """How long ending a command on the machine may take, beyond the command's own time."""
 PUT_SECONDS = 600.0
+SESSIONS = 8
+"""Commands at once on one connection; sshd's default is to allow 10 (MaxSessions), and ending one takes another."""
 
 _TIMED_OUT = (124, 128 + 9)
 """What `timeout` exits with: 124 after SIGTERM, killed itself after SIGKILL (timeout(1))."""
 
+# Read whole before it begins: half a script is not half the work, and what it runs must not eat the rest of it.
+_SCRIPT = (
+    "lab_end=$1; shift; lab_script=$(cat); "
+    'case $lab_script in *"$lab_end") ;; *) echo "the script did not arrive whole" >&2; exit 1 ;; esac; '
+    'exec </dev/null; eval "${lab_script%"$lab_end"}"'
+)
 _PUT = """
 path=$1 size=$2 mode=$3 owner=$4
 directory=$(dirname -- "$path")
@@ -109,6 +118,7 @@ class SshMachine:
         self._connect_seconds, self._pulse, self._patience = connect, pulse, patience
         self._connection: Connection | None = None
         self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(SESSIONS)
         self._jump = (
             SshMachine(
                 address.jump, known_hosts=known_hosts, key=key, say=say, connect=connect, pulse=pulse, patience=patience
@@ -155,8 +165,12 @@ class SshMachine:
     def script(
         self, text: str, *arguments: str, user: str | None = None, seconds: float = COMMAND_SECONDS, check: bool = True
     ) -> Finished:
-        """See Machine.script. The script's own standard input is its text: what it runs must not read from there."""
-        return self.run("sh", "-eu", "-s", "--", *arguments, user=user, given=text, seconds=seconds, check=check)
+        """See Machine.script. What it runs finds its standard input empty; half a script (a lost connection) is not run."""
+        end = f"# lab-{secrets.token_hex(8)}"
+        argv = ("sh", "-euc", _SCRIPT, "script", end, *arguments)
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        called = f"the script that begins with: {lines[0][:80]}" if lines else "an empty script"
+        return self._finished(Command(argv, user, {}, seconds, called), _stream(f"{text}\n{end}"), check)
 
     def put(self, path: str, content: str | bytes, *, mode: int = 0o644, owner: str = "root") -> None:
         """See Machine.put. `owner`: `user` (with that account's group) or `user:group`. A symbolic link is replaced."""
@@ -235,7 +249,7 @@ class SshMachine:
     def _finished(self, command: Command, given: Source, check: bool) -> Finished:
         began = time.monotonic()
         status, out, err = self._execute(command, given)
-        done = Finished(brief(command.argv), status, out.text(), err.text(), time.monotonic() - began)
+        done = Finished(command.name, status, out.text(), err.text(), time.monotonic() - began)
         if check and not done.ok:
             raise CommandFailed(
                 f"{self.name}: {done.command} ended with status {status}{_last(done.err or done.out)}",
@@ -252,23 +266,21 @@ class SshMachine:
         # The machine ends it by itself; our own deadline is for one that cannot.
         patience = command.seconds + KILL_AFTER + KILL_SECONDS / 2
         try:
-            status, overdue = self._sent(line, command, given, out, err, patience)
+            with self._slots:
+                status, overdue = self._sent(line, command, given, out, err, patience)
         except KeyboardInterrupt:
             self._end(command, err, "INT")
-            raise
-        except MachineUnreachable:
-            self._forget_connection()
             raise
         if overdue or (status in _TIMED_OUT and time.monotonic() - began >= command.seconds):
             self._end(command, err, "KILL")
             raise CommandFailed(
-                f"{self.name}: {brief(command.argv)} did not end within {command.seconds:g} s and was ended"
+                f"{self.name}: {command.name} did not end within {command.seconds:g} s and was ended"
                 f"{_last(err.text() or out.text())}",
                 said=err.text() or out.text(),
             )
         if status is None:
             raise CommandFailed(
-                f"{self.name}: {brief(command.argv)} was ended there by something, its exit status is unknown"
+                f"{self.name}: {command.name} was ended there by something, its exit status is unknown"
                 f"{_last(err.text() or out.text())}",
                 said=err.text() or out.text(),
             )
@@ -279,18 +291,23 @@ class SshMachine:
     def _sent(
         self, line: str, command: Command, given: Source, out: Marked, err: Marked, seconds: float
     ) -> tuple[int | None, bool]:
-        from stacklab.machines.connection import Lost
+        from stacklab.machines.connection import Full, Lost
 
         for attempt in (1, 2):
             connection = self._connected()
             try:
                 return connection.run(line, given, out, err, seconds)
+            except Full as full:
+                raise MachineUnreachable(
+                    f"{self.name} runs no more commands at once: {full}",
+                    advice="look at MaxSessions in its sshd_config",
+                ) from full
             except Lost as lost:
                 self._forget_connection(connection)
                 # A connection that was found dead before anything was sent over it is simply made again.
                 if lost.begun or attempt == 2:
                     raise MachineUnreachable(
-                        f"the connection to {self.name} was lost while it ran {brief(command.argv)}: {lost}"
+                        f"the connection to {self.name} was lost while it ran {command.name}: {lost}"
                         if lost.begun
                         else f"{self.name} takes no command: {lost}",
                         advice="is the machine still up? The same command connects again",
@@ -308,7 +325,7 @@ class SshMachine:
         try:
             self._sent(ending.line(), ending, _stream(None), *sinks, KILL_SECONDS)
         except LabError:
-            self._forget_connection()
+            return  # without a connection, the machine's own `timeout` has to do it
 
     def _never_began(self, command: Command, status: int, said: str) -> LabError:
         if command.user is not None:
@@ -388,7 +405,7 @@ class _Counted:
         return data
 
 
-def wait_for_ssh(machine: SshMachine, seconds: float, progress: Progress, *, grace: float = 0.0) -> float:
+def wait_for_ssh(machine: Machine, seconds: float, progress: Progress, *, grace: float = 0.0) -> float:
     """Wait until a machine runs commands over SSH; returns how many seconds that took.
 
     `grace`: for how long a refused login or another host key is taken for a machine that is still booting (cloud-init
