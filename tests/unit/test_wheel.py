@@ -26,7 +26,8 @@ def test_a_wheel_holds_all_data_and_nothing_of_the_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "stacklab/data/labs/session4/session.yaml" in names
     assert "stacklab/data/Vagrantfile.j2" in names
-    assert any(name.startswith("stacklab/data/local.conf.d/") for name in names)
+    assert "stacklab/data/local.conf.d/secrets.j2" in names
+    assert "stacklab/deploy/profiles/centos7-pike.yaml" in names
     assert "stacklab/py.typed" in names
     assert not [name for name in names if name.startswith("tests/")]
     sources = {
