@@ -35,33 +35,13 @@ from pathlib import Path
 
 RELEASE = "bookworm"
 PACKAGES = (
-    *(
-        "apache2",
-        "apt-utils",
-        "bash-completion",
-        "ca-certificates",
-        "curl",
-        "dbus",
-        "file",
-        "git",
-        "iproute2",
-        "iptables",
-    ),
-    *("iputils-ping", "less", "libpam-systemd", "locales", "lsb-release", "lsof", "memcached", "nano", "netbase"),
-    *(
-        "openssh-server",
-        "procps",
-        "psmisc",
-        "python3",
-        "python3-venv",
-        "rsync",
-        "sudo",
-        "systemd",
-        "systemd-sysv",
-        "udev",
-    ),
-    *("vim-tiny", "wget"),
+    *("apt-utils", "bash-completion", "ca-certificates", "curl", "dbus", "file", "git", "iproute2", "iptables"),
+    *("iputils-ping", "less", "libpam-systemd", "locales", "lsb-release", "lsof", "nano", "netbase", "openssh-server"),
+    *("procps", "psmisc", "python3", "python3-venv", "rsync", "sudo", "systemd", "systemd-sysv", "udev", "vim-tiny"),
+    "wget",
 )
+SERVICES = ("apache2", "memcached")
+"""Two of DevStack's neighbours, for the fixes. `bare`, without them, it is a machine that nobody uses yet."""
 USER = "learner"
 BOOT_SECONDS = 180
 STOP_SECONDS = 60
@@ -185,6 +165,7 @@ def system(
     scratch: Path,
     packages: Sequence[str] = (),
     *,
+    bare: bool = False,
     base: Path | None = None,
     cache: Path | None = None,
     network: str | None = None,
@@ -192,13 +173,14 @@ def system(
 ) -> Iterator[System]:
     """A running machine, gone with everything that belongs to it at the end of the `with`.
 
-    `scratch`: where its changes and its key go (removed by whoever made it). `packages`: of the distribution, beside PACKAGES.
-    `base`: a root file system to use instead of the one that would be built (never written to). `network`: a /24
-    ("10.213.17.0/24") instead of the first free one, for a machine that knows its address. `orderly`: shut it down at the end.
+    `scratch`: where its changes and its key go (removed by whoever made it). `packages`: of the distribution, beside PACKAGES
+    and SERVICES (`bare`: without SERVICES). `base`: a root file system to use instead of the one that would be built (never
+    written to). `network`: a /24 ("10.213.17.0/24") instead of the first free one, for a machine that knows its address.
+    `orderly`: shut it down at the end.
     """
     if why := missing():
         raise NoSystem(why)
-    lower = base or root_file_system(packages, cache)
+    lower = base or root_file_system(packages, cache, bare=bare)
     work = Path(tempfile.mkdtemp(prefix="system-", dir=scratch))
     with contextlib.ExitStack() as stack:
         name, net = stack.enter_context(_network(network))
@@ -218,11 +200,11 @@ def system(
 # -- the root file system
 
 
-def root_file_system(packages: Sequence[str] = (), cache: Path | None = None) -> Path:
+def root_file_system(packages: Sequence[str] = (), cache: Path | None = None, *, bare: bool = False) -> Path:
     """A directory with a Debian that boots; built if it is not there yet (one to three minutes)."""
     directory = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stacklab" / "systems"
     directory.mkdir(parents=True, exist_ok=True)
-    wanted = sorted({*PACKAGES, *packages})
+    wanted = sorted({*PACKAGES, *packages, *(() if bare else SERVICES)})
     certificates = sorted(CA_DIRECTORY.glob("*.crt")) if CA_DIRECTORY.is_dir() else []
     known = [inspect.getsource(_build).encode(), *(path.read_bytes() for path in [*_sources(), *certificates])]
     key = hashlib.sha256(b"".join([" ".join(wanted).encode(), *known])).hexdigest()[:12]
@@ -498,7 +480,9 @@ def main() -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="systems-", dir="/var/tmp"))
         )
         scratch.mkdir(parents=True, exist_ok=True)
-        one = system(scratch, arguments.package, base=arguments.base, network=arguments.network, orderly=True)
+        one = system(
+            scratch, arguments.package or SERVICES, base=arguments.base, network=arguments.network, orderly=True
+        )
         machine = stack.enter_context(one)
         print("ssh", *machine.ssh_options(), f"{machine.user}@{machine.address}", flush=True)
         while machine.running():

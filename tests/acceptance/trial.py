@@ -46,10 +46,10 @@ class Trial:
     def run(self) -> None:
         """All of it. Raises TrialFailed, NoSystem, NoMirrors."""
         with self._timed("base", "Debian 12 from its packages (mmdebstrap; cached)") as say:
-            say(root_file_system().name)
+            say(root_file_system(bare=True).name)
         with contextlib.ExitStack() as stack:
             with self._timed("machine", "the machine boots, SSH answers") as say:
-                machine = stack.enter_context(system(self.work))
+                machine = stack.enter_context(system(self.work, bare=True))
                 say(f"{machine.address}, systemd in a container, {os.cpu_count()} cores")
             addresses = stack.enter_context(self.mirrors.served(machine.gateway, self.work / "git-daemon.log"))
             image = self._image()
