@@ -147,6 +147,12 @@ def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(mac
     assert "standard input" in refused.value.advice
 
 
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_no_time_is_not_all_the_time(machine: SshMachine, seconds: float) -> None:
+    with pytest.raises(CommandFailed, match="no time is left"):
+        machine.run("true", seconds=seconds)
+
+
 def test_standard_input_of_megabytes_arrives_whole(machine: SshMachine) -> None:
     data = os.urandom(5_000_000)
     assert int(machine.run("wc", "-c", given=data).out) == len(data)

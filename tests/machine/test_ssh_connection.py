@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.errors import HostKeyChanged, LoginRefused, MachineUnreachable
+from stacklab.errors import HomeUnavailable, HostKeyChanged, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
 from stacklab.machines.pins import HostKey, Pins
 from stacklab.machines.ssh import SshMachine, wait_for_ssh
@@ -96,7 +96,7 @@ def test_a_host_key_known_beforehand_is_neither_announced_nor_replaced(sshd: Ssh
     with pytest.raises(HostKeyChanged):
         sshd.machine(host_key=wrong, say=said.append).run("true")
     assert said == []
-    with pytest.raises(HostKeyChanged, match="no host key"):
+    with pytest.raises(HomeUnavailable, match="no host key"):
         sshd.machine(host_key="nonsense")
 
 

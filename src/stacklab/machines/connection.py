@@ -32,7 +32,7 @@ from paramiko.ssh_exception import (  # type: ignore[import-untyped]
     SSHException,
 )
 
-from stacklab.errors import HostKeyChanged, LoginRefused, MachineUnreachable
+from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
 from stacklab.machines.output import Sink, Source
 from stacklab.machines.pins import HostKey, Pins
@@ -112,6 +112,12 @@ class _Runner(Remote):  # type: ignore[misc]
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
         self._leave.set()
         raise interrupt
+
+    def stop(self) -> None:
+        # Not Fabric's: it sets SIGWINCH back to the default, whoever handled it before.
+        if hasattr(self, "channel"):
+            with contextlib.suppress(*_BROKEN):
+                self.channel.close()
 
     def returncode(self) -> int | None:
         # -1 is paramiko's word for a channel that closed without any status.
@@ -385,7 +391,9 @@ def connect(
     except BaseException as error:
         link.client.close()
         sock.close()
-        raise _connect_error(error, address, where, pins, logins) from error
+        if known := _connect_error(error, address, where, pins, logins):
+            raise known from error
+        raise
     return Connection(link, sock, pulse, patience)
 
 
@@ -396,7 +404,7 @@ def _transport(seconds: float, sock: Any, **options: Any) -> paramiko.Transport:
     return transport
 
 
-def _connect_error(error: BaseException, address: Address, where: str, pins: Pins, logins: _Logins) -> BaseException:
+def _connect_error(error: BaseException, address: Address, where: str, pins: Pins, logins: _Logins) -> LabError | None:
     if isinstance(error, BadHostKeyException):
         shows, pinned = (HostKey(key.get_name(), key.get_base64()) for key in (error.key, error.expected_key))
         return HostKeyChanged(
@@ -422,7 +430,7 @@ def _connect_error(error: BaseException, address: Address, where: str, pins: Pin
     if isinstance(error, _BROKEN):
         text = str(error).strip().rstrip(".")
         return MachineUnreachable(f"{where} did not answer as an SSH server does" + (f": {text}" if text else ""))
-    return error
+    return None
 
 
 def _dial(address: Address, where: str, seconds: float, dead_after: float) -> _Socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 LIMIT = 16 * 1024 * 1024
@@ -25,10 +26,11 @@ class Sink(Protocol):
 
 
 class Marked:
-    """A sink for one stream. `begun`: the process id that the marker line told, None before it came."""
+    """A sink for one stream. `begun`: the process id that the marker line told, None before it came; `since`: when that was."""
 
     def __init__(self, token: str, *, whole: bool = False) -> None:
         self.begun: int | None = None
+        self.since = 0.0
         self._marker = f"{token} ".encode()
         self._whole = whole
         self._head = bytearray()
@@ -46,6 +48,7 @@ class Marked:
         if end >= 0:
             rest = bytes(self._head[end + 1 :])
             self.begun = int(self._head[at + len(self._marker) : end])
+            self.since = time.monotonic()
             self._head.clear()
             self._keep(rest)
         elif len(self._head) > NOISE:

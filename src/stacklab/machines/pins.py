@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stacklab.errors import HostKeyChanged
+from stacklab.errors import HomeUnavailable
 from stacklab.files import locked, write_atomic
 
 
@@ -23,12 +23,12 @@ class HostKey:
 
     @classmethod
     def parse(cls, line: str) -> HostKey:
-        """The key in a line `kind base64 [comment]`. Raises HostKeyChanged if it is none."""
+        """The key in a line `kind base64 [comment]`. Raises HomeUnavailable if it is none."""
         words = line.split()
         try:
             base64.b64decode(words[1], validate=True)
         except (IndexError, binascii.Error) as error:
-            raise HostKeyChanged(
+            raise HomeUnavailable(
                 f"{line[:60]!r} is no host key", advice="give it as in a .pub file: ssh-ed25519 AAAA…"
             ) from error
         return cls(words[0], words[1])

@@ -71,6 +71,8 @@ class Command:
         """The string for sshd. Raises CommandFailed for words that no program can be given."""
         if not self.argv:
             raise CommandFailed("there is no command to run")
+        if not self.seconds > 0:  # for `timeout`, 0 means no end at all
+            raise CommandFailed(f"no time is left to run {self.name} ({self.seconds:g} s)")
         if self.user is not None and not _USER.fullmatch(self.user):
             raise CommandFailed(f"{self.user!r} cannot be a user's name on a Linux machine")
         for name in self.environment:

@@ -262,7 +262,6 @@ class SshMachine:
         """Run to the end. Raises CommandFailed when it is overdue or its end is not told, SudoRefused when it never began."""
         line = command.line()
         out, err = (Marked(command.token, whole=whole) for _ in range(2))
-        began = time.monotonic()
         # The machine ends it by itself; our own deadline is for one that cannot.
         patience = command.seconds + KILL_AFTER + KILL_SECONDS / 2
         try:
@@ -271,7 +270,7 @@ class SshMachine:
         except KeyboardInterrupt:
             self._end(command, err, "INT")
             raise
-        if overdue or (status in _TIMED_OUT and time.monotonic() - began >= command.seconds):
+        if overdue or (status in _TIMED_OUT and time.monotonic() - err.since >= command.seconds - 0.5):
             self._end(command, err, "KILL")
             raise CommandFailed(
                 f"{self.name}: {command.name} did not end within {command.seconds:g} s and was ended"
