@@ -21,19 +21,20 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.cloud.person import Person
 from stacklab.deploy import localconf, preparation, source, stacking
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.following import Kept, Patience, follow
+from stacklab.deploy.readiness import prove
 from stacklab.deploy.settings import Settings
 from stacklab.deploy.used import looks_used
 from stacklab.errors import LabBusy, MachineInUse, NotServed, StackFailed
 from stacklab.events import Event, StageEnded
 from stacklab.files import write_json
 from stacklab.lab import Lab
-from stacklab.machines.address import Address
-from stacklab.machines.ssh import SshMachine
 from stacklab.stages import run_stages
 from tests import standin
+from tests.machine.deploying import connection, fresh_deployment
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.systems import System
 
@@ -43,40 +44,10 @@ HOSTILE = "a'b\"c $(touch /tmp/hacked) `id` \\ #;&|<>*?"
 
 
 @pytest.fixture
-def lab(own_directories: Path) -> Lab:
-    lab = Lab("deploy")
-    lab.update(session="session4")
-    return lab
-
-
-@pytest.fixture
-def deployment(debian: System, lab: Lab, tmp_path: Path) -> Iterator[Deployment]:
-    """The machine as a fresh lab sees it: nothing of an earlier test's is left on it."""
-    machine = connection(debian, tmp_path)
-    machine.script(
-        "for unit in lab-stack lab-unstack $(systemctl list-unit-files 'devstack@*' --no-legend | awk '{print $1}'); do\n"
-        "    systemctl kill --signal=KILL $unit 2>/dev/null || true; systemctl stop $unit 2>/dev/null || true\n"
-        "    systemctl reset-failed $unit 2>/dev/null || true\n"
-        "done\n"
-        "rm -rf /var/lib/stacklab /etc/stacklab /opt/stack/* /etc/systemd/system/devstack@* /run/standin\n"
-        "systemctl daemon-reload\n"
-        # Debian starts them when they are installed; a machine that serves the web looks used.
-        "systemctl stop apache2 memcached\n",
-        user="root",
-    )
-    standin.bring(machine, tmp_path, STANDIN_SECONDS="6")
-    yield Deployment(lab=lab, profile=standin.profile(), machine=machine, host_ip=debian.address, settings=Settings())
-    machine.close()
-
-
-def connection(system: System, scratch: Path) -> SshMachine:
-    return SshMachine(
-        Address(host=system.address, user=system.user),
-        known_hosts=system.known_hosts,
-        key=system.key,
-        pulse=2,
-        patience=8,
-    )
+def deployment(debian: System, own_directories: Path, tmp_path: Path) -> Iterator[Deployment]:
+    deployment = fresh_deployment(debian, tmp_path)
+    yield deployment
+    deployment.machine.close()
 
 
 def up(deployment: Deployment, *, patience: Patience = QUICK) -> dict[str, StageEnded]:
@@ -154,6 +125,28 @@ def test_bare_machine_is_stacked_and_a_second_run_changes_nothing(deployment: De
     second = up(deployment)
     assert {name: event.outcome for name, event in second.items() if event.outcome != "already"} == {}
     assert looks_used(deployment.machine, deployment.lab) == []
+
+
+def test_cloud_of_the_stand_in_answers_what_lab_asks_of_a_usable_one(deployment: Deployment, tmp_path: Path) -> None:
+    """What other tests build on: the stand-in's services really listen, behind a real Apache."""
+    standin.behave(deployment.machine, STANDIN_SECONDS="1")
+    up(deployment)
+    clouds = tmp_path / "clouds.yaml"
+    login = {
+        "auth_url": f"http://{deployment.host_ip}/identity", "username": "admin", "project_name": "admin",
+        "password": deployment.lab.secret("admin"), "user_domain_id": "default", "project_domain_id": "default",
+    }  # fmt: skip
+    clouds.write_text(
+        json.dumps({"clouds": {"a": {"auth": login, "region_name": "RegionOne", "identity_api_version": "3"}}})
+    )
+    said = prove(Person(clouds, "a"), f"http://{deployment.host_ip}/dashboard/", lambda _: None, seconds=60)
+    assert said.startswith("a token, the catalogue, a list from")
+
+    deployment.machine.script("mkdir -p /run/standin/break; touch /run/standin/break/q-ovn-agent", user="root")
+    unit = "devstack@q-ovn-agent.service"
+    until(lambda: not deployment.machine.run("systemctl", "is-active", unit, check=False).ok, "the agent has failed")
+    deployment.machine.run("systemctl", "start", unit, user="root")
+    until(lambda: not deployment.machine.run("systemctl", "is-active", unit, check=False).ok, "it has failed again")
 
 
 def test_another_lab_sees_that_the_machine_is_taken(deployment: Deployment) -> None:
@@ -240,6 +233,7 @@ from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from tests import standin
+from tests.machine.deploying import connection, fresh_deployment
 host, user, known_hosts, key = sys.argv[1:]
 machine = SshMachine(Address(host=host, user=user), known_hosts=Path(known_hosts), key=Path(key))
 deployment = Deployment(lab=Lab("deploy"), profile=standin.profile(), machine=machine, host_ip=host, settings=Settings())
@@ -311,11 +305,11 @@ def test_two_at_once_are_refused(deployment: Deployment, debian: System, tmp_pat
     prepare(deployment)
     stacking.start(deployment)
     with pytest.raises(MachineInUse, match=r"lab-stack\.service runs there"):
-        stacking.start(replace(deployment, machine=connection(debian, tmp_path)))
+        stacking.start(replace(deployment, machine=connection(debian)))
     with elsewhere(lambda: follow(deployment, lambda _: None, patience=QUICK)) as raised:
         until(lambda: Kept(deployment.lab, "stack").log.exists(), "followed")
         with pytest.raises(LabBusy, match=r"follows stack\.sh already"):
-            follow(replace(deployment, machine=connection(debian, tmp_path)), lambda _: None)
+            follow(replace(deployment, machine=connection(debian)), lambda _: None)
     assert raised == []
 
 
@@ -325,7 +319,7 @@ def test_of_two_that_start_at_the_same_moment_one_is_refused(
     tmp_path: Path,
 ) -> None:
     prepare(deployment)
-    others = [replace(deployment, machine=connection(debian, tmp_path)) for _ in range(2)]
+    others = [replace(deployment, machine=connection(debian)) for _ in range(2)]
     with elsewhere(lambda: stacking.start(others[0])) as one, elsewhere(lambda: stacking.start(others[1])) as two:
         pass
     assert sorted(len(raised) for raised in (one, two)) == [0, 1]

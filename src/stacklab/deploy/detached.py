@@ -62,6 +62,9 @@ class Stacking:
 _STATE = r"""
 directory=$1 unit=$2
 [ -d "$directory" ] && cd "$directory" || { echo absent=1; exit 0; }
+# A start that is under way has noted the run already, but its unit may not be there yet.
+exec 9<../lock
+flock -s -w 30 9
 for file in began ended; do [ -f "$file" ] && sed "s/^/$file./" "$file" || true; done
 systemctl show "$unit" -p ActiveState -p ExecMainStatus -p Result
 echo "size=$(stat -c %s log 2>/dev/null || echo 0)"
@@ -129,10 +132,17 @@ directory=$base/$program
 mkdir -p "$base"
 exec 9>"$base/lock"
 flock -w 30 9
-for one in "$unit" "$other"; do
-    case $(systemctl show "$one" -p ActiveState) in
-    ActiveState=active|ActiveState=activating|ActiveState=deactivating) echo "$one"; exit 71 ;;
+alive() {
+    case $(systemctl show "$1" -p ActiveState) in
+    ActiveState=active|ActiveState=activating|ActiveState=deactivating) return 0 ;;
+    *) return 1 ;;
     esac
+}
+for one in "$unit" "$other"; do
+    # One that has told its end already goes in a moment.
+    name=${one#lab-} tries=0
+    while alive "$one" && [ -f "$base/${name%.service}/ended" ] && [ "$tries" -lt 50 ]; do sleep 0.2; tries=$((tries + 1)); done
+    if alive "$one"; then echo "$one"; exit 71; fi
 done
 pattern='^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)'
 if pids=$(pgrep -f "$pattern"); then echo $pids; exit 72; fi

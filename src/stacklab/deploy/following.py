@@ -38,10 +38,15 @@ DETAIL = 110
 
 @dataclass(frozen=True)
 class Patience:
-    """In seconds. `silent`: without a new line for so long, it is said; `reconnect`: how long a lost connection is tried
-    again; `least_deadline`: a run may take three times what it usually takes, but at least this."""
+    """In seconds.
+
+    `tell`: how often the last line is shown, beside every new phase; `silent`: without a new line for so long, it is said;
+    `reconnect`: how long a lost connection is tried again; `least_deadline`: a run may take three times what it usually
+    takes, but at least this.
+    """
 
     poll: float = 1.0
+    tell: float = 5.0
     silent: float = 180
     reconnect: float = 900
     least_deadline: float = 3 * 3600
@@ -236,7 +241,8 @@ class _Follower:
         self.kept, self.progress, self.patience = kept, progress, patience
         self.history = History(deployment.profile.name, deployment.profile.usual_minutes)
         self.course = Course(0.0)
-        self.said_silent = 0.0
+        self.said_silent = self.said = 0.0
+        self.said_phase = ""
 
     def run(self) -> Stacking:
         now = self._look()
@@ -309,6 +315,10 @@ class _Follower:
                     f"{course.phase} · nothing new for {spoken(silent)}; the last line was: {self._shown(course.last)}"
                 )
             return
+        # On a terminal the clock runs by itself; elsewhere each of these is a line.
+        if course.phase == self.said_phase and time.monotonic() - self.said < self.patience.tell:
+            return
+        self.said, self.said_phase = time.monotonic(), course.phase
         left = self.history.left(course, at)
         rest = f"about {spoken(left)} left" if left else f"longer than the usual {spoken(self.history.total)}"
         self.progress(f"{course.phase} · {spoken(at - course.started)}, {rest} · {self._shown(course.last)}")

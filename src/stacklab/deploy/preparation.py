@@ -17,6 +17,7 @@ from stacklab import indexes
 from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.detached import ENVIRONMENT, STACK_USER
+from stacklab.deploy.failures import diagnose
 from stacklab.deploy.placing import content
 from stacklab.deploy.settings import Settings
 from stacklab.deploy.used import looks_used as looks_used
@@ -61,13 +62,13 @@ def stages(deployment: Deployment) -> list[Stage]:
     return [stage for asked, stage in wanted if asked]
 
 
-def proxies(settings: Settings) -> dict[str, str]:
-    """The environment of a program on the machine that is to reach the internet."""
+def proxies(settings: Settings, *own: str) -> dict[str, str]:
+    """The environment of a program on the machine that is to reach the internet; `own`: the machine's addresses."""
     if not settings.proxy:
         return {}
     both = {"http_proxy": settings.proxy, "https_proxy": settings.proxy}
-    # The machine's own services are reached by address, and never through a proxy.
-    spared = ",".join(["localhost", "127.0.0.1", *settings.no_proxy])
+    # The machine's own services must never be asked through a proxy.
+    spared = ",".join(["localhost", "127.0.0.1", *own, *settings.no_proxy])
     return {**both, "no_proxy": spared}
 
 
@@ -114,7 +115,8 @@ class _Preparation:
     # --- proxy and certificates ------------------------------------------------------------------------------------
 
     def _environment_file(self) -> bytes:
-        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in proxies(self.settings).items()).encode()
+        told = proxies(self.settings, self.deployment.host_ip)
+        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()).encode()
 
     def proxy_already(self) -> str | None:
         if self.machine.read(ENVIRONMENT) != self._environment_file():
@@ -173,17 +175,29 @@ class _Preparation:
         return f"{len(self.profile.repositories)} files"
 
     def _packaging(self, *command: str, check: bool = True) -> Finished:
-        """A package manager: not interactive, through the proxy, patient with a lock that the first boot's own update holds."""
+        """A package manager, not interactive and through the proxy. What it says when it fails is looked up."""
         environment = {**proxies(self.settings), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-        return self.machine.run(
-            *command, user="root", environment=environment, seconds=PACKAGES_SECONDS, check=check
+        ended = self.machine.run(
+            *command, user="root", environment=environment, seconds=PACKAGES_SECONDS, check=False
         )  # fmt: skip
+        if check and not ended.ok:
+            said = f"{ended.out}\n{ended.err}".strip()
+            found = diagnose(said)
+            raise CommandFailed(
+                f"{' '.join(command)} failed on {self.machine.name} with exit status {ended.status}: "
+                f"{found.command}. Likely cause: {found.cause}",
+                status=ended.status,
+                said=said[-2000:],
+                advice=f"{found.remedy}; then the same command again" if found.known else "read what it says there",
+            )
+        return ended
 
     def _installed(self, names: list[str]) -> set[str]:
         if not names:
             return set()
         if self.profile.family == "redhat":
-            return {name for name in names if self.machine.run("rpm", "-q", "--whatprovides", name, check=False).ok}
+            each = 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true'
+            return set(self.machine.script(each, *names).lines)
         told = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
         return {line.split()[0] for line in told.lines if line.endswith(" installed")}
 
@@ -212,8 +226,8 @@ class _Preparation:
         if packages.upgrade and self.machine.read(UPGRADED) is None:
             progress("upgrading all packages")
             self._packaging(*manager, *options, "update" if redhat else "upgrade")
-            self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
             restarted = self._restart_for_kernel(progress)
+            self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
         missing = sorted(set(packages.install) - self._installed(packages.install))
         if missing:
             progress(f"installing {', '.join(missing)}")
@@ -362,7 +376,7 @@ class _Preparation:
                 advice=f"remove it there, or: usermod -d {HOME} {STACK_USER}",
             )
         if len(told) != 7:
-            self.machine.run("useradd", "--system", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
+            self.machine.run("useradd", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
         # Before it counts: a broken file in sudoers.d locks everybody out of sudo.
         rules = f"{STACK_USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{STACK_USER} !requiretty\n"
         self.machine.put("/etc/stacklab/sudoers", rules, mode=0o440)

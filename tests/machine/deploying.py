@@ -1,0 +1,40 @@
+"""What the tests of the deployment share: a lab, a connection to the machine, a deployment of the stand-in for DevStack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.settings import Settings
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+from tests import standin
+from tests.systems import System
+
+_CLEAR = """
+for unit in lab-stack lab-unstack $(systemctl list-unit-files 'devstack@*' --no-legend | awk '{print $1}'); do
+    systemctl kill --signal=KILL $unit 2>/dev/null || true; systemctl stop $unit 2>/dev/null || true
+    systemctl reset-failed $unit 2>/dev/null || true
+done
+rm -rf /var/lib/stacklab /etc/stacklab /opt/stack/* /etc/systemd/system/devstack@* /run/standin
+systemctl daemon-reload
+# Debian starts them when they are installed; a machine that serves the web looks used.
+systemctl stop apache2 memcached
+"""
+
+
+def connection(system: System) -> SshMachine:
+    """A connection that notices soon that it is lost."""
+    address = Address(host=system.address, user=system.user)
+    return SshMachine(address, known_hosts=system.known_hosts, key=system.key, pulse=2, patience=8)
+
+
+def fresh_deployment(system: System, scratch: Path) -> Deployment:
+    """The machine as a fresh lab sees it: nothing of an earlier test's is left on it. Needs `own_directories`."""
+    lab = Lab("deploy")
+    lab.update(session="session4")
+    machine = connection(system)
+    machine.script(_CLEAR, user="root")
+    standin.bring(machine, scratch, STANDIN_SECONDS="6")
+    return Deployment(lab=lab, profile=standin.profile(), machine=machine, host_ip=system.address, settings=Settings())

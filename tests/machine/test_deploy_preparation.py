@@ -1,0 +1,213 @@
+"""Guest preparation on a real Debian 12 machine, stage by stage: done, seen to be done, and refused where it must be."""
+
+# ruff: noqa: F811 - a fixture that is imported and then named as an argument
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stacklab.deploy import preparation
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.settings import Settings
+from stacklab.errors import CommandFailed, NotEnoughSpace, UnsupportedMachine
+from stacklab.stages import Stage
+from tests import standin
+from tests.machine.deploying import fresh_deployment
+from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
+from tests.systems import System
+
+
+@pytest.fixture
+def deployment(debian: System, own_directories: Path, tmp_path: Path) -> Iterator[Deployment]:
+    deployment = fresh_deployment(debian, tmp_path)
+    yield deployment
+    deployment.machine.close()
+
+
+def stage(deployment: Deployment, name: str) -> Stage:
+    return next(stage for stage in preparation.stages(deployment) if stage.name == name)
+
+
+def done(deployment: Deployment, name: str) -> str:
+    """Run a stage that is not done yet, and see that it is then."""
+    one = stage(deployment, name)
+    assert one.already() is None
+    said = one.run(lambda _: None)
+    assert one.already() is not None
+    return said
+
+
+def with_profile(deployment: Deployment, **changes: object) -> Deployment:
+    return replace(deployment, profile=standin.profile(**changes))
+
+
+def test_machine_of_another_distribution_is_refused(deployment: Deployment) -> None:
+    with pytest.raises(UnsupportedMachine, match=r"is debian 12, and the profile standin is for centos 7"):
+        stage(with_profile(deployment, distribution="centos 7"), "machine").run(lambda _: None)
+    assert stage(deployment, "machine").already() is None  # no marker of ours on a machine that does not fit
+
+
+def test_too_little_memory_or_disk_is_refused(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    greedy = with_profile(deployment, size={"memory": 1 << 30, "least_memory": 1 << 30})
+    with pytest.raises(UnsupportedMachine, match="MiB of memory; the profile standin needs 1073741824"):
+        stage(greedy, "machine").run(lambda _: None)
+    monkeypatch.setattr(preparation, "LEAST_DISK_GIB", 1 << 20)
+    with pytest.raises(NotEnoughSpace, match="GiB free on the file system of /opt"):
+        stage(deployment, "machine").run(lambda _: None)
+
+
+def test_missing_package_is_installed_an_unwanted_one_removed_and_the_upgrade_comes_once(
+    deployment: Deployment,
+) -> None:
+    wanted = {"install": ["git", "tree"], "remove": ["nano"], "upgrade": True}
+    one = with_profile(deployment, packages=wanted)
+    done(one, "packages")
+    machine = deployment.machine
+    assert machine.run("tree", "--version", check=False).ok
+    assert not machine.run("sh", "-c", "command -v nano", check=False).ok
+    machine.run("apt-get", "-y", "-q", "remove", "tree", user="root", seconds=300)
+    assert stage(one, "packages").already() is None
+    said: list[str] = []
+    stage(one, "packages").run(said.append)
+    assert not [line for line in said if "upgrading" in line]
+
+
+def test_package_that_does_not_exist_is_named_with_the_cause(deployment: Deployment) -> None:
+    one = with_profile(deployment, packages={"install": ["git", "no-such-package-anywhere"]})
+    with pytest.raises(
+        CommandFailed, match=r"Unable to locate package no-such-package-anywhere.*none of the machine's repos"
+    ) as raised:
+        stage(one, "packages").run(lambda _: None)
+    assert "apt-cache policy" in raised.value.advice
+
+
+def test_repository_files_are_put_with_their_mirrors(deployment: Deployment) -> None:
+    path = "/etc/apt/sources.list.d/lab-test.list"
+    content = "# deb http://deb.example/debian bookworm main\n"
+    one = replace(
+        with_profile(deployment, repositories=[{"path": path, "content": content, "why": "a test"}]),
+        settings=Settings(mirrors={"http://deb.example/": "http://mirror.example/"}),
+    )
+    done(one, "repositories")
+    assert deployment.machine.read(path) == b"# deb http://mirror.example/debian bookworm main\n"
+    deployment.machine.run("rm", path, user="root")
+    assert stage(one, "repositories").already() is None
+
+
+def test_own_certificates_are_trusted_by_the_machine(deployment: Deployment, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab test authority", "-days", "2",
+         "-keyout", str(tmp_path / "key.pem"), "-out", str(authority)], check=True, capture_output=True,
+    )  # fmt: skip
+    one = replace(deployment, settings=Settings(ca_file=authority))
+    done(one, "trust")
+    deployment.machine.put("/tmp/lab-ca.pem", authority.read_text())  # noqa: S108 - on a throw-away machine
+    verified = deployment.machine.run(
+        "openssl",
+        "verify",
+        "-CAfile",
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/tmp/lab-ca.pem",  # noqa: S108
+    )
+    assert verified.out.strip() == "/tmp/lab-ca.pem: OK"  # noqa: S108
+    assert b"cert = /etc/ssl/certs/ca-certificates.crt" in one_pip(one)
+
+    authority.write_text("no certificate\n")
+    with pytest.raises(CommandFailed, match="did not put the certificates"):
+        stage(one, "trust").run(lambda _: None)
+    deployment.machine.run("rm", "/usr/local/share/ca-certificates/stacklab.crt", user="root")
+    deployment.machine.run("update-ca-certificates", user="root")
+
+
+def one_pip(deployment: Deployment) -> bytes:
+    stage(deployment, "pip").run(lambda _: None)
+    return deployment.machine.read("/etc/pip.conf") or b""
+
+
+def test_pip_on_the_machine_obeys_the_constraints(deployment: Deployment) -> None:
+    one = replace(
+        with_profile(deployment, pip_constraints=["no-such-thing===2.0.20"]),
+        settings=Settings(pip_index="http://index.invalid/simple"),
+    )
+    done(one, "pip")
+    machine = deployment.machine
+    machine.run("python3", "-m", "venv", "/srv/venv", user="root", seconds=300)
+    told = machine.run("/srv/venv/bin/pip", "config", "list").lines
+    assert "global.index-url='http://index.invalid/simple'" in told
+    assert "global.constraint='/etc/stacklab/constraints.txt'" in told
+    assert machine.read("/etc/stacklab/constraints.txt") == b"no-such-thing===2.0.20\n"
+
+
+def test_programs_that_lab_runs_get_the_proxy_and_spare_the_machine_itself(deployment: Deployment) -> None:
+    one = replace(deployment, settings=Settings(proxy="http://me:it's@proxy.example:3128"))
+    said = done(one, "proxy")
+    assert "it's" not in said
+    shown = deployment.machine.run("sh", "-c", "set -a; . /etc/stacklab/environment; env").lines
+    assert "https_proxy=http://me:it's@proxy.example:3128" in shown
+    assert any(line.startswith("no_proxy=") and deployment.host_ip in line for line in shown)
+
+
+def test_locale_that_is_missing_is_made(deployment: Deployment) -> None:
+    machine = deployment.machine
+    machine.script(
+        "localedef --list-archive | xargs -r localedef --delete-from-archive; rm -rf /usr/lib/locale/en_*", user="root"
+    )
+    done(deployment, "locale")
+    assert "en_US.utf8" in machine.run("locale", "-a").lines
+
+
+def test_the_clock_is_right_and_who_keeps_it_is_said(deployment: Deployment) -> None:
+    # The machine's clock is this host's, so that it cannot be off, and setting it is not tried here.
+    said = stage(deployment, "clock").run(lambda _: None)
+    assert said.startswith("right; ")
+    assert stage(deployment, "clock").already()
+
+
+def test_user_stack_is_made_and_one_with_another_home_is_refused(deployment: Deployment) -> None:
+    machine = deployment.machine
+    machine.script(
+        "pkill -KILL -u stack || true; userdel stack 2>/dev/null || true; rm -rf /opt/stack /etc/sudoers.d/40-stacklab",
+        user="root",
+    )
+    assert done(deployment, "user") == "home /opt/stack, sudo without a password"
+    machine.run("visudo", "-c", user="root")
+
+    machine.run("usermod", "-d", "/home/stack", "stack", user="root")
+    with pytest.raises(UnsupportedMachine, match="whose home is /home/stack"):
+        stage(deployment, "user").run(lambda _: None)
+    machine.run("usermod", "-d", "/opt/stack", "stack", user="root")
+
+
+def test_selinux_is_permissive_for_the_next_boot_too(deployment: Deployment) -> None:
+    # Debian's machine has no SELinux: what can be tried here is the file that decides at boot.
+    config = "/etc/selinux/lab-test-config"
+    one = with_profile(deployment, selinux={"config": config})
+    assert stage(one, "selinux").already() == "not there"
+    deployment.machine.put(config, "# SELINUX= can take one of these\nSELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    stage(one, "selinux").run(lambda _: None)
+    assert (
+        deployment.machine.read(config)
+        == b"# SELINUX= can take one of these\nSELINUX=permissive\nSELINUXTYPE=targeted\n"
+    )
+    kept = replace(one, permissive=False)
+    assert "the fixes bring the rules" in str(stage(kept, "selinux").already())
+
+
+def test_restart_comes_back_as_another_boot(deployment: Deployment) -> None:
+    boot = "/proc/sys/kernel/random/boot_id"
+    before = deployment.machine.read(boot)
+    preparation.restart(deployment.machine, lambda _: None, 120)
+    assert deployment.machine.read(boot) not in (None, before)
+
+
+def test_stages_that_nobody_asked_for_are_left_out(deployment: Deployment) -> None:
+    names = [one.name for one in preparation.stages(deployment)]
+    assert names == ["machine", "proxy", "packages", "clock", "locale", "user", "pip"]
+    assert isinstance(deployment.profile, Profile)
