@@ -1,4 +1,4 @@
-"""The one module that knows Fabric and paramiko: a connection that is made, watched, and runs one command line.
+"""The module that knows Fabric (and, with `logins`, paramiko): a connection that is made, watched, and runs one command line.
 
 Fabric runs everything through `Connection.run`; its runner is ours (`_Runner`), because Fabric's own reads its channel without
 any timeout (paramiko#503), waits for ever for an exit status (paramiko#1507) or an open channel (fabric#1384), keeps all output
@@ -22,18 +22,18 @@ import fabric  # type: ignore[import-untyped]
 import paramiko  # type: ignore[import-untyped]
 from fabric.runners import Remote  # type: ignore[import-untyped]
 from invoke.exceptions import ThreadException
-from paramiko.auth_strategy import AuthFailure, AuthStrategy  # type: ignore[import-untyped]
+from paramiko.auth_strategy import AuthFailure  # type: ignore[import-untyped]
 from paramiko.ssh_exception import (  # type: ignore[import-untyped]
     AuthenticationException,
     BadHostKeyException,
     ChannelException,
     IncompatiblePeer,
-    PasswordRequiredException,
     SSHException,
 )
 
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
+from stacklab.machines.logins import Logins
 from stacklab.machines.output import Sink, Source
 from stacklab.machines.pins import HostKey, Pins
 
@@ -258,77 +258,6 @@ class Connection:
         return text.rstrip(".").lower() or "the other side closed it"
 
 
-class _Logins(AuthStrategy):  # type: ignore[misc]
-    """Tries the logins one by one and keeps a line on each."""
-
-    def __init__(self, user: str, keys: list[Path], only: bool, password: Callable[[], str] | None) -> None:
-        super().__init__(ssh_config=None)
-        self._user, self._keys, self._only, self._password = user, keys, only, password
-        self.tried: list[str] = []
-        self.refused = False
-
-    def authenticate(self, transport: paramiko.Transport) -> list[str]:
-        seen: set[bytes] = set()
-        for label, key in self._offers():
-            if key is None or key.asbytes() in seen:
-                continue
-            seen.add(key.asbytes())
-            if self._accepted(transport, label, partial(transport.auth_publickey, self._user, key)):
-                return self.tried
-        if self._password is not None:
-            password = self._password
-            if self._accepted(transport, "password", lambda: transport.auth_password(self._user, password())):
-                return self.tried
-        raise AuthFailure(result=self.tried)
-
-    def _offers(self) -> Any:
-        """(label, key); a key that cannot be used is a line in `tried`."""
-        for path in self._keys:
-            yield from self._from_file(path)
-        if self._only:
-            return
-        for key in _agent_keys():
-            yield f"agent key {key.fingerprint}", key
-        for kind in ("ed25519", "ecdsa", "rsa"):  # the names that ssh-keygen(1) gives
-            path = Path(f"~/.ssh/id_{kind}").expanduser()
-            if path.is_file():
-                yield from self._from_file(path)
-
-    def _from_file(self, path: Path) -> Any:
-        try:
-            yield f"key {path}", paramiko.PKey.from_path(path)
-        except (
-            PasswordRequiredException,
-            TypeError,
-        ):  # the latter is cryptography's word for it, which paramiko lets through
-            self.tried.append(f"key {path} (not offered: it has a passphrase; ssh-add {path} hands it to the agent)")
-        except FileNotFoundError:
-            self.tried.append(f"key {path} (there is no such file)")
-        except (SSHException, OSError, ValueError) as error:
-            self.tried.append(f"key {path} (not offered: {type(error).__name__}: {error})")
-
-    def _accepted(self, transport: paramiko.Transport, label: str, attempt: Callable[[], list[str]]) -> bool:
-        try:
-            more = attempt()
-        except AuthenticationException:
-            self.tried.append(label)
-            if not transport.is_active():
-                raise
-            self.refused = True
-            return False
-        if more:
-            self.tried.append(f"{label} (accepted, but the machine asks for {' or '.join(more)} as well)")
-            self.refused = True
-        return not more
-
-
-def _agent_keys() -> list[Any]:
-    try:
-        return list(paramiko.Agent().get_keys())
-    except (SSHException, OSError):
-        return []  # no agent, or one that does not answer: one way less to log in
-
-
 class _Policy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
     """First contact: pin the key and say so."""
 
@@ -364,7 +293,7 @@ def connect(
     """
     where = f"{address.host}:{address.port}" if ":" not in address.host else f"[{address.host}]:{address.port}"
     sock = through(address.host, address.port) if through else _dial(address, where, seconds, pulse + patience)
-    logins = _Logins(address.user, keys, only_keys, password)
+    logins = Logins(address.user, keys, only_keys, password)
     # Nothing of ~/.fabric.yaml or ~/.ssh/config gets in here: the address has been completed from the latter already.
     config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
     config.runners.remote = _Runner
@@ -404,7 +333,7 @@ def _transport(seconds: float, sock: Any, **options: Any) -> paramiko.Transport:
     return transport
 
 
-def _connect_error(error: BaseException, address: Address, where: str, pins: Pins, logins: _Logins) -> LabError | None:
+def _connect_error(error: BaseException, address: Address, where: str, pins: Pins, logins: Logins) -> LabError | None:
     if isinstance(error, BadHostKeyException):
         shows, pinned = (HostKey(key.get_name(), key.get_base64()) for key in (error.key, error.expected_key))
         return HostKeyChanged(

@@ -41,6 +41,48 @@ _INNER = (
     f'if command -v timeout >/dev/null; then exec timeout -k {KILL_AFTER} "$seconds" "$@"; fi; '
     'if command -v setsid >/dev/null; then exec setsid "$@"; fi; exec "$@"'
 )
+
+# Read whole before it begins: half a script is not half the work, and what it runs must not eat the rest of it.
+SCRIPT = (
+    "lab_end=$1; shift; lab_script=$(cat); "
+    'case $lab_script in *"$lab_end") ;; *) echo "the script did not arrive whole" >&2; exit 1 ;; esac; '
+    'exec </dev/null; eval "${lab_script%"$lab_end"}"'
+)
+"""For `sh -euc`: the script's last line, then its own arguments; the script itself is standard input."""
+
+PUT = """
+path=$1 size=$2 mode=$3 owner=$4
+directory=$(dirname -- "$path")
+LC_ALL=C; export LC_ALL
+if [ -d "$path" ]; then echo "$path is a directory" >&2; exit 1; fi
+umask 022
+mkdir -p -- "$directory"
+umask 077
+new=$(mktemp -- "$directory/.lab-XXXXXXXXXX")
+trap 'rm -f -- "$new"' EXIT
+trap 'exit 143' HUP INT PIPE TERM
+cat >"$new"
+here=$(wc -c <"$new")
+# A lost connection looks like the end of the input.
+if [ "$here" -ne "$size" ]; then echo "only $here of $size bytes arrived" >&2; exit 1; fi
+chown -- "$owner" "$new"
+chmod -- "$mode" "$new"
+mv -f -- "$new" "$path"
+# A file keeps the SELinux type of its temporary name's directory; policy may want another one for its own name.
+if command -v restorecon >/dev/null; then restorecon -- "$path" || :; fi
+"""
+"""For `sh -euc`: path, size in bytes, mode, owner; the content is standard input."""
+
+READ = """
+path=$1 start=$2 limit=$3
+if [ ! -e "$path" ]; then echo absent >&2; exit 44; fi
+if [ -d "$path" ]; then echo "$path is a directory" >&2; exit 1; fi
+if [ -z "$limit" ]; then exec tail -c "+$start" -- "$path"; fi
+tail -c "+$start" -- "$path" | head -c "$limit"
+"""
+"""For `sh -euc`: path, first byte (from 1), how many bytes (nothing: all). Exits with ABSENT where there is no such file."""
+ABSENT = 44
+
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -24,7 +24,7 @@ from stacklab.machines.address import Address
 from stacklab.machines.base import COMMAND_SECONDS, Finished, Machine
 from stacklab.machines.output import Marked, Source
 from stacklab.machines.pins import HostKey, Pins
-from stacklab.machines.remote import KILL_AFTER, Command
+from stacklab.machines.remote import ABSENT, KILL_AFTER, PUT, READ, SCRIPT, Command
 
 if TYPE_CHECKING:
     from stacklab.machines.connection import Connection
@@ -43,42 +43,6 @@ SESSIONS = 8
 
 _TIMED_OUT = (124, 128 + 9)
 """What `timeout` exits with: 124 after SIGTERM, killed itself after SIGKILL (timeout(1))."""
-
-# Read whole before it begins: half a script is not half the work, and what it runs must not eat the rest of it.
-_SCRIPT = (
-    "lab_end=$1; shift; lab_script=$(cat); "
-    'case $lab_script in *"$lab_end") ;; *) echo "the script did not arrive whole" >&2; exit 1 ;; esac; '
-    'exec </dev/null; eval "${lab_script%"$lab_end"}"'
-)
-_PUT = """
-path=$1 size=$2 mode=$3 owner=$4
-directory=$(dirname -- "$path")
-LC_ALL=C; export LC_ALL
-if [ -d "$path" ]; then echo "$path is a directory" >&2; exit 1; fi
-umask 022
-mkdir -p -- "$directory"
-umask 077
-new=$(mktemp -- "$directory/.lab-XXXXXXXXXX")
-trap 'rm -f -- "$new"' EXIT
-trap 'exit 143' HUP INT PIPE TERM
-cat >"$new"
-here=$(wc -c <"$new")
-# A lost connection looks like the end of the input.
-if [ "$here" -ne "$size" ]; then echo "only $here of $size bytes arrived" >&2; exit 1; fi
-chown -- "$owner" "$new"
-chmod -- "$mode" "$new"
-mv -f -- "$new" "$path"
-# A file keeps the SELinux type of its temporary name's directory; policy may want another one for its own name.
-if command -v restorecon >/dev/null; then restorecon -- "$path" || :; fi
-"""
-_READ = """
-path=$1 start=$2 limit=$3
-if [ ! -e "$path" ]; then echo absent >&2; exit 44; fi
-if [ -d "$path" ]; then echo "$path is a directory" >&2; exit 1; fi
-if [ -z "$limit" ]; then exec tail -c "+$start" -- "$path"; fi
-tail -c "+$start" -- "$path" | head -c "$limit"
-"""
-_ABSENT = 44
 
 
 class SshMachine:
@@ -167,7 +131,7 @@ class SshMachine:
     ) -> Finished:
         """See Machine.script. What it runs finds its standard input empty; half a script (a lost connection) is not run."""
         end = f"# lab-{secrets.token_hex(8)}"
-        argv = ("sh", "-euc", _SCRIPT, "script", end, *arguments)
+        argv = ("sh", "-euc", SCRIPT, "script", end, *arguments)
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         called = f"the script that begins with: {lines[0][:80]}" if lines else "an empty script"
         return self._finished(Command(argv, user, {}, seconds, called), _stream(f"{text}\n{end}"), check)
@@ -200,10 +164,10 @@ class SshMachine:
         """See Machine.read. Without `limit` the whole file is held in memory. Raises CommandFailed for a directory."""
         if offset < 0 or (limit is not None and limit < 0):
             raise ValueError(f"offset and limit count bytes: {offset}, {limit}")
-        words = ("sh", "-euc", _READ, "read", path, str(offset + 1), "" if limit is None else str(limit))
+        words = ("sh", "-euc", READ, "read", path, str(offset + 1), "" if limit is None else str(limit))
         command = Command(words, "root", {}, PUT_SECONDS)
         status, out, err = self._execute(command, _stream(None), whole=True)
-        if status == _ABSENT and err.text().strip() == "absent":
+        if status == ABSENT and err.text().strip() == "absent":
             return None
         # Only `head` tells how a pipe ended, so what `tail` said is looked at, too.
         if status != 0 or err.text():
@@ -340,7 +304,7 @@ class SshMachine:
 
     def _put(self, source: Source, size: int, path: str, mode: int, owner: str, seconds: float) -> None:
         whose = owner if ":" in owner else f"{owner}:"  # "user:" means: and that account's group
-        argv = ("sh", "-euc", _PUT, "put", path, str(size), f"{mode:04o}", whose)
+        argv = ("sh", "-euc", PUT, "put", path, str(size), f"{mode:04o}", whose)
         status, _, err = self._execute(Command(argv, "root", {}, seconds), source)
         if status == 0:
             return
