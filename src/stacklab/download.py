@@ -293,5 +293,8 @@ def reason(error: requests.RequestException) -> str:
     """Why a request failed, short: the last part of a chain of nested messages says it; the rest is object names."""
     if error.response is not None:
         return f"the server answered {error.response.status_code}"
+    short = re.search(r"IncompleteRead\(\d+ bytes read, (\d+) more expected", str(error))
+    if short:
+        return f"it broke off {short[1]} bytes before its end"
     last = str(error).rpartition(": ")[2].strip(")'\"")
     return re.sub(r" \(\[Errno -?\d+\] ", ": ", last) or type(error).__name__

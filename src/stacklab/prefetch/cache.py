@@ -8,7 +8,9 @@ packages/SCHEME/HOST/PATH   distribution's packages    (packages)
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ import requests
 from stacklab import places
 from stacklab.download import Received, Tee, download, sha256_of, without_password
 from stacklab.errors import LabDamaged, LabError
-from stacklab.files import read_json, write_json
+from stacklab.files import disk_error, read_json
 from stacklab.stages import Progress
 
 SUFFIX = ".lab"
@@ -119,8 +121,22 @@ def keep(
     record = Record(
         without_password(url), sha256_of(path), path.stat().st_size, received.etag, received.modified, needs_python
     )
-    write_json(record_path(path), asdict(record))
+    write_quickly(record_path(path), json.dumps(asdict(record)))
     return record
+
+
+def write_quickly(path: Path, text: str) -> None:
+    """Whole or not at all, but not safe from a power cut as `stacklab.files.write_atomic` is: there are hundreds of these, and
+    a record that is lost costs one file fetched again."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=SUFFIX)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise disk_error(error, path) from error
 
 
 def forget(path: Path) -> None:

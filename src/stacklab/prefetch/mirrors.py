@@ -107,7 +107,10 @@ def kept() -> Iterator[tuple[Path, list[str], int]]:
     for path in sorted(root.rglob("*.git")) if root.is_dir() else []:
         if (path / "HEAD").is_file():
             listed = _git(path, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/lab").stdout.split()
-            yield path, [name for name in listed if name != "lab"], cache.size_of(path)
+            if "lab" in listed:  # only tags were wanted
+                listed += _git(path, "tag", "--points-at", "lab").stdout.split()
+            if listed:  # else its first fetch was interrupted
+                yield path, [name for name in listed if name != "lab"], cache.size_of(path)
 
 
 def _candidates(ref: str) -> list[str]:

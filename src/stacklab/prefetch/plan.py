@@ -83,8 +83,9 @@ def repositories(profile: Profile, services: tuple[str, ...], stackrc: str) -> l
     for name in wanted:
         service = profile.services[name]
         if service.plugin:
-            # without a ref, DevStack's enable_plugin takes master (functions-common)
-            found.append(Repository(name, service.plugin, service.ref or "master"))
+            # the address that local.conf gives (deploy.localconf); without a ref, enable_plugin takes master (functions-common)
+            base = str(profile.values.get("git_base", "")).rstrip("/")
+            found.append(Repository(name, f"{base}/{service.plugin}.git", service.ref or "master"))
     return list({(one.url, one.ref): one for one in found}.values())
 
 

@@ -143,18 +143,19 @@ def stop(lab: Lab) -> bool:
 def settings_for(served: Served, profile: Profile, settings: Settings, services: tuple[str, ...] = ()) -> Settings:
     """The settings of a deployment that uses the cache, to be laid in the place of the user's own.
 
-    git: every address of a host of which a mirror is kept leads to us, and what we do not have we send on to where the
-    user's own settings would have it (not if we serve offline: then git says that it is missing). pip: our index stands in
-    the place of the host's, and passes on what is not kept. Packages: the addresses of the profile's repositories lead to us.
-    Files and the box are fetched by this host, and found in the cache without a server. `pip_index` is plain http: the
-    machine's pip needs its host as trusted-host.
+    git: a directory in which a mirror is kept (https://HOST/openstack/) leads to us, and what we do not have of it we send on
+    to where the user's own settings would have it (not if we serve offline: then git says that it is missing). pip: our index
+    stands in the place of the host's, and passes on what is not kept. Packages: the addresses of the profile's repositories
+    lead to us. Files and the box are fetched by this host, and found in the cache without a server. `pip_index` is plain
+    http: the machine's pip needs its host as trusted-host.
     """
     base = served.url.rstrip("/")
     overlay: dict[str, str] = {}
     for repository in filling.wanted_repositories(profile, services):
         if mirrors.commit(mirrors.mirror_path(repository.url), repository.ref) is not None:
-            at = urlsplit(repository.url)
-            overlay[f"{at.scheme}://{at.netloc}"] = f"{base}/git/{at.netloc.rpartition('@')[2]}"
+            # its directory, not its host: files that are no repositories lie on the same hosts
+            at = urlsplit(repository.url.rpartition("/")[0] + "/")
+            overlay[at.geturl()] = f"{base}/git/{at.netloc.rpartition('@')[2]}{at.path}"
     for source in plan.package_sources(profile):
         at = urlsplit(source)
         overlay[source] = f"{base}/packages/{at.scheme}/{at.netloc}/"

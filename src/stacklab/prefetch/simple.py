@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from packaging.utils import canonicalize_name
 
-from stacklab.files import write_atomic
 from stacklab.prefetch import cache
 from stacklab.prefetch.cache import Record
 from stacklab.prefetch.index import Link
@@ -29,7 +28,7 @@ def kept(name: str) -> dict[str, Record]:
 def names() -> list[str]:
     """The packages of which something is kept."""
     root = cache.root() / "simple"
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and kept(path.name)) if root.is_dir() else []
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,6 @@ def _document(title: str, rows: list[str]) -> str:
 def write_pages() -> None:
     """Put the pages into the directories, for a server that is not ours (ours makes them as they are asked for)."""
     for name in names():
-        write_atomic(folder(name) / "index.html", page(name, entries(name)))
+        cache.write_quickly(folder(name) / "index.html", page(name, entries(name)))
     if names():
-        write_atomic(cache.root() / "simple" / "index.html", front_page())
+        cache.write_quickly(cache.root() / "simple" / "index.html", front_page())
