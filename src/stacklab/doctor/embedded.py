@@ -1,0 +1,106 @@
+"""What the home `embedded` needs: software from an index, disk, memory, ports; and QEMU, without which guests are records."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+
+from stacklab import indexes, places
+from stacklab.doctor import host, packages
+from stacklab.doctor.probe import Told, bad, gib, good, warning
+from stacklab.download import without_password
+from stacklab.homes.embedded import config, ports, software
+from stacklab.homes.embedded.services import PORT_NAMES
+from stacklab.homes.libvirt.accelerator import try_guest
+from stacklab.prefetch.index import ADVICE
+
+WANTED_MEMORY, LEAST_MEMORY = 2 * 10**9, 10**9
+"""Bytes. Measured: 0.9 GiB for the services, the rest for guests."""
+LAB_SPACE = 500_000_000
+"""Bytes for a lab's own files: databases, images, guests' disks, a checkpoint."""
+INDEX_SECONDS = 40.0
+
+
+def installer() -> Told:
+    """uv runs, and finds what would be installed where it is configured to look."""
+    import uv
+
+    if software.installed():
+        return good(f"OpenStack {software.RELEASE} is installed already, in {software.path()}: nothing is fetched")
+    program = uv.find_uv_bin()
+    lines = software.REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    first = next(line.split()[0] for line in lines if re.match(r"^keystone==", line))
+    environment = {**indexes.for_uv(os.environ), "UV_HTTP_TIMEOUT": "8", "UV_HTTP_RETRIES": "1"}
+    # dependencies are left out, and nothing is kept: it is only asked for
+    command = [program, "pip", "compile", "-", "--quiet", "--no-deps", "--no-cache", "--no-header", "--no-annotate",
+               "--index-strategy", "unsafe-best-match"]  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, input=f"{first}\n", env=environment, capture_output=True, text=True, timeout=INDEX_SECONDS,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return bad(f"uv found no {first} within {INDEX_SECONDS:.0f} s", ADVICE)
+    if done.returncode or first not in done.stdout:
+        said = " ".join(done.stderr.split()) or f"uv ended with status {done.returncode}"
+        return bad(f"uv cannot get {first}: {without_password(said)[:400]}", ADVICE)
+    return good(f"uv finds {first} in the configured index")
+
+
+def disk() -> Told:
+    """Where the software and the lab's files go."""
+    wanted = (software.SPACE if not software.installed() else 0) + LAB_SPACE
+    found = {}
+    for name, place in (("XDG_DATA_HOME", places.data_home()), ("XDG_STATE_HOME", places.state_home())):
+        found[name] = (place, host.space(place)[1])
+    tight = {name: pair for name, pair in found.items() if pair[1] < (wanted if name == "XDG_DATA_HOME" else LAB_SPACE)}
+    if tight:
+        said = "; ".join(f"{gib(free)} free at {place}" for place, free in tight.values())
+        return bad(
+            f"{said}, {gib(wanted)} are needed", *(f"export {name}=DIRECTORY (on a larger disk)" for name in tight)
+        )
+    place, free = found["XDG_DATA_HOME"]
+    return good(f"{gib(free)} free at {place}, {gib(wanted)} are needed")
+
+
+def memory() -> Told:
+    """For the services, and some for guests."""
+    total, free = host.memory_here()
+    return host.judged_memory(total, free, LEAST_MEMORY, WANTED_MEMORY, "instances may not start")
+
+
+def qemu() -> Told:
+    """Whether instances really run: QEMU is there, and runs a guest. Without it the home is usable all the same."""
+    found = config.find_hypervisor()
+    if not found.there:
+        return warning(
+            f"{found.why_not}; steps that look into an instance are not applicable", *packages.install("guests")
+        )
+    why_not = try_guest("tcg", "max")
+    if why_not:
+        return bad(f"{found.system} does not run a guest: {why_not}", f"{found.system} --version")
+    done = subprocess.run([found.image, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        return bad(
+            f"{found.image} ended with status {done.returncode}: {done.stderr.strip()[:200]}",
+            f"{found.image} --version",
+        )
+    lacks = "" if shutil.which("ssh") else "; there is no ssh, so lab ssh cannot log in"
+    told = f"{found.system} ran a guest; {done.stdout.splitlines()[0]}{lacks}"
+    return warning(told, *packages.install("guests")) if lacks else good(told)
+
+
+def loopback() -> Told:
+    """Ports for the services: free ones, on which a server can be reached."""
+    try:
+        chosen, _ = ports.choose(PORT_NAMES, {})
+        with socket.create_server(("127.0.0.1", min(chosen.values()))) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        return bad(
+            f"127.0.0.1 serves no port between {ports.LOWEST} and {ports.HIGHEST}: {error}", "ip address show lo"
+        )
+    return good(f"{len(chosen)} free ports of 127.0.0.1, and one of them was reached")

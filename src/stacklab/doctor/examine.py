@@ -1,0 +1,160 @@
+"""All probes of a home, at once; their findings in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+from stacklab.deploy.profile import Profile, Size
+from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.settings import Settings
+from stacklab.doctor import clock, embedded, host, libvirt, registries, vagrant, virtualization
+from stacklab.doctor.probe import Finding, Probe, Told, unknown
+from stacklab.doctor.remote import Remote
+from stacklab.errors import HomeUnavailable, MissingProgram
+from stacklab.homes.libvirt.home import DEFAULT_PROFILE
+from stacklab.homes.libvirt.hypervisor import chosen_uri
+from stacklab.homes.libvirt.site import SiteFile
+from stacklab.homes.plan import Plan
+from stacklab.lab import Lab
+
+QUIET_SECONDS = 2.0
+"""After so long it is said what is waited for."""
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Subject:
+    """What is examined: a home, as this plan would have it. Use with `with`: its end gives up a machine's connection."""
+
+    home: str
+    lab: Lab
+    plan: Plan
+    settings: Settings
+    _open: list[Remote] = field(default_factory=list)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """For a VM. Raises UnknownName, ProfileInvalid."""
+        return load_profile(self.plan.profile or DEFAULT_PROFILE)
+
+    @cached_property
+    def probes(self) -> list[Probe]:
+        """All that the home needs."""
+        return list({"embedded": self._embedded, "libvirt": self._libvirt, "ssh": self._ssh}[self.home]())
+
+    def __enter__(self) -> Subject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._open:
+            one.close()
+
+    def _embedded(self) -> Iterator[Probe]:
+        yield Probe("python", "Python", host.python)
+        yield Probe("memory", "memory", embedded.memory)
+        yield Probe("disk", "disk", embedded.disk)
+        yield Probe("software", "software", embedded.installer)
+        yield Probe("qemu", "QEMU", embedded.qemu)
+        yield Probe("loopback", "ports", embedded.loopback)
+        yield self._clock
+
+    def _libvirt(self) -> Iterator[Probe]:
+        site = SiteFile(self.lab).read()
+        where = libvirt.Where(
+            site.uri if site else chosen_uri(self.settings),
+            site.pool if site else self.settings.libvirt_pool,
+            self._size(),
+            site,
+        )
+        yield Probe("python", "Python", host.python)
+        yield Probe("virtualization", "virtualization", _behind(partial(self._virtualization, where)))
+        yield Probe("libvirt-python", "libvirt for Python", libvirt.binding)
+        yield Probe("libvirt", "libvirt", partial(libvirt.daemon, where))
+        if where.local:
+            yield Probe("groups", "groups", partial(host.groups, libvirt.lets_in(where)))
+        yield Probe("guests", "guests", _behind(partial(libvirt.guests, where)))
+        yield Probe("pool", "storage pool", _behind(partial(libvirt.pool, where)))
+        yield Probe("network", "networks", _behind(partial(libvirt.network, where)))
+        yield Probe("memory", "memory", _behind(partial(libvirt.memory, where)))
+        yield Probe("disk", "disk", _behind(partial(libvirt.disk, where)))
+        yield Probe("vagrant", "Vagrant", partial(vagrant.program, self.lab), vagrant.SECONDS + 20)
+        yield Probe("box", "box", partial(vagrant.box, self.lab, self.profile.box, self.settings, self.plan.box))
+        yield Probe("packages", "packages", registries.distribution)
+        yield Probe("python-index", "Python index", partial(registries.python_index, self.settings))
+        yield Probe("devstack", "DevStack's source", partial(registries.source, self.profile.devstack, self.settings))
+        yield self._clock
+
+    def _ssh(self) -> Iterator[Probe]:
+        remote = Remote(self.lab, str(self.plan.address), self.plan.profile, self.settings)
+        self._open.append(remote)
+        yield Probe("python", "Python", host.python)
+        yield from remote.probes()
+        yield self._clock
+
+    @property
+    def _clock(self) -> Probe:
+        return Probe("clock", "clock", partial(clock.clock, self.settings))
+
+    def _size(self) -> Size:
+        """The profile's, with the plan's own wishes; a size that cannot work is the findings' to tell."""
+        size, plan = self.profile.size, self.plan
+        return Size(
+            cpus=plan.cpus or size.cpus, memory=plan.memory or size.memory, least_memory=size.least_memory,
+            disk=plan.disk or size.disk,
+        )  # fmt: skip
+
+    def _virtualization(self, where: libvirt.Where) -> Told:
+        if where.local:
+            return virtualization.here()
+        with where.asked() as hypervisor:
+            return virtualization.there(hypervisor)
+
+
+def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
+    """What only libvirt can tell is not told without it; libvirt's own line has said why, and what mends it."""
+
+    def looked() -> Told:
+        try:
+            return look()
+        except HomeUnavailable:
+            return unknown("libvirt does not answer")
+        except MissingProgram:
+            return unknown("Python's libvirt module is not there to ask with")
+
+    return looked
+
+
+def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[Finding]:
+    """Run all probes at once; findings come in the probes' order. `progress` hears after two seconds what is waited for."""
+    done: queue.Queue[tuple[int, Finding]] = queue.Queue()
+    probes, began = subject.probes, time.monotonic()
+
+    def run(number: int, probe: Probe) -> None:
+        done.put((number, probe.run()))
+
+    for number, probe in enumerate(probes):
+        # Daemons: one that hangs in a library must not keep lab from ending.
+        threading.Thread(target=run, args=(number, probe), name=f"doctor-{probe.id}", daemon=True).start()
+    found: dict[int, Finding] = {}
+    told = ""
+    for number, probe in enumerate(probes):
+        while number not in found:
+            now = time.monotonic() - began
+            if now >= probe.seconds:
+                found[number] = probe.overdue()
+                break
+            try:
+                other, finding = done.get(timeout=min(0.5, probe.seconds - now))
+                found.setdefault(other, finding)
+            except queue.Empty:
+                pass
+            waiting = ", ".join(one.title for at, one in enumerate(probes) if at not in found)
+            if waiting and waiting != told and time.monotonic() - began >= QUIET_SECONDS:
+                told = waiting
+                progress(waiting)
+        yield found[number]

@@ -1,0 +1,340 @@
+"""A machine of the learner's, over SSH: the way in, root, and what DevStack needs of it. Nothing is changed there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from stacklab.deploy import used
+from stacklab.deploy.preparation import pip_settings
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile, profile_for
+from stacklab.deploy.settings import Settings
+from stacklab.doctor import clock, host, packages, registries
+from stacklab.doctor.probe import Probe, Told, bad, gib, good, unknown, warning
+from stacklab.download import without_password
+from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable, NotServed, SudoRefused
+from stacklab.homes.ssh.home import profile_for_release, release_of
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.base import Finished
+from stacklab.machines.ssh import SshMachine
+from stacklab.prefetch.index import DEFAULT
+
+STACK_GIB, ROOMY_GIB = 8, 20
+"""DevStack takes 6 GiB (measured); images, volumes and instances' disks want some more."""
+MEMORY_SHARE = 0.9
+"""A machine given 8 GiB shows about 7.7: the kernel keeps some for itself."""
+SECONDS = 120.0
+
+# Prints `name value` lines.
+_LOOK = r"""
+awk '/^MemTotal|^MemAvailable/ {print $1, $2 * 1024}' /proc/meminfo
+place=$1
+while [ ! -d "$place" ]; do place=$(dirname -- "$place"); done
+echo "place $place"
+df -P -B1 -- "$place" | awk 'NR == 2 {print "total", $2; print "free", $4}'
+echo "python $(command -v python3 >/dev/null && python3 -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' || echo none)"
+echo "synchronised $(timedatectl show -p NTPSynchronized --value 2>/dev/null || echo unknown)"
+"""
+_ASK_URL = r"""
+url=$1
+if command -v curl >/dev/null; then exec curl -sS -o /dev/null -L -m 15 --connect-timeout 8 -w '%{http_code}' -- "$url"; fi
+if command -v python3 >/dev/null; then
+    exec python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).status)' "$url"
+fi
+echo "neither curl nor python3 is there to ask with" >&2
+exit 44
+"""
+_ASK_PACKAGES = r"""
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
+mkdir "$scratch/partial"
+export LC_ALL=C
+for word; do shift; set -- "$@" "$(printf '%s' "$word" | sed "s#{scratch}#$scratch#g")"; done
+"$@" 2>&1
+"""
+_NOTHING_TO_ASK_WITH = 44
+
+
+class Remote:
+    """One machine for all probes: connected once, whoever asks first. `close` gives the connection up."""
+
+    def __init__(self, lab: Lab, address: str, profile: str | None, settings: Settings) -> None:
+        self.lab, self.address, self.wanted, self.settings = lab, address, profile, settings
+        self._scratch = Path(tempfile.mkdtemp(prefix="lab-doctor-"))
+        self._lock = threading.Lock()
+        self._machine: SshMachine | None = None
+        self._failed: LabError | None = None
+        self._profile: Profile | None = None
+        self._facts: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Give the connection up and forget the host key that was seen."""
+        if self._machine is not None:
+            self._machine.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def again(self) -> None:
+        """What was found out is asked anew."""
+        self._failed, self._profile, self._facts = None, None, {}
+
+    def probes(self) -> Iterator[Probe]:
+        """In the order in which they build on each other."""
+
+        def probe(id_: str, title: str, look: Callable[[], Told]) -> Probe:
+            return Probe(id_, title, _behind(look), SECONDS)
+
+        yield probe("reachable", "reachable", self.reachable)
+        yield probe("host-key", "host key", self.host_key)
+        yield probe("login", "login", self.login)
+        yield probe("sudo", "root", self.sudo)
+        yield probe("distribution", "distribution", self.distribution)
+        yield probe("unused", "unused", self.unused)
+        yield probe("machine-memory", "memory there", self.memory)
+        yield probe("machine-disk", "disk there", self.disk)
+        yield probe("machine-python", "Python there", self.python)
+        yield probe("machine-clock", "clock there", self.clock)
+        yield probe("machine-packages", "packages there", self.packages)
+        yield probe("machine-python-index", "Python index there", self.python_index)
+        yield probe("machine-devstack", "DevStack's source there", self.source)
+
+    # --- the way in ------------------------------------------------------------------------------------------------
+
+    def machine(self) -> SshMachine:
+        """Connected. Raises what connecting raises, each time the same."""
+        with self._lock:
+            if self._failed is not None:
+                raise self._failed
+            if self._machine is None:
+                pins = self._scratch / "known_hosts"
+                known = self.lab.home_directory / "known_hosts"
+                if known.exists():  # a copy: looking pins nothing
+                    shutil.copyfile(known, pins)
+                self._machine = SshMachine(Address.parse(self.address), known_hosts=pins)
+            try:
+                self._machine.connect()
+            except LabError as error:
+                self._failed = error
+                raise
+            return self._machine
+
+    def _pinned(self) -> bool:
+        known = self.lab.home_directory / "known_hosts"
+        name = Address.parse(self.address).known_as
+        return known.exists() and any(line.split()[:1] == [name] for line in known.read_text().splitlines())
+
+    def reachable(self) -> Told:
+        try:
+            machine = self.machine()
+        except MachineUnreachable as error:
+            return bad(error.message, *([error.advice] if error.advice else []))
+        except (HostKeyChanged, LoginRefused) as error:
+            return good(f"{Address.parse(self.address).name} answers ({error.id})")
+        return good(f"{machine.name} answers")
+
+    def host_key(self) -> Told:
+        try:
+            machine = self.machine()
+        except HostKeyChanged as error:
+            return bad(error.message, *([error.advice] if error.advice else []))
+        except LoginRefused:
+            return good("it is the pinned one") if self._pinned() else unknown("it is seen after a login")
+        prints = ", ".join(f"{key.kind} {key.fingerprint}" for key in machine.pins.of(machine.address.known_as))
+        return good(f"{prints}, {'the pinned one' if self._pinned() else 'seen for the first time; lab up pins it'}")
+
+    def login(self) -> Told:
+        try:
+            done = self.machine().run("id", "-un", seconds=30)
+        except LoginRefused as error:
+            return bad(error.message, *([error.advice] if error.advice else []))
+        return good(f"as {done.out.strip()}")
+
+    def sudo(self) -> Told:
+        machine = self.machine()
+        try:
+            done = machine.run("id", "-u", user="root", seconds=60)
+        except SudoRefused as error:
+            return bad(error.message, error.advice)
+        if done.out.strip() != "0":
+            return bad(f"{machine.name} says that root is user {done.out.strip()}")
+        return good("root without a password")
+
+    # --- what it is ------------------------------------------------------------------------------------------------
+
+    def profile(self) -> Profile:
+        """The profile that was asked for, else the one that fits. Raises NotServed."""
+        machine = self.machine()
+        with self._lock:
+            if self._profile is None:
+                release = release_of(machine.read("/etc/os-release") or b"")
+                found = load_profile(self.wanted or profile_for_release(release))
+                if found.distribution != release:
+                    raise NotServed(
+                        f"profile '{found.name}' is for {found.distribution}, and {machine.name} runs {release}",
+                        advice="lab profiles lists what there is for which distribution",
+                    )
+                self._profile = profile_for(machine, found, self.settings)
+            return self._profile
+
+    def distribution(self) -> Told:
+        try:
+            found = self.profile()
+        except NotServed as error:
+            return bad(error.message, error.advice)
+        return good(f"{found.distribution}, which profile {found.name} is for")
+
+    def unused(self) -> Told:
+        machine, directory = self.machine(), self.profile().devstack.directory
+        exists = self.lab.exists()
+        evidence = used.looks_used(machine, self.lab if exists else None, directory)
+        if not evidence and not exists and machine.read(used.MARKER) is not None:
+            evidence = [f"another lab is deployed there ({used.MARKER})"]
+        if evidence:
+            return bad(
+                "; ".join(evidence),
+                f"lab up SESSION --on {shlex.quote(self.address)} --even-if-used   (it changes the machine for good)",
+            )
+        return good(
+            "this lab's own" if exists and used.ours(machine, self.lab) else "nothing on it looks like somebody's work"
+        )
+
+    def facts(self) -> dict[str, str]:
+        """What the machine says of itself, by name; asked once."""
+        machine, directory = self.machine(), self.profile().devstack.directory
+        with self._lock:
+            if not self._facts:
+                began = time.time()
+                now = float(machine.run("date", "-u", "+%s.%N", seconds=30).out)
+                ended = time.time()
+                lines = machine.script(_LOOK, directory, user="root", seconds=60).lines
+                told = dict(line.split(" ", 1) for line in lines if " " in line)
+                self._facts = {**told, "began": str(began), "now": str(now), "ended": str(ended)}
+            return self._facts
+
+    def memory(self) -> Told:
+        facts, size = self.facts(), self.profile().size
+        total, free = int(facts["MemTotal:"]), int(facts["MemAvailable:"])
+        if total < size.least_memory * 2**20 * MEMORY_SHARE:
+            return bad(
+                f"{gib(total)}, and DevStack needs {size.least_memory} MiB at the least", "give the machine more memory"
+            )
+        ours = self.lab.exists() and used.ours(self.machine(), self.lab)  # then OpenStack itself has taken it
+        least = 0 if ours else size.least_memory * 2**20 * MEMORY_SHARE
+        wanted = 0 if ours else size.memory * 2**20 * MEMORY_SHARE
+        return host.judged_memory(
+            total, free, int(least), int(wanted), "services and instances may be pushed out of memory"
+        )
+
+    def disk(self) -> Told:
+        facts = self.facts()
+        free, have = (
+            int(facts["free"]),
+            f"{gib(int(facts['free']))} of {gib(int(facts['total']))} free at {facts['place']}",
+        )
+        if free < STACK_GIB * 2**30 and not (self.lab.exists() and used.ours(self.machine(), self.lab)):
+            return bad(
+                f"{have}; DevStack takes about {STACK_GIB} GiB",
+                f"on the machine: sudo du -xh {facts['place']} | sort -h | tail",
+            )
+        if free < ROOMY_GIB * 2**30:
+            return warning(f"{have}; images, volumes and instances may fill it")
+        return good(have)
+
+    def python(self) -> Told:
+        version = self.facts()["python"]
+        if version == "none":
+            return good("none yet; DevStack installs it")
+        return good(version)
+
+    def clock(self) -> Told:
+        facts = self.facts()
+        said = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}.get(
+            facts["synchronised"], "it does not say whether it is synchronised"
+        )
+        told = clock.judged(float(facts["began"]), float(facts["ended"]), float(facts["now"]), "this machine's", said)
+        # judged speaks of the first clock's error; here the other one is looked at
+        if told.state != "bad":
+            return told
+        off = abs(float(facts["now"]) - float(facts["began"]))
+        way = "ahead of" if float(facts["now"]) > float(facts["began"]) else "behind"
+        return bad(f"{off:.0f} s {way} this machine's; {said}", "on the machine: sudo timedatectl set-ntp true")
+
+    # --- what it can reach -----------------------------------------------------------------------------------------
+
+    def packages(self) -> Told:
+        of = {"debian": "apt-get", "redhat": "dnf"}[self.profile().family]
+        machine = self.machine()
+        if of == "dnf" and not machine.run("sh", "-c", "command -v dnf", check=False).ok:
+            return unknown("yum cannot be asked without changing its lists", "on the machine: sudo yum makecache")
+        command = packages.asking(of, "{scratch}") or []
+        done = machine.script(_ASK_PACKAGES, *command, user="root", seconds=registries.ASK_SECONDS, check=False)
+        return registries.judged_answer(of, done.status, done.out + done.err)
+
+    def python_index(self) -> Told:
+        told = pip_settings(self.settings, os.environ, "")
+        return self._asked(registries.page(self.settings.at(told.get("index-url", DEFAULT))))
+
+    def source(self) -> Told:
+        devstack = self.profile().devstack
+        url = self.settings.at(devstack.repo)
+        machine = self.machine()
+        if machine.run("sh", "-c", "command -v git", check=False).ok:
+            argv = ("timeout", f"{registries.GIT_SECONDS:.0f}", "git", "ls-remote", "--", url, devstack.ref)
+            done = machine.run(*argv, environment={"GIT_TERMINAL_PROMPT": "0"}, seconds=60, check=False)
+            if done.ok and done.out.strip():
+                return good(f"{without_password(url)} answers and has {devstack.ref}")
+            said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS)
+            return self._elsewhere(f"{without_password(url)}: {said}")
+        if url.startswith(("http://", "https://")):
+            return self._asked(f"{url.rstrip('/')}/info/refs?service=git-upload-pack")
+        return unknown(
+            f"there is no git on {machine.name} to ask {without_password(url)} with", "lab up installs it there"
+        )
+
+    def _asked(self, url: str) -> Told:
+        shown, machine = without_password(url), self.machine()
+        if not url.startswith(("http://", "https://")):
+            return unknown(f"{shown} cannot be asked from {machine.name}")
+        done = machine.script(_ASK_URL, url, seconds=40, check=False)
+        if done.status == _NOTHING_TO_ASK_WITH:
+            return unknown(f"{shown}: {done.err.strip()}")
+        code = done.out.strip()
+        if done.ok and code.startswith("2"):
+            return good(f"{shown} answers")
+        return self._elsewhere(f"{shown}: {f'the server answered {code}' if done.ok else _said(done, 15)}")
+
+    def _elsewhere(self, said: str) -> Told:
+        if self.settings.ca_file and "certificate" in said.lower():
+            return unknown(f"{said} (before lab up has put the certificates of ca_file there)")
+        return bad(said, "deploy: mirrors: or pip_index: or proxy: in config.yaml names another way")
+
+
+def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
+    """What is behind a closed door cannot be told; the door's own line has said why it is closed."""
+
+    def looked() -> Told:
+        try:
+            return look()
+        except (MachineUnreachable, HostKeyChanged, LoginRefused, SudoRefused, NotServed) as error:
+            why = {
+                "machine-unreachable": "there is no connection", "host-key-changed": "the host key is another one",
+                "login-refused": "there is no login", "sudo-refused": "nobody becomes root there",
+                "not-served": "no profile fits it",
+            }  # fmt: skip
+            return unknown(f"not looked at: {why[error.id]}")
+
+    return looked
+
+
+def _said(done: Finished, seconds: float) -> str:
+    if done.status == 124:  # timeout(1)
+        return f"no answer within {seconds:.0f} s"
+    lines = [line for line in (done.err or done.out).splitlines() if line.strip()]
+    return without_password(lines[-1].strip()) if lines else f"status {done.status}"

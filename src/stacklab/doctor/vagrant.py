@@ -1,0 +1,66 @@
+"""Vagrant with its plugin, and the box."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from stacklab.deploy.profile import Box
+from stacklab.deploy.settings import Settings
+from stacklab.doctor import packages, registries
+from stacklab.doctor.probe import Told, bad, good
+from stacklab.download import reason, without_password
+from stacklab.errors import DownloadFailed, MissingProgram
+from stacklab.homes.libvirt.boxes import wanted_box
+from stacklab.homes.libvirt.vagrant import Vagrant
+from stacklab.lab import Lab
+
+SECONDS = 100.0
+
+
+def program(lab: Lab) -> Told:
+    """Vagrant's version and its plugin's."""
+    with tempfile.TemporaryDirectory(prefix="lab-doctor-") as directory:
+        aside = Lab(lab.name)
+        aside.home_directory = Path(directory)  # its log is not to lie in a lab that perhaps does not exist
+        try:
+            return good(Vagrant(aside).check(SECONDS / 2))
+        except MissingProgram as error:
+            return bad(error.message, *packages.install("vm"))
+
+
+def box(lab: Lab, wanted: Box, settings: Settings, own: str | None) -> Told:
+    """The box in Vagrant's store; else whether the place that it comes from answers."""
+    other = "lab up SESSION --on libvirt --box PATH   (a .box file that you have)"
+    try:
+        found = wanted_box(wanted, settings, own)
+    except DownloadFailed as error:
+        return bad(error.message, error.advice)
+    vagrant = Vagrant(lab)
+    versions = [found.version] if found.version else vagrant.box_versions(found.name)[-1:]
+    for version in versions:
+        if place := vagrant.box(found.name, version):
+            return good(f"{found.name} {version} is in Vagrant's store, {place}")
+    if found.url and urlsplit(found.url).scheme == "file":
+        path = Path(unquote(urlsplit(found.url).path))
+        if path.is_file():
+            return good(f"{found.name} comes from {path}")
+        return bad(f"{found.name} is not in Vagrant's store, and there is no {path}", other)
+    base = os.environ.get("VAGRANT_SERVER_URL") or packages.data()["vagrant_catalogue"]
+    url = found.url or f"{base.rstrip('/')}/{found.name}"
+    shown = without_password(url)
+    try:
+        answer = registries.ask(registries.session(settings), url)
+    except requests.RequestException as error:
+        return bad(
+            f"{found.name} is not in Vagrant's store, and {shown} does not give it: {reason(error)}",
+            f"vagrant box add --provider libvirt --name {found.name} URL   (another place)",
+            other,
+        )
+    size = answer.headers.get("Content-Length", "") if found.url and not found.url.endswith(".json") else ""
+    much = f", {int(size) / 1e6:.0f} MB" if size.isdigit() else ""
+    return good(f"{found.name} is not in Vagrant's store yet; {shown} answers{much}, lab up fetches it")

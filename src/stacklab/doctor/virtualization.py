@@ -1,0 +1,50 @@
+"""Whether VMs run on the processor itself, found out by the home's own means: a guest that really ran, never a device node."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+from stacklab.doctor import packages
+from stacklab.doctor.probe import Told, good, unknown, warning
+from stacklab.homes.libvirt import accelerator
+from stacklab.homes.libvirt.accelerator import COST, Accelerator, decide, find_accelerator
+from stacklab.homes.libvirt.hypervisor import Hypervisor
+
+
+def here() -> Told:
+    """Of this machine."""
+    found = _find()
+    if found.driver == "qemu":
+        module = re.search(r"\bkvm_(?:intel|amd)\b", found.why)
+        return warning(found.why, *([f"sudo modprobe {module[0]}"] if module else []))
+    if found.really:
+        return good(found.why)
+    if "LAB_LIBVIRT_DRIVER" in os.environ:
+        return unknown(f"{found.why}; it was not tried", "unset LAB_LIBVIRT_DRIVER")
+    if shutil.which(accelerator.QEMU) is None:
+        return unknown(f"there is no {accelerator.QEMU} to try it with", *packages.install("guests"))
+    return unknown(found.why, "sudo usermod -aG kvm $USER; then log out and in again")
+
+
+def _find() -> Accelerator:
+    # what was found may have been mended since
+    find_accelerator.cache_clear()
+    if shutil.which(accelerator.QEMU) is None and not os.environ.get("LAB_LIBVIRT_DRIVER"):
+        # What the processor shows decides as far as it can; the rest takes a guest, and there is nothing to run one with.
+        return decide(
+            accelerator.CPUINFO.read_text(encoding="utf-8", errors="replace"), accelerator.NODE.exists(), False
+        )
+    return find_accelerator()
+
+
+def there(hypervisor: Hypervisor) -> Told:
+    """Of another machine, as its libvirt sees it."""
+    if hypervisor.host_virtualizes() is False:
+        return warning(f"libvirt at {hypervisor.uri} sees neither vmx nor svm; {COST}")
+    if why_not := hypervisor.offers("kvm"):
+        return warning(f"{why_not}; {COST}")
+    return unknown(
+        f"libvirt at {hypervisor.uri} offers KVM, but no guest can be tried from here", "run lab doctor there"
+    )
