@@ -39,6 +39,7 @@ VERBS = {
     "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
     "down": ("state", "down", "Stop the cloud; what you made stays."),
     "destroy": ("state", "destroy", "Remove the lab and everything of it."),
+    "doctor": ("doctor", "doctor", "Look at what each home needs of this machine, and mend it with --fix."),
     "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
     "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
     "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a stack without internet."),
