@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
-from stacklab import places
 from stacklab.deploy.profile import PlacedFile
 from stacklab.deploy.settings import Settings
-from stacklab.download import download, sha256_of
+from stacklab.prefetch.files import fetched_file, file_path
 from stacklab.stages import Progress
 
 _URL = re.compile(r"\b(?:https?|ftp|git)://[^\s\"'<>]+")
 
 
 def cached(placed: PlacedFile) -> Path:
-    """Where the host keeps what it fetched for `placed` (which must have a `url`)."""
-    url = str(placed.url)
-    name = url.rstrip("/").rpartition("/")[2]
-    return places.cache_home() / "files" / hashlib.sha256(url.encode()).hexdigest()[:12] / (name or "file")
+    """Where the host keeps what it fetched for `placed` (which must have a `url`); `lab prefetch` puts it there, too."""
+    return file_path(str(placed.url))
 
 
 def content(placed: PlacedFile, settings: Settings, progress: Progress) -> bytes:
@@ -29,12 +25,7 @@ def content(placed: PlacedFile, settings: Settings, progress: Progress) -> bytes
     """
     if placed.url is None:
         return mirrored(placed.content or "", settings).encode()
-    target = cached(placed)
-    if target.exists() and (placed.sha256 is None or sha256_of(target) == placed.sha256):
-        return target.read_bytes()
-    target.unlink(missing_ok=True)
-    download(settings.at(placed.url), target, progress, sha256=placed.sha256)
-    return target.read_bytes()
+    return fetched_file(placed.url, settings, progress, sha256=placed.sha256).read_bytes()
 
 
 def mirrored(text: str, settings: Settings) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from stacklab.deploy.profile import Box
 from stacklab.deploy.settings import Settings
 from stacklab.errors import DownloadFailed
+from stacklab.prefetch.files import kept_file
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def wanted_box(box: Box, settings: Settings, own: str | None) -> Wanted:
     name and version, and would go on using an older one.
     """
     if own is None:
-        url = settings.at(box.url) if box.url else None
+        kept = kept_file(box.url, box.sha256) if box.url else None  # lab prefetch fetched it
+        url = kept.as_uri() if kept else settings.at(box.url) if box.url else None
         # What is fetched by URL has to be called something; by name alone, Vagrant's catalogue says.
         return Wanted(
             box.name, box.version or ("0.0.0" if url and not url.endswith(".json") else None), url, box.sha256
