@@ -12,6 +12,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from stacklab import indexes
 from stacklab.console import seconds as spoken
@@ -477,6 +478,8 @@ def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str
             found["extra-index-url"] = " ".join(extra)
         if told.get("trusted-host"):
             found["trusted-host"] = " ".join(told["trusted-host"].split())
+    elif settings.pip_index.startswith("http://"):
+        found["trusted-host"] = urlsplit(settings.pip_index).hostname or ""  # else pip refuses it: it is not https
     if settings.ca_file and bundle:
         found["cert"] = bundle
     if found:

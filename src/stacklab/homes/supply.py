@@ -12,7 +12,8 @@ from stacklab.errors import CommandFailed
 from stacklab.prefetch import mirrors, serving
 from stacklab.stages import Progress
 
-_REACH = 'exec 3<>"/dev/tcp/$0/$1"'
+# An answer, not a connection only: whoever is not among the server's clients is let in and told nothing.
+_REACH = r"""exec 3<>"/dev/tcp/$0/$1" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && grep -q 'cache' <&3"""
 
 
 class Supply:
