@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stacklab.prefetch.cache import Outcome
 
 ALL = ("git", "wheels", "files", "box")
+KINDS = ("fetched", "updated", "already", "skipped", "failed")
 
 
 def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -94,9 +95,7 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
     totals = {part: _total([one for one in outcomes if one.part == part]) for part in parts}
     for part, total in totals.items():
         if total["things"]:
-            counts = ", ".join(
-                f"{total[key]} {key}" for key in ("fetched", "updated", "already", "failed") if total[key]
-            )
+            counts = ", ".join(f"{total[key]} {key}" for key in KINDS if total[key])
             console.print(f"  {part:<7} {total['things']:>4} things, {_size(total['bytes'])}: {counts}")
     console.result_line({"event": "prefetch", "profile": profile.name, "cache": str(root()), "parts": totals})
     console.print(f"kept in {root()}")
@@ -108,13 +107,13 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
 
 def _total(outcomes: list[Outcome]) -> dict[str, int]:
     total = {"things": len(outcomes), "bytes": sum(one.size for one in outcomes)}
-    for kind in ("fetched", "updated", "already", "failed"):
+    for kind in KINDS:
         total[kind] = sum(one.outcome == kind for one in outcomes)
     return total
 
 
 def _show(console: Console, outcome: Outcome) -> None:
-    mark = console.mark("done" if outcome.outcome != "failed" else "failed")
+    mark = console.mark(outcome.outcome if outcome.outcome in ("failed", "skipped") else "done")
     size = f"  {_size(outcome.size)}" if outcome.size else ""
     detail = f"  {console.style(outcome.detail, 'bright_black')}" if outcome.detail else ""
     console.print(f"{mark} {outcome.part}: {outcome.name}  {outcome.outcome}{size}{detail}")

@@ -39,7 +39,7 @@ class Outcome:
 
     part: str
     name: str
-    outcome: Literal["fetched", "updated", "already", "failed"]
+    outcome: Literal["fetched", "updated", "already", "skipped", "failed"]
     size: int = 0
     detail: str = ""
     error: LabError | None = None

@@ -29,8 +29,12 @@ def fill(
     if "files" in parts:
         for one in files.placed_files(profile):
             yield files.fetch("files", str(one.url), one.sha256, settings, progress)
-    if "box" in parts and profile.box.url:
-        yield files.fetch("box", profile.box.url, profile.box.sha256, settings, progress)
+    if "box" in parts:
+        box = profile.box
+        if box.url and not box.url.endswith(".json"):
+            yield files.fetch("box", box.url, box.sha256, settings, progress)
+        else:
+            yield Outcome("box", box.name, "skipped", 0, f"Vagrant finds it by name: vagrant box add {box.name}")
     if "git" in parts:
         yield from _git(profile, services, settings, progress)
     if "wheels" in parts:
