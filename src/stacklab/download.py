@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
@@ -41,10 +41,15 @@ class WrongContent(DownloadFailed):
 
 @dataclass(frozen=True)
 class Received:
-    """What the server said of the file that it gave: what a later question "is it another one now?" is asked with."""
+    """What came. `etag`, `modified`: the server's words, with which to ask later whether it is another one now.
+
+    `sha256` and `size` are those of what was received; empty where another `lab` received it.
+    """
 
     etag: str = ""
     modified: str = ""
+    sha256: str = ""
+    size: int = 0
 
 
 class Tee(Protocol):
@@ -120,9 +125,7 @@ def _fill(wanted: _Wanted, file: BinaryIO, part: Path, sha256: str | None, progr
     """The part is removed here, while it is ours: whoever waits for it must not lose the one that it makes next."""
     try:
         received = _receive(wanted, file, part, progress)
-        if received is not None:
-            _verify(wanted, part, sha256)
-        return received
+        return received and _verified(wanted, part, received, sha256)
     except (Unreachable, requests.RequestException, KeyboardInterrupt):
         if not wanted.resume:
             _forget(part)
@@ -132,12 +135,13 @@ def _fill(wanted: _Wanted, file: BinaryIO, part: Path, sha256: str | None, progr
         raise
 
 
-def _verify(wanted: _Wanted, part: Path, sha256: str | None) -> None:
-    found = sha256_of(part) if sha256 is not None else None
-    if found != sha256:
+def _verified(wanted: _Wanted, part: Path, received: Received, sha256: str | None) -> Received:
+    found = sha256_of(part)
+    if sha256 is not None and found != sha256:
         raise WrongContent(
             f"{without_password(wanted.url)} has SHA-256 {found}, expected {sha256}", advice=wanted.advice
         )
+    return replace(received, sha256=found, size=part.stat().st_size)
 
 
 def _forget(part: Path) -> None:

@@ -118,9 +118,11 @@ def keep(
     received = download(url, path, progress, sha256=sha256, resume=resume, session=session, known=known, tee=tee)
     if received is None:
         return None
-    record = Record(
-        without_password(url), sha256_of(path), path.stat().st_size, received.etag, received.modified, needs_python
-    )
+    # As it was when it came, not as it is now: the record must never vouch for what happened to the file since.
+    digest, size = received.sha256, received.size
+    if not digest:
+        digest, size = sha256_of(path), path.stat().st_size
+    record = Record(without_password(url), digest, size, received.etag, received.modified, needs_python)
     write_quickly(record_path(path), json.dumps(asdict(record)))
     return record
 

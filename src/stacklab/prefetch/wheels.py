@@ -9,6 +9,7 @@ through us while stacking.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Walk:
         self._pages: dict[str, list[Link]] = {}
         self._seen: set[tuple[str, str]] = set()
         self._done: dict[str, Outcome] = {}
+        self._told = 0.0
 
     def run(self, wanted: list[Wanted]) -> Iterator[Outcome]:
         """What came of each file, as it comes; failures are told, and the rest goes on."""
@@ -93,9 +95,15 @@ class Walk:
                 for outcome, following in pool.map(self._one, batch):
                     if outcome.name not in self._done:
                         self._done[outcome.name] = outcome
-                        self.progress(f"{len(self._done)} packages; {outcome.name}")
+                        self._tell(outcome)
                         yield outcome
                     wanted += following
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Now and then: they come by the hundred."""
+        if time.monotonic() - self._told > 2:
+            self._told = time.monotonic()
+            self.progress(f"{len(self._done)} packages; {outcome.name}")
 
     def _new(self, one: Wanted) -> bool:
         extras = sorted(one.requirement.extras)
