@@ -26,10 +26,11 @@ ASK_EVERY = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """How a thing is, and what was seen that says so. unknown: the look itself failed, or it is too early to tell."""
+    """How a thing is, and what was seen that says so. unknown: the look itself failed, or it is too `early` to tell."""
 
     state: State
     evidence: str
+    early: bool = False
 
     @property
     def fine(self) -> bool:

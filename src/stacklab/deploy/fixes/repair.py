@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stacklab.deploy.deployment import Deployment
@@ -84,23 +84,29 @@ class _Group:
         broken = [fix for fix, finding in found if finding.state == "broken"]
         for fix, finding in found:
             began = time.monotonic()
-            if finding.fine or (finding.state == "unknown" and not fix.watches):
+            if finding.fine or (finding.state == "unknown" and not finding.early):
                 outcome = Outcome(fix, finding, False, finding)
             else:
                 self.emit(StageBegan(fix.id, fix.title))
-                for one in broken if not self.applied else ():
-                    self._apply(one, self._progress(fix))
+                self._apply_all(broken, self._progress(fix))
+                broken = []
                 outcome = self._verified(fix, finding)
             yield self._ended(outcome, time.monotonic() - began)
 
     def _verified(self, fix: Fix, before: Finding) -> Outcome:
         progress = self._progress(fix)
         after = self.applied.get(fix.id) or self._masked(fix.verify(self.machine, self.profile, progress))
-        if before.state == "unknown" and after.state == "broken" and not self.applied:
+        if before.early and not after.fine and not self.applied:
             # It was too early to tell, and now it has failed.
             self._apply(fix, progress)
             after = self.applied.get(fix.id) or self._masked(fix.verify(self.machine, self.profile, progress))
         return Outcome(fix, before, fix.id in self.applied, after)
+
+    def _apply_all(self, fixes: Sequence[Fix], progress: Progress) -> None:
+        for fix in fixes:
+            # The one before may have repaired what this one saw: the network agent is one of the units.
+            if not self.applied or fix.check(self.machine, self.profile).state == "broken":
+                self._apply(fix, progress)
 
     def _apply(self, fix: Fix, progress: Progress) -> None:
         try:
@@ -115,7 +121,7 @@ class _Group:
         return lambda detail: self.emit(StageMoved(fix.id, masked(self.deployment.lab, detail)))
 
     def _masked(self, finding: Finding) -> Finding:
-        return Finding(finding.state, masked(self.deployment.lab, finding.evidence))
+        return replace(finding, evidence=masked(self.deployment.lab, finding.evidence))
 
     def _ended(self, outcome: Outcome, seconds: float) -> Outcome:
         self.emit(StageEnded(outcome.fix.id, outcome.fix.title, outcome.result, seconds, outcome.after.evidence))

@@ -13,8 +13,11 @@ from stacklab.deploy.profile import Profile, Selinux
 from stacklab.errors import CommandFailed, ProfileInvalid
 from stacklab.machines.base import Machine
 
-DIRECTORY = "/var/lib/stacklab/selinux"
-"""Where the module's source stays on the machine, for whoever wants to read what was loaded."""
+DIRECTORY = "/usr/local/share/stacklab/selinux"
+"""Where the module stays on the machine, for whoever wants to read what was loaded.
+
+semodule runs confined, too: Debian's policy lets it map (libsemanage does) files of type usr_t, not those of /etc or /var/lib.
+"""
 
 # The kernel itself is asked, as libselinux does it: "source target class" into /sys/fs/selinux/access on one descriptor, the
 # allowed permissions as a hexadecimal mask out of it. object_r fits any type, so the answer depends on the types alone.
@@ -29,9 +32,9 @@ for rule; do
   if ! printf '%s' "system_u:object_r:$1$level system_u:object_r:$2$level $(cat "$class/index")" >&3 2>/dev/null; then
     echo "type $rule"; continue
   fi
-  read -r allowed rest <&3
+  allowed=$(cat <&3)
   exec 3>&-
-  if [ $(( 0x$allowed >> ($(cat "$class/perms/$4") - 1) & 1 )) = 1 ]; then echo "yes $rule"; else echo "no $rule"; fi
+  if [ $(( 0x${allowed%% *} >> ($(cat "$class/perms/$4") - 1) & 1 )) = 1 ]; then echo "yes $rule"; else echo "no $rule"; fi
 done
 """
 

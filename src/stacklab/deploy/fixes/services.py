@@ -29,6 +29,11 @@ class Service(Fix):
             return Finding("not_applicable", "this profile has no such service")
         sockets = _sockets(machine, found)
         wrong = [unit for unit in found if not _well(unit, sockets)]
+        if wrong and all(unit.starting and unit.at_boot for unit in wrong):
+            # After a boot the slow ones (rabbitmq) are on their way; `verify` waits for them.
+            return Finding(
+                "unknown", f"{', '.join(systemd.plain(unit.name) for unit in wrong)} is just starting", early=True
+            )
         if wrong:
             return Finding("broken", "\n".join(self._evidence(machine, unit) for unit in wrong))
         said = [f"{systemd.plain(unit.name)} is {unit.said}, and starts at boot" for unit in found]
@@ -72,9 +77,9 @@ class Front(Fix):
     id = "front"
     title = "Apache reaches the services behind it"
     why = (
-        "Apache passes Keystone's and the other APIs' requests on to uwsgi processes and runs Horizon itself. If it started "
-        "before them, or met them half broken, it may go on answering with an error after they are well again (one is "
-        "Horizon's: cannot import name cinder). Started anew, it forgets that."
+        "Apache passes the requests of Keystone and the other APIs on to uwsgi processes, and runs Horizon inside itself. What "
+        "met services that were not well yet may stay broken inside Apache after they are well again (the course's Horizon "
+        "with its error, cannot import name cinder, may be such a case). Started anew, Apache forgets it."
     )
     patience = 180
 

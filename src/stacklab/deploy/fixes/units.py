@@ -40,7 +40,9 @@ class StackUnits(Fix):
         young = [unit for unit in found if unit.young]
         if young:
             said = ", ".join(f"{plain(unit.name)} ({unit.said})" for unit in young)
-            return Finding("unknown", f"too early to tell, for less than {systemd.WATCH_SECONDS} s up: {said}")
+            return Finding(
+                "unknown", f"too early to tell, up for less than {systemd.WATCH_SECONDS} s: {said}", early=True
+            )
         return Finding("well", self._told(found))
 
     def plan(self, machine: Machine, profile: Profile) -> list[Action]:
