@@ -61,11 +61,11 @@ class Telling:
 
 def mend(subject: Subject, findings: list[Finding], telling: Telling) -> tuple[list[Finding], list[Mended]]:
     """Mend what can be mended safely. Returns findings made anew after all of it, and what was done."""
-    tried: set[Command] = set()
+    tried: dict[Command, Ran] = {}
     log: list[Mended] = []
     probes = {one.id: one for one in subject.probes}
     for _ in range(ROUNDS):
-        todo = [one for one in findings if one.safe and any(part not in tried for part in _commands(one))]
+        todo = [one for one in findings if one.safe and _is_new(_commands(one), tried)]
         if not todo:
             break
         for finding in todo:
@@ -80,20 +80,28 @@ def _commands(finding: Finding) -> list[Command]:
     return [one for one in finding.mend if isinstance(one, Command)]
 
 
-def _mended(probe: Probe, finding: Finding, tried: set[Command], telling: Telling) -> Mended:
+def _is_new(commands: list[Command], tried: dict[Command, Ran]) -> bool:
+    """Whether a command is left to run before one that has failed."""
+    for command in commands:
+        if command not in tried:
+            return True
+        if tried[command].status != 0 and not command.optional:
+            return False
+    return False
+
+
+def _mended(probe: Probe, finding: Finding, tried: dict[Command, Ran], telling: Telling) -> Mended:
     telling.begins(finding)
     now = probe.run()  # what was done for another one may have mended it
     ran: list[Ran] = []
     for command in _commands(now) if now.state != "good" else []:
-        if command in tried:
-            continue
-        tried.add(command)
-        telling.runs(str(command))
-        result = run(command)
-        telling.ran(result)
-        ran.append(result)
-        if result.status != 0:
-            break
+        if command not in tried:
+            telling.runs(str(command))
+            tried[command] = run(command)
+            telling.ran(tried[command])
+            ran.append(tried[command])
+        if tried[command].status != 0 and not command.optional:
+            break  # now, and in a later round
     return Mended(finding, probe.run() if ran else now, ran)
 
 

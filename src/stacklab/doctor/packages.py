@@ -42,7 +42,7 @@ def install(group: str) -> tuple[Mend, ...]:
     if of is None:
         return (f"install with this machine's package manager: {' '.join(names(group, 'apt-get'))} (Debian's names)",)
     entry = data()["managers"][of]
-    update = [Command(tuple(entry["update"]), root=True, installs=True)] if "update" in entry else []
+    update = [Command(tuple(entry["update"]), root=True, installs=True, optional=True)] if "update" in entry else []
     return (*update, Command((*entry["install"], *names(group, of)), root=True, installs=True))
 
 

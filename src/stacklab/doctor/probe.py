@@ -22,11 +22,13 @@ class Command:
     """A command that lab may run itself: it is safe, and needs no decision of anybody.
 
     `root`: as root, through sudo where we are not. `installs`: packages of the distribution, which NO_SYSTEM forbids.
+    `optional`: what comes after it is tried even if it fails (one registry of many may be down).
     """
 
     argv: tuple[str, ...]
     root: bool = False
     installs: bool = False
+    optional: bool = False
 
     @property
     def full(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ SECONDS = 120.0
 
 # Prints `name value` lines.
 _LOOK = r"""
-awk '/^MemTotal|^MemAvailable/ {print $1, $2 * 1024}' /proc/meminfo
+awk '/^MemTotal|^MemAvailable/ {printf "%s %.0f\n", $1, $2 * 1024}' /proc/meminfo  # mawk would print 2.5e+10
 place=$1
 while [ ! -d "$place" ]; do place=$(dirname -- "$place"); done
 echo "place $place"

@@ -1,0 +1,539 @@
+"""`lab doctor` on this machine, whole and damaged. Nothing is asked of the internet: where a registry is needed, it is here."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from stacklab.cli.main import run
+from stacklab.deploy.profile import Box, DevStack, Size
+from stacklab.deploy.settings import Settings
+from stacklab.doctor import clock, embedded, examine, host, libvirt, mending, registries, vagrant, virtualization
+from stacklab.doctor.probe import Command, Probe, Told, bad, good
+from stacklab.homes.libvirt import accelerator
+from stacklab.homes.libvirt.accelerator import find_accelerator
+from stacklab.homes.plan import Plan
+from stacklab.lab import Lab
+
+GIB = 2**30
+needs_libvirt = pytest.mark.skipif(
+    not shutil.which("libvirtd", path="/usr/sbin:/usr/bin")
+    or subprocess.run([sys.executable, "-c", "import libvirt"], capture_output=True, check=False).returncode != 0,
+    reason="no libvirt here: scripts/system-packages vm, then pip install -e '.[libvirt]'",
+)
+
+
+class Registry:
+    """An HTTP server on loopback; `off`: how many seconds its Date is ahead; `status`: what it answers."""
+
+    def __init__(self) -> None:
+        self.off, self.status, self.age = 0.0, 200, ""
+        self.asked: list[str] = []
+        registry = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                registry.asked.append(self.path)
+                self.send_response_only(registry.status)
+                self.send_header("Date", formatdate(time.time() + registry.off, usegmt=True))
+                if registry.age:
+                    self.send_header("Age", registry.age)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """The only index that pip is configured with."""
+    one = Registry()
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_")) or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{one.url}/simple")
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def nobody(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The index is a port on which nobody listens."""
+    from tests.machine.sshd import free_port
+
+    url = f"http://127.0.0.1:{free_port()}/simple"
+    monkeypatch.setenv("PIP_INDEX_URL", url)
+    return url
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    find_accelerator.cache_clear()
+    yield
+    find_accelerator.cache_clear()
+
+
+# --- a probe ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_that_raises_is_cannot_tell_with_the_reason() -> None:
+    def broken() -> Told:
+        raise KeyError("MemTotal")
+
+    found = Probe("memory", "memory", broken).run()
+    assert (found.state, found.passes) == ("unknown", False)
+    assert "KeyError: 'MemTotal'" in found.evidence
+
+
+def subject_of(*probes: Probe) -> examine.Subject:
+    subject = examine.Subject("embedded", Lab("intro"), Plan(home="embedded"), Settings())
+    subject.__dict__["probes"] = list(probes)
+    return subject
+
+
+def test_a_probe_that_hangs_is_cannot_tell_and_keeps_nobody() -> None:
+    release = threading.Event()
+
+    def hangs() -> Told:
+        release.wait(60)
+        return good("too late")
+
+    heard: list[str] = []
+    probes = (Probe("a", "first", hangs, seconds=3), Probe("b", "second", lambda: good("there")))
+    first, second = examine.examine(subject_of(*probes), heard.append)
+    release.set()
+    assert first.state == "unknown"
+    assert "within 3 s" in first.evidence
+    assert second.state == "good"
+    assert heard == ["first"]  # after two seconds it is said what is waited for
+
+
+@pytest.mark.usefixtures("own_directories", "registry")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_broken_probe_fails_the_verb(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> Told:
+        raise OSError("no such file")
+
+    monkeypatch.setattr(embedded, "memory", broken)
+    assert run(["doctor", "--on", "embedded", *(["--json"] if as_json else [])]) == 1
+    out = capsys.readouterr().out
+    if as_json:
+        value = json.loads(out)
+        assert value["usable"] is False
+        assert {"home", "usable", "findings"} == set(value)
+        (memory,) = [one for one in value["findings"] if one["id"] == "memory"]
+        assert memory["state"] == "unknown"
+        assert memory["evidence"] == "the probe itself failed: OSError: no such file"
+    else:
+        assert re.search(r"^\? memory +the probe itself failed", out, re.MULTILINE)
+        assert "cannot tell memory" in out
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--on", "moon"], 22, "no home 'moon'"),
+        (["--on", "ssh"], 22, "which machine"),
+        (["--on", "embedded", "--profile", "debian12-2026.1"], 22, "--profile means nothing"),
+        (["--on", "libvirt", "--profile", "debian"], 41, "no profile 'debian'"),
+    ],
+)
+def test_what_cannot_be_examined_is_an_error_of_its_own(
+    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["doctor", *arguments]) == code
+    assert says in capsys.readouterr().err
+
+
+# --- virtualization ---------------------------------------------------------------------------------------------------
+
+
+def test_kvm_is_called_good_only_where_a_guest_ran_with_it() -> None:
+    found, told = find_accelerator(), virtualization.here()
+    assert (told.state == "good") == (found.driver == "kvm" and found.really)
+    if found.driver == "qemu":
+        assert told.state == "warning"
+        assert "10 to 20 times as long" in told.evidence  # what it costs
+
+
+@pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="there is no /dev/kvm here that could lie")
+def test_a_device_node_alone_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tmp_path / "cpuinfo"
+    plain.write_text("flags\t\t: fpu vme ssse3 hypervisor\n")
+    monkeypatch.setattr(accelerator, "CPUINFO", plain)
+    told = virtualization.here()
+    assert told.state == "warning"
+    assert "/dev/kvm is there, but no real guest can start" in told.evidence
+
+
+def test_without_qemu_a_processor_that_could_is_not_called_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able, node = tmp_path / "cpuinfo", tmp_path / "kvm"
+    able.write_text("flags\t\t: fpu vmx\n")
+    node.touch()
+    monkeypatch.setattr(accelerator, "CPUINFO", able)
+    monkeypatch.setattr(accelerator, "NODE", node)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = virtualization.here()
+    assert told.state == "unknown"
+    assert "qemu-system-x86_64 to try it with" in told.evidence
+
+
+def test_what_the_user_overruled_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_LIBVIRT_DRIVER", "kvm")
+    assert virtualization.here().state == "unknown"
+
+
+# --- programs that are missing ------------------------------------------------------------------------------------------
+
+
+def doctor_with_path(path: Path, own: Path, *arguments: str, **more: str) -> tuple[int, dict[str, dict[str, object]]]:
+    """A real `lab doctor` whose PATH has only what the test put there."""
+    environment = {**os.environ, "PATH": str(path), "XDG_STATE_HOME": str(own / "state"), **more}
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lab"), "doctor", "--json", *arguments], env=environment,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    value = json.loads(done.stdout)
+    return done.returncode, {one["id"]: one for one in value["findings"]}
+
+
+@pytest.mark.usefixtures("registry")
+def test_without_vagrant_and_qemu_it_says_what_installs_them(own_directories: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bin"
+    path.mkdir()
+    (path / "apt-get").write_text("#!/bin/sh\nexit 100\n")
+    (path / "apt-get").chmod(0o755)
+    where = f"qemu+unix:///system?socket={tmp_path}/nobody"
+    code, found = doctor_with_path(path, own_directories, "--on", "libvirt", LAB_LIBVIRT_URI=where)
+    assert code == 1
+    assert found["vagrant"]["state"] == "bad"
+    assert "vagrant-libvirt" in str(found["vagrant"]["mend"])
+    assert found["vagrant"]["safe"] is True
+    assert found["libvirt"]["state"] in ("bad", "unknown")
+    assert found["packages"]["state"] == "bad"  # that apt-get answers with 100
+    assert found["devstack"]["state"] == "unknown"  # no git to ask with
+    assert not (own_directories / "state").exists()  # looking leaves nothing behind
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_embedded_home_without_qemu_is_usable_and_says_what_it_costs(own_directories: Path, tmp_path: Path) -> None:
+    code, found = doctor_with_path(tmp_path, own_directories, "--on", "embedded")
+    assert found["qemu"]["state"] == "warning"
+    assert "qemu-img not found" in str(found["qemu"]["evidence"])
+    assert found["software"]["state"] == "bad"  # the registry here has no Keystone
+    assert code == 1
+
+
+def test_a_qemu_that_does_not_run_is_not_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("qemu-system-x86_64", "qemu-img"):
+        (tmp_path / name).write_text("#!/bin/sh\necho cannot load library >&2\nexit 127\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    told = embedded.qemu()
+    assert told.state == "bad"
+    assert "cannot load library" in told.evidence
+
+
+def test_ports_of_loopback_are_really_listened_on() -> None:
+    assert embedded.loopback().state == "good"
+
+
+# --- libvirt ------------------------------------------------------------------------------------------------------------
+
+
+def where(uri: str, pool: str = "default", size: Size | None = None) -> libvirt.Where:
+    return libvirt.Where(uri, pool, size or Size(), None)
+
+
+@needs_libvirt
+@pytest.mark.usefixtures("own_directories")
+def test_where_nobody_listens_libvirt_is_bad_and_what_hangs_on_it_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_LIBVIRT_URI", f"qemu+unix:///system?socket={tmp_path}/nobody")
+    with examine.Subject("libvirt", Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
+        probes = {one.id: one for one in subject.probes}
+        found = {name: probes[name].run() for name in ("libvirt", "pool", "network", "guests")}
+    assert found["libvirt"].state == "bad"
+    assert "does not answer" in found["libvirt"].evidence
+    assert str(tmp_path) in str(found["libvirt"].mend[0])
+    assert not found["libvirt"].safe  # another URI's daemon is not lab's to start
+    assert {found[name].state for name in ("pool", "network", "guests")} == {"unknown"}
+
+
+@needs_libvirt
+def test_a_pool_is_looked_at_and_not_started() -> None:
+    """libvirt's own test driver: pools that live in this process."""
+    uri = "test:///default"
+    assert libvirt.pool(where(uri, "default-pool")).state == "good"
+    missing = libvirt.pool(where(uri, "nosuch"))
+    assert missing.state == "warning"
+    assert [str(one).split()[3] for one in missing.mend] == [
+        "pool-define-as",
+        "pool-build",
+        "pool-start",
+        "pool-autostart",
+    ]
+    with where(uri).asked() as hypervisor:
+        pool = hypervisor._connection.storagePoolLookupByName("default-pool")
+        pool.destroy()
+        found = hypervisor.pool("default-pool")
+        assert found is not None
+        assert not found.active
+        assert not pool.isActive()
+        pool.create()
+
+
+def test_a_disk_that_the_file_system_never_held_is_bad() -> None:
+    place = Path("/var/lib")
+    assert libvirt.judged_disk(place, 100 * GIB, 90 * GIB, Size(disk=200)).state == "bad"
+    tight = libvirt.judged_disk(place, 100 * GIB, 50 * GIB, Size(disk=60))
+    assert tight.state == "warning"
+    assert "--disk 50" in str(tight.mend[0])
+    assert libvirt.judged_disk(place, 100 * GIB, 19 * GIB, Size(disk=10)).state == "bad"  # two checkpoints with memory
+    assert libvirt.judged_disk(place, 100 * GIB, 90 * GIB, Size(disk=60)).state == "good"
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_profile_that_wants_more_than_there_is_is_told(
+    own_directories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = own_directories / "config" / "stacklab" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "profiles:\n  centos7-pike:\n    size: {disk: 1000000, memory: 99000000, least_memory: 98000000}\n"
+    )
+    with examine.Subject("libvirt", Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
+        probes = {one.id: one for one in subject.probes}
+        disk, memory = probes["disk"].run(), probes["memory"].run()
+    assert disk.state == "bad"
+    assert memory.state == "bad"
+    assert "at least" in memory.evidence
+
+
+def test_memory_below_what_is_wanted_works_at_a_cost_and_below_the_least_not_at_all() -> None:
+    def judged(free: int) -> str:
+        return host.judged_memory(16 * GIB, free * GIB, 4 * GIB, 6 * GIB, "it swaps").state
+
+    assert [judged(free) for free in (8, 5, 3)] == ["good", "warning", "bad"]
+    assert host.judged_memory(2 * GIB, 2 * GIB, 4 * GIB, 6 * GIB, "").state == "bad"
+
+
+# --- the box ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_a_box_is_at_hand_or_its_place_answers_or_it_is_bad(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
+    lab, wanted = Lab("intro"), Box(name="some/box", version="1.0", url=f"{registry.url}/some.box")
+    told = vagrant.box(lab, wanted, Settings(), None)
+    assert told.state == "good"
+    assert "not in Vagrant's store yet" in told.evidence
+    registry.status = 404
+    told = vagrant.box(lab, wanted, Settings(), None)
+    assert told.state == "bad"
+    assert "404" in told.evidence
+    store = tmp_path / "vagrant" / "boxes" / "some-VAGRANTSLASH-box" / "1.0" / "libvirt"
+    store.mkdir(parents=True)
+    (store / "metadata.json").write_text("{}")
+    assert str(store) in vagrant.box(lab, wanted, Settings(), None).evidence
+    assert vagrant.box(lab, wanted, Settings(), str(tmp_path / "nosuch.box")).state == "bad"
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_a_box_by_name_alone_is_asked_for_in_vagrants_catalogue(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
+    monkeypatch.setenv("VAGRANT_SERVER_URL", registry.url)
+    assert vagrant.box(Lab("intro"), Box(name="some/box"), Settings(), None).state == "good"
+    assert registry.asked == ["/some/box"]
+
+
+# --- registries and the clock -----------------------------------------------------------------------------------------
+
+
+def test_the_index_that_pip_is_configured_with_is_asked(registry: Registry) -> None:
+    assert registries.python_index(Settings()).state == "good"
+    assert registry.asked == ["/simple/pip/"]
+    registry.status = 503
+    told = registries.python_index(Settings())
+    assert told.state == "bad"
+    assert "503" in told.evidence
+
+
+def test_an_index_that_does_not_answer_is_bad_and_its_password_is_not_shown(
+    nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", nobody.replace("://", "://me:hunter2@"))
+    told = registries.python_index(Settings())
+    assert told.state == "bad"
+    assert "hunter2" not in told.evidence
+
+
+def test_an_extra_index_of_files_that_is_not_there_is_told(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"file://{tmp_path}/nosuch")
+    told = registries.python_index(Settings())
+    assert told.state == "warning"
+    assert "nosuch" in told.evidence
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "state"),
+    [
+        (0, "Hit:1 http://a bookworm InRelease\nReading package lists...", "good"),
+        (0, "Err:1 http://a bookworm InRelease\n  Could not resolve 'a'\nW: Failed to fetch http://a", "bad"),
+        (100, "E: The repository 'http://a' is not signed.", "bad"),
+        (0, "Reading package lists...", "bad"),
+    ],
+)
+def test_what_apt_says_counts_more_than_its_status(status: int, said: str, state: str) -> None:
+    assert registries.judged_answer("apt-get", status, said).state == state
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="no apt-get here")
+def test_apt_is_asked_for_real_and_its_lists_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = Path("/var/lib/apt/lists")
+    before = sorted((one.name, one.stat().st_mtime_ns) for one in lists.iterdir()) if lists.is_dir() else []
+    sources = tmp_path / "apt.conf"
+    sources.write_text(f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "-";\n')
+    (tmp_path / "sources.list").write_text("deb [trusted=yes] http://127.0.0.1:9/debian bookworm main\n")
+    monkeypatch.setenv("APT_CONFIG", str(sources))
+    assert registries.distribution().state == "bad"
+    after = sorted((one.name, one.stat().st_mtime_ns) for one in lists.iterdir()) if lists.is_dir() else []
+    assert after == before
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_devstacks_repository_is_asked_for_its_ref(tmp_path: Path) -> None:
+    repo = tmp_path / "devstack"
+    git = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "init", "-q", "-b", "stable/x", str(repo)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+
+    def asked(ref: str, at: Path = repo) -> Told:
+        return registries.source(DevStack(repo=at.as_uri(), ref=ref), Settings())
+
+    assert asked("stable/x").state == "good"
+    assert "has no stable/y" in asked("stable/y").evidence
+    assert asked("stable/x", tmp_path / "nosuch").state == "bad"
+
+
+def test_the_clock_is_compared_with_the_registrys_date(registry: Registry) -> None:
+    assert clock.clock(Settings()).state == "good"
+    registry.off = 600
+    told = clock.clock(Settings())
+    assert told.state == "bad"
+    assert re.match(r"(599|600|601) s behind", told.evidence)
+    registry.off = -600
+    assert "ahead of" in clock.clock(Settings()).evidence
+    registry.age = "600"  # a cache on the way: its answer is as old as it says
+    assert clock.clock(Settings()).state == "good"
+    registry.status, registry.age, registry.off = 500, "", 0  # an error has a date, too
+    assert clock.clock(Settings()).state == "good"
+
+
+def test_without_a_registry_the_clock_cannot_be_told(nobody: str) -> None:
+    told = clock.clock(Settings())
+    assert told.state == "unknown"
+    assert "nobody to compare it with" in told.evidence
+
+
+def test_the_kernel_is_asked_whether_its_clock_is_synchronised() -> None:
+    assert clock.synchronised() in (True, False)
+
+
+# --- mending ----------------------------------------------------------------------------------------------------------
+
+
+def looks_for(file: Path, *commands: Command | str) -> Probe:
+    return Probe("file", "file", lambda: good("there") if file.exists() else bad("absent", *commands))
+
+
+def test_mended_is_said_only_when_the_new_look_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    subject = subject_of(looks_for(file, Command(("touch", str(file)))))
+    findings, log = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
+    assert [one.state for one in findings] == ["good"]
+    assert log[0].better
+    assert log[0].ran[0].status == 0
+
+
+def test_a_command_that_ends_well_and_mends_nothing_is_not_called_a_mend(tmp_path: Path) -> None:
+    subject = subject_of(looks_for(tmp_path / "file", Command(("true",))))
+    findings, log = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
+    assert [one.state for one in findings] == ["bad"]
+    assert len(log) == 1  # and is not run again
+    assert not log[0].better
+
+
+def test_after_a_command_that_fails_the_next_one_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    first = Command((sys.executable, "-c", "import sys; sys.exit('no such unit')"))
+    subject = subject_of(looks_for(file, first, Command(("touch", str(file)))))
+    _, log = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
+    assert [one.status for one in log[0].ran] == [1]
+    assert log[0].ran[0].said == "no such unit"
+    assert not file.exists()
+
+
+def test_an_optional_command_that_fails_keeps_the_next_one_from_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    subject = subject_of(looks_for(file, Command(("false",), optional=True), Command(("touch", str(file)))))
+    findings, _ = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
+    assert [one.state for one in findings] == ["good"]
+
+
+def test_what_needs_a_decision_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    subject = subject_of(looks_for(file, f"touch {file}"))
+    assert mending.mend(subject, list(examine.examine(subject)), mending.Telling())[1] == []
+    assert not file.exists()
+
+
+def test_no_system_forbids_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    monkeypatch.setenv("NO_SYSTEM", "1")
+    ran = mending.run(Command(("touch", str(file)), installs=True))
+    assert ran.status is None
+    assert "NO_SYSTEM" in ran.said
+    assert not file.exists()
+
+
+def test_without_a_right_to_be_root_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    ran = mending.run(Command(("touch", str(tmp_path / "file")), root=True))
+    assert ran.status is None
+    assert ran.line.startswith("sudo touch")
+    assert not (tmp_path / "file").exists()
