@@ -15,7 +15,7 @@ from stacklab.deploy import preparation
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile import Profile
 from stacklab.deploy.settings import Settings
-from stacklab.errors import CommandFailed, NotEnoughSpace, UnsupportedMachine
+from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.stages import Stage
 from tests import standin
 from tests.machine.deploying import fresh_deployment
@@ -120,7 +120,7 @@ def test_own_certificates_are_trusted_by_the_machine(deployment: Deployment, tmp
     assert b"cert = /etc/ssl/certs/ca-certificates.crt" in one_pip(one)
 
     authority.write_text("no certificate\n")
-    with pytest.raises(CommandFailed, match="did not put the certificates"):
+    with pytest.raises(ProfileInvalid, match="holds no certificate"):
         stage(one, "trust").run(lambda _: None)
     deployment.machine.run("rm", "/usr/local/share/ca-certificates/stacklab.crt", user="root")
     deployment.machine.run("update-ca-certificates", user="root")

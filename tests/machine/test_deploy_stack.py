@@ -34,7 +34,7 @@ from stacklab.files import write_json
 from stacklab.lab import Lab
 from stacklab.stages import run_stages
 from tests import standin
-from tests.machine.deploying import connection, fresh_deployment
+from tests.machine.deploying import behave, connection, fresh_deployment
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.systems import System
 
@@ -106,6 +106,7 @@ def elsewhere(work: Callable[[], object]) -> Iterator[list[BaseException]]:
 
 
 def test_bare_machine_is_stacked_and_a_second_run_changes_nothing(deployment: Deployment) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="6")  # all services
     assert looks_used(deployment.machine, deployment.lab) == []
     first = up(deployment)
     assert first["stack"].outcome == "done"
@@ -233,7 +234,7 @@ from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from tests import standin
-from tests.machine.deploying import connection, fresh_deployment
+from tests.machine.deploying import behave, connection, fresh_deployment
 host, user, known_hosts, key = sys.argv[1:]
 machine = SshMachine(Address(host=host, user=user), known_hosts=Path(known_hosts), key=Path(key))
 deployment = Deployment(lab=Lab("deploy"), profile=standin.profile(), machine=machine, host_ip=host, settings=Settings())
@@ -264,7 +265,7 @@ def test_lab_killed_in_the_middle_goes_on_where_it_was(
     debian: System,
     tmp_path: Path,
 ) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="12")
+    behave(deployment, STANDIN_SECONDS="12")
     prepare(deployment)
     first, second = tmp_path / "first", tmp_path / "second"
     with lab_process(debian, first) as process:
@@ -362,7 +363,7 @@ def test_stack_that_somebody_runs_by_hand_is_left_alone(deployment: Deployment) 
 def test_failing_stack_names_the_command_and_the_cause_and_the_log_is_kept(
     deployment: Deployment, told: str, command: str, cause: str, remedy: str
 ) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_FAIL=told)
+    behave(deployment, STANDIN_SECONDS="2", STANDIN_FAIL=told)
     with pytest.raises(StackFailed) as raised:
         up(deployment)
     assert command in raised.value.message
@@ -373,10 +374,10 @@ def test_failing_stack_names_the_command_and_the_cause_and_the_log_is_kept(
 
 
 def test_after_a_failure_the_same_command_clears_up_and_stacks(deployment: Deployment) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_FAIL="glance")
+    behave(deployment, STANDIN_SECONDS="2", STANDIN_FAIL="glance")
     with pytest.raises(StackFailed):
         up(deployment)
-    standin.behave(deployment.machine, STANDIN_SECONDS="2")
+    behave(deployment, STANDIN_SECONDS="2")
     said: list[str] = []
     assert stacking.stages(deployment, patience=QUICK)[0].run(said.append).startswith("stack.sh took")
     assert any("unstack.sh first: stack.sh failed before" in line for line in said)
@@ -385,19 +386,19 @@ def test_after_a_failure_the_same_command_clears_up_and_stacks(deployment: Deplo
 
 
 def test_never_stacks_on_an_unstack_that_was_cut_off(deployment: Deployment) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_FAIL="odd", STANDIN_UNSTACK_FAIL="1")
+    behave(deployment, STANDIN_SECONDS="2", STANDIN_FAIL="odd", STANDIN_UNSTACK_FAIL="1")
     with pytest.raises(StackFailed):
         up(deployment)
     with pytest.raises(StackFailed, match=r"unstack\.sh failed .*DevStack cannot stack on what an unfinished"):
         up(deployment)
     with pytest.raises(StackFailed, match=r"an unstack\.sh .* did not end well"):
         stacking.start(deployment)  # whoever asks
-    standin.behave(deployment.machine, STANDIN_SECONDS="2")
+    behave(deployment, STANDIN_SECONDS="2")
     assert up(deployment)["stack"].outcome == "done"
 
 
 def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_the_run(deployment: Deployment) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="2", STANDIN_HANG="Configuring Nova")
+    behave(deployment, STANDIN_SECONDS="2", STANDIN_HANG="Configuring Nova")
     prepare(deployment)
     said: list[str] = []
     # The deadline counts from stack.sh's start, and is at least three times what the profile says it takes.
@@ -427,7 +428,7 @@ def test_restart_of_the_machine_in_the_middle_is_told_and_the_next_up_stacks_ane
     deployment: Deployment,
     debian: System,
 ) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="30")
+    behave(deployment, STANDIN_SECONDS="30")
     prepare(deployment)
     with elsewhere(lambda: stacking.stages(deployment, patience=QUICK)[0].run(lambda _: None)) as raised:
         until(lambda: "Starting Keystone" in machine_log(deployment), "in the middle")
@@ -436,12 +437,12 @@ def test_restart_of_the_machine_in_the_middle_is_told_and_the_next_up_stacks_ane
     assert isinstance(raised[0], StackFailed)
     assert "the machine was restarted while it ran" in str(raised[0])
     assert stacking.state(deployment.machine).state == "vanished"
-    standin.behave(deployment.machine, STANDIN_SECONDS="2")
+    behave(deployment, STANDIN_SECONDS="2")
     assert up(deployment)["stack"].outcome == "done"
 
 
 def test_other_services_are_not_stacked_over_what_the_learner_has(deployment: Deployment) -> None:
-    standin.behave(deployment.machine, STANDIN_SECONDS="1")
+    behave(deployment, STANDIN_SECONDS="1")
     up(deployment)
     with pytest.raises(NotServed, match=r"services \(none\), now heat is asked for"):
         stacking.stages(replace(deployment, services=("heat",)))[0].already()

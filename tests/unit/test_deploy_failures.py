@@ -84,6 +84,24 @@ def test_a_command_in_an_assignment_is_found_one_level_deeper() -> None:
     assert found.known == "keystone-error"
 
 
+def test_of_a_pipe_the_command_is_named_and_not_what_it_was_fed() -> None:
+    found = diagnose(
+        log(
+            """
+            + lib/host:configure_ksm:17                :   [[ -f /sys/kernel/mm/ksm/run ]]
+            + lib/host:configure_ksm:19                :   sudo tee /sys/kernel/mm/ksm/run
+            ++ lib/host:configure_ksm:19                :   bool_to_int ENABLE_KSM
+            tee: /sys/kernel/mm/ksm/run: Read-only file system
+            + lib/host:configure_ksm:19                :   echo 0
+            0
+            + lib/host:configure_ksm:1                 :   exit_trap
+            """
+        )
+    )
+    assert (found.command, found.line) == ("sudo tee /sys/kernel/mm/ksm/run", "lib/host:19")
+    assert found.known == "read-only"
+
+
 @pytest.mark.parametrize("stamped", [True, False])
 def test_lines_of_other_releases_with_colours_and_without_stamps_are_read_too(stamped: bool) -> None:
     grey, end = "\x1b[38;5;242m", "\x1b(B\x1b[m"

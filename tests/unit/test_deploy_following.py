@@ -81,6 +81,8 @@ def test_it_does_not_matter_where_the_log_is_cut(cuts: list[int]) -> None:
         ("+functions-common:git_timed:604           git clone a b", "functions-common: git clone a b"),
         ("+++ ./stack.sh:main:12                    :   date", "stack.sh: date"),
         ("+ unset GREP_OPTIONS", "unset GREP_OPTIONS"),
+        (line(0, "+ ::                                       :   [[ 200 == 503 ]]"), "[[ 200 == 503 ]]"),
+        ("+-------+------+", "+-------+------+"),
         (line(0, "  Collecting pbr"), "Collecting pbr"),
         ("\x1b[31mred\x1b[0m\r", "red"),
         ("++--| a diff", "++--| a diff"),

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \| ?")
 _TRACED = re.compile(r"^\++ ?(?P<file>[\w./-]+):(?P<function>[\w./-]+):(?P<number>\d+) +(?:: +)?(?P<command>.*)$")
+# A script that DevStack feeds to another bash (wait_for_service) has no place of its own.
+_NOWHERE = re.compile(r"^\++ ?:: +(?:: +)?(?P<command>.*)$")
 _EARLY = re.compile(r"^\++ (?P<command>.*)$")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -71,5 +73,5 @@ def parse(raw: str) -> Line:
     if traced:
         number = int(traced["number"])
         return Line(raw, at, traced["file"], traced["function"], number, traced["command"].strip(), depth)
-    early = _EARLY.match(raw)
+    early = _NOWHERE.match(raw) or _EARLY.match(raw)
     return Line(raw, at, command=early["command"].strip(), depth=depth) if early else Line(raw, at)

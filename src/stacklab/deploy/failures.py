@@ -145,7 +145,9 @@ def _before_trap(traced: list[Line], trap: Line) -> Line | None:
             telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
             if telling:
                 return telling[-1]
-    for candidates in ([traced[at] for at in inside], traced):
+    # A command's own substitutions and the other end of its pipe are traced after it, a level deeper.
+    own = [traced[at] for at in inside]
+    for candidates in ([line for line in own if line.depth == trap.depth], own, traced):
         telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
         if telling:
             return telling[-1]

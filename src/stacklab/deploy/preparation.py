@@ -24,7 +24,7 @@ from stacklab.deploy.settings import Settings
 from stacklab.deploy.used import looks_used as looks_used
 from stacklab.deploy.used import ours, put_marker
 from stacklab.download import without_password
-from stacklab.errors import CommandFailed, MachineUnreachable, NotEnoughSpace, UnsupportedMachine
+from stacklab.errors import CommandFailed, MachineUnreachable, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.machines.base import Finished, Machine
 from stacklab.stages import Progress, Stage
 
@@ -38,6 +38,7 @@ HOME = "/opt/stack"
 CONSTRAINTS = "/etc/stacklab/constraints.txt"
 UPGRADED = "/etc/stacklab/upgraded"
 SUDOERS = "/etc/sudoers.d/40-stacklab"
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END CERTIFICATE-----", re.DOTALL)
 _CA = {
     "debian": ("/usr/local/share/ca-certificates/stacklab.crt", "update-ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
     "redhat": ("/etc/pki/ca-trust/source/anchors/stacklab.pem", "update-ca-trust extract", "/etc/pki/tls/certs/ca-bundle.crt"),
@@ -131,22 +132,25 @@ class _Preparation:
     def _certificates(self) -> bytes:
         path = self.settings.ca_file
         try:
-            return path.read_bytes() if path else b""
+            held = path.read_bytes() if path else b""
         except OSError as error:
-            raise UnsupportedMachine(
+            raise ProfileInvalid(
                 f"ca_file {path} cannot be read: {error.strerror}", advice="mend deploy: ca_file: in config.yaml"
             ) from error
+        if not _PEM.search(held):
+            raise ProfileInvalid(
+                f"ca_file {path} holds no certificate in PEM format", advice="mend deploy: ca_file: in config.yaml"
+            )
+        return held
 
     def trust_already(self) -> str | None:
         source, _, bundle = _CA[self.profile.family]
         wanted = self._certificates()
         if self.machine.read(source) != wanted:
             return None
-        held = self.machine.read(bundle) or b""
-        bodies = re.findall(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END", wanted, re.DOTALL)
         # The bundle is what programs read; line ends may differ in it.
-        inside = b"".join(held.split())
-        return "trusted" if all(b"".join(body.split()) in inside for body in bodies) else None
+        inside = b"".join((self.machine.read(bundle) or b"").split())
+        return "trusted" if all(b"".join(body.split()) in inside for body in _PEM.findall(wanted)) else None
 
     def trust(self, progress: Progress) -> str:
         source, command, bundle = _CA[self.profile.family]
@@ -155,7 +159,7 @@ class _Preparation:
         if self.trust_already() is None:
             raise CommandFailed(
                 f"{command} on {self.machine.name} did not put the certificates of {self.settings.ca_file} into {bundle}",
-                advice="are they in PEM format?",
+                advice=f"look there: openssl x509 -in {source} -noout -text",
             )
         return f"{self.settings.ca_file} in {bundle}"
 
