@@ -183,7 +183,7 @@ def _owned(part: Path, progress: Progress) -> Iterator[BinaryIO]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                progress(f"another lab is fetching {part.name[1:-5]}; waiting for it")
+                progress(f"{part.name[1:-5]} is being fetched already; waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)  # ends with its process; that one's network waits have deadlines
             try:
                 mine = os.fstat(file.fileno()).st_ino == part.stat().st_ino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -98,7 +99,18 @@ class Chooser:
                 ranks = [self._ranks[tag] for tag in tags if tag in self._ranks]
                 return Candidate(version, min(ranks), link) if ranks else None
             if link.file.endswith((".tar.gz", ".zip")):
-                return Candidate(parse_sdist_filename(link.file)[1], 1_000_000 + link.file.endswith(".zip"), link)
+                return Candidate(_source_version(link.file), 1_000_000 + link.file.endswith(".zip"), link)
         except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
             return None  # older than the rules for names, and never a version that constraints name
         return None
+
+
+def _source_version(file: str) -> Version:
+    """Of functools32-3.2.3-2.tar.gz it is 3.2.3-2, of python-3parclient-4.2.0.tar.gz 4.2.0: old names leave it open."""
+    match = re.match(r".+?-(\d.*?)(?:\.tar\.gz|\.zip)$", file)
+    try:
+        if match:
+            return Version(match[1])
+    except InvalidVersion:
+        pass
+    return parse_sdist_filename(file)[1]
