@@ -48,6 +48,9 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         pytest.skip(why)
     with system(tmp_path_factory.mktemp("fixes"), PACKAGES) as running:
         # No kernel module here: the userspace datapath. The bridge itself survives a reboot, as on every DevStack.
+        running.ssh(
+            "cd /var/www/html; mkdir identity dashboard; cp index.html identity; cp index.html dashboard", user="root"
+        )
         running.ssh("ovs-vsctl --may-exist add-br br-ex -- set bridge br-ex datapath_type=netdev", user="root")
         yield running
 
@@ -167,6 +170,7 @@ def test_a_service_that_is_not_installed_is_no_surprise(deployment: Deployment) 
     )
     (outcome,) = apply(elsewhere, "apache")
     assert outcome.result == "failed"
+    assert outcome.after.evidence == outcome.before.evidence
 
 
 def test_a_daemon_at_rest_behind_its_socket_is_well(deployment: Deployment) -> None:

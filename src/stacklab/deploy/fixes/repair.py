@@ -112,8 +112,7 @@ class _Group:
         try:
             fix.apply(self.machine, self.profile, progress)
         except CommandFailed as error:
-            said = f": {error.said.strip().splitlines()[-1]}" if error.said.strip() else ""
-            self.applied[fix.id] = self._masked(Finding("broken", f"{error.message}{said}"))
+            self.applied[fix.id] = self._masked(Finding("broken", error.message))
         else:
             self.applied[fix.id] = None
 

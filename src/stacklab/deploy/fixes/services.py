@@ -9,7 +9,9 @@ from stacklab.deploy.fixes.fix import Action, Finding, Fix, command
 from stacklab.deploy.fixes.systemd import Unit, service
 from stacklab.deploy.fixes.talk import AMQP, HTTP, MEMCACHED, MYSQL, Talk, http_status
 from stacklab.deploy.profile import Profile
+from stacklab.errors import CommandFailed
 from stacklab.machines.base import Machine
+from stacklab.stages import Progress
 
 
 class Service(Fix):
@@ -52,7 +54,7 @@ class Service(Fix):
         # Units that run and do not answer are not helped by `start`.
         deaf = not wrong and self.talk is not None and not self.talk.hold(machine)[0]
         actions: list[Action] = []
-        for unit in wrong or found:
+        for unit in [unit for unit in wrong or found if unit.there]:
             if unit.load == "masked":
                 actions.append(command("systemctl", "unmask", unit.name))
             if not unit.at_boot or unit.enablement == "enabled":
@@ -60,6 +62,12 @@ class Service(Fix):
             verb = "restart" if deaf else "start"
             actions.append(command("systemctl", verb, unit.name, seconds=systemd.RESTART_SECONDS))
         return actions
+
+    def apply(self, machine: Machine, profile: Profile, progress: Progress) -> None:
+        missing = [unit for unit in systemd.look(machine, map(service, self.names(profile))) if not unit.there]
+        if missing:  # `verify` would wait for them in vain
+            raise CommandFailed("\n".join(self._evidence(machine, unit) for unit in missing))
+        super().apply(machine, profile, progress)
 
     def _evidence(self, machine: Machine, unit: Unit) -> str:
         name = systemd.plain(unit.name)
@@ -86,7 +94,7 @@ class Front(Fix):
     def look(self, machine: Machine, profile: Profile) -> Finding:
         answers = {path: http_status(machine, path) for path in (profile.cloud.identity, profile.cloud.dashboard)}
         said = "; ".join(f"GET {path}: {status or 'no answer'}" for path, status in answers.items())
-        broken = any(status is None or status >= 500 for status in answers.values())
+        broken = any(status is None or status >= 400 for status in answers.values())
         return Finding("broken" if broken else "well", said)
 
     def plan(self, machine: Machine, profile: Profile) -> list[Action]:
