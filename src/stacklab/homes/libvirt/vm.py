@@ -29,7 +29,7 @@ from stacklab.homes.libvirt.vagrant import UP_SECONDS, Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
-from stacklab.machines.ssh import SshMachine, wait_for_ssh
+from stacklab.machines.ssh import CONNECT_SECONDS, PATIENCE_SECONDS, SshMachine, wait_for_ssh
 from stacklab.stages import Progress, Stage
 
 WAKE_SECONDS = 180
@@ -91,7 +91,15 @@ class Vm:
             # Its own network carries no other machine than this host and the VM: who answers there first is the VM.
             jump = None if self.hypervisor.local else _host_of(self.hypervisor.uri)
             address = Address(self.address, self.profile.box.user, jump=jump)
-            self._machine = SshMachine(address, known_hosts=self.known_hosts, key=self.key_file)
+            # What is emulated answers slowly, all the more while it boots.
+            slow = 4.0 if self.site.driver == "qemu" else 1.0
+            self._machine = SshMachine(
+                address,
+                known_hosts=self.known_hosts,
+                key=self.key_file,
+                connect=CONNECT_SECONDS * slow,
+                patience=PATIENCE_SECONDS * slow,
+            )
         return self._machine
 
     def console(self, lines: int = 50) -> list[str] | None:
@@ -203,7 +211,7 @@ class Vm:
         site, began = self.site, time.monotonic()
         self._finish_vagrant(progress)
         state = self.hypervisor.state(site.domain)
-        if state and not site.made and not self._lets_us_in(site, state):
+        if state and not site.made and not self._lets_us_in(site, state, progress):
             progress("an earlier run was cut short: what it left is removed")
             self._remove_remains(progress)
             state = None
@@ -224,13 +232,13 @@ class Vm:
             self.vagrant.follow(progress, UP_SECONDS, self._last_on_console)
         self.vagrant.end()
 
-    def _lets_us_in(self, site: Site, state: State) -> bool:
+    def _lets_us_in(self, site: Site, state: State, progress: Progress) -> bool:
         """Whether a VM that we have no note of having finished is finished all the same."""
         if state != "running":
             return False
         self._keep_key()
         try:
-            self.machine().run("true", seconds=30)
+            wait_for_ssh(self.machine(), WAKE_SECONDS / 2, progress)
         except LabError:
             return False
         return True

@@ -1,0 +1,143 @@
+"""The tests' box booted by QEMU alone: for what needs a kernel with SELinux enforcing, but neither Vagrant nor libvirt.
+
+`python -m tests.vm.guest BOX` boots one by hand until it is interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stacklab.errors import MachineUnreachable
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+
+BOOT_SECONDS = 600
+"""Emulated, on a machine that is busy with other tests."""
+BUILD_SECONDS = 1800
+GEMS, KEYS = Path("/usr/share/rubygems-integration/all/gems"), "vagrant-[0-9]*/keys/vagrant"
+RECIPE = Path(__file__).parent / "recipe"
+
+
+def missing() -> str | None:
+    """Why no guest can be run here, or None. For `pytest.skip`."""
+    if os.geteuid() != 0:
+        return "the tests' box is built as root"
+    programs = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "mmdebstrap": "mmdebstrap"}
+    lacking = [package for program, package in programs.items() if shutil.which(program) is None]
+    if not list(GEMS.glob(KEYS)):  # the box lets Vagrant's well-known key in
+        lacking.append("vagrant")
+    return f"run: apt-get install {' '.join(lacking)}" if lacking else None
+
+
+def built_box() -> Path:
+    """The box, kept in $XDG_CACHE_HOME/stacklab/boxes; built from its recipe (three to ten minutes) if it is not there."""
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stacklab" / "boxes"
+    kept.mkdir(parents=True, exist_ok=True)
+    parts = [path.read_bytes() for path in sorted(RECIPE.iterdir())]
+    box = kept / f"guest-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}.box"
+    with (kept / f"{box.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not box.exists():
+            with tempfile.TemporaryDirectory(dir=kept) as work:
+                argv = [str(RECIPE / "make-box"), str(box), work]
+                done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
+                assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return box
+
+
+@dataclass
+class Guest:
+    """A running guest. `console`: what it printed on its serial line."""
+
+    machine: SshMachine
+    console: Path
+
+    def wait(self, seconds: float = BOOT_SECONDS) -> str:
+        """Until it lets us in; returns its boot id."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self.machine.run("cat", "/proc/sys/kernel/random/boot_id", seconds=60).out.strip()
+            except MachineUnreachable as error:
+                if time.monotonic() > until:
+                    said = self.console.read_text(errors="replace")[-1500:]
+                    raise AssertionError(f"no SSH login within {seconds:.0f} s: {error.message}\n{said}") from error
+                self.machine.close()
+                time.sleep(3)
+
+    def reboot(self) -> None:
+        """In order; back when it lets us in again."""
+        before = self.wait()
+        self.machine.run("systemctl", "reboot", user="root", check=False)
+        until = time.monotonic() + BOOT_SECONDS
+        while self.wait() == before:
+            assert time.monotonic() < until, "it does not go down"
+            time.sleep(3)
+
+
+@contextlib.contextmanager
+def guest(box: Path, scratch: Path) -> Iterator[Guest]:
+    """A guest from a .box file, on a throw-away disk; gone at the end of the `with`."""
+    with tarfile.open(box) as archive:
+        archive.extract("box.img", scratch, filter="data")
+    key = scratch / "key"
+    key.write_bytes(sorted(GEMS.glob(KEYS))[-1].read_bytes())
+    key.chmod(0o600)
+    port, console = _free_port(), scratch / "console"
+    argv = [
+        *(
+            "qemu-system-x86_64",
+            "-machine",
+            "q35,accel=tcg",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "1024",
+            "-display",
+            "none",
+        ),
+        *("-serial", f"file:{console}", "-drive", f"file={scratch / 'box.img'},if=virtio"),
+        *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=net"),
+    ]
+    log = scratch / "qemu.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    machine = SshMachine(Address("127.0.0.1", "vagrant", port), known_hosts=scratch / "known_hosts", key=key)
+    running = Guest(machine, console)
+    try:
+        time.sleep(0.5)
+        assert process.poll() is None, log.read_text(errors="replace")
+        running.wait()
+        yield running
+    finally:
+        machine.close()
+        process.kill()
+        process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory, guest(Path(sys.argv[1]), Path(directory)) as started:
+        print(started.machine.name, "key", Path(directory) / "key")
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(1e6)
