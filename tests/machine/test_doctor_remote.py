@@ -142,7 +142,7 @@ def test_a_machine_with_somebodys_openstack_looks_used(to_debian: str, unsettled
     found = looked(to_debian, "unused")["unused"]
     assert found.state == "bad"
     assert "/etc/nova" in found.evidence
-    assert "--even-if-used" in str(found.mend[0])
+    assert "--on ssh:box --even-if-used" in str(found.mend[0])
     assert not found.safe
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import grp
 import http.server
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -169,6 +171,35 @@ def test_what_cannot_be_examined_is_an_error_of_its_own(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("own_directories", "registry")
+@pytest.mark.parametrize("home", [None, "embedded", "libvirt"])
+def test_without_a_home_each_gets_a_verdict_and_the_one_that_would_be_taken_decides(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_LIBVIRT_URI", f"qemu+unix:///system?socket={tmp_path}/nobody")
+    if home:
+        Lab("intro").update(home=home, plan={})
+    assert run(["doctor", "--json"]) == 1  # the registry here has no Keystone
+    value = json.loads(capsys.readouterr().out)
+    assert [one["home"] for one in value["homes"]] == ["embedded", "libvirt", "ssh"]
+    assert value["chosen"]["home"] == (home or "embedded")
+    assert value["chosen"]["why"]
+    verdicts = {one["home"]: one["usable"] for one in value["homes"]}
+    assert verdicts == {"embedded": False, "libvirt": False, "ssh": None}
+    assert any(lack.startswith("software: uv cannot get keystone") for lack in value["homes"][0]["lacks"])
+    assert value["usable"] is False
+
+
+@pytest.mark.usefixtures("own_directories", "registry")
+def test_fix_says_what_it_could_not_mend(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_SYSTEM", "1")  # a test installs nothing
+    monkeypatch.setattr(embedded, "memory", lambda: bad("too little", Command(("true",))))
+    assert run(["doctor", "--on", "embedded", "--fix"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"memory: too little\n  → true\n  ✗ not mended: too little", out)
+    assert " mended:" not in out.replace("not mended:", "")
+
+
 # --- virtualization ---------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +293,34 @@ def test_a_qemu_that_does_not_run_is_not_good(tmp_path: Path, monkeypatch: pytes
 
 def test_ports_of_loopback_are_really_listened_on() -> None:
     assert embedded.loopback().state == "good"
+
+
+# --- groups ---------------------------------------------------------------------------------------------------------------
+
+
+def refused() -> str:
+    raise PermissionError("no polkit agent")
+
+
+@pytest.mark.parametrize(
+    ("gid", "members", "lets_in", "state", "says"),
+    [
+        (os.getegid(), [], refused, "good", "is in libvirt"),
+        (999999, [], refused, "bad", "no polkit agent"),
+        (999999, [], lambda: "libvirt 9", "good", "libvirt lets it in"),
+        (999999, ["daemon"], refused, "bad", "this login is older"),
+        (999999, ["daemon"], lambda: "libvirt 9", "good", "a new one is needed"),
+    ],
+)
+def test_a_group_counts_by_whether_libvirt_lets_one_in(
+    gid: int, members: list[str], lets_in: Callable[[], str], state: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("daemon").pw_uid)
+    monkeypatch.setattr(grp, "getgrnam", lambda _: grp.struct_group(("libvirt", "x", gid, members)))
+    told = host.groups(lets_in)
+    assert told.state == state
+    assert says in told.evidence
+    assert ("usermod -aG libvirt daemon" in " ".join(map(str, told.mend))) == (state == "bad" and not members)
 
 
 # --- libvirt ------------------------------------------------------------------------------------------------------------

@@ -187,8 +187,10 @@ def _verdict(console: Console, plan: Plan, findings: list[Finding], *, mended: b
         return
     console.print(f"{plan.home} is not usable: {_lacks(findings)}")
     if not mended and any(one.safe for one in lacking):
-        on = f" --on {plan.address or plan.home}"
-        console.print(f"  → lab doctor{on} --fix   runs the commands above that need no decision")
+        from stacklab.doctor.remote import on
+
+        where = on(plan.address) if plan.address else plan.home
+        console.print(f"  → lab doctor --on {where} --fix   runs the commands above that need no decision")
 
 
 def _lacks(findings: list[Finding]) -> str:

@@ -23,6 +23,13 @@ _STATUS, _UNSYNC = 40, 0x40
 """Of struct timex (adjtimex(2), 64-bit Linux): where `status` is, and its bit STA_UNSYNC."""
 
 
+_KERNEL = {
+    True: "the kernel says it is synchronised",
+    False: "the kernel says nothing synchronises it",
+    None: "the kernel cannot be asked",
+}
+
+
 def synchronised() -> bool | None:
     """Whether the kernel knows of something that keeps its clock right; None where it cannot be asked."""
     if struct.calcsize("P") != 8:
@@ -37,8 +44,7 @@ def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[
     """This machine's. `urls`: where to ask for the date; without them, the Python package indexes."""
     index = registries.index_of_host(settings)
     pages = [registries.page(url) for url in index.urls] if urls is None else list(urls)
-    kernel = {True: "the kernel says it is synchronised", False: "the kernel says nothing synchronises it"}
-    said = kernel.get(synchronised() or False) if synchronised() is not None else "the kernel cannot be asked"
+    said = _KERNEL[synchronised()]
     trouble = []
     for url in pages:
         if urlsplit(url).scheme not in ("http", "https"):
@@ -60,7 +66,7 @@ def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[
             trouble.append(f"{without_password(url)} answers without a date")
             continue
         theirs = parsedate_to_datetime(date).timestamp() + (int(age) if age.isdigit() else 0)
-        return judged(began, now(), theirs, f"{urlsplit(url).hostname}'s", str(said))
+        return judged(began, now(), theirs, f"{urlsplit(url).hostname}'s", said)
     return unknown(
         f"{said}; nobody to compare it with: {'; '.join(trouble) or 'no index is reached over HTTP'}", "date -u"
     )

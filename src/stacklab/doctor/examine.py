@@ -74,7 +74,7 @@ class Subject:
         yield Probe("python", "Python", host.python)
         yield Probe("virtualization", "virtualization", _behind(partial(self._virtualization, where)))
         yield Probe("libvirt-python", "libvirt for Python", libvirt.binding)
-        yield Probe("libvirt", "libvirt", partial(libvirt.daemon, where))
+        yield Probe("libvirt", "libvirt", _behind(partial(libvirt.daemon, where)))
         if where.local:
             yield Probe("groups", "groups", partial(host.groups, libvirt.lets_in(where)))
         yield Probe("guests", "guests", _behind(partial(libvirt.guests, where)))

@@ -59,13 +59,20 @@ def groups(lets_in: Callable[[], str]) -> Told:
         return unknown("there is no group libvirt: the package of libvirt makes it", "lab doctor --on libvirt --fix")
     if group.gr_gid in (*os.getgroups(), os.getegid()):
         return good(f"{user} is in libvirt")
-    if user in group.gr_mem:
-        return bad(f"{user} was added to libvirt, but this login is older", "log out and in again (or: newgrp libvirt)")
+    added = user in group.gr_mem
     try:
         version = lets_in()
     except Exception as error:  # noqa: BLE001 - whatever it is: without the group, it is the reason to join
+        if added:
+            again = "log out and in again (or: newgrp libvirt)"
+            return bad(f"{user} is in libvirt, but this login is older and is not let in: {error}", again)
         join = Command(("usermod", "-aG", "libvirt", user), root=True)
         return bad(
             f"{user} is not in libvirt, and libvirt does not let us in: {error}", join, "then log out and in again"
         )
-    return good(f"{user} is not in libvirt, and is let in all the same ({version})")
+    how = (
+        "was added to libvirt after this login; a new one is needed where it is not let in"
+        if added
+        else "is not in libvirt"
+    )
+    return good(f"{user} {how}; libvirt lets it in ({version})")

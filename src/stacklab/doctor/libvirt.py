@@ -25,6 +25,8 @@ from stacklab.homes.libvirt.site import ROUTES, Site, free_networks, routes
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where daemons are, which are not on everybody's PATH."""
 LOG_DAEMON = Path("/run/libvirt/virtlogd-sock")
+SOCKETS = ("libvirt-sock", "virtqemud-sock")
+"""Beside the log daemon's: where libvirt listens."""
 UNITS = (("libvirtd.service",), ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket"))
 """The one daemon, and the modular ones of newer distributions (https://libvirt.org/daemons.html)."""
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
@@ -49,8 +51,7 @@ class Where:
         try:
             yield hypervisor
         finally:
-            if hypervisor._connected is not None:
-                hypervisor.close()
+            hypervisor.close()
 
     @property
     def local(self) -> bool:
@@ -85,6 +86,8 @@ def daemon(where: Where) -> Told:
         with where.asked() as hypervisor:
             version = hypervisor.version()
     except HomeUnavailable as error:
+        if where.uri == DEFAULT_URI and any(_listens(LOG_DAEMON.with_name(name)) for name in SOCKETS):
+            return bad(error.message, error.advice)  # it runs, and refuses: starting it again would mend nothing
         return bad(error.message, *_start(where))
     if where.uri == DEFAULT_URI and not _listens(LOG_DAEMON):
         return bad(

@@ -199,7 +199,7 @@ class Remote:
         if evidence:
             return bad(
                 "; ".join(evidence),
-                f"lab up SESSION --on {shlex.quote(self.address)} --even-if-used   (it changes the machine for good)",
+                f"lab up SESSION --on {shlex.quote(on(self.address))} --even-if-used   (it changes the machine for good)",
             )
         return good(
             "this lab's own" if exists and used.ours(machine, self.lab) else "nothing on it looks like somebody's work"
@@ -314,6 +314,11 @@ class Remote:
         if self.settings.ca_file and "certificate" in said.lower():
             return unknown(f"{said} (before lab up has put the certificates of ca_file there)")
         return bad(said, "deploy: mirrors: or pip_index: or proxy: in config.yaml names another way")
+
+
+def on(address: str) -> str:
+    """What `--on` takes for a machine's address: a name of ssh_config alone would be a home's."""
+    return address if "://" in address or "@" in address else f"ssh:{address}"
 
 
 def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
