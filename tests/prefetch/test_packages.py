@@ -132,9 +132,7 @@ def test_a_new_list_is_seen_and_a_package_is_fetched_once(debian: World, served:
 def test_a_damaged_package_is_noticed_and_fetched_again(debian: World, served: Served) -> None:
     url = f"{served.url}packages/http/{debian.web.url.removeprefix('http://')}/debian/pool/hello-lab_1.0_all.deb"
     whole = requests.get(url, timeout=10).content
-    assert (
-        requests.get(url, timeout=10).content == whole
-    )  # it is kept by now: the first answer came while it was fetched
+    assert requests.get(url, timeout=10).content == whole  # it is kept now: the first came while it was fetched
     kept = next((cache.root() / "packages").rglob("hello-lab_1.0_all.deb"))
     kept.write_bytes(b"x" * len(whole))
     assert requests.get(url, timeout=10).content == whole

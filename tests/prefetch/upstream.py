@@ -7,10 +7,12 @@ import hashlib
 import io
 import os
 import shutil
+import socket
 import subprocess
 import tarfile
 import threading
 import zipfile
+from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ class WebDouble:
     def __init__(self, root: Path) -> None:
         self.root, self.cut = root, dict[str, int]()
         self.asked = list[tuple[str, dict[str, str]]]()
+        self._links = list[socket.socket]()
         double = self
 
         class Handler(SimpleHTTPRequestHandler):
@@ -44,6 +47,10 @@ class WebDouble:
 
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments, directory=str(root))
+
+            def setup(self) -> None:
+                super().setup()
+                double._links.append(self.connection)
 
             def do_GET(self) -> None:
                 double.asked.append((self.path, dict(self.headers)))
@@ -87,11 +94,14 @@ class WebDouble:
         return [path for path, _ in self.asked]
 
     def take_away(self) -> None:
-        """It answers no more."""
+        """It answers no more, nor on connections that are kept alive."""
         if self._thread.is_alive():
             self.server.shutdown()
             self._thread.join()
             self.server.server_close()
+            for link in self._links:
+                with suppress(OSError):  # it has ended
+                    link.shutdown(socket.SHUT_RDWR)
 
 
 class Repositories:
