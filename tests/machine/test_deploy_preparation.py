@@ -14,6 +14,7 @@ import pytest
 from stacklab.deploy import preparation
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile import Profile
+from stacklab.deploy.restarting import restart
 from stacklab.deploy.settings import Settings
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.stages import Stage
@@ -203,7 +204,7 @@ def test_selinux_is_permissive_for_the_next_boot_too(deployment: Deployment) -> 
 def test_restart_comes_back_as_another_boot(deployment: Deployment) -> None:
     boot = "/proc/sys/kernel/random/boot_id"
     before = deployment.machine.read(boot)
-    preparation.restart(deployment.machine, lambda _: None, 120)
+    restart(deployment.machine, lambda _: None, 120)
     assert deployment.machine.read(boot) not in (None, before)
 
 

@@ -102,6 +102,24 @@ def test_of_a_pipe_the_command_is_named_and_not_what_it_was_fed() -> None:
     assert found.known == "read-only"
 
 
+def test_a_trap_on_err_stands_a_level_deeper_than_what_failed() -> None:
+    found = diagnose(
+        log(
+            """
+            ++ ./stack.sh:main:57                       :   /opt/stack/devstack/tools/outfilter.py -o /opt/stack/logs/summary
+            + ./stack.sh:main:114                      :   sudo apt-get --assume-yes install no-such-package
+            E: Unable to locate package no-such-package
+            ++ ./stack.sh:main:114                      :   err_trap
+            ++ ./stack.sh:err_trap:114                  :   local r=100
+            stack.sh failed: full log in /opt/stack/logs/stack.sh.log
+            Error on exit
+            """
+        )
+    )
+    assert (found.command, found.line) == ("sudo apt-get --assume-yes install no-such-package", "./stack.sh:114")
+    assert found.known == "no-package"
+
+
 @pytest.mark.parametrize("stamped", [True, False])
 def test_lines_of_other_releases_with_colours_and_without_stamps_are_read_too(stamped: bool) -> None:
     grey, end = "\x1b[38;5;242m", "\x1b(B\x1b[m"

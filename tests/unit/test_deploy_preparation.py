@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stacklab.deploy.placing import cached, content, mirrored
-from stacklab.deploy.preparation import pip_settings, proxies
 from stacklab.deploy.profile import PlacedFile
+from stacklab.deploy.reach import pip_settings, proxies
 from stacklab.deploy.settings import Settings
 from stacklab.download import WrongContent
 

@@ -147,7 +147,9 @@ def _before_trap(traced: list[Line], trap: Line) -> Line | None:
                 return telling[-1]
     # A command's own substitutions and the other end of its pipe are traced after it, a level deeper.
     own = [traced[at] for at in inside]
-    for candidates in ([line for line in own if line.depth == trap.depth], own, traced):
+    # bash traces a trap on ERR a level deeper than the command that set it off, one on EXIT at the same level.
+    level = trap.depth - (1 if trap.command.startswith("err_trap") else 0)
+    for candidates in ([line for line in own if line.depth == level], own, traced):
         telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
         if telling:
             return telling[-1]

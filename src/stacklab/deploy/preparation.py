@@ -10,33 +10,25 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from urllib.parse import urlsplit
 
-from stacklab import indexes
 from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.detached import ENVIRONMENT, STACK_USER
-from stacklab.deploy.failures import diagnose
-from stacklab.deploy.placing import content
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.packages import Packages
+from stacklab.deploy.reach import pip_settings, proxies
 from stacklab.deploy.used import looks_used as looks_used
 from stacklab.deploy.used import ours, put_marker
 from stacklab.download import without_password
-from stacklab.errors import CommandFailed, MachineUnreachable, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
-from stacklab.machines.base import Finished, Machine
+from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
+from stacklab.machines.base import Machine
 from stacklab.stages import Progress, Stage
 
-PACKAGES_SECONDS = 3600
-REBOOT_SECONDS = 600
 LEAST_DISK_GIB = 10  # DevStack used 6 GB on Debian 12; images and volumes come on top
 MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
 CLOCK_SECONDS = 2.0
 TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
 HOME = "/opt/stack"
 CONSTRAINTS = "/etc/stacklab/constraints.txt"
-UPGRADED = "/etc/stacklab/upgraded"
 SUDOERS = "/etc/sudoers.d/40-stacklab"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END CERTIFICATE-----", re.DOTALL)
 _CA = {
@@ -47,13 +39,15 @@ _CA = {
 
 def stages(deployment: Deployment) -> list[Stage]:
     """In order; what the profile and the settings do not ask for is left out."""
-    do, profile, settings = _Preparation(deployment), deployment.profile, deployment.settings
+    packages = Packages(deployment)
+    do = _Preparation(deployment, packages)
+    profile, settings = deployment.profile, deployment.settings
     wanted = [
         (True, Stage("machine", "the machine fits", do.fits_already, do.fit, 2)),
         (True, Stage("proxy", "proxy settings", do.proxy_already, do.set_proxy, 1)),
         (settings.ca_file, Stage("trust", "certificates to trust", do.trust_already, do.trust, 3)),
-        (profile.repositories, Stage("repositories", "package repositories", do.repositories_already, do.put_repositories, 5)),
-        (True, Stage("packages", "packages", do.packages_already, do.change_packages, 120)),
+        (profile.repositories, Stage("repositories", "package repositories", packages.sources_already, packages.put_sources, 5)),
+        (True, Stage("packages", "packages", packages.already, packages.change, 120)),
         (profile.external_ids, Stage("switch", "Open vSwitch settings", do.switch_already, do.set_switch, 2)),
         (True, Stage("clock", "the clock", do.clock_already, do.set_clock, 5)),
         (True, Stage("locale", f"locale {profile.locale}", do.locale_already, do.make_locale, 10)),
@@ -64,18 +58,9 @@ def stages(deployment: Deployment) -> list[Stage]:
     return [stage for asked, stage in wanted if asked]
 
 
-def proxies(settings: Settings, *own: str) -> dict[str, str]:
-    """The environment of a program on the machine that is to reach the internet; `own`: the machine's addresses."""
-    if not settings.proxy:
-        return {}
-    both = {"http_proxy": settings.proxy, "https_proxy": settings.proxy}
-    # The machine's own services must never be asked through a proxy.
-    spared = ",".join(["localhost", "127.0.0.1", *own, *settings.no_proxy])
-    return {**both, "no_proxy": spared}
-
-
 class _Preparation:
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, packages: Packages) -> None:
+        self.packages = packages
         self.deployment, self.profile, self.settings = deployment, deployment.profile, deployment.settings
         self.machine: Machine = deployment.machine
 
@@ -162,103 +147,6 @@ class _Preparation:
                 advice=f"look there: openssl x509 -in {source} -noout -text",
             )
         return f"{self.settings.ca_file} in {bundle}"
-
-    # --- packages --------------------------------------------------------------------------------------------------
-
-    def repositories_already(self) -> str | None:
-        for placed in self.profile.repositories:
-            if self.machine.read(placed.path) != content(placed, self.settings, lambda _: None):
-                return None
-        return f"{len(self.profile.repositories)} files"
-
-    def put_repositories(self, progress: Progress) -> str:
-        for placed in self.profile.repositories:
-            progress(f"{placed.path}: {placed.why}")
-            self.machine.put(placed.path, content(placed, self.settings, progress), mode=placed.mode)
-        if self.profile.family == "redhat":
-            self._packaging("yum", "clean", "expire-cache")
-        return f"{len(self.profile.repositories)} files"
-
-    def _packaging(self, *command: str, check: bool = True) -> Finished:
-        """A package manager, not interactive and through the proxy. What it says when it fails is looked up."""
-        environment = {**proxies(self.settings), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-        ended = self.machine.run(
-            *command, user="root", environment=environment, seconds=PACKAGES_SECONDS, check=False
-        )  # fmt: skip
-        if check and not ended.ok:
-            said = f"{ended.out}\n{ended.err}".strip()
-            found = diagnose(said)
-            raise CommandFailed(
-                f"{' '.join(command)} failed on {self.machine.name} with exit status {ended.status}: "
-                f"{found.command}. Likely cause: {found.cause}",
-                status=ended.status,
-                said=said[-2000:],
-                advice=f"{found.remedy}; then the same command again" if found.known else "read what it says there",
-            )
-        return ended
-
-    def _installed(self, names: list[str]) -> set[str]:
-        if not names:
-            return set()
-        if self.profile.family == "redhat":
-            each = 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true'
-            return set(self.machine.script(each, *names).lines)
-        told = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
-        return {line.split()[0] for line in told.lines if line.endswith(" installed")}
-
-    def packages_already(self) -> str | None:
-        wanted, unwanted = self.profile.packages.install, self.profile.packages.remove
-        there = self._installed([*wanted, *unwanted])
-        if set(wanted) - there or set(unwanted) & there:
-            return None
-        # Only once: an upgrade below a running cloud is how `up again` would break it.
-        if self.profile.packages.upgrade and self.machine.read(UPGRADED) is None:
-            return None
-        return f"{len(wanted)} packages there"
-
-    def change_packages(self, progress: Progress) -> str:
-        packages, redhat = self.profile.packages, self.profile.family == "redhat"
-        manager = ("yum", "-y") if redhat else ("apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300")
-        options = () if redhat else ("-o", "Dpkg::Options::=--force-confold")
-        if not redhat:
-            progress("apt-get update")
-            self._packaging(*manager, "-o", "Acquire::Retries=3", "update")
-        unwanted = sorted(self._installed(packages.remove))
-        if unwanted:
-            progress(f"removing {', '.join(unwanted)}")
-            self._packaging(*manager, "remove", *unwanted)
-        restarted = ""
-        if packages.upgrade and self.machine.read(UPGRADED) is None:
-            progress("upgrading all packages")
-            self._packaging(*manager, *options, "update" if redhat else "upgrade")
-            restarted = self._restart_for_kernel(progress)
-            self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
-        missing = sorted(set(packages.install) - self._installed(packages.install))
-        if missing:
-            progress(f"installing {', '.join(missing)}")
-            self._packaging(*manager, *options, "install", *missing)
-        still = sorted(set(packages.install) - self._installed(packages.install))
-        if still:  # yum takes "No package … available" for success
-            raise CommandFailed(
-                f"{manager[0]} on {self.machine.name} did not install {', '.join(still)}",
-                advice="no repository of the profile has it; mirrors: in config.yaml names other places",
-            )
-        return f"{len(packages.install)} packages there{restarted}"
-
-    def _restart_for_kernel(self, progress: Progress) -> str:
-        """Restart if a newer kernel than the running one was installed. A container has none of its own."""
-        told = self.machine.script(
-            "uname -r; ls /boot 2>/dev/null | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1",
-            user="root",
-        ).lines
-        if len(told) < 2 or told[0] == told[1] or not self._boots(told[0]):
-            return ""
-        progress(f"restarting for kernel {told[1]}")
-        restart(self.machine, progress)
-        return f", restarted with kernel {told[1]}"
-
-    def _boots(self, kernel: str) -> bool:
-        return self.machine.run("test", "-e", f"/boot/vmlinuz-{kernel}", check=False).ok
 
     # --- Open vSwitch, clock, locale -------------------------------------------------------------------------------
 
@@ -355,7 +243,7 @@ class _Preparation:
             )
             progress(f"localedef: {made.status}")
         if self.locale_already() is None and self.profile.family == "redhat":
-            self._packaging("yum", "-y", "install", f"glibc-langpack-{language.partition('_')[0]}", check=False)
+            self.packages.run("yum", "-y", "install", f"glibc-langpack-{language.partition('_')[0]}", check=False)
         if self.locale_already() is None:
             raise CommandFailed(
                 f"{self.machine.name} has no locale {self.profile.locale}, and it could not be made",
@@ -463,59 +351,3 @@ class _Preparation:
         index = pip_settings(self.settings, os.environ, "").get("index-url")
         said = without_password(index) if index else "its own index"
         return f"{said}, {len(self.profile.pip_constraints)} constraints"
-
-
-def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str) -> dict[str, str]:
-    """What the machine's pip is told, by option: where packages come from on this host, as far as that holds elsewhere.
-
-    A file on this host or a server on its loopback is nothing to the machine. `bundle`: the machine's certificates, named when
-    an address is https, because pip brings its own that know of no company.
-    """
-    told = indexes.told_to_pip(environment)
-    index = settings.pip_index or told.get("index-url")
-    found: dict[str, str] = {}
-    if index and not _only_here(index):
-        found["index-url"] = index
-    if not settings.pip_index:
-        extra = [url for url in told.get("extra-index-url", "").split() if not _only_here(url)]
-        if extra:
-            found["extra-index-url"] = " ".join(extra)
-        if told.get("trusted-host"):
-            found["trusted-host"] = " ".join(told["trusted-host"].split())
-    elif settings.pip_index.startswith("http://"):
-        found["trusted-host"] = urlsplit(settings.pip_index).hostname or ""  # else pip refuses it: it is not https
-    if settings.ca_file and bundle:
-        found["cert"] = bundle
-    if found:
-        found["timeout"] = "60"
-    return found
-
-
-def _only_here(url: str) -> bool:
-    return bool(re.match(r"(file:|/|\w+://([^/@]*@)?(localhost|127\.|\[::1\]))", url))
-
-
-def restart(machine: Machine, progress: Progress, seconds: float = REBOOT_SECONDS) -> None:
-    """Restart the machine and wait until it answers again, as another boot. Raises MachineUnreachable."""
-    boot = "/proc/sys/kernel/random/boot_id"
-    before = machine.run("cat", boot).out
-    with suppress(MachineUnreachable):
-        # Through a timer of systemd's: the command ends before the connection does.
-        machine.run("systemd-run", "--on-active=1", "systemctl", "reboot", user="root")
-    began = time.monotonic()
-    while True:
-        time.sleep(3)
-        waited = time.monotonic() - began
-        try:
-            if machine.run("cat", boot, seconds=30).out != before:
-                return
-            trouble = "it has not gone down"
-        except (MachineUnreachable, CommandFailed) as error:
-            machine.close()
-            trouble = error.message
-        if waited > seconds:
-            raise MachineUnreachable(
-                f"{machine.name} did not come back within {spoken(seconds)} after a restart: {trouble}",
-                advice="look at its console",
-            )
-        progress(f"restarting, {spoken(waited)}: {trouble}")

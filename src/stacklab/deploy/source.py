@@ -12,8 +12,8 @@ from functools import partial
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.detached import STACK_USER
 from stacklab.deploy.placing import content
-from stacklab.deploy.preparation import proxies
 from stacklab.deploy.profile import PlacedFile
+from stacklab.deploy.reach import proxies
 from stacklab.download import without_password
 from stacklab.errors import DownloadFailed, MachineInUse
 from stacklab.machines.base import Finished, Machine

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from stacklab import indexes
-from stacklab.deploy.preparation import proxies
 from stacklab.deploy.profile import DevStack
+from stacklab.deploy.reach import proxies
 from stacklab.deploy.settings import Settings
 from stacklab.doctor import packages
 from stacklab.doctor.probe import Told, bad, good, unknown, warning
