@@ -46,7 +46,7 @@ def stages(deployment: Deployment) -> list[Stage]:
         (True, Stage("machine", "the machine fits", do.fits_already, do.fit, 2)),
         (True, Stage("proxy", "proxy settings", do.proxy_already, do.set_proxy, 1)),
         (settings.ca_file, Stage("trust", "certificates to trust", do.trust_already, do.trust, 3)),
-        (profile.repositories, Stage("repositories", "package repositories", packages.sources_already, packages.put_sources, 5)),
+        (profile.repositories, Stage("repositories", "repositories", packages.sources_already, packages.put_sources, 5)),
         (True, Stage("packages", "packages", packages.already, packages.change, 120)),
         (profile.external_ids, Stage("switch", "Open vSwitch settings", do.switch_already, do.set_switch, 2)),
         (True, Stage("clock", "the clock", do.clock_already, do.set_clock, 5)),
