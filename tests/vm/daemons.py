@@ -15,8 +15,17 @@ from stacklab.homes.libvirt.accelerator import find_accelerator
 
 SOCKETS = {"virtlogd": Path("/run/libvirt/virtlogd-sock"), "libvirtd": Path("/run/libvirt/libvirt-sock")}
 SECONDS = 30
-# A /dev/kvm that is there but does not work makes libvirt ask QEMU for its abilities at every single call, which takes seconds each.
-HIDE_KVM = 'file=$(mktemp); mount --bind "$file" /dev/kvm; rm "$file"; exec "$@"'
+# A /dev/kvm that is there but does not work makes libvirt ask QEMU for its abilities at every single call, which takes seconds.
+# So libvirtd sees none, in a mount namespace of its own; `namespaces`: carrying that mount into each VM's /dev fails.
+HIDE_KVM = """
+cd "$1"; shift
+: >no-kvm
+cat /etc/libvirt/qemu.conf >qemu.conf
+echo 'namespaces = []' >>qemu.conf
+mount --bind no-kvm /dev/kvm
+mount --bind qemu.conf /etc/libvirt/qemu.conf
+exec "$@"
+"""
 
 
 def listens(path: Path) -> bool:
@@ -62,7 +71,8 @@ def _start(name: str, path: Path, directory: Path) -> int:
     with (directory / f"{name}.log").open("wb") as log:
         command = [f"/usr/sbin/{name}", "--daemon", "--pid-file", str(pid_file)]
         if name == "libvirtd" and find_accelerator().driver == "qemu" and Path("/dev/kvm").exists():
-            command = ["unshare", "--mount", "--propagation", "slave", "sh", "-euc", HIDE_KVM, "sh", *command]
+            hide = ["unshare", "--mount", "--propagation", "slave", "sh", "-euc", HIDE_KVM, "sh", str(directory)]
+            command = [*hide, *command]
         subprocess.run(command, stdout=log, stderr=log, check=True)
     deadline = time.monotonic() + SECONDS
     while not (listens(path) and pid_file.exists()):

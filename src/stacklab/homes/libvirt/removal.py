@@ -19,7 +19,7 @@ def remove_all(hypervisor: Hypervisor, vagrant: Vagrant, site: Site, progress: P
     for name in site.network_xml():
         if hypervisor.remove_network(name):
             yield f"the network {name}"
-    for volume in _unused_base(hypervisor, site):
+    for volume in unused_base(hypervisor, site):
         hypervisor.remove_volume(volume)
         yield f"{volume.path} (the box's image, which no other VM uses; the box itself stays with Vagrant)"
 
@@ -29,7 +29,7 @@ def remove_vm(hypervisor: Hypervisor, vagrant: Vagrant, site: Site, progress: Pr
     there = hypervisor.state(site.domain) is not None
     snapshots = len(hypervisor.snapshots(site.domain)) if there else 0
     saved = hypervisor.state(site.domain) == "saved"
-    volumes = _own_volumes(hypervisor, site)
+    volumes = own_volumes(hypervisor, site)
     if (vagrant.data / "id").exists() and (vagrant.directory / "Vagrantfile").exists():
         try:
             vagrant.destroy(progress)
@@ -42,7 +42,7 @@ def remove_vm(hypervisor: Hypervisor, vagrant: Vagrant, site: Site, progress: Pr
         detail = [f"{snapshots} snapshots"] if snapshots else []
         detail += ["its saved memory"] if saved else []
         yield f"the VM {site.domain}" + (f" ({', '.join(detail)})" if detail else "")
-    left = {one.path for one in _own_volumes(hypervisor, site)}
+    left = {one.path for one in own_volumes(hypervisor, site)}
     for volume in volumes:
         if volume.path in left:
             hypervisor.remove_volume(volume)
@@ -56,7 +56,8 @@ def remove_files(directory: Path) -> Iterator[str]:
         yield f"{directory} (the VM's console, key and pinned host key)"
 
 
-def _own_volumes(hypervisor: Hypervisor, site: Site) -> list[Volume]:
+def own_volumes(hypervisor: Hypervisor, site: Site) -> list[Volume]:
+    """The VM's disks, also those of a VM that is gone itself."""
     # Vagrant calls them <domain>.img, <domain>_1.img, …
     return [
         one
@@ -65,7 +66,7 @@ def _own_volumes(hypervisor: Hypervisor, site: Site) -> list[Volume]:
     ]
 
 
-def _unused_base(hypervisor: Hypervisor, site: Site) -> list[Volume]:
+def unused_base(hypervisor: Hypervisor, site: Site) -> list[Volume]:
     """The images of the site's box that vagrant-libvirt put into the pool, if nothing is an overlay on them."""
     if not site.box:
         return []

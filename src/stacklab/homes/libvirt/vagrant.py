@@ -125,6 +125,10 @@ class Vagrant:
         except (subprocess.CalledProcessError, RuntimeError) as error:
             raise VmFailed(f"vagrant does not know how to reach the VM: {error}", advice="lab up mends it") from error
 
+    def has_key(self) -> bool:
+        """Whether Vagrant has given the VM a key of its own."""
+        return (self.data / "private_key").exists()
+
     def key(self) -> Path:
         """The private key that lets in: Vagrant's own for this VM, else the well-known one of a box whose key was kept."""
         own = self.data / "private_key"

@@ -234,7 +234,8 @@ class Vm:
 
     def _lets_us_in(self, site: Site, state: State, progress: Progress) -> bool:
         """Whether a VM that we have no note of having finished is finished all the same."""
-        if state != "running":
+        # Vagrant replaces the box's key before it gives the VM its address: without one of its own, it is not that far.
+        if state != "running" or not self.vagrant.has_key():
             return False
         self._keep_key()
         try:

@@ -1,0 +1,212 @@
+"""One real VM for all these tests: real Vagrant, libvirt and QEMU, a box built here, everything of it removed at the end.
+
+`vm` is up, whatever the tests before did; `clean_vm` is that, and is put back to its first state after the test. The one
+`vagrant up` is interrupted twice on its way (see `Journey`), because another one would cost minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from stacklab import places
+from stacklab.deploy.profile import Profile, Size
+from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.settings import Settings
+from stacklab.events import StageEnded, StageMoved
+from stacklab.homes.libvirt.hypervisor import DEFAULT_URI
+from stacklab.homes.libvirt.vm import Vm, Wishes
+from stacklab.lab import Lab
+from stacklab.stages import run_stages
+from tests.vm import box as boxes
+from tests.vm import daemons as host
+
+LAB = "vmtests"
+CLEAN = "clean"
+MEMORY = 1536  # MiB
+_numbers: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test comes first waits for the box and the VM."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long things took; printed, never asserted."""
+    if _numbers:
+        terminalreporter.section("measured")
+        for line in _numbers:
+            terminalreporter.line(line)
+
+
+@contextmanager
+def measured(what: str) -> Iterator[None]:
+    """Remember how long something took."""
+    began = time.monotonic()
+    yield
+    _numbers.append(f"{what}: {time.monotonic() - began:.1f} s (load {os.getloadavg()[0]:.1f})")
+
+
+def quiet(detail: str) -> None:
+    """Progress that nobody reads."""
+
+
+@pytest.fixture(scope="session")
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """libvirt answers."""
+    why_not = host.why_not()
+    if why_not:
+        pytest.skip(why_not)
+    with host.daemons(tmp_path_factory.mktemp("daemons")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def box(daemons: None) -> Path:
+    """The box."""
+    why_not = boxes.why_not()
+    if why_not:
+        pytest.skip(why_not)
+    with measured("the box (built, or from the cache)"):
+        return boxes.box(places.cache_home())
+
+
+@pytest.fixture(scope="session")
+def pool(daemons: None) -> Iterator[str]:
+    """A storage pool of the tests' own, where QEMU's own user may go."""
+    libvirt = pytest.importorskip("libvirt", reason="no libvirt binding here: pip install 'stacklab[libvirt]'")
+    directory = Path(tempfile.mkdtemp(prefix="lab-pool-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    connection = libvirt.open(DEFAULT_URI)
+    name = directory.name
+    found = connection.storagePoolDefineXML(
+        f"<pool type='dir'><name>{name}</name><target><path>{directory}</path></target></pool>"
+    )
+    found.create()
+    try:
+        yield name
+    finally:
+        found.destroy()
+        found.undefine()
+        connection.close()
+        shutil.rmtree(directory)
+
+
+@dataclass
+class Journey:
+    """What `lab up` said on its way: three attempts, the first two killed."""
+
+    first: list[str] = field(default_factory=list)
+    second: list[str] = field(default_factory=list)
+    boot: str = ""
+    third: list[str] = field(default_factory=list)
+    ended: dict[str, StageEnded] = field(default_factory=dict)
+
+
+def profile() -> Profile:
+    """A profile with a size that suits the tests' box."""
+    size = Size(cpus=2, memory=MEMORY, least_memory=512, disk=6)
+    return load_profile("debian12-2026.1").model_copy(update={"size": size})
+
+
+def vm_of(box: str, pool: str) -> Vm:
+    """The tests' VM; see bring_up.py, which is another process's `lab`."""
+    return Vm(Lab(LAB), profile(), Settings(libvirt_pool=pool), Wishes(box=box))
+
+
+def bring_up(vm: Vm) -> tuple[dict[str, StageEnded], list[str]]:
+    """`lab up`, as far as the VM goes: how each stage ended, and what was said."""
+    ended: dict[str, StageEnded] = {}
+    said: list[str] = []
+
+    def emit(event: object) -> None:
+        if isinstance(event, StageEnded):
+            ended[event.stage] = event
+        elif isinstance(event, StageMoved):
+            said.append(event.detail)
+
+    with vm.lab.writing(new=True):
+        run_stages(vm.lab, vm.stages(), emit)
+    return ended, said
+
+
+def cut_short(box: Path, pool: str, at: str, also: Callable[[], None] = lambda: None) -> list[str]:
+    """Start `lab up` in a process of its own and kill it (-9) as soon as it says `at`; what it said until then."""
+    command = [sys.executable, "-m", "tests.vm.bring_up", str(box), pool]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said: list[str] = []
+    assert process.stdout
+    with process:
+        for line in process.stdout:
+            said.append(json.loads(line))
+            if at in said[-1]:
+                process.kill()
+                break
+        else:
+            pytest.fail(f"it ended before it said '{at}': {said}")
+    assert process.returncode == -signal.SIGKILL
+    also()
+    return said
+
+
+def kill_vagrant(vm: Vm) -> None:
+    """End the Vagrant that a killed `lab` left at work, as abruptly."""
+    os.killpg(int(json.loads((vm.directory / "vagrant.json").read_text())["pid"]), signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def made(box: Path, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Vm, Journey]]:
+    """The VM, made once, and how that went."""
+    journey = Journey()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("VAGRANT_HOME", str(tmp_path_factory.mktemp("vagrant")))
+        vm = vm_of(str(box), pool)
+        try:
+            # Killed together with its Vagrant, the VM just started: nothing of it is usable.
+            journey.first = cut_short(box, pool, "Starting domain", also=lambda: kill_vagrant(vm))
+            # Killed alone: Vagrant works on.
+            with measured("up to SSH, with the box's adding, lab killed in the middle"):
+                journey.second = cut_short(box, pool, "Waiting for domain to get an IP address")
+                journey.boot = vm.hypervisor.uuid(vm.site.domain) or ""
+                journey.ended, journey.third = bring_up(vm)
+            with measured("checkpoint"):
+                vm.save(CLEAN, quiet)
+            yield vm, journey
+        finally:
+            with measured("destroy"):
+                for _ in vm.destroy(quiet):
+                    pass
+            vm.hypervisor.close()
+
+
+@pytest.fixture
+def vm(made: tuple[Vm, Journey]) -> Vm:
+    """The VM, up."""
+    vm, _ = made
+    if vm.state() != "running":
+        bring_up(vm)
+    return vm
+
+
+@pytest.fixture
+def clean_vm(vm: Vm) -> Iterator[Vm]:
+    """The VM, up, and as it was when it had just been made; put back afterwards."""
+    yield vm
+    with measured("back to a checkpoint, to SSH and the right time"):
+        vm.restore(CLEAN, quiet)

@@ -1,0 +1,297 @@
+"""The VM's life: made through interruptions, looked at, saved and put back, stopped and started."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from stacklab.deploy.settings import Settings
+from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, NotRunning, VmFailed
+from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor
+from stacklab.homes.libvirt.vm import Vm
+from stacklab.lab import Lab
+from tests.vm.conftest import CLEAN, Journey, bring_up, measured, profile, quiet
+
+VIRSH = ["virsh", "--connect", DEFAULT_URI]
+
+
+def virsh(*words: str) -> str:
+    return subprocess.run([*VIRSH, *words], check=True, capture_output=True, text=True).stdout
+
+
+def boot_id(vm: Vm) -> str:
+    return vm.machine().run("cat", "/proc/sys/kernel/random/boot_id").out.strip()
+
+
+def start_something(vm: Vm, name: str) -> None:
+    """A process whose survival shows that memory was kept."""
+    vm.machine().run("systemd-run", f"--unit={name}", "sleep", "100000", user="root")
+
+
+def runs(vm: Vm, name: str) -> bool:
+    return vm.machine().run("systemctl", "is-active", name, check=False).out.strip() == "active"
+
+
+def seconds_off(vm: Vm) -> float:
+    """How far the VM's clock is from ours, beyond what asking takes."""
+    before = time.time()
+    there = float(vm.machine().run("date", "+%s.%N").out)
+    after = time.time()
+    return max(before - there, there - after, 0.0)
+
+
+# --- made ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_vagrant_left_is_removed_and_made_anew(made: tuple[Vm, Journey]) -> None:
+    _, journey = made
+    assert any("cut short" in line for line in journey.second), journey.second
+    assert any(line.startswith("removed the VM") for line in journey.second), journey.second
+
+
+def test_a_killed_lab_leaves_its_vagrant_to_the_next_one(made: tuple[Vm, Journey]) -> None:
+    vm, journey = made
+    assert journey.third[0] == "the Vagrant of an earlier run is still at work"
+    assert not any("removed" in line for line in journey.third)
+    assert vm.hypervisor.uuid(vm.site.domain) == journey.boot  # the same VM
+    assert [one.outcome for one in journey.ended.values()] == ["already", "already", "done", "already"]
+
+
+def test_a_second_up_has_nothing_to_do(vm: Vm) -> None:
+    ended, said = bring_up(vm)
+    assert {one.outcome for one in ended.values()} == {"already"}
+    assert said == []
+
+
+def test_libvirt_and_the_guest_agree_on_what_it_is(vm: Vm) -> None:
+    assert vm.state() == "running"
+    told = (
+        vm.machine()
+        .script("nproc; awk '/MemTotal/ {print $2}' /proc/meminfo; lsblk -bdno SIZE /dev/vda; uname -n")
+        .lines
+    )
+    assert told[0] == "2"
+    assert 0.8 * 1536 * 1024 < int(told[1]) <= 1536 * 1024
+    assert int(told[2]) == 6 * 10**9 or int(told[2]) == 6 << 30
+    described = vm.hypervisor.description(vm.site.domain)
+    assert described.get("type") == vm.site.driver
+    assert described.find("./devices/graphics") is None
+
+
+def test_its_addresses_are_the_static_one_and_one_from_dhcp(vm: Vm) -> None:
+    there = vm.machine().run("ip", "-4", "-o", "addr", "show", "scope", "global").out
+    assert f" {vm.address}/24 " in there
+    leased = vm.hypervisor.addresses(vm.site.domain)
+    assert any(f" {one}/24 " in there for one in leased)
+    assert vm.address not in leased
+
+
+def test_the_serial_console_is_in_a_file_that_only_we_can_read(vm: Vm) -> None:
+    lines = vm.console()
+    assert lines is not None
+    assert any("login:" in line for line in lines), lines
+    assert vm.console_file.stat().st_mode & 0o777 == 0o600
+    assert vm.hypervisor.console_file(vm.site.domain) == vm.console_file
+
+
+def test_the_guest_enforces_selinux(vm: Vm) -> None:
+    assert vm.machine().run("getenforce", user="root").out.strip() == "Enforcing"
+    label = vm.machine().run("cat", "/proc/1/attr/current", user="root").out.strip("\0\n")
+    assert ":init_t:" in label
+    refused = vm.machine().script("runcon -t httpd_t -- cat /etc/shadow", user="root", check=False)
+    assert not refused.ok
+
+
+def test_vagrants_well_known_key_does_not_let_in(vm: Vm) -> None:
+    stranger = vm.vagrant.home / "insecure_private_key"
+    argv = [word for word in vm.machine().ssh_argv("true") if word != str(vm.key_file)]
+    argv[argv.index("-i") + 1 : argv.index("-i") + 1] = [str(stranger)]
+    refused = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert refused.returncode == 255
+    assert "Permission denied" in refused.stderr
+
+
+def test_the_host_key_is_pinned_in_the_labs_own_file(vm: Vm) -> None:
+    vm.machine().run("true")
+    key = vm.machine().run("cat", "/etc/ssh/ssh_host_ed25519_key.pub").out.split()[1]
+    assert [line.split()[0] for line in vm.known_hosts.read_text().splitlines()] == [vm.address]
+    assert key in vm.known_hosts.read_text()
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def test_a_restore_undoes_damage_and_what_ran_runs_on(clean_vm: Vm) -> None:
+    vm = clean_vm
+    start_something(vm, "survivor")
+    with measured("checkpoint"):
+        vm.save("before", quiet)
+    booted = boot_id(vm)
+    vm.machine().script(
+        "rm -rf /etc/hosts /home/vagrant/.bashrc; systemctl stop survivor; date -s '2001-01-01 00:00'", user="root"
+    )
+    assert not runs(vm, "survivor")
+    with measured("back to a checkpoint, to SSH and the right time"):
+        vm.restore("before", quiet)
+    assert vm.machine().run("ls", "/etc/hosts").ok
+    assert runs(vm, "survivor")
+    assert boot_id(vm) == booted
+    assert seconds_off(vm) < 5
+    assert vm.checkpoints() == ["before", CLEAN]
+
+
+def test_a_new_checkpoint_replaces_the_old_one_of_its_name(clean_vm: Vm) -> None:
+    vm = clean_vm
+    vm.machine().run("touch", "/root/first", user="root")
+    vm.save("again", quiet)
+    vm.machine().run("touch", "/root/second", user="root")
+    vm.save("again", quiet)
+    names = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".again." in one.name]
+    assert len(names) == 1
+    vm.machine().run("rm", "/root/first", "/root/second", user="root")
+    vm.restore("again", quiet)
+    assert vm.machine().run("ls", "/root/first", "/root/second", user="root").ok
+
+
+def test_a_checkpoint_that_cannot_be_taken_leaves_the_old_one(clean_vm: Vm, tmp_path: Path) -> None:
+    vm = clean_vm
+    vm.save("kept", quiet)
+    before = vm.hypervisor.snapshots(vm.site.domain)
+    # A disk that holds no snapshots makes QEMU refuse to save any.
+    raw = Path("/var/tmp") / f"{vm.site.domain}.raw"  # noqa: S108 - QEMU's own user must reach it
+    raw.write_bytes(bytes(1 << 20))
+    try:
+        virsh("attach-disk", vm.site.domain, str(raw), "vdz", "--subdriver", "raw")
+        with pytest.raises(VmFailed, match="saving"):
+            vm.save("kept", quiet)
+        virsh("detach-disk", vm.site.domain, "vdz")
+    finally:
+        raw.unlink()
+    assert vm.hypervisor.snapshots(vm.site.domain) == before
+    assert "kept" in vm.checkpoints()
+    assert vm.state() == "running"
+
+
+def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(clean_vm: Vm) -> None:
+    vm = clean_vm
+    vm.save("kept", quiet)
+    (old,) = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name]
+
+    class Killed(BaseException):
+        """Stands for kill -9: nothing of ours catches it."""
+
+    def at_the_worst_moment(detail: str) -> None:
+        if "whole" in detail:
+            raise Killed
+
+    with pytest.raises(Killed):
+        vm.save("kept", at_the_worst_moment)
+    names = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name]
+    assert len(names) == 2
+    again = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
+    assert "kept" in again.checkpoints()
+    again.saved.tidy(vm.site.domain)
+    assert [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name] == [old]
+
+
+def test_an_interrupted_restore_is_finished_by_the_next_up(clean_vm: Vm) -> None:
+    vm = clean_vm
+    vm.machine().run("touch", "/root/damage", user="root")
+
+    class Killed(BaseException):
+        """Stands for kill -9."""
+
+    def at_once(detail: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        vm.restore(CLEAN, at_once)
+    assert vm.machine().run("ls", "/root/damage", user="root").ok  # not gone back yet
+    again = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
+    ended, _ = bring_up(again)
+    assert ended["mend"].detail == f"finished going back to '{CLEAN}'"
+    assert not vm.machine().run("ls", "/root/damage", user="root", check=False).ok
+
+
+def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(vm: Vm) -> None:
+    with pytest.raises(CheckpointMissing, match="no checkpoint 'nowhere'") as caught:
+        vm.restore("nowhere", quiet)
+    assert CLEAN in caught.value.advice
+
+
+# --- down and up ---------------------------------------------------------------------------------------------------
+
+
+def test_down_keeps_memory_and_up_goes_on_even_if_somebody_removed_the_network(clean_vm: Vm) -> None:
+    vm = clean_vm
+    start_something(vm, "sleeper")
+    booted = boot_id(vm)
+    with measured("down (memory to disk)"):
+        said = vm.down(quiet)
+    assert "memory is on disk" in said
+    assert vm.state() == "saved"
+    assert vm.down(quiet) == "it is off already"
+    with pytest.raises(NotRunning):
+        vm.save("off", quiet)
+    for name in vm.site.network_xml():
+        virsh("net-destroy", name)
+        virsh("net-undefine", name)
+    with measured("up again (memory from disk)"):
+        ended, _ = bring_up(vm)
+    assert ended["vm"].detail.startswith("goes on where it was")
+    assert runs(vm, "sleeper")
+    assert boot_id(vm) == booted
+    assert seconds_off(vm) < 5
+
+
+def test_a_restore_of_a_vm_that_is_off_starts_it_from_the_checkpoint(clean_vm: Vm) -> None:
+    vm = clean_vm
+    vm.machine().run("touch", "/root/damage", user="root")
+    vm.down(quiet)
+    vm.restore(CLEAN, quiet)
+    assert vm.state() == "running"
+    assert not vm.machine().run("ls", "/root/damage", user="root", check=False).ok
+
+
+def test_a_paused_vm_goes_on(vm: Vm) -> None:
+    virsh("suspend", vm.site.domain)
+    assert vm.state() == "paused"
+    ended, _ = bring_up(vm)
+    assert ended["vm"].detail.startswith("goes on")
+
+
+# --- what is not there ---------------------------------------------------------------------------------------------
+
+
+def test_a_libvirt_that_does_not_run_is_told_with_the_command_that_starts_it(
+    own_directories: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
+    vm = Vm(Lab("nowhere"), profile(), Settings(libvirt_uri=uri))
+    host = vm.stages()[0]
+    assert host.already() is None
+    with pytest.raises(HomeUnavailable, match="does not answer") as caught:
+        host.run(quiet)
+    assert caught.value.advice == "sudo systemctl start libvirtd"
+    assert capfd.readouterr().err == ""  # libvirt itself prints its errors, if it is let
+
+
+def test_a_lab_without_a_vm_says_so(daemons: None, own_directories: Path) -> None:
+    vm = Vm(Lab("nothing"), profile(), Settings())
+    assert vm.state() is None
+    assert vm.checkpoints() == []
+    assert vm.down(quiet) == "there is no VM"
+    assert list(vm.destroy(quiet)) == []
+    with pytest.raises(NotRunning):
+        vm.machine()
+
+
+def test_a_domain_that_is_gone_is_an_error_of_ours(daemons: None) -> None:
+    hypervisor = Hypervisor(DEFAULT_URI)
+    assert hypervisor.state("lab-no-such-vm") is None
+    with pytest.raises(LabError, match="there is no VM lab-no-such-vm"):
+        hypervisor.start("lab-no-such-vm")
+    hypervisor.close()

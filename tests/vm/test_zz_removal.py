@@ -1,0 +1,74 @@
+"""Removing the VM: last of all, as there is one for all tests; named so that it runs last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from stacklab.homes.libvirt import removal
+from stacklab.homes.libvirt.vm import Vm
+from tests.vm.conftest import measured, quiet
+from tests.vm.test_vm import virsh
+
+
+def everything() -> str:
+    """What libvirt has: VMs, networks, and the interfaces of both."""
+    links = subprocess.run(["ip", "-br", "link"], check=True, capture_output=True, text=True).stdout
+    return virsh("list", "--all", "--name") + virsh("net-list", "--all", "--name") + links
+
+
+def processes(word: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if word in line:
+                found.append(line)
+    return found
+
+
+def test_the_boxes_image_stays_while_another_vm_is_made_from_it(vm: Vm) -> None:
+    assert removal.unused_base(vm.hypervisor, vm.site) == []  # this one is
+    (base,) = [one for one in vm.hypervisor.volumes() if "_vagrant_box_image_" in one.name and one.pool == vm.site.pool]
+    virsh("vol-create-as", base.pool, "another", "6G", "--format", "qcow2",
+          "--backing-vol", base.name, "--backing-vol-format", "qcow2")  # fmt: skip
+    used = [one.path for one in vm.hypervisor.volumes() if one.backing == base.path]
+    assert len(used) == 2
+    virsh("vol-delete", "another", "--pool", base.pool)
+
+
+def test_without_vagrants_notes_the_vm_still_works(vm: Vm) -> None:
+    shutil.rmtree(vm.directory / ".vagrant")
+    fresh = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
+    fresh.machine().run("true")
+    assert fresh.stages()[2].already() == f"runs at {vm.address}"
+
+
+def test_destroy_leaves_nothing_and_says_what_went(vm: Vm) -> None:
+    site, pool = vm.site, Path(virsh("pool-dumpxml", vm.site.pool).partition("<path>")[2].partition("</path>")[0])
+    assert processes(site.name)
+    with measured("destroy"):
+        gone = list(vm.destroy(quiet))
+    told = "\n".join(gone)
+    for what in (
+        site.domain,
+        "snapshots",
+        f"the network {site.name}",
+        site.nat_name,
+        f"{site.domain}.img",
+        "box_image",
+    ):
+        assert what in told, told
+    assert site.name not in everything()
+    assert list(pool.iterdir()) == []
+    assert processes(site.name) == []
+    assert not vm.directory.exists()
+    assert vm.vagrant.box_versions("lab/" + vm.wishes.box.rpartition("/")[2].removesuffix(".box"))  # type: ignore[union-attr]
+    assert not list(Path("/var/lib/libvirt/qemu").glob(f"**/{site.name}*"))
+    assert list(vm.destroy(quiet)) == []
+    assert vm.state() is None
