@@ -421,7 +421,12 @@ def _booted(root: Path, name: str, groups: list[Path], console: Path) -> Iterato
         *(f"--network-bridge={name}", "--capability=all", "--resolv-conf=off", "--timezone=off", "--link-journal=no"),
         *("--console=pipe", "--kill-signal=SIGRTMIN+3"),
     ]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LAB_GROUPS": " ".join(map(str, groups))}
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LAB_GROUPS": " ".join(map(str, groups)),
+        # As on any Debian 12; where the host has the old control groups the machine would see those, read-only.
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+    }
     with console.open("wb") as out:
         process = subprocess.Popen(
             ["sh", "-eu", "-c", BOOT_LOOP, "sh", *argv],
