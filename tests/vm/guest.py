@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import os
 import shutil
 import socket
 import subprocess
@@ -20,42 +17,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stacklab import places
 from stacklab.errors import MachineUnreachable
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
+from tests.vm import box
 
 BOOT_SECONDS = 600
 """Emulated, on a machine that is busy with other tests."""
-BUILD_SECONDS = 1800
 GEMS, KEYS = Path("/usr/share/rubygems-integration/all/gems"), "vagrant-[0-9]*/keys/vagrant"
-RECIPE = Path(__file__).parent / "recipe"
 
 
 def missing() -> str | None:
     """Why no guest can be run here, or None. For `pytest.skip`."""
-    if os.geteuid() != 0:
-        return "the tests' box is built as root"
-    programs = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "mmdebstrap": "mmdebstrap"}
-    lacking = [package for program, package in programs.items() if shutil.which(program) is None]
-    if not list(GEMS.glob(KEYS)):  # the box lets Vagrant's well-known key in
-        lacking.append("vagrant")
-    return f"run: apt-get install {' '.join(lacking)}" if lacking else None
+    if why := box.why_not():
+        return why
+    if shutil.which("qemu-system-x86_64") is None:
+        return "run: apt-get install qemu-system-x86"
+    return None if list(GEMS.glob(KEYS)) else "Vagrant's well-known key is not there; run: apt-get install vagrant"
 
 
 def built_box() -> Path:
-    """The box, kept in $XDG_CACHE_HOME/stacklab/boxes; built from its recipe (three to ten minutes) if it is not there."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stacklab" / "boxes"
-    kept.mkdir(parents=True, exist_ok=True)
-    parts = [path.read_bytes() for path in sorted(RECIPE.iterdir())]
-    box = kept / f"guest-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}.box"
-    with (kept / f"{box.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not box.exists():
-            with tempfile.TemporaryDirectory(dir=kept) as work:
-                argv = [str(RECIPE / "make-box"), str(box), work]
-                done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
-                assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return box
+    """The box that all tests of this directory share, built if need be."""
+    return box.box(places.cache_home())
 
 
 @dataclass
@@ -89,9 +73,9 @@ class Guest:
 
 
 @contextlib.contextmanager
-def guest(box: Path, scratch: Path) -> Iterator[Guest]:
+def guest(image: Path, scratch: Path) -> Iterator[Guest]:
     """A guest from a .box file, on a throw-away disk; gone at the end of the `with`."""
-    with tarfile.open(box) as archive:
+    with tarfile.open(image) as archive:
         archive.extract("box.img", scratch, filter="data")
     key = scratch / "key"
     key.write_bytes(sorted(GEMS.glob(KEYS))[-1].read_bytes())
