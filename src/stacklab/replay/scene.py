@@ -168,7 +168,9 @@ class Scene(_Common):
 
     def ability(self, name: str) -> str | None:
         """Why not, or None."""
-        ability: Ability = {"hypervisor": self.desk.access.hypervisor, "data_path": self.desk.access.data_path}[name]
+        access = self.desk.access
+        known = {"hypervisor": access.hypervisor, "data_path": access.data_path, "attachments": access.attachments}
+        ability: Ability = known[name]
         return None if ability.there else ability.why
 
     def way_to(self, server_id: str) -> Way | None:
