@@ -129,11 +129,11 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except LabError as error:
         return _fail(error, arguments)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as stop:
         again = " ".join(["lab", *arguments])
-        return _fail(
-            Interrupted("interrupted; what was done stays done", advice=f"goes on from there: {again}"), arguments
-        )
+        # Whoever was interrupted may know more: that stack.sh goes on without us, say.
+        said = str(stop) or "interrupted; what was done stays done"
+        return _fail(Interrupted(said, advice=f"goes on from there: {again}"), arguments)
     except BrokenPipeError:
         # Whoever read our output (head, less) has left; the interpreter must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
