@@ -79,7 +79,8 @@ def test_what_today_needs_beside(empty: Path) -> None:
 def test_a_container_gets_what_its_kernel_lacks(empty: Path) -> None:
     found = reading(with_variants(load_profile("debian12-2026.1"), ["container"]), empty).variables
     assert found["OVS_DATAPATH_TYPE"] == "netdev"
-    assert found["CINDER_ENABLED_BACKENDS"] == "fake:fake"
+    assert found["CINDER_ENABLED_BACKENDS"] == "nfs:nfs"
+    assert found["CINDER_NFS_SERVERPATH"] == f"localhost:{found['NFS_EXPORT_DIR']}"
 
 
 def test_a_section_for_another_file_is_ini(empty: Path) -> None:
