@@ -4,6 +4,8 @@
 PYTHON ?= python3
 SESSION ?= session4
 BIN := .venv/bin
+# One worker for each kind of test (see tests/conftest.py): they wait for different things.
+SIDE_BY_SIDE := -n 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help install dev up test lint bench tempest clean
 help:
@@ -41,7 +43,7 @@ up: install
 	@echo "  lab reset                  back to the start;  lab replay $(SESSION) --step  does it step by step"
 
 test: dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 lint: dev
 	@$(BIN)/ruff check .

@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one kind share what they need (a cloud, a VM, a machine), so with pytest-xdist they stay on one worker."""
+    for item in items:
+        kind = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("unit" if kind == "prefetch" else kind))
+
+
 @pytest.fixture(autouse=True)
 def no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output is compared as text."""
