@@ -18,6 +18,7 @@ from stacklab.homes import HOMES, best_home, check_plan, open_home
 from stacklab.homes.base import Home
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
+from stacklab.machines.address import Address
 from stacklab.progress import ProgressFile
 from stacklab.removal import purge as purge_directories
 from stacklab.stages import Progress, run_stages
@@ -42,13 +43,24 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
 
 def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
     """What was planned before, with what is wanted now; the best home of this machine where nobody named one."""
-    plan = Plan.of(lab).agreed(lab, wanted)
+    if wanted.address:
+        Address.parse(wanted.address)  # a wrong one is said before anything is compared or kept
+    planned = Plan.of(lab)
+    # As long as nothing was made, a mistaken word of an earlier lab up binds nobody.
+    plan = planned.agreed(lab, wanted) if _something_made(lab) else planned.replaced(wanted)
     if not plan.home:
         name, reason = best_home()
         emit(Note(f"home: {name} ({reason})"))
         plan = replace(plan, home=name)
     check_plan(plan)
     return plan
+
+
+def _something_made(lab: Lab) -> bool:
+    """Whether an earlier `lab up` has got as far as making the cloud, or touching the machine that it shall be on."""
+    if lab.record.get("home") == "ssh":
+        return "machine" in lab.record
+    return lab.home_directory.is_dir() and any(lab.home_directory.iterdir())
 
 
 def reset(lab: Lab, progress: Progress) -> None:

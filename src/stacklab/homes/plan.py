@@ -62,6 +62,12 @@ class Plan:
                     f"lab '{lab.name}' {what} '{before}', not '{now}'",
                     advice=f"lab --lab OTHER-NAME up … makes a second lab; lab destroy gives '{lab.name}' up",
                 )
+        return self.replaced(later)
+
+    def replaced(self, later: Plan) -> Plan:
+        """This plan with what `later` says in its place; another home takes nothing over."""
+        if later.home and later.home != self.home:
+            return later
         said = {
             one.name: getattr(later, one.name) for one in fields(later) if getattr(later, one.name) not in (None, ())
         }
