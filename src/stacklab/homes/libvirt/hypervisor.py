@@ -347,9 +347,10 @@ class Hypervisor:
         return found
 
     def memory_used(self, domain: str) -> int:
-        """Bytes that the VM's process holds: more than saving its memory takes."""
+        """Bytes that saving the VM's memory takes at most: what its process holds, but no more than the VM has."""
         with self._told(f"asking how much memory {domain} uses"):
-            return int(self._existing(domain).memoryStats().get("rss", 0)) * 1024
+            told = self._existing(domain).memoryStats()
+        return min(int(told[name]) for name in ("rss", "actual") if name in told) * 1024
 
     def drop_snapshot(self, domain: str, snapshot: str) -> None:
         """Remove one snapshot. Raises CheckpointMissing if there is none."""

@@ -1,0 +1,95 @@
+"""The real Vagrant: boxes with versions and checksums, its errors as one line of ours, and its end when we are interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import socket
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stacklab.errors import MissingProgram, VmFailed
+from stacklab.homes.libvirt.vagrant import Vagrant
+from stacklab.lab import Lab
+from tests.vm.conftest import quiet
+from tests.vm.test_zz_removal import processes
+
+
+@pytest.fixture
+def vagrant(own_directories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vagrant:
+    if not shutil.which("vagrant"):
+        pytest.skip("no Vagrant here: apt-get install -y vagrant vagrant-libvirt")
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
+    return Vagrant(Lab("boxes"))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A box with nothing in it."""
+    path = tmp_path / "tiny.box"
+    with tarfile.open(path, "w") as archive:
+        for name, text in (("metadata.json", '{"provider": "libvirt"}'), ("Vagrantfile", "")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A download that never comes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/some.box"
+
+
+def test_a_box_gets_the_version_that_it_should_have(vagrant: Vagrant, tiny: Path) -> None:
+    assert vagrant.box("a/box", "7.1") is None
+    vagrant.add_box("a/box", "7.1", tiny.as_uri(), hashlib.sha256(tiny.read_bytes()).hexdigest(), quiet)
+    found = vagrant.box("a/box", "7.1")
+    assert found is not None
+    assert (found / "metadata.json").exists()
+    assert vagrant.box_versions("a/box") == ["7.1"]
+
+
+def test_a_box_that_is_not_what_it_should_be_is_refused_in_one_line(vagrant: Vagrant, tiny: Path) -> None:
+    with pytest.raises(VmFailed, match="checksum") as caught:
+        vagrant.add_box("a/box", "7.1", tiny.as_uri(), "ab" * 32, quiet)
+    assert "\n" not in caught.value.message
+    assert str(vagrant.log) in caught.value.advice
+    assert "checksum" in vagrant.log.read_text()
+    assert vagrant.box("a/box", "7.1") is None
+
+
+def test_ctrl_c_ends_vagrant_and_what_it_started(vagrant: Vagrant, silent_server: str) -> None:
+    def press(detail: str) -> None:
+        if "Downloading" in detail:
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        vagrant.add_box("a/box", "1", silent_server, None, press)
+    assert vagrant.at_work() is None
+    assert processes(silent_server) == []
+    assert processes("box add a/box") == []
+    assert time.monotonic() - began < 120
+
+
+def test_without_vagrant_the_command_that_installs_it_is_told(
+    vagrant: Vagrant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for attempt in (vagrant.check, lambda: vagrant.up(quiet, lambda: None)):
+        with pytest.raises(MissingProgram) as caught:
+            attempt()
+        assert caught.value.advice == "sudo apt-get install -y vagrant vagrant-libvirt"
+
+
+def test_its_versions_are_told(vagrant: Vagrant) -> None:
+    vagrant.directory.mkdir(parents=True)
+    assert vagrant.check().startswith("Vagrant 2.")
+    assert "vagrant-libvirt" in vagrant.check()
