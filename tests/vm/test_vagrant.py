@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import shutil
 import socket
 import tarfile
@@ -89,7 +90,11 @@ def test_without_vagrant_the_command_that_installs_it_is_told(
         assert caught.value.advice == "sudo apt-get install -y vagrant vagrant-libvirt"
 
 
-def test_its_versions_are_told(vagrant: Vagrant) -> None:
-    vagrant.directory.mkdir(parents=True)
-    assert vagrant.check().startswith("Vagrant 2.")
-    assert "vagrant-libvirt" in vagrant.check()
+def test_its_versions_are_told_also_before_there_is_a_lab(vagrant: Vagrant) -> None:
+    assert re.fullmatch(r"Vagrant \d+\.\d+\.\d+, vagrant-libvirt \d+\.\d+\.\d+", vagrant.check())
+    assert not vagrant.directory.exists()
+
+
+def test_a_vagrant_that_does_not_answer_is_given_up(vagrant: Vagrant) -> None:
+    with pytest.raises(VmFailed, match="vagrant plugin did not answer within 0 s"):
+        vagrant.check(seconds=0.05)

@@ -231,11 +231,6 @@ class Hypervisor:
         with self._told(f"looking at {name}"):
             return ET.fromstring(self._existing(name).XMLDesc())  # noqa: S314 - libvirt's own words
 
-    def disks(self, name: str) -> list[str]:
-        """The paths of the VM's disks."""
-        found = self.description(name).findall("./devices/disk[@device='disk']/source")
-        return [str(one.get("file")) for one in found if one.get("file")]
-
     def start(self, name: str) -> None:
         """Start the VM; from its saved memory where there is some."""
         with self._told(f"starting {name}"):

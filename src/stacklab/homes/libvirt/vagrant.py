@@ -118,13 +118,6 @@ class Vagrant:
         self._program.order(progress, DESTROY_SECONDS)
         self._program.destroy()
 
-    def ssh_config(self) -> dict[str, str]:
-        """What `vagrant ssh-config` says: HostName, Port, User, IdentityFile. Raises VmFailed."""
-        try:
-            return {key: str(value) for key, value in self._program.conf().items()}
-        except (subprocess.CalledProcessError, RuntimeError) as error:
-            raise VmFailed(f"vagrant does not know how to reach the VM: {error}", advice="lab up mends it") from error
-
     def has_key(self) -> bool:
         """Whether Vagrant has given the VM a key of its own."""
         return (self.data / "private_key").exists()
@@ -189,6 +182,21 @@ class _Program(vagrant.Vagrant):
     def order(self, progress: Progress, seconds: float, idle: Idle = lambda: None, options: Sequence[str] = ()) -> None:
         """How the next command is run: who hears of it, for how long at most, and options that python-vagrant does not know."""
         self.progress, self.seconds, self.idle, self.options = progress, seconds, idle, list(options)
+
+    def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
+        make: Any = self._make_vagrant_command
+        # A question about no VM may come before the lab has a directory.
+        root = self.root if Path(self.root).is_dir() else "/"
+        try:
+            return subprocess.run(
+                make(args), cwd=root, env={**self.env, "VAGRANT_CWD": root}, stdin=subprocess.DEVNULL, capture_output=True,
+                text=True, timeout=self.seconds, check=True,
+            ).stdout  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise VmFailed(
+                f"vagrant {args[0]} did not answer within {self.seconds:.0f} s",
+                advice="vagrant --version shows what it says",
+            ) from error
 
     def _call_vagrant_command(self, args: Sequence[str | None]) -> None:
         words = [word for word in args if word is not None]
