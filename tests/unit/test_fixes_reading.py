@@ -202,3 +202,9 @@ def test_an_instance_is_lost_if_nova_thinks_that_it_runs_or_stopped_it_itself() 
     assert off.order == "start"
     assert not dataclasses.replace(off, by_nova=False).lost
     assert not Guest("1", "vm", "ERROR", really=False, by_nova=True).lost
+
+
+def test_an_instance_is_not_up_before_nova_has_done_with_it() -> None:
+    assert Guest("1", "vm", "HARD_REBOOT", really=True, by_nova=False).moving
+    assert Guest("1", "vm", "SHUTOFF", really=False, by_nova=True, busy=True).moving
+    assert not Guest("1", "vm", "ACTIVE", really=True, by_nova=False).moving

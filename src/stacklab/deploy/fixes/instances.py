@@ -51,6 +51,11 @@ class Guest:
         return self.state == "ACTIVE" and self.really is False
 
     @property
+    def moving(self) -> bool:
+        """Whether Nova is still at it. (A hard reboot of an emulated one takes half a minute.)"""
+        return self.busy or self.state in ("REBOOT", "HARD_REBOOT")
+
+    @property
     def order(self) -> str:
         """What Nova accepts in this state: `start` only of what it knows to be down."""
         return "start" if self.state == "SHUTOFF" else "reboot --hard"
@@ -103,13 +108,25 @@ class Instances(Fix):
         until = time.monotonic() + START_SECONDS
         while True:
             finding = self.check(machine, profile)
-            if finding.fine or time.monotonic() > until:
+            moving = self._moving(machine) if finding.state == "well" else []
+            if moving and time.monotonic() > until:
+                return Finding("broken", f"Nova is at it for {START_SECONDS} s already: {', '.join(moving)}")
+            if (finding.fine and not moving) or time.monotonic() > until:
                 return finding
-            progress(f"waiting for instances (up to {START_SECONDS} s): {finding.evidence.splitlines()[0]}")
-            time.sleep(10)
+            said = ", ".join(moving) or finding.evidence.splitlines()[0]
+            progress(f"waiting for instances (up to {START_SECONDS} s): {said}")
+            time.sleep(5 if moving else 10)
             for action in self.plan(machine, profile):
                 if isinstance(action, _Order) and action.guest.order == "start":  # never a second power cut
                     action.run(machine)
+
+    def _moving(self, machine: Machine) -> list[str]:
+        if self.cloud is None:
+            return []
+        try:
+            return [f"{guest.name} is {guest.state}" for guest in self._guests(self.cloud(), machine) if guest.moving]
+        except (CloudUnreachable, CloudRefused, NotRunning) as error:
+            return [f"cannot tell: {error.message}"]
 
     def _guests(self, person: Person, machine: Machine) -> list[Guest]:
         running = _domains(machine)
