@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 from tests.acceptance.mirrors import Mirrors, NoMirrors
-from tests.acceptance.table import README, table, written
+from tests.acceptance.table import README, NoMarks, table, written
 from tests.acceptance.trial import Trial, TrialFailed
 from tests.systems import NoSystem, missing
 
@@ -39,6 +39,8 @@ def main() -> int:
         print(f"✗ {why}", file=sys.stderr)
         return 1
     try:
+        if arguments.write:  # said now, not in an hour
+            written(README.read_text(encoding="utf-8"), "")
         mirrors = Mirrors(arguments.mirrors)
         work = arguments.work or Path(tempfile.mkdtemp(prefix="lab-acceptance-", dir="/var/tmp"))
         work.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def main() -> int:
             print(f"\n{text}\n\nlogs: {work}")
             if arguments.write:
                 README.write_text(written(README.read_text(encoding="utf-8"), text), encoding="utf-8")
-    except (NoMirrors, NoSystem, TrialFailed) as error:
+    except (NoMirrors, NoMarks, NoSystem, TrialFailed) as error:
         print(f"✗ {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

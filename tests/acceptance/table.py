@@ -10,6 +10,10 @@ README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- acceptance -->", "<!-- /acceptance -->"
 
 
+class NoMarks(Exception):
+    """The README says nowhere where the table goes."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One part of the trial: what, how long (wall seconds), whether it did what it should, and what it showed."""
@@ -43,9 +47,9 @@ def spoken(seconds: float) -> str:
 
 
 def written(readme: str, text: str) -> str:
-    """The README's text with the table between its marks; raises ValueError if it has none."""
+    """The README's text with the table between its marks; raises NoMarks if it has none."""
     head, begin, rest = readme.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{README} has no {BEGIN} … {END}")
+        raise NoMarks(f"{README} has no {BEGIN} … {END}")
     return f"{head}{BEGIN}\n{text}\n{END}{tail}"

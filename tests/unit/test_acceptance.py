@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.mirrors import REPOSITORIES, Mirrors, NoMirrors
-from tests.acceptance.table import BEGIN, END, Part, table, written
+from tests.acceptance.table import BEGIN, END, NoMarks, Part, table, written
 
 
 @pytest.fixture
@@ -58,5 +58,5 @@ def test_the_table_says_what_failed_and_replaces_the_one_before() -> None:
     ]
     readme = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert written(written(readme, "old"), text) == f"before\n{BEGIN}\n{text}\n{END}\nafter\n"
-    with pytest.raises(ValueError, match="acceptance"):
+    with pytest.raises(NoMarks, match="acceptance"):
         written("no marks", text)
