@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.measure import numbers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,6 +17,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
         item.add_marker(pytest.mark.xdist_group("unit" if kind == "prefetch" else kind))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands its measurements to who prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["measured"] = numbers
+
+
+class Workers:
+    """Hears of pytest-xdist's workers, where there are some."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended."""
+        numbers.extend(getattr(node, "workeroutput", {}).get("measured", []))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See Workers."""
+    config.pluginmanager.register(Workers())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured on the way."""
+    if numbers:
+        terminalreporter.section("measured")
+        for line in numbers:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)

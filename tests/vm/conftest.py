@@ -13,9 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,13 +28,13 @@ from stacklab.homes.libvirt.hypervisor import DEFAULT_URI
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.lab import Lab
 from stacklab.stages import run_stages
+from tests.measure import measured
 from tests.vm import box as boxes
 from tests.vm import daemons as host
 
 LAB = "vmtests"
 CLEAN = "clean"
 MEMORY = 1536  # MiB
-_numbers: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,22 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(3600))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How long things took; printed, never asserted."""
-    if _numbers:
-        terminalreporter.section("measured")
-        for line in _numbers:
-            terminalreporter.line(line)
-
-
-@contextmanager
-def measured(what: str) -> Iterator[None]:
-    """Remember how long something took."""
-    began = time.monotonic()
-    yield
-    _numbers.append(f"{what}: {time.monotonic() - began:.1f} s (load {os.getloadavg()[0]:.1f})")
 
 
 def quiet(detail: str) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from stacklab.homes.libvirt.vm import Vm
 from tests import standin
-from tests.vm.conftest import CLEAN, LAB, Journey, bring_up, measured, quiet
+from tests.measure import measured
+from tests.vm.conftest import CLEAN, LAB, Journey, bring_up, quiet
 
 PROGRAM = str(Path(sys.executable).with_name("lab"))
 UNITS = ["keystone", "n-api", "q-ovn-agent", "neutron-api", "placement-api", "n-cpu", "c-api", "g-api"]

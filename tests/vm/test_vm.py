@@ -13,7 +13,8 @@ from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, NotRun
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor
 from stacklab.homes.libvirt.vm import Vm
 from stacklab.lab import Lab
-from tests.vm.conftest import CLEAN, Journey, bring_up, measured, profile, quiet
+from tests.measure import measured
+from tests.vm.conftest import CLEAN, Journey, bring_up, profile, quiet
 
 VIRSH = ["virsh", "--connect", DEFAULT_URI]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.vm import Vm
-from tests.vm.conftest import measured, quiet
+from tests.measure import measured
+from tests.vm.conftest import quiet
 from tests.vm.test_vm import virsh
 
 

@@ -1,4 +1,4 @@
-"""Is a cloud that DevStack made usable? Asked by using it: a token, the catalogue, a list from every service, the login page."""
+"""Is a cloud that DevStack made usable? Found out by using it: a token, the catalogue, every service's list, the login page."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ PROPERTIES = (
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit as systemd describes it. `since`: seconds since the epoch; `state`: running, starting, failed, stopped, missing."""
+    """One unit as systemd describes it. `since`: seconds since the epoch.
+
+    `state`: running, starting, failed, stopped, missing.
+    """
 
     name: str
     unit: str

@@ -14,7 +14,8 @@ class Settings(Part):
     `pip_index`: for the machine's pip; without it, the index that pip on this host is configured with.
     `variants`: of a profile, on every machine (what a machine is found to be adds its own).
     `ca_file`: certificates that the machine shall trust beside its own. `proxy`: an http proxy for the machine.
-    `libvirt_uri`: where the home libvirt runs its VMs (LAB_LIBVIRT_URI overrules it), `libvirt_pool`: the storage pool for their disks.
+    `libvirt_uri`: where the home libvirt runs its VMs (LAB_LIBVIRT_URI overrules it), `libvirt_pool`: the storage pool for
+    their disks.
     """
 
     mirrors: dict[str, str] = {}

@@ -54,9 +54,9 @@ class Machine(Protocol):
     ) -> Finished:
         """Run a program and wait for its end.
 
-        `user`: as whom ("root" or another account, through sudo without a password; None: whoever logged in). `given`: its standard
-        input. Raises CommandFailed if `check` and its status is not 0, or if it takes longer than `seconds` (it is ended
-        on the machine then).
+        `user`: as whom ("root" or another account, through sudo without a password; None: whoever logged in). `given`: its
+        standard input. Raises CommandFailed if `check` and its status is not 0, or if it takes longer than `seconds` (it is
+        ended on the machine then).
         """
 
     def script(
