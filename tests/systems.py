@@ -169,6 +169,7 @@ def system(
     base: Path | None = None,
     cache: Path | None = None,
     network: str | None = None,
+    identity: Path | None = None,
     orderly: bool = False,
 ) -> Iterator[System]:
     """A running machine, gone with everything that belongs to it at the end of the `with`.
@@ -176,7 +177,8 @@ def system(
     `scratch`: where its changes and its key go (removed by whoever made it). `packages`: of the distribution, beside PACKAGES
     and SERVICES (`bare`: without SERVICES). `base`: a root file system to use instead of the one that would be built (never
     written to). `network`: a /24 ("10.213.17.0/24") instead of the first free one, for a machine that knows its address.
-    `orderly`: shut it down at the end.
+    `identity`: a directory with `key` and `known_hosts` of the machine that `base` is a copy of, to be that machine again on
+    that machine's network. `orderly`: shut it down at the end.
     """
     if why := missing():
         raise NoSystem(why)
@@ -185,7 +187,13 @@ def system(
     with contextlib.ExitStack() as stack:
         name, net = stack.enter_context(_network(network))
         root = stack.enter_context(_overlay(lower, work))
-        key, known_hosts = _personalise(root, work, name, net)
+        key, known_hosts = work / "key", work / "known_hosts"
+        if identity is None:
+            _make_identity(root, key, known_hosts, name, net)
+        else:
+            shutil.copy2(identity / key.name, key)
+            shutil.copy2(identity / known_hosts.name, known_hosts)
+        _personalise(root, work, name, net)
         groups = stack.enter_context(_control_groups(name))
         console = work / "console"
         process = stack.enter_context(_booted(root, name, groups, console))
@@ -316,9 +324,8 @@ def _overlay(lower: Path, work: Path) -> Iterator[Path]:
         _run("rm", "-rf", "--one-file-system", str(inner))
 
 
-def _personalise(root: Path, work: Path, name: str, net: ipaddress.IPv4Network) -> tuple[Path, Path]:
-    """Its name, address, keys, accounts and the host's settings; returns the private key and the known_hosts file."""
-    key, known_hosts = work / "key", work / "known_hosts"
+def _make_identity(root: Path, key: Path, known_hosts: Path, name: str, net: ipaddress.IPv4Network) -> None:
+    """A key that root and USER let in, and a host key."""
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key))
     public = key.with_suffix(".pub").read_text()
     for home in (root / "root", root / "home" / USER):
@@ -333,6 +340,9 @@ def _personalise(root: Path, work: Path, name: str, net: ipaddress.IPv4Network) 
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(host_key))
     known_hosts.write_text(f"{net[2]} {host_key.with_suffix('.pub').read_text()}")
 
+
+def _personalise(root: Path, work: Path, name: str, net: ipaddress.IPv4Network) -> None:
+    """Its name, address and accounts, and the host's settings."""
     _write(root / "etc/sudoers.d/lab", f"{USER} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
     _write(root / "etc/hostname", f"{name}\n")
     _write(root / "etc/hosts", f"127.0.0.1 localhost\n{net[2]} {name}\n")
@@ -351,7 +361,6 @@ def _personalise(root: Path, work: Path, name: str, net: ipaddress.IPv4Network) 
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     _write(root / "etc/resolv.conf", (behind if behind.exists() else Path("/etc/resolv.conf")).read_text())
     _write(root / "etc/pip.conf", _pip_settings())
-    return key, known_hosts
 
 
 def _pip_settings() -> str:
@@ -474,7 +483,11 @@ def main() -> int:
         "--base", type=Path, help="a root file system to use instead of building one; it is not written to"
     )
     parser.add_argument("--network", help="a /24 instead of the first free one")
+    parser.add_argument(
+        "--identity", type=Path, help="a directory with the key and known_hosts of the machine that --base was"
+    )
     parser.add_argument("--package", action="append", default=[], help="a package to have beside the usual ones")
+    parser.add_argument("--bare", action="store_true", help="without Apache and memcached")
     parser.add_argument(
         "--scratch", type=Path, help="where its changes go; left there (default: a directory that is removed)"
     )
@@ -486,7 +499,13 @@ def main() -> int:
         )
         scratch.mkdir(parents=True, exist_ok=True)
         one = system(
-            scratch, arguments.package or SERVICES, base=arguments.base, network=arguments.network, orderly=True
+            scratch,
+            arguments.package,
+            bare=arguments.bare,
+            base=arguments.base,
+            network=arguments.network,
+            identity=arguments.identity,
+            orderly=True,
         )
         machine = stack.enter_context(one)
         print("ssh", *machine.ssh_options(), f"{machine.user}@{machine.address}", flush=True)
