@@ -54,13 +54,13 @@ def test_machine_of_another_distribution_is_refused(deployment: Deployment) -> N
     assert stage(deployment, "machine").already() is None  # no marker of ours on a machine that does not fit
 
 
-def test_too_little_memory_or_disk_is_refused(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_or_disk_is_refused(deployment: Deployment) -> None:
     greedy = with_profile(deployment, size={"memory": 1 << 30, "least_memory": 1 << 30})
     with pytest.raises(UnsupportedMachine, match="MiB of memory; the profile standin needs 1073741824"):
         stage(greedy, "machine").run(lambda _: None)
-    monkeypatch.setattr(preparation, "LEAST_DISK_GIB", 1 << 20)
+    roomy = with_profile(deployment, size={"memory": 512, "least_memory": 512, "least_disk": 1 << 20})
     with pytest.raises(NotEnoughSpace, match="GiB free on the file system of /opt"):
-        stage(deployment, "machine").run(lambda _: None)
+        stage(roomy, "machine").run(lambda _: None)
 
 
 def test_missing_package_is_installed_an_unwanted_one_removed_and_the_upgrade_comes_once(

@@ -92,7 +92,7 @@ def profile_data(**changes: Any) -> dict[str, Any]:
         "release": "standin",
         "usual_minutes": 1,
         "box": {"name": "lab/standin"},
-        "size": {"memory": 1024, "least_memory": 512},
+        "size": {"memory": 1024, "least_memory": 512, "least_disk": 1},
         "packages": {"install": ["git", "sudo", "apache2", "memcached", "python3", "curl", "procps"]},
         "devstack": {"repo": ON_MACHINE, "ref": TAG, "drop": {"files/debs/general": ["Django"]}},
         "fragments": ["secrets", "address", "logging"],

@@ -121,6 +121,11 @@ def test_a_dropped_connection_and_a_killed_lab_do_not_end_the_stack_and_up_again
     assert machine.read("/var/lib/stacklab/stack/began") == began  # the same run, not another one
 
 
+def test_the_whole_of_the_vms_disk_is_used(course: Course) -> None:
+    size = int(course.vm.machine().run("df", "--output=size", "-B1", "/").lines[1])
+    assert size > 5 * 2**30  # the box has 4 GiB, the VM 6
+
+
 def test_apache_and_selinux_have_been_mended(course: Course) -> None:
     machine = course.vm.machine()
     assert machine.run("getenforce").out.strip() == "Permissive"

@@ -23,7 +23,6 @@ from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, Unsup
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress, Stage
 
-LEAST_DISK_GIB = 10  # DevStack used 6 GB on Debian 12; images and volumes come on top
 MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
 CLOCK_SECONDS = 2.0
 TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
@@ -91,9 +90,10 @@ class _Preparation:
                 f"{self.machine.name} has {memory:.0f} MiB of memory; the profile {self.profile.name} needs {least}",
                 advice="give it more memory",
             )
-        if disk < LEAST_DISK_GIB:
+        room = self.profile.size.least_disk
+        if disk < room:
             raise NotEnoughSpace(
-                f"{self.machine.name} has {disk:.1f} GiB free on the file system of /opt; {LEAST_DISK_GIB} are needed",
+                f"{self.machine.name} has {disk:.1f} GiB free on the file system of /opt; {room} are needed",
                 advice="give it a larger disk",
             )
         put_marker(self.machine, self.deployment.lab)

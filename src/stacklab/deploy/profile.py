@@ -33,6 +33,8 @@ class Size(Part):
     memory: int = 6144
     least_memory: int = 4096
     disk: int = 60
+    least_disk: int = 10
+    """Free before stack.sh: DevStack used 6 GB on Debian 12; images and volumes come on top."""
 
 
 class PlacedFile(Part):

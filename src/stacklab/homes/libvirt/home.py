@@ -10,6 +10,7 @@ from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_profile
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MissingProgram, VmFailed
 from stacklab.homes.devstack import START, DevstackHome
+from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
@@ -44,7 +45,11 @@ class LibvirtHome(DevstackHome):
     # --- up --------------------------------------------------------------------------------------------------------
 
     def machine_stages(self) -> Iterable[Stage]:
-        return self.vm.stages()
+        yield from self.vm.stages()
+        machine = self.machine()
+        yield Stage(
+            "disk", "the whole of the VM's disk", lambda: disk.already(machine), lambda p: disk.grow(machine, p), 5
+        )
 
     def checkpoint_stages(self) -> Iterable[Stage]:
         yield Stage("checkpoint", "a checkpoint to come back to", self._has_checkpoint, self._save, 5)
