@@ -205,9 +205,14 @@ def _last_words(lines: list[str]) -> str:
 
 def _after_restart(machine: System) -> str:
     """What a restart leaves broken, as seen from inside."""
-    bridge = machine.ssh("ip -brief -4 address show br-ex", check=False).stdout.split()
+    bridge = machine.ssh("ip -brief address show br-ex | tr -s ' '", check=False).stdout.split()[1:]
     nat = machine.ssh("sudo iptables-save -t nat | grep -c MASQUERADE", check=False).stdout.strip()
+    guests = machine.ssh("sudo virsh list --name | grep -c .", check=False).stdout.strip()
     units = machine.ssh(
         "systemctl list-units --plain --no-legend 'devstack@*' | grep -c ' running '", check=False
     ).stdout.strip()
-    return f"br-ex {' '.join(bridge[1:]) or 'gone'}, {nat or 0} MASQUERADE rules, {units or 0} devstack@ units running"
+    addresses = [word for word in bridge if "." in word]
+    return (
+        f"{units} devstack@ units run, but br-ex is {bridge[0] if bridge else 'gone'} with {' '.join(addresses) or 'no address'},"
+        f" {nat} MASQUERADE rules, {guests} guests"
+    )
