@@ -213,6 +213,6 @@ def _after_restart(machine: System) -> str:
     ).stdout.strip()
     addresses = [word for word in bridge if "." in word]
     return (
-        f"{units} devstack@ units run, but br-ex is {bridge[0] if bridge else 'gone'} with {' '.join(addresses) or 'no address'},"
-        f" {nat} MASQUERADE rules, {guests} guests"
+        f"{units} devstack@ units run, but br-ex is {bridge[0] if bridge else 'gone'}, {' '.join(addresses) or 'no address'};"
+        f" {nat} MASQUERADE rules, {guests} guests running"
     )
