@@ -107,9 +107,9 @@ class Instances(Fix):
         """Ordered ones take their time; one that Nova shut off in the meantime is ordered once more."""
         until = time.monotonic() + START_SECONDS
         while True:
+            moving = self._moving(machine)
             finding = self.check(machine, profile)
-            moving = self._moving(machine) if finding.state == "well" else []
-            if moving and time.monotonic() > until:
+            if finding.state == "well" and moving and time.monotonic() > until:
                 return Finding("broken", f"Nova is at it for {START_SECONDS} s already: {', '.join(moving)}")
             if (finding.fine and not moving) or time.monotonic() > until:
                 return finding
