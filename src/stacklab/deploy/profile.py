@@ -104,8 +104,6 @@ class Variant(Part):
     files: list[PlacedFile] = []
     packages: list[str] = []
     external_ids: dict[str, str] = {}
-    lacks: dict[Literal["attachments"], str] = {}
-    """What the cloud cannot do there, and why, in words for a learner."""
 
 
 class Units(Part):
@@ -190,7 +188,6 @@ class Profile(Part):
     services: dict[str, Service] = {}
     external_ids: dict[str, str] = {}
     """Open vSwitch settings (`ovs-vsctl set open . external-ids:KEY=VALUE`) that must stand before stack.sh runs."""
-    lacks: dict[Literal["attachments"], str] = {}
     variants: dict[str, Variant] = {}
     """See `deploy.profiles.with_variants`."""
     units: Units

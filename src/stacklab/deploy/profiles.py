@@ -229,7 +229,6 @@ def with_variants(profile: Profile, names: list[str]) -> Profile:
                     update={"install": [*profile.packages.install, *variant.packages]}
                 ),
                 "external_ids": {**profile.external_ids, **variant.external_ids},
-                "lacks": {**profile.lacks, **variant.lacks},
             }
         )
     return profile

@@ -41,7 +41,7 @@ class CloudAccess:
     """How to reach a home's cloud.
 
     `clouds_file` is a clouds.yaml (0600) with the two entries named here; `way_to` maps a server id to a Way, or None.
-    `hypervisor`: instances really run. `data_path`: packets reach them from this machine. `attachments`: they see volumes.
+    `hypervisor`: instances really run. `data_path`: packets reach them from this machine.
     """
 
     clouds_file: Path
@@ -51,7 +51,6 @@ class CloudAccess:
     data_path: Ability
     way_to: Callable[[str], Way | None]
     dashboard: str | None = None
-    attachments: Ability = Ability(True)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_settings, profile_for
 from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
 from stacklab.errors import CloudRefused, LabError, NotRunning
-from stacklab.files import read_json, write_atomic, write_json
+from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
@@ -98,9 +98,7 @@ class DevstackHome(ABC):
             yield from (stage for stage in preparation.stages(own) if stage.name in OF_NETWORK)
             yield from localconf.stages(own)
         yield from fixes.stages(own)
-        yield Stage(
-            "access", "logins for the cloud", lambda: self._has_access(own), lambda _: self._write_access(own), 1
-        )
+        yield Stage("access", "logins for the cloud", self._has_access, self._write_access, 1)
         yield Stage("ready", "the cloud is usable", lambda: None, self.prove, 20)
         yield from self.checkpoint_stages()
 
@@ -133,22 +131,13 @@ class DevstackHome(ABC):
         }
         return json.dumps({"clouds": clouds}, indent=2) + "\n"  # JSON is YAML, and quotes as needed
 
-    def _has_access(self, deployment: Deployment) -> str | None:
+    def _has_access(self) -> str | None:
         there = self.clouds_file.exists() and self.clouds_file.read_text(encoding="utf-8") == self._clouds()
-        return f"in {self.clouds_file}" if there and self._lacks() == deployment.profile.lacks else None
+        return f"in {self.clouds_file}" if there else None
 
-    def _write_access(self, deployment: Deployment) -> str:
-        write_json(self._lacks_file, deployment.profile.lacks)
+    def _write_access(self, progress: Progress) -> str:
         write_atomic(self.clouds_file, self._clouds(), mode=0o600)
         return f"in {self.clouds_file}"
-
-    @property
-    def _lacks_file(self) -> Path:
-        return self.lab.home_directory / "lacks.json"
-
-    def _lacks(self) -> dict[str, str]:
-        """What this cloud cannot do, found out when it was deployed."""
-        return dict(read_json(self._lacks_file) or {})
 
     def dashboard(self) -> str:
         """Horizon's address."""
@@ -187,11 +176,9 @@ class DevstackHome(ABC):
             raise NotRunning(
                 f"the cloud of lab '{self.lab.name}' is not running" + (f": {note}" if note else ""), advice="lab up"
             )
-        lacks = self._lacks()
         return CloudAccess(
             clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
             data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, dashboard=self.dashboard(),
-            attachments=Ability("attachments" not in lacks, lacks.get("attachments", "")),
         )  # fmt: skip
 
     def _way_to(self, server: str) -> Way | None:

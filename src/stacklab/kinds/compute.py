@@ -287,9 +287,6 @@ class Attachment(Kind[AttachmentParams]):
             Request("GET", "block-storage", ("volumes", volume), until=(("volume", "status"), "in-use")),
         ]
 
-    def applicable(self, scene: Scene, p: AttachmentParams) -> str | None:
-        return scene.ability("attachments")
-
     def create(self, scene: Scene, p: AttachmentParams) -> None:
         server, volume = scene.thing(p.server, "server")["id"], scene.thing(p.volume, "volume")["id"]
         scene.who.sdk.compute.create_volume_attachment(server, volume_id=volume)

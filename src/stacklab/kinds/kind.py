@@ -124,7 +124,7 @@ class Scene(Protocol):
         """The file that a reference names."""
 
     def ability(self, name: str) -> str | None:
-        """Why this cloud cannot do `name` ("hypervisor", "data_path", "attachments"), or None if it can."""
+        """Why this cloud cannot do `name` ("hypervisor", "data_path"), or None if it can."""
 
     def way_to(self, server_id: str) -> Way | None:
         """How a server's SSH can be reached from here."""

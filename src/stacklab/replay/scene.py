@@ -168,9 +168,7 @@ class Scene(_Common):
 
     def ability(self, name: str) -> str | None:
         """Why not, or None."""
-        access = self.desk.access
-        known = {"hypervisor": access.hypervisor, "data_path": access.data_path, "attachments": access.attachments}
-        ability: Ability = known[name]
+        ability: Ability = {"hypervisor": self.desk.access.hypervisor, "data_path": self.desk.access.data_path}[name]
         return None if ability.there else ability.why
 
     def way_to(self, server_id: str) -> Way | None:
