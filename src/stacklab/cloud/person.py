@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ class Person:
         import openstack.connection
         import openstack.exceptions
 
+        # It warns of every failed discovery; what comes of it is an error of ours, with advice.
+        logging.getLogger("keystoneauth").setLevel(logging.ERROR)
         try:
             # OS_* variables of the learner's shell must not leak into what the lab does.
             loader = openstack.config.OpenStackConfig(config_files=[str(self.clouds_file)], load_envvars=False)
