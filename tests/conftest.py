@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,10 @@ class Workers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """See Workers."""
+    """See Workers. And: a shell that starts a run in the background lets all its processes ignore Ctrl-C, which is tested here."""
     config.pluginmanager.register(Workers())
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
