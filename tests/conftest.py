@@ -37,7 +37,7 @@ class Workers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """See Workers. And: a shell that starts a run in the background lets all its processes ignore Ctrl-C, which is tested here."""
+    """See Workers. And: a shell that starts a run in the background makes it ignore Ctrl-C, which is tested here."""
     config.pluginmanager.register(Workers())
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
