@@ -13,6 +13,7 @@ from stacklab import places
 from stacklab.assets import Assets
 from stacklab.course.session import Session
 from stacklab.desk import home_of, journal_of
+from stacklab.errors import LabDamaged
 from stacklab.events import Emit, Note
 from stacklab.homes import HOMES, best_home, check_plan, open_home
 from stacklab.homes.base import Home
@@ -33,11 +34,17 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
     Raises LabBusy, HomeUnavailable (the lab lives elsewhere already), and whatever a stage raises.
     """
     with lab.writing(new=True):
-        _settle(lab, wanted, emit).keep(lab)
+        if lab.remains():
+            lab.require()
+        plan = _settle(lab, wanted, emit)
+        plan.keep(lab)
         lab.update(session=session.name)
         home = home_of(lab)
-        # An image that cannot be used is said before minutes are spent on the rest.
-        run_stages(lab, chain(Assets(lab).stages(image), home.stages()), emit)
+        try:
+            # An image that cannot be used is said before minutes are spent on the rest.
+            run_stages(lab, chain(Assets(lab).stages(image), home.stages()), emit)
+        finally:
+            replace(plan, used=None).keep(lab)  # consent to a used machine is for this run
         return home
 
 
@@ -45,7 +52,7 @@ def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
     """What was planned before, with what is wanted now; the best home of this machine where nobody named one."""
     if wanted.address:
         Address.parse(wanted.address)  # a wrong one is said before anything is compared or kept
-    planned = Plan.of(lab)
+    planned = replace(Plan.of(lab), used=None)
     # As long as nothing was made, a mistaken word of an earlier lab up binds nobody.
     plan = planned.agreed(lab, wanted) if _something_made(lab) else planned.replaced(wanted)
     if not plan.home:
@@ -78,12 +85,27 @@ def stop(lab: Lab, progress: Progress) -> None:
 
 
 def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
-    """Remove the lab and everything of it, yielding each thing removed."""
-    with lab.writing():
-        if lab.record.get("home"):
-            yield from home_of(lab).destroy(progress)
+    """Remove the lab and everything of it, yielding each thing removed; also one whose files are damaged."""
+    with lab.writing(new=lab.remains()):
+        home = _home_to_remove(lab)
+        if home:
+            yield from open_home(home, lab).destroy(progress)
         shutil.rmtree(lab.directory)
         yield f"{lab.directory} (keys, journal, progress)"
+
+
+def _home_to_remove(lab: Lab) -> str | None:
+    """As lab.json says; where that is gone or unreadable, as the files tell."""
+    try:
+        named = lab.record.get("home")
+    except LabDamaged:
+        named = None
+        lab.forget_record()
+    if named:
+        return str(named)
+    if (lab.home_directory / "vm.json").exists():
+        return "libvirt"
+    return "embedded" if lab.home_directory.is_dir() else None
 
 
 def who_else(lab: Lab) -> list[str]:

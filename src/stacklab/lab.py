@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stacklab import places
-from stacklab.errors import LabBusy, NoLab, UnknownName
+from stacklab.errors import LabBusy, LabDamaged, NoLab, UnknownName
 from stacklab.files import lock_holder, locked, read_json, write_json
 
 DEFAULT = "intro"
@@ -37,15 +37,31 @@ class Lab:
         """Whether `lab up` ever began here."""
         return (self.directory / "lab.json").exists()
 
+    def remains(self) -> bool:
+        """Whether there is anything to remove: a lab, or what is left of one."""
+        return self.exists() or self.home_directory.is_dir()
+
     def require(self) -> None:
-        """Raises NoLab unless `lab up` began here."""
+        """Raises NoLab unless `lab up` began here, LabDamaged if only its cloud is left."""
+        if not self.exists() and self.remains():
+            raise self._headless()
         if not self.exists():
             which = "" if self.name == DEFAULT else f" --lab {self.name}"
             raise NoLab(f"there is no lab '{self.name}' yet", advice=f"lab{which} up session4 makes one")
 
+    def _headless(self) -> LabDamaged:
+        return LabDamaged(
+            f"{self.directory / 'lab.json'} is gone, but files of the lab's cloud are there",
+            advice=f"lab --lab {self.name} destroy removes them and ends what runs; then lab up starts afresh",
+        )
+
+    def forget_record(self) -> None:
+        """Remove a lab.json that cannot be read, for what is left to be removed."""
+        (self.directory / "lab.json").unlink(missing_ok=True)
+
     @property
     def record(self) -> dict[str, Any]:
-        """What lab.json says: session, home, stages. Empty before the first `lab up`."""
+        """What lab.json says: session, home, stages. Empty before the first `lab up`. Raises LabDamaged."""
         return read_json(self.directory / "lab.json") or {}
 
     def update(self, **values: object) -> None:
@@ -68,6 +84,11 @@ class Lab:
         """The secret of this name, generated the first time it is asked for."""
         path = self.directory / "secrets.json"
         known: dict[str, str] = read_json(path) or {}
+        if not known and "ready" in self.record.get("stages", {}):
+            raise LabDamaged(
+                f"{path} is gone, and with it the passwords of the lab's cloud",
+                advice="lab destroy, then lab up, starts afresh",
+            )
         if name not in known:
             # Letters and digits alone: DevStack puts its passwords into arguments (where a leading '-' is an option), into
             # URLs and through sed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -147,8 +148,18 @@ def _fail(error: LabError, arguments: list[str]) -> int:
     from stacklab.console import Console
 
     before_rest = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    error.advice = for_lab(error.advice, before_rest)
     Console(as_json="--json" in before_rest).error(error)
     return error.exit_code
+
+
+def for_lab(advice: str, arguments: list[str]) -> str:
+    """`advice`, whose commands name the lab where the command line did: typed as shown, they work on the same one."""
+    if "--lab" not in arguments[:-1]:
+        return advice
+    name = arguments[arguments.index("--lab") + 1]
+    verbs = "|".join([*VERBS, *ALIASES])
+    return re.sub(rf"\blab (?=({verbs})\b)", f"lab --lab {name} ", advice)
 
 
 def _defect() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +33,11 @@ class Context:
         from stacklab.lab import Lab
 
         return Lab(self.lab_name)
+
+    @property
+    def command(self) -> str:
+        """What has to be typed before a verb to work on this lab again."""
+        return "lab" if self.lab_name == os.environ.get("LAB_NAME", "intro") else f"lab --lab {self.lab_name}"
 
     def console(self, as_json: bool = False) -> Console:
         """Where to print."""

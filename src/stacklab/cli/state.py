@@ -180,7 +180,7 @@ def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
     from stacklab.bringup import destroy as do_destroy
 
     lab, console = context.lab, context.console(as_json)
-    if not purge:
+    if not purge and not lab.remains():
         lab.require()
     question = f"Remove lab '{lab.name}' with everything in its cloud?"
     if not yes and not as_json and not click.confirm(question, default=False):
@@ -188,7 +188,7 @@ def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
         return
     removed = []
     with console.working("removing the lab", 5) as progress:
-        for thing in do_destroy(lab, progress) if lab.exists() else ():
+        for thing in do_destroy(lab, progress) if lab.remains() else ():
             removed.append(thing)
             console.print(f"  removed {thing}")
     others = _purge(lab, console, removed) if purge else []

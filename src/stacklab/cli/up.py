@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -61,6 +62,8 @@ def up(
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
     services = tuple(name.strip() for name in (more.pop("services") or "").split(",") if name.strip())
+    if more["box"] and "://" not in more["box"]:
+        more["box"] = str(Path(more["box"]).expanduser().absolute())  # the next lab up may be run elsewhere
     home = bring_up(lab, chosen, Plan.wanted(home_name, services=services, **more), image, console.emit)
     access = home.access()
     console.result_line(
@@ -70,9 +73,10 @@ def up(
         console.print(console.style(f"! {access.hypervisor.why}", "yellow"))
     console.print()
     console.heading(f"{chosen.name} is ready: {chosen.title}")
+    me = context.command
     if access.dashboard:
-        console.print(f"  Horizon      {access.dashboard}   (lab password shows the logins)")
-    console.print(f"  see          lab show {chosen.name}")
-    console.print(f"  do it        lab replay {chosen.name} --step")
-    console.print('  your shell   eval "$(lab openrc)"; openstack server list')
-    console.print(f"  be graded    lab check {chosen.name}")
+        console.print(f"  Horizon      {access.dashboard}   ({me} password shows the logins)")
+    console.print(f"  see          {me} show {chosen.name}")
+    console.print(f"  do it        {me} replay {chosen.name} --step")
+    console.print(f'  your shell   eval "$({me} openrc --admin)"; openstack service list')
+    console.print(f"  be graded    {me} check {chosen.name}")

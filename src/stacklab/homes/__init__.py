@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stacklab.errors import HomeUnavailable
@@ -59,6 +60,25 @@ def check_plan(plan: Plan) -> None:
                 f"{option} means nothing to the home '{plan.home}'",
                 advice="lab up --help says which home each option is for",
             )
+    if plan.home != "embedded":
+        _check_deployment(plan)
+
+
+def _check_deployment(plan: Plan) -> None:
+    """What can be told from the words alone is told before anything is kept or made."""
+    from stacklab.deploy.profiles import load_profile, load_settings
+    from stacklab.homes.libvirt.boxes import wanted_box
+    from stacklab.homes.libvirt.home import DEFAULT_PROFILE
+    from stacklab.homes.libvirt.vagrantfile import sized
+
+    name = plan.profile or (DEFAULT_PROFILE if plan.home == "libvirt" else None)
+    if name is None:
+        return  # the machine's distribution will say which
+    profile = load_profile(name)
+    if plan.home == "libvirt":
+        sized(profile, plan.cpus, plan.memory, plan.disk)
+        if plan.box and "://" not in plan.box and not Path(plan.box).is_file():
+            wanted_box(profile.box, load_settings(), plan.box)  # says it
 
 
 def best_home() -> tuple[str, str]:

@@ -43,7 +43,7 @@ class Cloud:
         if made is None:
             return None
         if supervision.is_running(self.layout):
-            return "it runs"
+            return "it runs" if self.layout.clouds_file.exists() else None
         self.check_software(made)
         if made != self._made() or ports.choose(PORT_NAMES, self.ports)[1]:
             return None
@@ -74,6 +74,10 @@ class Cloud:
             raise disk_error(error, self.layout.home) from error
 
     def _make(self, progress: Progress) -> str:
+        if self.exists and supervision.is_running(self.layout):
+            passwords = self.passwords()
+            config.write_clouds_file(self.layout, self.ports, passwords["admin"], passwords["learner"])
+            return f"{self.layout.clouds_file} was gone; it is written anew"
         self.layout.make()
         new = not self.exists
         chosen, replaced = ports.choose_patiently(PORT_NAMES, self.ports)

@@ -8,7 +8,14 @@ from typing import ClassVar
 
 from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_profile
-from stacklab.errors import CheckpointMissing, HomeUnavailable, MissingProgram, VmFailed
+from stacklab.errors import (
+    CheckpointMissing,
+    HomeUnavailable,
+    MissingProgram,
+    ProfileInvalid,
+    UnknownName,
+    VmFailed,
+)
 from stacklab.homes.devstack import START, DevstackHome
 from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
@@ -120,4 +127,8 @@ class LibvirtHome(DevstackHome):
 
     def destroy(self, progress: Progress) -> Iterator[str]:
         serving.stop(self.lab)
-        yield from self.vm.destroy(progress)
+        try:
+            vm = self.vm
+        except (UnknownName, ProfileInvalid):  # what is to be removed does not depend on the profile
+            vm = Vm(self.lab, load_profile(DEFAULT_PROFILE), self.settings)
+        yield from vm.destroy(progress)

@@ -141,6 +141,7 @@ class SshHome(DevstackHome):
         if self.lab.home_directory.exists():
             shutil.rmtree(self.lab.home_directory)
             yield f"{self.lab.home_directory} (logins, host key, logs); the machine itself and the OpenStack on it stay"
+            yield "the lab's copy of the cloud's passwords; the machine keeps them in DevStack's local.conf"
 
 
 def release_of(text: bytes) -> str:
