@@ -8,5 +8,16 @@ from difflib import get_close_matches
 
 def closest(word: str, known: Iterable[str], otherwise: str) -> str:
     """Advice for a word that is none of `known`: the closest one, or the command that lists them."""
+    return meant(word, known) or f"{otherwise} lists what there is"
+
+
+def closest_of(word: str, known: Iterable[str], what: str) -> str:
+    """Advice for a word that is none of `known`: the closest one, or all of them. `what` they are: "its keys"."""
+    names = list(known)
+    return meant(word, names) or f"{what}: {', '.join(names) or 'none'}"
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The question whether the closest of `known` was meant; empty where none is close."""
     found = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean '{found[0]}'?" if found else f"{otherwise} lists what there is"
+    return f"did you mean '{found[0]}'?" if found else ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from stacklab.cli.main import run
 from stacklab.course.load import read_session
-from stacklab.deploy.localconf import MASK, SECRETS, fragments, masked, render
+from stacklab.deploy.localconf import MASK, SECRETS, check_services, fragments, masked, render
+from stacklab.deploy.localconf import served as able
 from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_profile, profile_names, with_variants
 from stacklab.deploy.settings import Settings
@@ -358,3 +360,30 @@ def test_lab_profiles_lists_and_tells_every_profile(capsys: pytest.CaptureFixtur
 def test_secrets_are_letters_and_digits() -> None:
     lab = Lab("intro")
     assert all(lab.secret(f"s{number}").isalnum() and len(lab.secret(f"s{number}")) == 24 for number in range(100))
+
+
+# --- what is told of services --------------------------------------------------------------------------------------
+
+
+def test_only_services_that_are_served_are_suggested() -> None:
+    profile = load_profile("debian12-2026.1")
+    for word in ("muran", "sahar", "teapot", "kubernetes"):
+        with pytest.raises(UnknownName) as caught:
+            check_services(profile, [word])
+        assert not {"murano", "sahara", "congress", "ironic"} & set(re.findall(r"[a-z]+", caught.value.advice)), word
+    assert "services of debian12-2026.1: swift, heat" in caught.value.advice
+
+
+def test_services_are_checked_without_a_machine() -> None:
+    profile = load_profile("debian12-2026.1")
+    check_services(profile, ["heat", "magnum"])
+    with pytest.raises(NotServed, match="retired"):
+        check_services(profile, ["heat", "murano"])
+
+
+def test_what_needs_a_refused_service_is_not_served_either() -> None:
+    profile = load_profile("centos7-pike")
+    heat = profile.services["heat"].model_copy(update={"refused": "not today"})
+    changed = profile.model_copy(update={"services": {**profile.services, "heat": heat}})
+    assert {"magnum", "sahara"} <= set(able(profile))
+    assert not {"heat", "magnum", "sahara"} & set(able(changed))

@@ -26,7 +26,7 @@ from stacklab.deploy.settings import Settings
 from stacklab.download import without_password
 from stacklab.errors import LabError, NotServed, ProfileInvalid, UnknownName
 from stacklab.stages import Progress, Stage
-from stacklab.suggest import closest
+from stacklab.suggest import closest, closest_of
 
 SECRETS: Final = ("admin", "database", "rabbit", "service", "swift-hash")
 """The lab's secrets that a local.conf can need, by the names that `Lab.secret` knows them by."""
@@ -72,6 +72,23 @@ def fragments(
     return found + [_fragment(name, by, name, profile) for name, by in chosen.items()]
 
 
+def served(profile: Profile) -> list[str]:
+    """The services that `--with` can have of this profile: what each of them needs is served, too."""
+
+    def able(name: str, through: tuple[str, ...]) -> bool:
+        service = profile.services.get(name)
+        if service is None or service.refused is not None:
+            return False
+        return all(one in through or able(one, (*through, name)) for one in service.needs)
+
+    return [name for name in profile.services if able(name, ())]
+
+
+def check_services(profile: Profile, services: Iterable[str]) -> None:
+    """Whether `--with` can have these, before anything is changed for them. Raises UnknownName, NotServed."""
+    _services(profile, services, None)
+
+
 def _services(profile: Profile, asked: Iterable[str], session: Session | None) -> dict[str, str]:
     """The services and who wants each; what one needs stands before it. Raises UnknownName, NotServed."""
     found: dict[str, str] = {}
@@ -86,7 +103,7 @@ def _add(profile: Profile, name: str, by: str, found: dict[str, str], through: t
         return
     service = profile.services.get(name)
     if service is None:
-        advice = closest(name, profile.services, f"lab profiles {profile.name}")
+        advice = closest_of(name, served(profile), f"services of {profile.name}")
         raise UnknownName(f"profile {profile.name} knows no service '{name}'", advice=advice)
     if service.refused is not None:
         wanted = f" (for {through[-1]})" if through else ""
@@ -97,6 +114,16 @@ def _add(profile: Profile, name: str, by: str, found: dict[str, str], through: t
     for needed in service.needs:
         _add(profile, needed, f"{name} needs it", found, (*through, name))
     found[name] = by
+
+
+_REFERENCE = re.compile(r"""\bv(?:\.|\[["'])([A-Za-z_]\w*)""")
+"""How a fragment refers to a value: v.NAME, v["NAME"]."""
+
+
+def known_values() -> set[str]:
+    """The keys of `values:` that mean something: what the fragments, the user's own among them, and lab itself refer to."""
+    texts = [path.read_text(encoding="utf-8") for base in _directories() for path in base.glob("*.j2")]
+    return {"git_base", *(name for text in texts for name in _REFERENCE.findall(text))}
 
 
 def _directories() -> list[Path]:

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from ruamel.yaml import YAML
 
+from stacklab.deploy.localconf import served
 from stacklab.deploy.profile import Profile
 from stacklab.errors import NotServed
+from stacklab.suggest import closest_of
 
 DATA = Path(__file__).parent / "devstack.yaml"
 
@@ -60,8 +62,9 @@ def asked_for(profile: Profile, services: tuple[str, ...]) -> list[str]:
             continue
         service = profile.services.get(name)
         if service is None or service.refused:
-            why = service.refused if service else f"it has: {', '.join(profile.services) or 'none'}"
-            raise NotServed(f"profile {profile.name} does not serve '{name}'", advice=str(why))
+            can = closest_of(name, served(profile), f"services of {profile.name}")
+            why = " ".join(service.refused.split()) if service and service.refused else can
+            raise NotServed(f"profile {profile.name} does not serve '{name}'", advice=why)
         wanted.append(name)
         todo += service.needs
     return wanted
