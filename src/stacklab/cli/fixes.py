@@ -51,6 +51,7 @@ def list_(context: Context, as_json: bool) -> None:
 
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab)
+    stacked = _said_if_unfinished(deployment, as_json)
     found = []
     for fix in catalogue.all():
         finding = fix.check(deployment.machine, deployment.profile)
@@ -60,9 +61,10 @@ def list_(context: Context, as_json: bool) -> None:
         console.indented(console.style(evidence, "bright_black"), 4 + 13)
     console.result(found)
     bad = [str(one["id"]) for one in found if one["state"] in ("broken", "unknown")]
-    if bad:
+    if bad and stacked:
         console.print()
         console.print(f"repair:  lab fixes apply {' '.join(bad)}   (or lab recover: everything, in order)")
+    if bad or not stacked:
         click.get_current_context().exit(1)
 
 
@@ -78,6 +80,7 @@ def show(context: Context, fix: str, module: bool | None, as_json: bool) -> None
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab, module)
     one = catalogue[fix]
+    _said_if_unfinished(deployment, as_json)
     console.heading(f"{one.id}: {one.title}")
     console.print(one.why)
     console.print()
@@ -128,6 +131,7 @@ def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool
     """
     from stacklab.deploy.fixes.catalogue import AFTER_REBOOT
     from stacklab.deploy.fixes.repair import repair
+    from stacklab.deploy.stacked import require_stacked
 
     if everything == bool(ids):
         raise click.UsageError("name fixes (lab fixes list shows them), or say --all")
@@ -135,6 +139,7 @@ def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool
     with lab.writing():
         deployment, catalogue = _opened(lab, module)
         chosen = catalogue.these(AFTER_REBOOT if everything else ids)
+        require_stacked(deployment.machine)
         if module is not None:
             _remember(lab, module)
         _finish(console, repair(chosen, deployment, console.emit))
@@ -150,10 +155,12 @@ def recover(context: Context, as_json: bool) -> None:
     services are watched for more than a minute: the course's network agent fails again within that time.
     """
     from stacklab.deploy.recovery import recover as do_recover
+    from stacklab.deploy.stacked import require_stacked
 
     lab, console = context.lab, context.console(as_json)
     with lab.writing():
         deployment, _ = _opened(lab)
+        require_stacked(deployment.machine)
         _finish(console, do_recover(deployment, console.emit, cloud=_cloud(lab)))
 
 
@@ -168,6 +175,20 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
     if module is not None:
         deployment = replace(deployment, permissive=not module)
     return deployment, Catalogue(permissive=deployment.permissive, cloud=_cloud(lab))
+
+
+def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
+    """Whether stack.sh has ended well; says so first if not, for then "broken" means "not made yet"."""
+    from stacklab.deploy.stacked import unfinished
+
+    found = unfinished(deployment.machine)
+    if found is None:
+        return True
+    # With --json the document is all that may be on standard output.
+    click.echo(
+        f"note: {deployment.machine.name}: {found.said}; {found.todo}. What follows is no fault yet.\n", err=as_json
+    )
+    return False
 
 
 def _cloud(lab: Lab) -> Callable[[], Person]:

@@ -12,6 +12,7 @@ from stacklab.events import Emit
 def recover(deployment: Deployment, emit: Emit, *, cloud: Cloud | None = None) -> list[Outcome]:
     """Check, apply and verify every repair; `fixes.repair.all_well` says what came of it, or raises.
 
+    Only for a machine whose stack.sh has ended well (`stacked.require_stacked`): its caller sees to that.
     `cloud` opens the API as administrator, for the instances. On a machine where all is well nothing is changed. May be
     interrupted and repeated at any time. Raises MachineUnreachable and its kin.
     """

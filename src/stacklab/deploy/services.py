@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from stacklab.deploy.profile import Profile
-from stacklab.errors import UnknownName
+from stacklab.errors import CommandFailed, UnknownName
 from stacklab.machines.base import Machine
 from stacklab.suggest import closest
 
@@ -94,6 +94,7 @@ class JournalLog:
         self.unit = unit
         self.where = f"journalctl -u {unit}, on {machine.name}"
         self._cursor = ""
+        self._complaint = ""
 
     def last(self, count: int) -> list[str]:
         # One more than asked for: with 0 there would be no cursor to go on from.
@@ -105,7 +106,18 @@ class JournalLog:
 
     def _ask(self, *options: str) -> list[str]:
         argv = ("journalctl", "--no-pager", "--quiet", "-o", "short-iso", "--show-cursor", "-u", self.unit, *options)
-        lines = self.machine.run(*argv, user="root", seconds=60).lines
+        done = self.machine.run(*argv, user="root", seconds=60, check=False)
+        # 1 is also how some releases say that a unit has written nothing yet.
+        if done.status not in (0, 1):
+            raise CommandFailed(
+                f"{self.where} ended with exit status {done.status}", status=done.status, said=done.err,
+                advice="see there: journalctl --verify, and whether systemd-journald runs",
+            )  # fmt: skip
+        lines = done.lines
+        complaint = done.err.strip() if done.status else ""
+        if complaint != self._complaint:  # once, not at every look
+            self._complaint = complaint
+            lines = [*(f"journalctl: {line}" for line in complaint.splitlines()), *lines]
         if lines and lines[-1].startswith("-- cursor: "):
             self._cursor = lines.pop().removeprefix("-- cursor: ")
         return lines

@@ -13,11 +13,12 @@ from typing import ClassVar
 
 from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER, load_session
-from stacklab.deploy import detached, fixes, localconf, preparation, readiness, source, stacking
+from stacklab.deploy import fixes, localconf, preparation, readiness, source, stacking
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_settings, profile_for
 from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
+from stacklab.deploy.stacked import require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
@@ -160,13 +161,17 @@ class DevstackHome(ABC):
             return HomeStatus(state if state in ("absent", "stopped") else "degraded", notes=notes)
         try:
             machine = self.machine()
-            found = units(machine, self.profile)
-            stack = detached.state(machine)
+            left = unfinished(machine)
+            found = units(machine, self.profile) if left is None or left.begun else []
         except LabError as error:
             return HomeStatus("degraded", notes=[*notes, error.message])
+        if left:
+            # What is not there yet is no fault of a service's.
+            services = [_service(one) for one in found if one.state != "missing"]
+            return HomeStatus("degraded", services, notes=[f"{left.said}; {left.todo}", *notes])
         services = [_service(one) for one in found]
-        if stack.state != "done":
-            return HomeStatus("degraded", services, notes=[*notes, f"stack.sh: {stack.state}; lab up goes on"])
+        if not self.clouds_file.exists():
+            notes.insert(0, "stack.sh ended well, but the lab has no logins for the cloud yet; lab up goes on")
         well = all(one.state == "running" for one in services) and self.clouds_file.exists()
         return HomeStatus("running" if well else "degraded", services, self.dashboard(), notes)
 
@@ -195,14 +200,28 @@ class DevstackHome(ABC):
         return None
 
     def logs(self, service: str | None) -> dict[str, JournalLog]:
-        wanted = [find_unit(self.profile, service)] if service else list(unit_names(self.profile).items())
+        wanted = dict([find_unit(self.profile, service)] if service else unit_names(self.profile).items())
         machine = self.machine()
-        return {name: JournalLog(machine, unit) for name, unit in wanted}
+        there = {one.name for one in units(machine, self.profile) if one.state != "missing"}
+        if not there & wanted.keys():
+            raise self._without_unit(machine, service)
+        return {name: JournalLog(machine, unit) for name, unit in wanted.items() if name in there}
+
+    def _without_unit(self, machine: Machine, service: str | None) -> NotRunning:
+        what = f"{machine.name} has no unit of the service '{service}'" if service else f"{machine.name} has no service"
+        left = unfinished(machine)
+        if left:
+            return NotRunning(f"{what}: {left.said}", advice=left.todo)
+        return NotRunning(what, advice="lab status shows those that it has")
 
     def restart(self, service: str, progress: Progress) -> None:
-        _, unit = find_unit(self.profile, service)
+        name, unit = find_unit(self.profile, service)
+        machine = self.machine()
+        require_stacked(machine)
+        if all(one.state == "missing" for one in units(machine, self.profile) if one.name == name):
+            raise self._without_unit(machine, service)
         progress(f"systemctl restart {unit}")
-        self.machine().run("systemctl", "restart", unit, user="root", seconds=360)
+        machine.run("systemctl", "restart", unit, user="root", seconds=360)
         self.prove(progress)
 
     # --- what all labs share ---------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ that, so that what `lab fixes show` prints is what happens.
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -22,6 +23,10 @@ State = Literal["well", "broken", "not_applicable", "unknown"]
 
 ASK_EVERY = 2.0
 """Seconds between two looks at something that is waited for."""
+
+SAY_AGAIN = 30.0
+"""Seconds after which a line that only counts on is said again."""
+_DURATION = re.compile(r"\d+(\.\d+)?( of \d+)? (s|min|h)\b")
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,23 @@ class Fix(ABC):
                 return finding
             progress(f"waiting for {self.title} (up to {self.patience:.0f} s): {finding.evidence.splitlines()[0]}")
             time.sleep(ASK_EVERY)
+
+
+def sparing(progress: Progress, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """`progress` without the lines that differ from the last one in their seconds alone; every SAY_AGAIN s they are said.
+
+    Without a terminal each of them is a line of its own.
+    """
+    last, at = None, 0.0
+
+    def said(detail: str) -> None:
+        nonlocal last, at
+        what, now = _DURATION.sub("", detail), clock()
+        if what != last or now - at >= SAY_AGAIN:
+            last, at = what, now
+            progress(detail)
+
+    return said
 
 
 def probe(machine: Machine, *argv: str, seconds: float = 60) -> Finished:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.fixes.fix import Finding, Fix
+from stacklab.deploy.fixes.fix import Finding, Fix, sparing
 from stacklab.errors import CommandFailed, ServiceFailed
 from stacklab.events import Emit, StageBegan, StageEnded, StageMoved
 from stacklab.lab import Lab
@@ -117,7 +117,7 @@ class _Group:
             self.applied[fix.id] = None
 
     def _progress(self, fix: Fix) -> Progress:
-        return lambda detail: self.emit(StageMoved(fix.id, masked(self.deployment.lab, detail)))
+        return sparing(lambda detail: self.emit(StageMoved(fix.id, masked(self.deployment.lab, detail))))
 
     def _masked(self, finding: Finding) -> Finding:
         return replace(finding, evidence=masked(self.deployment.lab, finding.evidence))
