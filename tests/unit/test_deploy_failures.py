@@ -152,6 +152,22 @@ def test_what_is_dumped_after_the_failure_is_no_cause() -> None:
     assert "not one of the known" in found.cause
 
 
+@pytest.mark.parametrize("end", ["Error on exit\n", "+ exit_trap\n+ local r=2\nError on exit\n", ""])
+def test_in_a_plain_trace_the_last_command_failed_and_what_it_said_is_told(end: str) -> None:
+    found = diagnose(
+        f"+ set -e\n+ mkdir -p /opt\n+ ls /missing\nls: cannot access '/missing': No such file or directory\n{end}"
+    )
+    assert (found.command, found.known) == ("ls /missing", "")
+    assert "not one of the known causes; the last that was said: ls: cannot access" in found.cause
+
+
+def test_where_nothing_is_traced_the_last_words_stand_for_the_command() -> None:
+    said = "ls: cannot access '/missing'"
+    for before in ("", "+ mkdir -p /opt\n+ set +x\n", "+ mkdir -p /opt\n+ set +o xtrace\n"):
+        found = diagnose(f"{before}{said}\nError on exit\n")
+        assert (found.command, found.cause) == (said, "not one of the known causes")
+
+
 def test_a_traced_command_that_quotes_a_failure_is_no_failure() -> None:
     found = diagnose(
         log(

@@ -30,6 +30,7 @@ _DIE = re.compile(r"^\[ERROR\] (?P<where>\S+:\d+) (?P<what>.*)")
 _TRIVIAL = re.compile(
     r"^((local|return|exit|set|echo|\[\[|'?\['?|test|time_stop|time_start|die|err|cat)( |$)|\w+=\S*$|\(\(|:$)"
 )
+_UNTRACED = re.compile(r"^set \+(x|o xtrace)\b")
 _ASSIGNMENT = re.compile(r"^\w+=")
 
 
@@ -84,10 +85,11 @@ def diagnose(log_text: str) -> Diagnosis:
     excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
     found = _known([line.text for line in lines[-WINDOW:]])
     if found is None:
+        said = _last_said(lines)
         return Diagnosis(
             command,
             where,
-            "not one of the known causes",
+            "not one of the known causes" + (f"; the last that was said: {said}" if said not in ("", command) else ""),
             "read the end of the log",
             "after-unstack",
             excerpt,
@@ -127,10 +129,16 @@ def _failing(lines: list[Line]) -> tuple[str, str]:
         found = _before_trap(traced, trap)
         if found:
             return found.command, f"{found.file}:{found.number}" if found.file else ""
-    spoken = [line for line in lines if line.text.strip() and not line.command]
-    if spoken:
-        return spoken[-1].text.strip(), ""
-    return (traced[-1].command if traced else "(the log is empty)"), ""
+    telling = [line for line in traced if not _TRIVIAL.match(line.command)]
+    # After `set +x` nothing is traced: what failed is not what was traced last.
+    if telling and not _UNTRACED.match(traced[-1].command):
+        return telling[-1].command, f"{telling[-1].file}:{telling[-1].number}" if telling[-1].file else ""
+    return _last_said(lines) or (traced[-1].command if traced else "(the log is empty)"), ""
+
+
+def _last_said(lines: list[Line]) -> str:
+    """The last line that a program printed."""
+    return next((line.text.strip() for line in reversed(lines) if line.text.strip() and not line.command), "")
 
 
 def _before_trap(traced: list[Line], trap: Line) -> Line | None:
