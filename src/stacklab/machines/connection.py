@@ -32,7 +32,7 @@ from paramiko.ssh_exception import (  # type: ignore[import-untyped]
 )
 
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable
-from stacklab.machines.address import Address
+from stacklab.machines.address import SSH_PORT, Address
 from stacklab.machines.logins import Logins
 from stacklab.machines.output import Sink, Source
 from stacklab.machines.pins import HostKey, Pins
@@ -216,7 +216,8 @@ class Connection:
             return self._transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CHANNEL_SECONDS)
         except _BROKEN as error:
             raise MachineUnreachable(
-                f"{self._link.user}@{self._link.host} cannot reach {host}:{port}: {error}"
+                f"{self._link.user}@{self._link.host} cannot reach {host}:{port}: {error}",
+                advice=f"is {host} up, and may {self._link.host} forward connections (AllowTcpForwarding in its sshd_config)?",
             ) from error
 
     def close(self) -> None:
@@ -350,7 +351,8 @@ def _connect_error(error: BaseException, address: Address, where: str, pins: Pin
         )
     if isinstance(error, AuthenticationException):
         return MachineUnreachable(
-            f"{where} closed the connection, or fell silent, while we logged in as {address.user}"
+            f"{where} closed the connection, or fell silent, while we logged in as {address.user}",
+            advice=f"is the machine up, and not just booting? {_look(address)}",
         )
     if isinstance(error, IncompatiblePeer):
         return MachineUnreachable(
@@ -358,7 +360,10 @@ def _connect_error(error: BaseException, address: Address, where: str, pins: Pin
         )
     if isinstance(error, _BROKEN):
         text = str(error).strip().rstrip(".")
-        return MachineUnreachable(f"{where} did not answer as an SSH server does" + (f": {text}" if text else ""))
+        return MachineUnreachable(
+            f"{where} did not answer as an SSH server does" + (f": {text}" if text else ""),
+            advice=f"is the machine up, and is that the port of its sshd? {_look(address)}",
+        )
     return None
 
 
@@ -401,4 +406,13 @@ def _no_way(error: OSError | None, where: str, seconds: float) -> MachineUnreach
         )
     if error is not None and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return MachineUnreachable(f"there is no route to {where}", advice="is the machine up, and on this network?")
-    return MachineUnreachable(f"{where} cannot be reached: {error}")
+    return MachineUnreachable(
+        f"{where} cannot be reached: {error}", advice="is the machine up, and on this network? Is its address right?"
+    )
+
+
+def _look(address: Address) -> str:
+    """The command that looks closer."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    port = "" if address.port == SSH_PORT else f":{address.port}"
+    return f"lab doctor --on ssh://{address.user}@{host}{port} looks closer"
