@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stacklab.deploy.devstacklog import parse
-from stacklab.deploy.following import FIRST_PHASE, Course, History, Kept
+from stacklab.deploy.following import FIRST_PHASE, Course, History, Kept, starred
+from stacklab.files import write_json
 from stacklab.lab import Lab
 
 T0 = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC).timestamp()
@@ -133,3 +134,28 @@ def test_copy_of_a_log_is_kept_for_its_run_and_the_one_before_stays(own_director
     kept.begin("run-2")
     assert kept.offset == 0
     assert kept.log.with_suffix(".previous.log").read_text() == "first\n"
+
+
+SAID = "as admin with Geheim-größe, Geheim\n"
+
+
+@given(cuts=st.lists(st.integers(0, len((RUN + SAID).encode())), max_size=6))
+def test_secrets_never_reach_the_copy_wherever_the_log_was_cut_and_its_length_stays(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        lab, raw = Lab("one"), (RUN + SAID).encode()
+        lab.directory.mkdir(parents=True)
+        write_json(lab.directory / "secrets.json", {"service": "Geheim", "admin": "Geheim-größe", "none": ""})
+        kept = Kept(lab, "stack")
+        kept.begin("run-1")
+        for begin, end in pairwise([0, *sorted(cuts), len(raw)]):
+            kept.add(raw[begin:end])
+            assert kept.offset == end
+        assert kept.text().startswith(RUN)
+        assert set(kept.text()[len(RUN) :]) == set("as admin with *,\n")
+
+
+def test_the_longer_of_two_secrets_is_hidden_first() -> None:
+    assert starred(b"abcd ab", [b"ab", b"abcd"]) == b"**** **"

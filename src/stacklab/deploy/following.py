@@ -1,7 +1,7 @@
 """Following a run of stack.sh: its log → its phase, what is going on, how long it still takes; and coming back to it.
 
-What was read is kept in the lab's directory (`deploy/stack.log`, 0600: DevStack prints passwords), and its length is the
-place to go on from. So a `lab` that was killed loses nothing and repeats nothing.
+What was read is kept in the lab's directory (`deploy/stack.log`, 0600; DevStack prints passwords, which are asterisks here),
+and its length is the place to go on from. So a `lab` that was killed loses nothing and repeats nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from stacklab import places
 from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import BASE, Program, Stacking, state
+from stacklab.deploy.detached import BASE, Program, Stacking, State, state
 from stacklab.deploy.devstacklog import Line, parse
 from stacklab.deploy.failures import diagnose
 from stacklab.errors import LabBusy, MachineUnreachable, StackFailed
@@ -56,6 +56,7 @@ class Kept:
     """The lab's copy of a run's log, and which run it is of."""
 
     def __init__(self, lab: Lab, program: Program) -> None:
+        self.lab = lab
         self.directory = lab.directory / "deploy"
         self.log = self.directory / f"{program}.log"
         self._note = self.directory / f"{program}.json"
@@ -77,9 +78,15 @@ class Kept:
         return self.log.stat().st_size
 
     def add(self, data: bytes) -> None:
-        """Append what was read. Raises NotEnoughSpace."""
+        """Append what was read, without the lab's secrets. Raises NotEnoughSpace."""
+        hidden = [secret.encode() for secret in self.lab.secrets() if secret]
         try:
-            with self.log.open("ab") as file:
+            with self.log.open("r+b") as file:
+                # A secret may have been cut in two between the last read and this one.
+                begin = max(0, self.offset - max(map(len, hidden), default=1) + 1)
+                file.seek(begin)
+                data = starred(file.read() + data, hidden)
+                file.seek(begin)
                 file.write(data)
         except OSError as error:
             raise disk_error(error, self.log) from error
@@ -175,8 +182,9 @@ def watch(
                 f"another lab command (process {lock_holder(kept.lock)}) follows {program}.sh already",
                 advice="wait for it, or end it: stack.sh goes on without it",
             )
-        with _detaching(deployment, program):
-            return _Follower(deployment, kept, progress, program, patience or Patience()).run()
+        follower = _Follower(deployment, kept, progress, program, patience or Patience())
+        with _detaching(follower):
+            return follower.run()
 
 
 def judge(deployment: Deployment, ended: Stacking) -> str:
@@ -209,6 +217,13 @@ def judge(deployment: Deployment, ended: Stacking) -> str:
     )
 
 
+def starred(data: bytes, secrets: list[bytes]) -> bytes:
+    """`data` with asterisks for secrets, as long as before: a copy's length says how much of a log was read."""
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
+        data = data.replace(secret, b"*" * len(secret))
+    return data
+
+
 def masked(text: str, lab: Lab) -> str:
     """`text` without the lab's secrets."""
     for secret in lab.secrets():
@@ -217,14 +232,17 @@ def masked(text: str, lab: Lab) -> str:
 
 
 @contextmanager
-def _detaching(deployment: Deployment, program: Program) -> Iterator[None]:
+def _detaching(follower: _Follower) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        deployment.machine.close()
-        raise KeyboardInterrupt(
-            f"{program}.sh goes on on {deployment.machine.name}; come back with: {come_back(deployment)}"
-        ) from None
+        follower.machine.close()
+        program, name, how = follower.program, follower.machine.name, come_back(follower.deployment)
+        said = {
+            "running": f"{program}.sh goes on on {name}; come back with: {how}",
+            "": f"interrupted before it was known whether {program}.sh runs on {name}; lab status tells",
+        }.get(follower.seen, f"interrupted; {program}.sh does not run on {name}")
+        raise KeyboardInterrupt(said) from None
 
 
 def come_back(deployment: Deployment) -> str:
@@ -243,6 +261,8 @@ class _Follower:
         self.course = Course(0.0)
         self.said_silent = self.said = 0.0
         self.said_phase = ""
+        self.seen: State | Literal[""] = ""
+        """How the program was at the last look at it."""
 
     def run(self) -> Stacking:
         now = self._look()
@@ -272,7 +292,9 @@ class _Follower:
             time.sleep(self.patience.poll)
 
     def _look(self) -> Stacking:
-        return self._patiently(lambda: state(self.machine, self.program))
+        now = self._patiently(lambda: state(self.machine, self.program))
+        self.seen = now.state
+        return now
 
     def _fetch(self) -> int:
         """Everything that is new in the log; how many bytes that was."""
