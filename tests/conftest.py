@@ -15,10 +15,10 @@ from tests.measure import numbers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one kind share what they need (a cloud, a VM, a machine), so with pytest-xdist they stay on one worker."""
+    """Tests share what they need (a cloud, a VM, a machine), so with pytest-xdist each kind stays on one worker."""
     for item in items:
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("unit" if kind == "prefetch" else kind))
+        item.add_marker(pytest.mark.xdist_group("machines" if kind in ("machine", "vm") else "clouds"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
