@@ -20,7 +20,7 @@ from openstack.config import OpenStackConfig
 from stacklab.homes.base import Home, Way
 from stacklab.images import find_image
 
-LOGIN_SECONDS = 120  # emulated, beside other tests
+LOGIN_SECONDS = 300  # emulated, beside other tests and a VM
 
 
 def until(what: str, look: Callable[[], Any], seconds: float = 60, evidence: Callable[[], str] | None = None) -> Any:
