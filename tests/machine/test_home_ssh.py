@@ -104,7 +104,7 @@ def test_killed_in_the_middle_of_the_stack_it_is_taken_up_and_ends_usable(learne
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     began = learner.machine.read("/var/lib/stacklab/stack/began")
-    assert learner.lab("status", expect=21).count("stack.sh: running") == 1
+    assert learner.lab("status", expect=21).count("stack.sh is running there; lab attach watches it") == 1
     learner.lab("attach")
     learner.machine.run("systemctl", "start", *BESIDE, user="root")
     told = learner.up()  # without options: what was planned is known
