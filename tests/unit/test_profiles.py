@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
+from stacklab.deploy.localconf import known_values
 from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, load_settings, profile_for, profile_names, with_variants
+from stacklab.deploy.profiles import (
+    chosen_variants,
+    load_profile,
+    load_settings,
+    profile_for,
+    profile_names,
+    with_variants,
+)
 from stacklab.deploy.settings import Settings
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Finished
@@ -209,7 +217,7 @@ WRONG = [
     ),
     ("based_on: debian12-2026.1\nsize:\n  cpus: many\n", r"mine.yaml:3: size.cpus: .*\(it is 'many'\)", ""),
     ("based_on: debian12-2026\n", r"mine.yaml:1: based_on: there is no profile 'debian12-2026'", "debian12-2026.1"),
-    ("based_on: mine\n", r"mine.yaml:1: based_on: there is no profile 'mine'", ""),
+    ("based_on: mine\n", r"mine.yaml:1: based_on: a profile cannot be based on itself", "debian12-2026.1"),
     ("name: other\nbased_on: debian12-2026.1\n", r"mine.yaml:1: name: is 'other', but the file is mine.yaml", ""),
     ("title: t\n", r"mine.yaml:1: 'summary' is missing", "add 'summary:'"),
     ("- a\n", r"mine.yaml:1: a profile is a mapping", ""),
@@ -241,7 +249,24 @@ WRONG = [
         r"mine.yaml:3: marks.bxo.url: nothing stands",
         "",
     ),
-    ("based_on: debian12-2026.1\nfamily: suse\n", r"mine.yaml:2: family: input should be 'debian' or 'redhat'", ""),
+    ("based_on: debian12-2026.1\nfamily: suse\n", r"mine.yaml:2: family: has to be 'debian' or 'redhat'", ""),
+    (
+        "based_on: debian12-2026.1\nvalues:\n  api_wrokers: 2\n",
+        r"mine.yaml:3: values.api_wrokers: no fragment of local.conf uses such a value",
+        "did you mean 'api_workers'?",
+    ),
+    (
+        "based_on: debian12-2026.1\nvalues:\n  api_workers: many\n",
+        r"mine.yaml:3: values.api_workers: has to be a whole number \(it is 'many'\)",
+        "",
+    ),
+    (
+        "based_on: debian12-2026.1\nvariants:\n  container:\n    values: {shrae: /x}\n",
+        r"mine.yaml:4: variants.container.values.shrae: no fragment",
+        "'share'",
+    ),
+    ("based_on: debian12-2026.1\nunits: x\n", r"mine.yaml:2: units: has to be a mapping \(it is 'x'\)", "KEY: VALUE"),
+    ("based_on: debian12-2026.1\nfiles: 3\n", r"mine.yaml:2: files: has to be a list \(it is 3\)", "[a, b]"),
     ("based_on: debian12-2026.1\nbased_on: x\n", r"mine.yaml:2: this key stands here twice", ""),
 ]
 
@@ -269,6 +294,16 @@ def test_a_mistake_in_a_profile_is_told_with_file_line_and_key(text: str, says: 
         ),
         ("profiles:\n  centos7-pike:\n    size: 5\n", r"config.yaml:3: profiles.centos7-pike.size: ", ""),
         ("deploy:\n  proxxy: x\n", r"config.yaml:2: deploy.proxxy: there is no such key", "proxy"),
+        ("deploy:\n  proxy: notaurl\n", r"config.yaml:2: deploy.proxy: is no address", "http://HOST:PORT"),
+        ("deploy:\n  proxy: socks5://p:1\n", r"config.yaml:2: deploy.proxy: is no address", "http://HOST:PORT"),
+        ("deploy:\n  proxy: http://p:x\n", r"config.yaml:2: deploy.proxy: is no address", "http://HOST:PORT"),
+        (
+            "profiles:\n  centos7-pike:\n    values: {api_wrokers: 2}\n",
+            r"config.yaml:3: profiles.centos7-pike.values.api_wrokers: no fragment",
+            "api_workers",
+        ),
+        ("deploy: 5\n", r"config.yaml:1: deploy: has to be a mapping \(it is 5\)", "KEY: VALUE"),
+        ("zzz: {}\n", r"config.yaml:1: zzz: there is no such key", "known here: profiles, deploy"),
         ("deplyo: {}\n", r"config.yaml:1: deplyo: there is no such key", "deploy"),
         ("[]\n", r"config.yaml:1: a configuration is a mapping", "deploy"),
     ],
@@ -346,3 +381,53 @@ def test_the_configuration_names_variants() -> None:
     settings = Settings(variants=["vsctl"])
     assert "vsctl" in chosen("none", load_profile("centos7-pike"), settings).fragments
     assert chosen("none", load_profile("debian12-2026.1"), settings) == load_profile("debian12-2026.1")
+
+
+# --- what people get wrong -----------------------------------------------------------------------------------------
+
+
+def test_two_profiles_that_are_based_on_each_other_are_told(home: Path) -> None:
+    (home / "profiles/one.yaml").write_text("based_on: two\n")
+    (home / "profiles/two.yaml").write_text("based_on: one\n")
+    with pytest.raises(ProfileInvalid, match=r"two.yaml:1: based_on: a profile cannot be based on itself: one is"):
+        load_profile("one")
+
+
+def test_a_file_named_as_a_profile_of_labs_own_is_asked_whether_it_changes_that(home: Path) -> None:
+    (home / "profiles/centos7-pike.yaml").write_text("size: {cpus: 4}\n")
+    with pytest.raises(
+        ProfileInvalid, match=r"centos7-pike.yaml:1: is a whole profile in place of lab's own"
+    ) as caught:
+        load_profile("centos7-pike")
+    assert caught.value.advice == "to change that one, add: based_on: centos7-pike"
+
+
+def test_a_value_that_a_fragment_of_ones_own_uses_is_fine(home: Path) -> None:
+    (home / "local.conf.d").mkdir()
+    (home / "local.conf.d/own.j2").write_text("MINE={{ v.my_value | sh }}\nOTHER={{ v['other_value'] | sh }}\n")
+    (home / "profiles/mine.yaml").write_text(
+        "based_on: debian12-2026.1\nvalues: {my_value: 1, other_value: x, volume_size: 30, disable: etcd3}\n"
+    )
+    assert load_profile("mine").values["my_value"] == 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_value_of_labs_own_profiles_is_used(name: str) -> None:
+    profile = load_profile(name)
+    values = [profile.values, *(variant.values for variant in profile.variants.values())]
+    assert {key for one in values for key in one} <= known_values()
+
+
+def test_a_variant_of_the_configuration_that_no_profile_has_is_refused(home: Path) -> None:
+    pike = load_profile("centos7-pike")
+    assert chosen_variants(load_profile("debian12-2026.1"), Settings(variants=["container"])) == ["container"]
+    assert chosen_variants(pike, Settings(variants=["container"])) == []  # of another profile
+    with pytest.raises(NotServed, match="has no variant 'nope'"):
+        chosen_variants(pike, Settings(variants=["container", "nope"]))
+
+
+def test_a_profile_that_ends_in_yml_is_told_to_be_renamed(home: Path) -> None:
+    (home / "profiles/mine.yml").write_text("based_on: debian12-2026.1\n")
+    with pytest.raises(UnknownName) as caught:
+        load_profile("mine")
+    assert caught.value.advice == f"profiles end in .yaml: rename {home / 'profiles/mine.yml'}"

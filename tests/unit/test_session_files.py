@@ -96,7 +96,7 @@ def test_variables_can_be_replaced(write: Any) -> None:
             "'hint' is missing",
             "add 'hint:'",
         ),
-        ("name: my-subnet", "name: 7", "name: 7", "string", ""),
+        ("name: my-subnet", "name: 7", "name: 7", "has to be text", ""),
         ("session: demo", "session: other", "session: other", "folder is 'demo'", ""),
         ("title: A dem", "title: [A dem", "", "", "indentation"),
         ("summary: Two", "title: Two", "", "twice", "keep one"),

@@ -8,9 +8,19 @@ from pydantic import BaseModel, ValidationError
 
 from stacklab.course.yamlfile import Where
 from stacklab.errors import LabError
-from stacklab.suggest import closest
+from stacklab.suggest import closest_of
 
 M = TypeVar("M", bound=BaseModel)
+
+
+WANTED = {
+    "dict_type": "a mapping", "model_type": "a mapping", "model_attributes_type": "a mapping", "list_type": "a list",
+    "string_type": "text", "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
+}  # fmt: skip
+"""pydantic's types of errors, and what it wants there in the words of people who write YAML."""
+MAPPING = "indent its keys below it, each as KEY: VALUE"
+LIST = "write it as [a, b], or below it with a line '- a' for each"
 
 
 class Document(Protocol):
@@ -37,14 +47,24 @@ def _explained(
     full = (*where, *loc)
     if first["type"] == "extra_forbidden":
         names = _keys(model, loc[:-1])
-        return document.error(
-            full, "there is no such key", advice=closest(str(loc[-1]), names, f"known here: {', '.join(names)};")
-        )
+        return document.error(full, "there is no such key", advice=closest_of(str(loc[-1]), names, "known here"))
     if first["type"] == "missing":
         return document.error(full[:-1], f"'{first['loc'][-1]}' is missing", advice=f"add '{first['loc'][-1]}:' there")
-    problem = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list | BaseModel) else f" (it is {first['input']!r})"
+    given = f" (it is {_shown(first['input'])})"
+    # Where a union was tried, each of its members has complained of the same place.
+    same = [one["type"] for one in error.errors() if _real(one["loc"], value) == loc]
+    wanted = list(dict.fromkeys(WANTED[kind] for kind in same if kind in WANTED))
+    if wanted and len(wanted) == len(set(same)):
+        advice = MAPPING if wanted[0] == WANTED["dict_type"] else LIST if wanted[0] == WANTED["list_type"] else ""
+        return document.error(full, f"has to be {' or '.join(wanted)}{given}", advice=advice)
+    problem = first["msg"].removeprefix("Value error, ").replace("Input should be", "has to be", 1)
     return document.error(full, problem[0].lower() + problem[1:] + given)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | BaseModel):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else "empty" if value is None else repr(value)
 
 
 def _real(loc: tuple[int | str, ...], value: Any) -> Where:

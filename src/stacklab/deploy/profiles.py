@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stacklab import places
 from stacklab.course.explained import validated
 from stacklab.course.yamlfile import Where, YamlFile
+from stacklab.deploy.localconf import known_values
 from stacklab.deploy.profile import Mark, Part, PlacedFile, Profile
 from stacklab.deploy.settings import Settings
 from stacklab.errors import LabError, NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Machine
-from stacklab.suggest import closest
+from stacklab.suggest import closest, closest_of
 
 BASED_ON = "based_on"
 """The key of a profile file that names the profile which it changes; all its other keys then are optional."""
@@ -37,6 +40,7 @@ class _Layers:
         the user's, so what an earlier layer's mark says of it is no longer true.
         """
         if mine and self._files:
+            self._check_kinds(file, value.get("values"), below)
             given = value.get("marks")
             marks = {
                 ".".join(path): Mark(how="yours", source=f"{file.path}:{file.line((*below, *path))}").model_dump()
@@ -49,12 +53,32 @@ class _Layers:
         self._files.append((file, below))
         self.value = _merged(self.value, value)
 
+    def _check_kinds(self, file: YamlFile, values: Any, below: Where) -> None:
+        """A value is of the kind that it was. Raises ProfileInvalid."""
+        known = self.value.get("values")
+        if not isinstance(values, dict) or not isinstance(known, dict):
+            return
+        for key, item in values.items():
+            wanted = _kind(known.get(key))
+            if item is not None and key in known and not _fits(item, wanted):
+                shown = item if isinstance(item, str | int) else f"a {_kind(item)}"
+                raise file.error((*below, "values", key), f"has to be {KINDS[wanted]} (it is {shown!r})")
+
+    def of_the_users(self, where: Where) -> bool:
+        """Whether a file of the user's says something there."""
+        return any(file.path.parent != _shipped() and file.holds((*below, *where)) for file, below in self._files)
+
     def _forget_marks(self, paths: list[str]) -> None:
         known = self.value.get("marks")
         if isinstance(known, dict):
             self.value["marks"] = {
                 key: mark for key, mark in known.items() if not any(f"{key}.".startswith(f"{path}.") for path in paths)
             }
+
+    @property
+    def first(self) -> Path:
+        """The file that all others are laid over."""
+        return self._files[0][0].path
 
     def error(self, where: Where, problem: str, *, advice: str = "") -> LabError:
         """The error for something wrong at `where`, in the last file that says something there."""
@@ -63,6 +87,26 @@ class _Layers:
                 if end == 0 or file.holds((*below, *where[:end])):
                     return file.error((*below, *where), problem, advice=advice)
         raise AssertionError("no file was laid")
+
+
+KINDS = {
+    "bool": "true or false",
+    "number": "a whole number",
+    "mapping": "a mapping",
+    "list": "a list",
+    "text": "text",
+}
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "bool", int: "number", dict: "mapping", list: "list"}
+    return kinds.get(type(value), "text")
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    """A number may stand where text is wanted, and one name where a list of them is."""
+    kind = _kind(value)
+    return kind == wanted or (wanted, kind) in (("text", "number"), ("text", "bool"), ("list", "text"))
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +132,11 @@ def _leaves(value: dict[str, Any]) -> list[tuple[str, ...]]:
     return found
 
 
+def misnamed() -> list[Path]:
+    """Files in the user's `profiles/` that are no profiles, because their names end in .yml."""
+    return sorted(_own().glob("*.yml"))
+
+
 def _shipped() -> Path:
     return Path(__file__).parent / "profiles"
 
@@ -110,6 +159,12 @@ def load_profile(name: str) -> Profile:
                 ("profiles", key), f"there is no profile '{key}'", advice=closest(key, profile_names(), "lab profiles")
             )
     layers = _layers(name, file, config, ())
+    if not layers.value.get("title") and layers.first.parent == _own() and (_shipped() / layers.first.name).is_file():
+        raise layers.error(
+            (),
+            f"is a whole profile in place of lab's own '{layers.first.stem}', and has no title",
+            advice=f"to change that one, add: {BASED_ON}: {layers.first.stem}",
+        )
     layers.value["name"] = name
     profile = validated(Profile, layers.value, layers, ())
     _check(profile, layers)
@@ -130,7 +185,20 @@ def _config() -> tuple[YamlFile | None, _Config]:
         return file, _Config()
     if not isinstance(file.value, dict):
         raise file.error((), "a configuration is a mapping", advice="its keys: profiles, deploy")
-    return file, validated(_Config, file.value, file, ())
+    config = validated(_Config, file.value, file, ())
+    proxy = config.deploy.proxy
+    if proxy is not None and not _is_proxy(proxy):
+        # not shown: there may be a password in it
+        raise file.error(("deploy", "proxy"), "is no address of an HTTP proxy", advice="write it as http://HOST:PORT")
+    return file, config
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
 
 
 def _layers(name: str, config_file: YamlFile | None, config: _Config, through: tuple[str, ...]) -> _Layers:
@@ -139,7 +207,9 @@ def _layers(name: str, config_file: YamlFile | None, config: _Config, through: t
         (path for path in (_own() / f"{name}.yaml", _shipped() / f"{name}.yaml") if _usable(path, through)), None
     )
     if path is None:
-        raise UnknownName(f"there is no profile '{name}'", advice=closest(name, profile_names(), "lab profiles"))
+        wrong = next((one for one in misnamed() if one.stem == name), None)
+        advice = f"profiles end in .yaml: rename {wrong}" if wrong else closest(name, profile_names(), "lab profiles")
+        raise UnknownName(f"there is no profile '{name}'", advice=advice)
     file = YamlFile(path, invalid=ProfileInvalid, what="profile")
     if not isinstance(file.value, dict):
         raise file.error((), "a profile is a mapping", advice=f"see {_shipped() / 'debian12-2026.1.yaml'}")
@@ -153,6 +223,13 @@ def _layers(name: str, config_file: YamlFile | None, config: _Config, through: t
         try:
             layers = _layers(str(base), config_file, config, (*through, str(path)))
         except UnknownName as error:
+            if str(base) in (name, *(Path(one).stem for one in through)):
+                raise file.error(
+                    (BASED_ON,),
+                    "a profile cannot be based on itself"
+                    + ("" if base == name else f": {base} is based on {name}, directly or not"),
+                    advice=f"name one of: {', '.join(sorted(path.stem for path in _shipped().glob('*.yaml')))}",
+                ) from error
             raise file.error((BASED_ON,), error.message, advice=error.advice) from error
     layers.lay(file, value, mine=base is not None)
     if config_file is not None and name in config.profiles and not (through and Path(through[-1]).stem == name):
@@ -181,13 +258,31 @@ def _check(profile: Profile, layers: _Layers) -> None:
                 raise layers.error(
                     ("services", key, "needs", index),
                     f"there is no service '{needed}' in this profile",
-                    advice=closest(needed, profile.services, "the profile's services:"),
+                    advice=closest_of(needed, profile.services, f"services of {profile.name}"),
                 )
+    _check_values(profile, layers)
     document = profile.model_dump()
     for path in profile.marks:
         if not _stands(document, path):
             raise layers.error(
                 ("marks", path), "nothing stands at this path of the profile", advice="write it as in: box.url"
+            )
+
+
+def _check_values(profile: Profile, layers: _Layers) -> None:
+    """What a user's file sets and nothing uses is a mistake, which would pass silently. Raises ProfileInvalid."""
+    places_of: list[tuple[Where, dict[str, Any]]] = [(("values",), profile.values)]
+    places_of += [(("variants", key, "values"), variant.values) for key, variant in profile.variants.items()]
+    wrong: list[Where] = [
+        (*place, key) for place, values in places_of for key in values if layers.of_the_users((*place, key))
+    ]
+    known = known_values() if wrong else set()
+    for where in wrong:
+        if where[-1] not in known:
+            raise layers.error(
+                where,
+                "no fragment of local.conf uses such a value",
+                advice=closest_of(str(where[-1]), sorted(known), "values that are used"),
             )
 
 
@@ -234,12 +329,30 @@ def with_variants(profile: Profile, names: list[str]) -> Profile:
     return profile
 
 
+def chosen_variants(profile: Profile, settings: Settings) -> list[str]:
+    """The variants that the configuration names, as far as this profile has them. Raises NotServed for what no profile has."""
+    names = [name for name in settings.variants if name in profile.variants]
+    others = [name for name in settings.variants if name not in profile.variants]
+    for name in others:
+        if not any(name in variants for variants in _variants_of_all()):
+            with_variants(profile, [name])  # raises
+    return names
+
+
+def _variants_of_all() -> Iterator[Iterable[str]]:
+    for name in profile_names():
+        try:
+            yield load_profile(name).variants
+        except LabError:
+            continue  # who asks for that profile hears of it
+
+
 def profile_for(machine: Machine, profile: Profile, settings: Settings) -> Profile:
     """The profile as this machine needs it: with the variants that the configuration names, and those that fit the machine.
 
     Raises NotServed if the machine is a container and the profile has no variant for that, MachineUnreachable.
     """
-    names = [name for name in settings.variants if name in profile.variants]
+    names = chosen_variants(profile, settings)
     kind = machine.run("systemd-detect-virt", "--container", check=False)
     if kind.ok and kind.out.strip() not in ("", "none"):
         fitting = [name for name, variant in profile.variants.items() if variant.when == "container"]
