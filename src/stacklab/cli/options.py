@@ -79,7 +79,7 @@ def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str
 
     group = ctx.find_root()
     home = home_of(Context(group.params.get("name") or "intro").lab)
-    return [CompletionItem(name) for name in home.logs(None) if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in home.service_names() if name.startswith(incomplete)]
 
 
 def address_argument(function: F) -> F:

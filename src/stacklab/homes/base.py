@@ -95,6 +95,9 @@ class Home(Protocol):
     def access(self) -> CloudAccess:
         """How to reach the cloud. Raises NotRunning."""
 
+    def service_names(self) -> Iterable[str]:
+        """What `logs` and `restart` may name. Asks nobody: the shell's completion waits for it."""
+
     def logs(self, service: str | None) -> Mapping[str, Log]:
         """Logs by service name, all or the named one. Raises UnknownName."""
 

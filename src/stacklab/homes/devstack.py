@@ -199,6 +199,9 @@ class DevstackHome(ABC):
             return None
         return None
 
+    def service_names(self) -> list[str]:
+        return list(unit_names(self.profile))
+
     def logs(self, service: str | None) -> dict[str, JournalLog]:
         wanted = dict([find_unit(self.profile, service)] if service else unit_names(self.profile).items())
         machine = self.machine()

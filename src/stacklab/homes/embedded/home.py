@@ -129,8 +129,11 @@ class EmbeddedHome:
             return None
         return Way(way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH")
 
+    def service_names(self) -> tuple[str, ...]:
+        return (*NAMES, SUPERVISOR)
+
     def logs(self, service: str | None) -> dict[str, FileLog]:
-        names = (*NAMES, SUPERVISOR)
+        names = self.service_names()
         if service is not None and service not in names:
             raise UnknownName(f"there is no service '{service}'", advice=f"one of {', '.join(names)}")
         files = {name: self.layout.logs / f"{name}.log" for name in names if service in (None, name)}
