@@ -151,7 +151,7 @@ def test_a_broken_probe_fails_the_verb(
         assert memory["evidence"] == "the probe itself failed: OSError: no such file"
     else:
         assert re.search(r"^\? memory +the probe itself failed", out, re.MULTILINE)
-        assert "cannot tell memory" in out
+        assert "cannot be told: memory" in out
 
 
 @pytest.mark.usefixtures("own_directories")
@@ -507,7 +507,36 @@ def test_devstacks_repository_is_asked_for_its_ref(tmp_path: Path) -> None:
 
     assert asked("stable/x").state == "good"
     assert "has no stable/y" in asked("stable/y").evidence
-    assert asked("stable/x", tmp_path / "nosuch").state == "bad"
+    missing = asked("stable/x", tmp_path / "nosuch")
+    assert missing.state == "bad"
+    assert "does not appear to be a git repository" in missing.evidence
+    assert "exists" not in missing.evidence  # git's advice ends with: and the repository exists.
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "fatal: '/nope/' does not appear to be a git repository\nfatal: Could not read from remote repository.\n\n"
+            "Please make sure you have the correct access rights\nand the repository exists.\n",
+            "fatal: '/nope/' does not appear to be a git repository",
+        ),
+        (
+            "Warning: Permanently added 'h'\nssh: Could not resolve hostname h\n"
+            "fatal: Could not read from remote repository.\n\nPlease make sure\nand the repository exists.\n",
+            "ssh: Could not resolve hostname h",
+        ),
+        (
+            "fatal: Could not read from remote repository.\n\nPlease …\n",
+            "fatal: Could not read from remote repository.",
+        ),
+        ("remote: Not found\nfatal: repository 'u' not found\n", "remote: Not found; fatal: repository 'u' not found"),
+        ("git: 'ls-remot' is not a git command.\n", "git: 'ls-remot' is not a git command."),
+        ("", ""),
+    ],
+)
+def test_gits_complaint_is_told_and_not_the_end_of_its_advice(said: str, told: str) -> None:
+    assert registries.git_said(said) == told
 
 
 def test_the_clock_is_compared_with_the_registrys_date(registry: Registry) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stacklab.lab import Lab
 
 MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red"), "unknown": ("?", "yellow")}
-TOLD = {"warning": "works, at a cost", "bad": "lacks", "unknown": "cannot tell"}
+TOLD = {"bad": "wrong or missing", "unknown": "cannot be told"}
 NOT_USABLE = 1
 """The exit code when something is missing, or could not be told."""
 
@@ -142,7 +142,8 @@ def _waiting(console: Console, title: str) -> Iterator[Callable[[str], None]]:
         shown: list[Callable[[str], None]] = []
 
         def progress(what: str) -> None:
-            if console.as_json:
+            # Without a terminal each of these would be a line of its own, and they differ in what is no longer waited for.
+            if console.as_json or (shown and not console.terminal):
                 return
             if not shown:
                 shown.append(stack.enter_context(console.working(title)))
@@ -185,7 +186,7 @@ def _verdict(console: Console, plan: Plan, findings: list[Finding], *, mended: b
     if not lacking:
         console.print(f"{plan.home} is usable{f'; at a cost: {joined}' if costs else ''}")
         return
-    console.print(f"{plan.home} is not usable: {_lacks(findings)}")
+    console.print(f"{plan.home} is not usable ({_lacks(findings)})")
     if not mended and any(one.safe for one in lacking):
         from stacklab.doctor.remote import on
 
@@ -198,7 +199,7 @@ def _lacks(findings: list[Finding]) -> str:
     for state in ("bad", "unknown"):
         names = [one.title for one in findings if one.state == state]
         if names:
-            parts.append(f"{TOLD[state]} {', '.join(names)}")
+            parts.append(f"{TOLD[state]}: {', '.join(names)}")
     return "; ".join(parts)
 
 
@@ -271,7 +272,7 @@ def _overview(console: Console, lab: Lab, profile: str | None) -> None:
 def _short(console: Console, name: str, findings: list[Finding]) -> None:
     states = {one.state for one in findings}
     worst = next(state for state in ("bad", "unknown", "warning", "good") if state in states)
-    verdict = "usable" if _usable(findings) else f"not usable: {_lacks(findings)}"
+    verdict = "usable" if _usable(findings) else f"not usable ({_lacks(findings)})"
     console.print(f"{_mark(console, worst)} {name:<9} {verdict}")
     for one in findings:
         if one.state != "good":

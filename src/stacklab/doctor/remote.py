@@ -96,14 +96,14 @@ class Remote:
         yield probe("login", "login", self.login)
         yield probe("sudo", "root", self.sudo)
         yield probe("distribution", "distribution", self.distribution)
-        yield probe("unused", "unused", self.unused)
-        yield probe("machine-memory", "memory there", self.memory)
-        yield probe("machine-disk", "disk there", self.disk)
-        yield probe("machine-python", "Python there", self.python)
-        yield probe("machine-clock", "clock there", self.clock)
-        yield probe("machine-packages", "packages there", self.packages)
-        yield probe("machine-python-index", "Python index there", self.python_index)
-        yield probe("machine-devstack", "DevStack's source there", self.source)
+        yield probe("unused", "other use", self.unused)
+        yield probe("machine-memory", "memory (there)", self.memory)
+        yield probe("machine-disk", "disk (there)", self.disk)
+        yield probe("machine-python", "Python (there)", self.python)
+        yield probe("machine-clock", "clock (there)", self.clock)
+        yield probe("machine-packages", "packages (there)", self.packages)
+        yield probe("machine-python-index", "Python index (there)", self.python_index)
+        yield probe("machine-devstack", "DevStack's source (there)", self.source)
 
     # --- the way in ------------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class Remote:
             done = machine.run(*argv, environment={"GIT_TERMINAL_PROMPT": "0"}, seconds=60, check=False)
             if done.ok and done.out.strip():
                 return good(f"{without_password(url)} answers and has {devstack.ref}")
-            said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS)
+            said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS, registries.git_said)
             return self._elsewhere(f"{without_password(url)}: {said}")
         if url.startswith(("http://", "https://")):
             return self._asked(f"{url.rstrip('/')}/info/refs?service=git-upload-pack")
@@ -338,8 +338,11 @@ def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
     return looked
 
 
-def _said(done: Finished, seconds: float) -> str:
+def _last(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _said(done: Finished, seconds: float, brief: Callable[[str], str] = _last) -> str:
     if done.status == 124:  # timeout(1)
         return f"no answer within {seconds:.0f} s"
-    lines = [line for line in (done.err or done.out).splitlines() if line.strip()]
-    return without_password(lines[-1].strip()) if lines else f"status {done.status}"
+    return without_password(brief(done.err or done.out)) or f"status {done.status}"
