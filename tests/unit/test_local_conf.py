@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
-from stacklab.cli.main import run
+from stacklab.cli.main import cli, run
 from stacklab.course.load import read_session
 from stacklab.deploy.localconf import MASK, SECRETS, check_services, fragments, masked, render
 from stacklab.deploy.localconf import served as able
@@ -387,3 +388,63 @@ def test_what_needs_a_refused_service_is_not_served_either() -> None:
     changed = profile.model_copy(update={"services": {**profile.services, "heat": heat}})
     assert {"magnum", "sahara"} <= set(able(profile))
     assert not {"heat", "magnum", "sahara"} & set(able(changed))
+
+
+def test_one_broken_profile_keeps_nobody_from_seeing_the_others(
+    capsys: pytest.CaptureFixture[str], own_directories: Path
+) -> None:
+    folder = own_directories / "config/stacklab/profiles"
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("based_on: broken\n")
+    (folder / "other.yml").write_text("based_on: centos7-pike\n")
+    assert run(["profiles"]) == 42
+    out = capsys.readouterr().out
+    assert "centos7-pike" in out
+    assert "broken.yaml:1: based_on: a profile cannot be based on itself" in out
+    assert f"{folder / 'other.yml'} is left out: profiles end in .yaml" in out
+    assert run(["profiles", "--json"]) == 42
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found["broken"]["error"] == "profile-invalid"
+    assert "centos7-pike" in found
+
+
+def test_lab_render_says_that_the_address_stands_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["render", "local.conf"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("# There is no machine")
+    assert f"HOST_IP={lines[1].split(':')[1].split()[0]}" in lines
+
+
+def test_lab_render_refuses_what_it_cannot_tell(capsys: pytest.CaptureFixture[str], own_directories: Path) -> None:
+    assert run(["render", "vagrantfile", "--why"]) == 2
+    folder = own_directories / "config/stacklab"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("deploy: {variants: [nope]}\n")
+    assert run(["render", "local.conf"]) == 43
+    assert "has no variant 'nope'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "never"),
+    [
+        (["render", "local.conf", "--profile", "debian12-2026.1", "--with"], "heat,swift", "heat,heat"),
+        (["render", "local.conf", "--profile", "debian12-2026.1", "--with"], "heat,magnum", "heat,murano"),
+        (["prefetch", "debian12-2026.1", "--with"], "heat,magnum", "heat,murano"),
+    ],
+)
+def test_services_complete_one_after_the_other(words: list[str], expected: str, never: str) -> None:
+    found = completed([*words], "heat,")
+    assert expected in found
+    assert never not in found
+
+
+def test_parts_sessions_and_variants_complete() -> None:
+    assert completed(["prefetch", "--only"], "git,") == ["git,wheels", "git,files", "git,box"]
+    assert "session4" in completed(["render", "local.conf", "--session"], "sess")
+    assert completed(["render", "local.conf", "--profile", "debian12-2026.1", "--variant"], "") == ["container"]
+    assert completed(["render", "local.conf", "--profile", "nope", "--with"], "") == []
+
+
+def completed(words: list[str], begun: str) -> list[str]:
+    found = ShellComplete(cli, {}, "lab", "_LAB_COMPLETE").get_completions(words, begun)
+    return [one.value for one in found]

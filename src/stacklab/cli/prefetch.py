@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from stacklab.cli.options import Context, json_option
+from stacklab.cli.completing import complete_services, one_more
+from stacklab.cli.options import Context, complete_profile, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
@@ -17,11 +18,9 @@ ALL = ("git", "wheels", "files", "box")
 KINDS = ("fetched", "updated", "already", "skipped", "failed")
 
 
-def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A profile."""
-    from stacklab.deploy.profiles import profile_names
-
-    return [CompletionItem(name) for name in profile_names() if name.startswith(incomplete)]
+def complete_parts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """One more of the parts, after those that are there."""
+    return one_more(incomplete, ALL)
 
 
 def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -39,11 +38,18 @@ def _parts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.command()
 @click.argument("profile", required=False, shell_complete=complete_profile)
 @click.option(
-    "--with", "services", default="", callback=_words, metavar="A,B", help="Optional services, as for lab up."
+    "--with",
+    "services",
+    default="",
+    callback=_words,
+    shell_complete=complete_services,
+    metavar="A,B",
+    help="Optional services, as for lab up.",
 )
 @click.option(
-    "--only", "parts", default=",".join(ALL), callback=_parts, metavar="PARTS", help="Some of git,wheels,files,box."
-)
+    "--only", "parts", default=",".join(ALL), callback=_parts, shell_complete=complete_parts, metavar="PARTS",
+    help="Some of git,wheels,files,box.",
+)  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="Show what is kept, and fetch nothing.")
 @json_option
 @click.pass_obj
@@ -84,25 +90,40 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
 
     profile, settings = load_profile(name), load_settings()
     outcomes: list[Outcome] = []
-    with console.working(f"fetching what {profile.title} needs") as progress:
-        for outcome in fill(profile, services, parts, settings, progress):
-            outcomes.append(outcome)
-            console.result_line({"event": "prefetched", **outcome.told()})
-            # Hundreds of packages: the failed ones are lines of their own, the others a sum
-            if outcome.part != "wheels" or outcome.outcome == "failed":
-                _show(console, outcome)
-    failed = [one for one in outcomes if one.outcome == "failed"]
+    trouble: DownloadFailed | None = None
+    try:
+        with console.working(f"fetching what {profile.title} needs") as progress:
+            for outcome in fill(profile, services, parts, settings, progress):
+                outcomes.append(outcome)
+                console.result_line({"event": "prefetched", **outcome.told()})
+                # Hundreds of packages: the failed ones are lines of their own, the others a sum
+                if outcome.part != "wheels" or outcome.outcome == "failed":
+                    _show(console, outcome)
+            _complete(outcomes)
+    except DownloadFailed as error:  # what did come is told all the same
+        trouble = error
     totals = {part: _total([one for one in outcomes if one.part == part]) for part in parts}
     for part, total in totals.items():
         if total["things"]:
             counts = ", ".join(f"{total[key]} {key}" for key in KINDS if total[key])
-            console.print(f"  {part:<7} {total['things']:>4} things, {_size(total['bytes'])}: {counts}")
+            noun = "thing" if total["things"] == 1 else "things"
+            console.print(f"  {part:<7} {total['things']:>4} {noun}, {_size(total['bytes'])}: {counts}")
     console.result_line({"event": "prefetch", "profile": profile.name, "cache": str(root()), "parts": totals})
     console.print(f"kept in {root()}")
+    if trouble:
+        raise trouble
+
+
+def _complete(outcomes: list[Outcome]) -> None:
+    """Raises DownloadFailed if something could not be fetched."""
+    from stacklab.errors import DownloadFailed
+
+    failed = [one for one in outcomes if one.outcome == "failed"]
     if failed:
         names = ", ".join(one.name for one in failed[:3]) + (" …" if len(failed) > 3 else "")
         advice = failed[0].error.advice if failed[0].error else ""
-        raise DownloadFailed(f"{len(failed)} of the things could not be fetched: {names}", advice=advice)
+        noun = "thing" if len(failed) == 1 else "things"
+        raise DownloadFailed(f"{len(failed)} {noun} could not be fetched: {names}", advice=advice)
 
 
 def _total(outcomes: list[Outcome]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stacklab.cli.completing import DEFAULT_PROFILE, complete_services, complete_session, complete_variant
 from stacklab.cli.options import Context, complete_profile, json_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from stacklab.homes.libvirt.site import Site
     from stacklab.lab import Lab
 
-DEFAULT_PROFILE = "centos7-pike"
 EXAMPLE_ADDRESS = "192.0.2.10"
 """For showing, where no machine is known (RFC 5737)."""
 HOW = {
@@ -31,11 +31,24 @@ HOW = {
 @click.command()
 @click.argument("what", type=click.Choice(["vagrantfile", "local.conf"]))
 @click.option("--profile", "name", metavar="NAME", shell_complete=complete_profile, help="Instead of the lab's own.")
-@click.option("--with", "services", metavar="NAME,...", help="Optional services, like heat,barbican.")
-@click.option("--session", "session_name", metavar="NAME", help="With the services that this session needs.")
 @click.option(
-    "--variant", "variants", multiple=True, metavar="NAME", help="A variant of the profile: lab profiles NAME."
+    "--with",
+    "services",
+    metavar="NAME,...",
+    shell_complete=complete_services,
+    help="Optional services, like heat,barbican.",
 )
+@click.option(
+    "--session",
+    "session_name",
+    metavar="NAME",
+    shell_complete=complete_session,
+    help="With the services that this session needs.",
+)
+@click.option(
+    "--variant", "variants", multiple=True, metavar="NAME", shell_complete=complete_variant,
+    help="A variant of the profile: lab profiles NAME.",
+)  # fmt: skip
 @click.option("--why", is_flag=True, help="List the fragments of local.conf and what chose each, instead of the file.")
 @json_option
 @click.pass_obj
@@ -53,13 +66,15 @@ def render(
 
     Works without a lab; with one, its profile, services and address are used where nothing else is said.
     """
-    from stacklab.deploy.profiles import load_profile, load_settings, with_variants
+    from stacklab.deploy.profiles import chosen_variants, load_profile, load_settings, with_variants
     from stacklab.homes.plan import Plan
 
+    if why and what == "vagrantfile":
+        raise click.UsageError("--why tells of the fragments of local.conf; a Vagrantfile has none")
     lab, console, settings = context.lab, context.console(as_json), load_settings()
     plan = Plan.of(lab) if lab.exists() else Plan()
     profile = load_profile(name or plan.profile or DEFAULT_PROFILE)
-    profile = with_variants(profile, [*(one for one in settings.variants if one in profile.variants), *variants])
+    profile = with_variants(profile, [*chosen_variants(profile, settings), *variants])
     if what == "vagrantfile":
         text = _vagrantfile(lab, profile, plan)
         console.result({"file": "Vagrantfile", "profile": profile.name, "text": text})
@@ -92,10 +107,13 @@ def _local_conf(
     site = SiteFile(lab).read()
     address = str(site.address) if site else EXAMPLE_ADDRESS
     text = localconf.masked(profile, settings, services=services, session=session, host_ip=address)
+    if site is None:
+        text = _with_note(text, f"# There is no machine to take an address from: {address} stands for it.")
     console.result(
         {
             "file": "local.conf",
             "profile": profile.name,
+            "example_address": site is None,
             "fragments": [
                 {"name": one.name, "chosen": one.chosen, "why": one.why, "path": str(one.path)} for one in used
             ],
@@ -106,6 +124,12 @@ def _local_conf(
         console.table(("FRAGMENT", "CHOSEN BY", "WHY"), [(one.name, one.chosen, one.why) for one in used])
     else:
         console.print(text.rstrip("\n"))
+
+
+def _with_note(text: str, note: str) -> str:
+    """A comment after the file's own first line."""
+    first, rest = text.split("\n", 1)
+    return f"{first}\n{note}\n{rest}"
 
 
 def _vagrantfile(lab: Lab, profile: Profile, plan: Any) -> str:
@@ -136,18 +160,44 @@ def _example(lab: Lab, profile: Profile) -> Site:
 @click.pass_obj
 def profiles(context: Context, name: str | None, as_json: bool) -> None:
     """List the profiles, or tell one: what it is, what it can serve, and how sure each of its facts is."""
-    from stacklab.deploy.profiles import load_profile, profile_names
+    from stacklab.deploy.profiles import load_profile
 
     console = context.console(as_json)
     if name is None:
-        found = [load_profile(one) for one in profile_names()]
-        console.result([_summary(one) for one in found])
-        rows = [(one.name, one.title, f"{one.usual_minutes} min", one.summary) for one in found]
-        console.table(("PROFILE", "WHAT", "STACKS IN", ""), rows)
+        _list(console)
         return
     profile = load_profile(name)
     console.result(profile.model_dump(mode="json"))
     _tell(console, profile)
+
+
+def _list(console: Console) -> None:
+    """All of them; one that is broken keeps nobody from seeing the others, and is what the verb ends with."""
+    from stacklab.deploy.profiles import load_profile, load_settings, misnamed, profile_names
+    from stacklab.errors import LabError
+
+    load_settings()  # what is wrong with the configuration would be said of each profile
+    found: list[Profile] = []
+    broken: dict[str, LabError] = {}
+    for name in profile_names():
+        try:
+            found.append(load_profile(name))
+        except LabError as error:
+            broken[name] = error
+    told = [
+        {"name": name, "error": why.id, "message": why.message, "advice": why.advice} for name, why in broken.items()
+    ]
+    console.result([*(_summary(one) for one in found), *told])
+    rows = [(one.name, one.title, f"{one.usual_minutes} min", one.summary) for one in found]
+    console.table(("PROFILE", "WHAT", "STACKS IN", ""), rows)
+    for name, why in broken.items():
+        console.print(f"{console.mark('failed')} {name}: {why.message}")
+        if why.advice:
+            console.print(f"     → {why.advice}")
+    for path in misnamed():
+        console.print(console.style(f"! {path} is left out: profiles end in .yaml", "yellow"))
+    if broken:
+        raise click.exceptions.Exit(next(iter(broken.values())).exit_code)
 
 
 def _summary(profile: Profile) -> dict[str, object]:
