@@ -46,7 +46,7 @@ def wanted_box(box: Box, settings: Settings, own: str | None) -> Wanted:
         return Wanted(_name(own), _version(hashlib.sha256(own.encode()).hexdigest()), settings.at(own), None)
     path = Path(unquote(own.removeprefix("file://")) if own.startswith("file://") else own).expanduser().absolute()
     if not path.is_file():
-        raise DownloadFailed(f"there is no box {path}", advice="--box names a .box file or its URL")
+        raise DownloadFailed(f"there is no box {path}", advice="--box PATH|URL names a .box file or its URL")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Wanted(_name(path.name), _version(digest), path.as_uri(), digest)

@@ -34,6 +34,17 @@ def chosen_uri(settings: Settings) -> str:
     return os.environ.get("LAB_LIBVIRT_URI") or settings.libvirt_uri or DEFAULT_URI
 
 
+SYSTEMD = Path("/run/systemd/system")
+"""It is there where systemd runs (sd_booted(3))."""
+
+
+def starting(systemd: bool, *, root: bool) -> str:
+    """Advice for a libvirt of this machine that does not answer. Without systemd, it needs its log daemon started, too."""
+    sudo = "" if root else "sudo "
+    commands = ("systemctl start libvirtd",) if systemd else ("virtlogd --daemon", "libvirtd --daemon")
+    return f"{' && '.join(f'{sudo}{one}' for one in commands)}; or let lab do it: lab doctor --on libvirt --fix"
+
+
 @dataclass(frozen=True)
 class Network:
     """One of libvirt's networks; `ranges`: the IPv4 networks it serves."""
@@ -144,7 +155,7 @@ class Hypervisor:
         if (error.get_error_domain() in remote and code in unreachable) or code == libvirt.VIR_ERR_NO_CONNECT:
             return HomeUnavailable(
                 f"libvirt at {self.uri} does not answer: {said}",
-                advice="sudo systemctl start libvirtd"
+                advice=starting(SYSTEMD.is_dir(), root=os.geteuid() == 0)
                 if self.local
                 else f"virsh -c {self.uri} version shows what is wrong",
             )

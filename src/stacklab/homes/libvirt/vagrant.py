@@ -17,7 +17,8 @@ from typing import Any
 
 import vagrant
 
-from stacklab.errors import MissingProgram, NotEnoughSpace, VmFailed
+from stacklab.download import without_password
+from stacklab.errors import DownloadFailed, MissingProgram, NotEnoughSpace, VmFailed
 from stacklab.files import read_json, write_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress
@@ -83,7 +84,7 @@ class Vagrant:
     def add_box(
         self, name: str, version: str | None, url: str | None, checksum: str | None, progress: Progress
     ) -> None:
-        """Fetch a box into Vagrant's store. `url` None: from where Vagrant looks up names. Raises VmFailed.
+        """Fetch a box into Vagrant's store. `url` None: from where Vagrant looks up names. Raises VmFailed, DownloadFailed.
 
         What `url` names gets exactly the `version` and must have the SHA-256 `checksum` (if given): both go through a
         catalogue of one entry, as Vagrant takes no version for a file. A `url` that is a catalogue itself (.json) is used
@@ -106,7 +107,15 @@ class Vagrant:
             return f"{size / 1e6:.0f} MB of the box so far" if size else None
 
         self._program.order(progress, BOX_SECONDS, so_far, ["--box-version", version] if version else [])
-        self._program.box_add(name, source, provider=PROVIDER, force=True)
+        try:
+            self._program.box_add(name, source, provider=PROVIDER, force=True)
+        except DownloadFailed as error:
+            place = without_password(url) if url else "where Vagrant looks up names"
+            raise DownloadFailed(
+                f"the box {name} could not be fetched from {place}: {without_password(error.message)}",
+                advice="lab up … --box PATH|URL takes one that you have; lab prefetch PROFILE --only box fetches it beforehand; "
+                f"lab doctor --on libvirt looks at the way to it; Vagrant's log: {self.log}",
+            ) from error
 
     def up(self, progress: Progress, idle: Idle) -> None:
         """Create the VM and wait for its SSH. What is half made when this fails stays, to be looked at and gone on with."""
@@ -289,13 +298,30 @@ class _Follower:
 
     def error(self, what: str, status: int) -> Exception:
         """What a failed Vagrant said, in one line."""
-        said = " ".join(self.trouble[:4]) or f"it ended with status {status}; it last said: {self._told or 'nothing'}"
+        said = (
+            " ".join(list(dict.fromkeys(self.trouble))[:4])
+            or f"it ended with status {status}; it last said: {self._told or 'nothing'}"
+        )
         if "No space left" in " ".join(self.trouble):
             return NotEnoughSpace(
                 f"vagrant {what}: no space left on the disk", advice=f"free some space, then go on; its log: {self.log}"
             )
+        if why := not_fetched(self.trouble):
+            return DownloadFailed(why, advice=f"its log: {self.log}; the same command goes on")
         brief = said if len(said) <= 300 else f"{said[:299]}…"
         return VmFailed(f"vagrant {what}: {brief}", advice=f"its log: {self.log}; the same command goes on")
+
+
+def not_fetched(lines: Sequence[str]) -> str | None:
+    """Why Vagrant could not download something, without its words around that; None: that is not what it complains of.
+
+    The words are Vagrant's (templates/locales/en.yml: downloader_error, box_add_short_not_found); the reason is curl's.
+    """
+    text = " ".join(dict.fromkeys(lines))
+    for words, before in (("while downloading the remote file", "try again."), ("in the remote catalog", "Error: ")):
+        if words in text:
+            return text.partition(before)[2].strip() or "Vagrant does not say why"
+    return None
 
 
 def _started(pid: int) -> int | None:
