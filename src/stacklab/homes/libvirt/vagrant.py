@@ -113,8 +113,8 @@ class Vagrant:
             place = without_password(url) if url else "where Vagrant looks up names"
             raise DownloadFailed(
                 f"the box {name} could not be fetched from {place}: {without_password(error.message)}",
-                advice="lab up … --box PATH|URL takes one that you have; lab prefetch PROFILE --only box fetches it beforehand; "
-                f"lab doctor --on libvirt looks at the way to it; Vagrant's log: {self.log}",
+                advice="lab up … --box PATH|URL takes one that you have; lab prefetch PROFILE --only box fetches it "
+                f"beforehand; lab doctor --on libvirt looks at the way to it; Vagrant's log: {self.log}",
             ) from error
 
     def up(self, progress: Progress, idle: Idle) -> None:
@@ -306,7 +306,7 @@ class _Follower:
             return NotEnoughSpace(
                 f"vagrant {what}: no space left on the disk", advice=f"free some space, then go on; its log: {self.log}"
             )
-        if why := not_fetched(self.trouble):
+        if what == "box add" and (why := not_fetched(self.trouble)):
             return DownloadFailed(why, advice=f"its log: {self.log}; the same command goes on")
         brief = said if len(said) <= 300 else f"{said[:299]}…"
         return VmFailed(f"vagrant {what}: {brief}", advice=f"its log: {self.log}; the same command goes on")
