@@ -15,7 +15,7 @@ from stacklab.course.yamlfile import Where, YamlFile
 from stacklab.errors import UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
-from stacklab.suggest import closest
+from stacklab.suggest import closest, closest_of
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Variables = Mapping[str, str | int | bool]
@@ -80,7 +80,7 @@ def read_session(path: Path, variables: Variables | None = None) -> Session:
     for key in variables or {}:
         if key not in known:
             raise file.error(
-                ("vars",), f"there is no variable '{key}'", advice=closest(key, known, f"the vars of {path}")
+                ("vars",), f"there is no variable '{key}'", advice=closest_of(key, known, f"the vars of {path}")
             )
     known |= variables or {}
     value = {key: item if key == "vars" else _expand(file, item, (key,), known) for key, item in file.value.items()}
@@ -103,7 +103,7 @@ def _expand(file: YamlFile, value: Any, where: Where, known: Mapping[str, Any]) 
                 raise file.error(
                     (*where, "var"),
                     f"there is no variable '{name}'",
-                    advice=closest(str(name), known, "vars: at the top"),
+                    advice=closest_of(str(name), known, "those of vars: at the top"),
                 )
             return known[name]
         return {key: _expand(file, item, (*where, key), known) for key, item in value.items()}
@@ -141,7 +141,7 @@ class _Builder:
         kind = KINDS.get(raw.kind)
         if kind is None:
             raise self.file.error(
-                (*where, "kind"), f"there is no kind '{raw.kind}'", advice=closest(raw.kind, KINDS, "the kinds:")
+                (*where, "kind"), f"there is no kind '{raw.kind}'", advice=closest_of(raw.kind, KINDS, "the kinds")
             )
         params = validated(kind.params, raw.params, self.file, (*where, "with"))
         needs = self._needs(raw, params, where)
@@ -165,5 +165,5 @@ class _Builder:
 
     def _earlier(self, name: str, where: Where) -> None:
         if name not in self.seen:
-            advice = closest(name, self.seen, "a step can only build on earlier ones; lab show")
+            advice = closest_of(name, self.seen, "a step can only build on earlier ones")
             raise self.file.error(where, f"no earlier step is called '{name}'", advice=advice)
