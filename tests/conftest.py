@@ -14,6 +14,7 @@ import pytest
 from tests.measure import numbers
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests share what they need (a cloud, a VM, a machine), so with pytest-xdist each kind stays on one worker."""
     for item in items:
