@@ -162,6 +162,8 @@ def own_fragment(directories: Path, text: str) -> Profile:
     (home / "profiles").mkdir()
     profile = {"based_on": "debian12-2026.1", "fragments": ["secrets", "mine"], "values": {"mine": "a b", "odd": "x;y"}}
     (home / "profiles/mine.yaml").write_text(json.dumps(profile))
+    # A value that no fragment uses is refused, and not every text here uses both.
+    (home / "local.conf.d/uses.j2").write_text("{{ v.mine | sh }}{{ v.odd | sh }}\n")
     return load_profile("mine")
 
 
