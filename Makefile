@@ -4,8 +4,6 @@
 PYTHON ?= python3
 SESSION ?= session4
 BIN := .venv/bin
-# Two workers, clouds beside machines (see tests/conftest.py): much of each is waiting for the other kind of thing.
-SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help install dev up test lint bench tempest clean
 help:
@@ -43,7 +41,7 @@ up: install
 	@echo "  lab reset                  back to the start;  lab replay $(SESSION) --step  does it step by step"
 
 test: dev
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	@$(BIN)/python -m tests
 
 lint: dev
 	@$(BIN)/ruff check .

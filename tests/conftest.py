@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.measure import numbers
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests share what they need (a cloud, a VM, a machine), so with pytest-xdist each kind stays on one worker."""
-    for item in items:
-        kind = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("machines" if kind in ("machine", "vm") else "clouds"))
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist hands its measurements to who prints them."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["measured"] = numbers
-
-
-class Workers:
-    """Hears of pytest-xdist's workers, where there are some."""
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """A worker has ended."""
-        numbers.extend(getattr(node, "workeroutput", {}).get("measured", []))
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    """See Workers. And: a shell that starts a run in the background makes it ignore Ctrl-C, which is tested here."""
-    config.pluginmanager.register(Workers())
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    """A shell that starts a run in the background makes it ignore Ctrl-C, which is tested here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
