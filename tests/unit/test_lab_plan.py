@@ -32,6 +32,7 @@ def test_consent_to_a_used_machine_is_for_one_run(image: str) -> None:
     [
         (["--profile", "nope"], 41),
         (["--memory", "100"], 43),
+        (["--profile", "debian12-2026.1", "--with", "murano"], 43),
         (["--box", "/there/is/no.box"], 12),
         (["--on", "moon"], 22),
         (["--on", "ssh://a:b@host"], 22),

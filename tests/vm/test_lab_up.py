@@ -140,7 +140,9 @@ def test_apache_and_selinux_have_been_mended(course: Course) -> None:
 def test_reset_undoes_damage_while_the_services_go_on_running(course: Course) -> None:
     machine, before = course.vm.machine(), course.pids()
     machine.run("rm", DAMAGED, user="root")
-    machine.run("systemctl", "kill", "--signal=KILL", "devstack@n-cpu", user="root")  # keystone would come back by itself
+    machine.run(
+        "systemctl", "kill", "--signal=KILL", "devstack@n-cpu", user="root"
+    )  # keystone would come back by itself
     course.lab("status", expect=21)
     with measured("lab reset, to a proved cloud"):
         course.lab("reset", "--json")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stacklab.cli.completing import complete_services
 from stacklab.cli.options import Context, complete_address, complete_home, complete_profile, json_option
 
 
@@ -29,7 +30,13 @@ from stacklab.cli.options import Context, complete_address, complete_home, compl
     metavar="NAME",
     help="What DevStack makes of the machine; lab profiles lists them.",
 )
-@click.option("--with", "services", metavar="NAME,...", help="Optional services, like heat,barbican (libvirt, ssh).")
+@click.option(
+    "--with",
+    "services",
+    metavar="NAME,...",
+    shell_complete=complete_services,
+    help="Optional services, like heat,barbican (libvirt, ssh).",
+)
 @click.option(
     "--selinux",
     type=click.Choice(["permissive", "module"]),

@@ -66,6 +66,7 @@ def check_plan(plan: Plan) -> None:
 
 def _check_deployment(plan: Plan) -> None:
     """What can be told from the words alone is told before anything is kept or made."""
+    from stacklab.deploy.localconf import check_services
     from stacklab.deploy.profiles import load_profile, load_settings
     from stacklab.homes.libvirt.boxes import wanted_box
     from stacklab.homes.libvirt.home import DEFAULT_PROFILE
@@ -75,6 +76,7 @@ def _check_deployment(plan: Plan) -> None:
     if name is None:
         return  # the machine's distribution will say which
     profile = load_profile(name)
+    check_services(profile, plan.services)
     if plan.home == "libvirt":
         sized(profile, plan.cpus, plan.memory, plan.disk)
         if plan.box and "://" not in plan.box and not Path(plan.box).is_file():
