@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def process(root: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = root / "older" / "bin" / "python"
     shutil.copy(shutil.which("sleep") or "", program)
     running = subprocess.Popen([program, "60"])
+    # Popen is back as soon as the kernel begins with the new program; on a busy machine its name comes a moment later.
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{running.pid}/cmdline").read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.01)
     yield running
     running.kill()
     running.wait()
