@@ -209,7 +209,7 @@ SAID = {
     ],
     "locale": ["locale.Error: unsupported locale setting"],
     "clock": [
-        "E: Release file for http://packages.example.org/debian/dists/bookworm/InRelease is not valid yet (invalid for another 3h)."
+        "E: Release file for http://packages.example.org/dists/bookworm/InRelease is not valid yet (invalid for another 3h)."
     ],
     "sudo": ["sudo: a password is required", "sudo: sorry, you must have a tty to run sudo"],
     "mirrorlist": [

@@ -25,7 +25,7 @@ from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Finished
 from stacklab.machines.ssh import SshMachine
-from stacklab.prefetch.index import DEFAULT
+from stacklab.prefetch.index import pips_own
 
 STACK_GIB, ROOMY_GIB = 8, 20
 """DevStack takes 6 GiB (measured); images, volumes and instances' disks want some more."""
@@ -279,7 +279,7 @@ class Remote:
 
     def python_index(self) -> Told:
         told = pip_settings(self.settings, os.environ, "")
-        return self._asked(registries.page(self.settings.at(told.get("index-url", DEFAULT))))
+        return self._asked(registries.page(self.settings.at(told.get("index-url") or pips_own())))
 
     def source(self) -> Told:
         devstack = self.profile().devstack

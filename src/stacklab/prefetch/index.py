@@ -6,6 +6,8 @@ https://packaging.python.org/en/latest/specifications/simple-repository-api/ (th
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,14 +21,23 @@ from packaging.utils import canonicalize_name
 from stacklab import indexes
 from stacklab.deploy.settings import Settings
 from stacklab.download import CONNECT_SECONDS, READ_SECONDS, Unreachable, reason, without_password
-
-DEFAULT = "https://python.example.org/simple"
-"""pip's own default (`pip install --help`, --index-url)."""
+from stacklab.errors import DownloadFailed
 
 PATIENCE = 60.0
 """Seconds for which an index that did not answer is not asked again: without it every name would wait for it anew."""
 
 ADVICE = "look at: pip config list; or name an index: deploy: pip_index: in config.yaml"
+
+
+def pips_own() -> str:
+    """The index that pip has when nobody configures one: pip is asked, for it is not ours to know. Raises DownloadFailed."""
+    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode != 0:
+        raise DownloadFailed(
+            "no index of Python packages is configured, and pip is not here to be asked", advice=ADVICE
+        )
+    return done.stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Index:
             session.verify = str(settings.ca_file or told["SSL_CERT_FILE"])
         if settings.pip_index:
             return cls([settings.pip_index], [], session)
-        first = [] if told.get("UV_NO_INDEX") else [told.get("UV_DEFAULT_INDEX") or DEFAULT]
+        first = [] if told.get("UV_NO_INDEX") else [told.get("UV_DEFAULT_INDEX") or pips_own()]
         urls = first + told.get("UV_INDEX", "").split()
         places = [Path(place.removeprefix("file://")) for place in told.get("UV_FIND_LINKS", "").split(",") if place]
         return cls([settings.at(url) for url in urls], [place for place in places if place.is_dir()], session)

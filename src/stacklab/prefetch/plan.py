@@ -163,4 +163,4 @@ def package_sources(profile: Profile) -> list[str]:
     texts = [file.content or "" for file in profile.repositories]
     urls = [url for text in texts for url in re.findall(r"\bhttps?://[^\s\"'<>]+", text)]
     found = [f"{urlsplit(url).scheme}://{urlsplit(url).netloc}/" for url in urls]
-    return sorted({*found, *facts()["packages"][profile.family]})
+    return sorted(set(found))
