@@ -18,7 +18,9 @@ def purge(directories: dict[Path, str]) -> Iterator[str]:
             continue
         with ExitStack() as locks:
             # what somebody makes or waits for at this moment is locked
-            files = [*directory.glob("*.lock"), *directory.glob(".lock")]
+            files = list(
+                directory.glob("*.lock")
+            )  # `.lock` too; the same one twice would count as held by somebody else
             free = [locks.enter_context(locked(file, wait=False)) for file in files]
             if not all(free) or any(runs_from(path) for path in directory.iterdir() if path.is_dir()):
                 continue

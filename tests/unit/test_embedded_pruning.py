@@ -17,6 +17,7 @@ from stacklab.files import locked, write_json
 from stacklab.homes.embedded import shared, software, template
 from stacklab.lab import Lab
 from stacklab.removal import freed_by_removing
+from stacklab.removal import purge as purge_directories
 
 pytestmark = pytest.mark.usefixtures("own_directories")
 
@@ -155,3 +156,11 @@ def test_a_mistyped_name_leaves_no_directory(own_directories: Path) -> None:
     for verb in (["down"], ["reset"], ["restart", "nova"], ["replay"]):
         assert run(["--lab", "intor", *verb]) == 50
     assert not Lab("intor").directory.exists()
+
+
+def test_a_directory_whose_lock_nobody_holds_is_purged(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / ".lock").touch()
+    assert [line.split(" ")[0] for line in purge_directories({images: "images"})] == [str(images)]
+    assert not images.exists()
