@@ -7,6 +7,7 @@ and its length is the place to go on from. So a `lab` that was killed loses noth
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -218,9 +219,14 @@ def judge(deployment: Deployment, ended: Stacking) -> str:
 
 
 def starred(data: bytes, secrets: list[bytes]) -> bytes:
-    """`data` with asterisks for secrets, as long as before: a copy's length says how much of a log was read."""
+    """`data` with asterisks for secrets, as long as before: a copy's length says how much of a log was read.
+
+    An asterisk stands for any byte: where a log was cut within a secret, the beginning may be hidden already, for it was
+    another one.
+    """
     for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
-        data = data.replace(secret, b"*" * len(secret))
+        pattern = b"".join(b"[*%b]" % re.escape(bytes([byte])) for byte in secret)
+        data = re.sub(pattern, b"*" * len(secret), data)
     return data
 
 
