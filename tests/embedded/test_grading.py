@@ -11,46 +11,21 @@ import pytest
 
 from stacklab.bringup import reset
 from stacklab.course.load import load_session
-from stacklab.desk import desk_at, home_of, journal_of
+from stacklab.desk import desk_at, home_of
 from stacklab.homes.base import Ability
 from stacklab.lab import Lab
-from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
-from stacklab.replay.undo import dependants
+from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, find
 
 SESSION = load_session("session4")
-Mend = Callable[[], None]
-Break = Callable[[Desk], Mend]
 
 
 @pytest.fixture(scope="module")
 def done(running: Lab) -> Iterator[Desk]:
     """The whole session, done."""
+    yield done_session(running, "session4")
     reset(running, lambda detail: None)
-    desk = desk_at(home_of(running).access(), running, SESSION, lambda text: None)
-    for step in SESSION.steps():
-        apply_step(desk, journal_of(running), step, "sdk")
-    yield desk
-    reset(running, lambda detail: None)
-
-
-def failed(desk: Desk) -> dict[str, str]:
-    """Steps that did not pass, and why."""
-    return {
-        grade.id: f"{grade.status}: {grade.actual}"
-        for grade in check(desk, SESSION.steps()).grades
-        if grade.status != "passed"
-    }
-
-
-def find(desk: Desk, step: str) -> dict[str, Any]:
-    """The thing of a step."""
-    desk.memory.clear()
-    answer = SESSION.step(step).kind.find(desk.scene(SESSION.step(step)), SESSION.step(step).params)
-    assert answer is not None
-    thing: dict[str, Any] = answer[0]
-    return thing
 
 
 def renamed(service: str, collection: str, key: str, step: str, verb: str = "PUT") -> Break:
@@ -294,16 +269,7 @@ def test_every_step_has_its_mutation() -> None:
 
 @pytest.mark.parametrize("step", BREAKS)
 def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
-    assert failed(done) == {}
-    mend = BREAKS[step](done)
-    try:
-        found = failed(done)
-    finally:
-        mend()
-    assert step in found, f"not noticed; failed: {found}"
-    assert found[step].startswith("failed")
-    allowed = dependants(SESSION, [SESSION.step(one) for one in {step, *SHARED.get(step, ())}])
-    assert set(found) <= allowed, found
+    assert_noticed(done, step, BREAKS[step], SHARED.get(step, ()))
 
 
 def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Desk, running: Lab) -> None:

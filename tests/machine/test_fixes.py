@@ -15,7 +15,6 @@ import pytest
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.fixes import stages
 from stacklab.deploy.fixes.catalogue import Catalogue
-from stacklab.deploy.fixes.fix import Finding
 from stacklab.deploy.fixes.repair import Outcome, all_well, repair
 from stacklab.deploy.fixes.systemd import WATCH_SECONDS
 from stacklab.deploy.profile import Recovery
@@ -24,6 +23,7 @@ from stacklab.deploy.recovery import recover
 from stacklab.deploy.settings import Settings
 from stacklab.errors import ServiceFailed
 from stacklab.events import Event, StageEnded, StageMoved
+from stacklab.finding import Finding
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Machine

@@ -13,12 +13,12 @@ import pytest
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.fixes.catalogue import Catalogue
-from stacklab.deploy.fixes.fix import Finding
 from stacklab.deploy.fixes.repair import Outcome, repair
 from stacklab.deploy.profile import Recovery, Selinux
 from stacklab.deploy.profiles import load_profile
 from stacklab.deploy.settings import Settings
 from stacklab.events import Event
+from stacklab.finding import Finding
 from stacklab.lab import Lab
 from tests.vm.guest import Guest, built_box, guest, missing
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from stacklab.fault import Fault
 from stacklab.lab import Lab
 from stacklab.logs import Log
+from stacklab.machines.site import Site
 from stacklab.stages import Progress, Stage
 
 if TYPE_CHECKING:
@@ -37,23 +39,6 @@ class Way:
 
 
 @dataclass(frozen=True)
-class CloudAccess:
-    """How to reach a home's cloud.
-
-    `clouds_file` is a clouds.yaml (0600) with the two entries named here; `way_to` maps a server id to a Way, or None.
-    `hypervisor`: instances really run. `data_path`: packets reach them from this machine.
-    """
-
-    clouds_file: Path
-    admin: str
-    learner: str
-    hypervisor: Ability
-    data_path: Ability
-    way_to: Callable[[str], Way | None]
-    dashboard: str | None = None
-
-
-@dataclass(frozen=True)
 class ServiceState:
     """One service of a home's cloud. `state`: running, starting, failed, stopped. `reason`: why it is not running."""
 
@@ -65,6 +50,28 @@ class ServiceState:
     reason: str = ""
     log: Path | None = None
     memory: int | None = None  # bytes, proportional set size
+
+
+@dataclass(frozen=True)
+class CloudAccess:
+    """How to reach a home's cloud.
+
+    `clouds_file` is a clouds.yaml (0600) with the two entries named here; `way_to` maps a server id to a Way, or None.
+    `hypervisor`: instances really run. `data_path`: packets reach them from this machine. `site`: where the cloud runs;
+    raises MachineUnreachable and its kin. `services`: how its services are now. `faults`: what can be broken there on
+    purpose, by name.
+    """
+
+    clouds_file: Path
+    admin: str
+    learner: str
+    hypervisor: Ability
+    data_path: Ability
+    way_to: Callable[[str], Way | None]
+    site: Callable[[], Site]
+    services: Callable[[], list[ServiceState]]
+    faults: Callable[[], Mapping[str, Fault]]
+    dashboard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,12 @@ class Home(Protocol):
 
     def restart(self, service: str, progress: Progress) -> None:
         """Restart one service and wait until it answers. Raises UnknownName, ServiceFailed."""
+
+    def site(self) -> Site:
+        """The machine that the cloud runs on, for steps that run commands there."""
+
+    def faults(self) -> Mapping[str, Fault]:
+        """What can be broken here on purpose, by the words that session files use; also what this cloud then refuses."""
 
     def checkpoint(self, name: str, progress: Progress) -> None:
         """Save cloud and files under this name, replacing an earlier one only when the new one is whole."""

@@ -20,15 +20,18 @@ from stacklab.deploy.profiles import load_settings, profile_for
 from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
 from stacklab.deploy.stacked import require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
+from stacklab.fault import Fault
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
+from stacklab.machines.site import Site
 from stacklab.stages import Progress, Stage
 
 START = "start"
+SCRATCH = "/var/tmp/stacklab"  # noqa: S108 - of the lab's machine, where nobody else works
 OF_NETWORK = ("repositories", "pip", "proxy")
 """The parts of the preparation that say where things are fetched from."""
 REGION = "RegionOne"  # DevStack's default
@@ -183,8 +186,20 @@ class DevstackHome(ABC):
             )
         return CloudAccess(
             clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
-            data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, dashboard=self.dashboard(),
+            data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, site=self.site,
+            services=self.services, faults=self.faults, dashboard=self.dashboard(),
         )  # fmt: skip
+
+    def site(self) -> Site:
+        called = self.profile.units
+        names = {"apache": called.apache, "database": called.database, "queue": called.queue}
+        return Site(self.machine(), SCRATCH, "devstack", names=names)
+
+    def services(self) -> list[ServiceState]:
+        return [_service(one) for one in units(self.machine(), self.profile)]
+
+    def faults(self) -> dict[str, Fault]:
+        return {}
 
     def _way_to(self, server: str) -> Way | None:
         """To the floating IP, which only the machine itself can reach."""

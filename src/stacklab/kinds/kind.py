@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from stacklab.errors import CloudRefused
+from stacklab.fault import Fault
 from stacklab.kinds.declaration import AssetRef, Params, Ref, SecretRef
 from stacklab.kinds.narration import Command, Hidden, Request, Word
+from stacklab.machines.site import Site
 
 Thing = dict[str, Any]
 """A resource as the API's JSON shows it."""
@@ -60,6 +62,22 @@ class Way(Protocol):
     @property
     def through(self) -> tuple[str, ...]:
         """More options for ssh, where they can be reached only by way of another machine."""
+
+
+class Running(Protocol):
+    """A service of the cloud as its home sees it; see `stacklab.homes.base.ServiceState`."""
+
+    @property
+    def name(self) -> str:
+        """As `lab status` calls it."""
+
+    @property
+    def state(self) -> str:
+        """running, starting, failed, stopped."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not running."""
 
 
 class Person(Protocol):
@@ -129,6 +147,15 @@ class Scene(Protocol):
     def way_to(self, server_id: str) -> Way | None:
         """How a server's SSH can be reached from here."""
 
+    def site(self) -> Site:
+        """The machine that the cloud runs on. Raises Absent on paper, MachineUnreachable."""
+
+    def services(self) -> Sequence[Running]:
+        """How the cloud's services are now. Raises Absent on paper."""
+
+    def fault(self, name: str) -> Fault:
+        """What can be broken on purpose. Raises Absent on paper, UnknownName."""
+
     def say(self, text: str) -> None:
         """Show what a look or a login brought."""
 
@@ -187,6 +214,13 @@ class Kind(ABC, Generic[P]):
     @abstractmethod
     def look(self, scene: Scene, p: P) -> Command:
         """The command to look at it with."""
+
+    def runs(self, p: P) -> str:
+        """What of the session's own making this runs or reads on a machine of the learner's, when applied, checked or undone.
+
+        It is shown, and asked for, before a step of a foreign session; empty for what only asks a cloud.
+        """
+        return ""
 
     def applicable(self, scene: Scene, p: P) -> str | None:
         """Why this step makes no sense on this cloud, or None."""

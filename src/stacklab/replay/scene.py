@@ -9,12 +9,14 @@ from typing import Any
 from stacklab.cloud.person import Person
 from stacklab.course.session import Session, Step
 from stacklab.errors import UnknownName
-from stacklab.homes.base import Ability, CloudAccess, Way
+from stacklab.fault import Fault
+from stacklab.homes.base import Ability, CloudAccess, ServiceState, Way
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import AssetRef, Ref, SecretRef, StepRef, shouted
 from stacklab.kinds.identity import find_projects, find_users
 from stacklab.kinds.kind import Absent, Asset, Thing
 from stacklab.kinds.narration import Hidden, Later, Word
+from stacklab.machines.site import Site
 from stacklab.suggest import closest
 
 Assets = Mapping[str, Callable[[], Asset]]
@@ -81,6 +83,18 @@ class Paper(_Common):
     def way_to(self, server_id: str) -> Way | None:
         """On paper there is no way."""
         return None
+
+    def site(self) -> Site:
+        """Nothing is there on paper."""
+        raise Absent("a machine")
+
+    def services(self) -> list[ServiceState]:
+        """Nothing runs on paper."""
+        raise Absent("a cloud")
+
+    def fault(self, name: str) -> Fault:
+        """Nothing breaks on paper."""
+        raise Absent("a cloud")
 
     def say(self, text: str) -> None:
         """Nothing happens on paper, so there is nothing to say."""
@@ -174,6 +188,21 @@ class Scene(_Common):
     def way_to(self, server_id: str) -> Way | None:
         """Where SSH reaches the instance."""
         return self.desk.access.way_to(server_id)
+
+    def site(self) -> Site:
+        """The machine."""
+        return self.desk.access.site()
+
+    def services(self) -> list[ServiceState]:
+        """Asked anew each time."""
+        return self.desk.access.services()
+
+    def fault(self, name: str) -> Fault:
+        """As this home makes it. Raises UnknownName."""
+        faults = self.desk.access.faults()
+        if name not in faults:
+            raise UnknownName(f"there is no fault '{name}' on this home", advice=closest(name, faults, "lab faults"))
+        return faults[name]
 
     def say(self, text: str) -> None:
         """Pass on to whoever shows it."""

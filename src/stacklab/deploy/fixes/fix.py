@@ -12,14 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from stacklab.deploy.profile import Profile
 from stacklab.errors import CommandFailed
+from stacklab.finding import Finding
 from stacklab.machines.base import COMMAND_SECONDS, Finished, Machine, shown
 from stacklab.stages import Progress
-
-State = Literal["well", "broken", "not_applicable", "unknown"]
 
 ASK_EVERY = 2.0
 """Seconds between two looks at something that is waited for."""
@@ -27,20 +26,6 @@ ASK_EVERY = 2.0
 SAY_AGAIN = 30.0
 """Seconds after which a line that only counts on is said again."""
 _DURATION = re.compile(r"\d+(\.\d+)?( of \d+)? (s|min|h)\b")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """How a thing is, and what was seen that says so. unknown: the look itself failed, or it is too `early` to tell."""
-
-    state: State
-    evidence: str
-    early: bool = False
-
-    @property
-    def fine(self) -> bool:
-        """Whether there is nothing to repair."""
-        return self.state in ("well", "not_applicable")
 
 
 class Action(Protocol):

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stacklab.cloud.person import Person
-from stacklab.deploy.fixes.fix import Action, Finding, Fix, probe
+from stacklab.deploy.fixes.fix import Action, Fix, probe
 from stacklab.deploy.profile import Profile
 from stacklab.errors import CloudRefused, CloudUnreachable, CommandFailed, NotRunning
+from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stacklab.deploy.fixes import systemd
-from stacklab.deploy.fixes.fix import Action, Finding, Fix, command, probe
+from stacklab.deploy.fixes.fix import Action, Fix, command, probe
 from stacklab.deploy.profile import Profile
+from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 
 # Per file one line: `absent FILE`, `loose FILE`, or `attached FILE`.

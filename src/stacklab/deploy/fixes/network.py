@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from stacklab.deploy.fixes.fix import Action, Finding, Fix, Write, command, probe
+from stacklab.deploy.fixes.fix import Action, Fix, Write, command, probe
 from stacklab.deploy.profile import Profile
 from stacklab.errors import CommandFailed
+from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 
 SYSCTL_FILE = "/etc/sysctl.d/60-stacklab.conf"

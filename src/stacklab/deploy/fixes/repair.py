@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.fixes.fix import Finding, Fix, sparing
+from stacklab.deploy.fixes.fix import Fix, sparing
 from stacklab.errors import CommandFailed, ServiceFailed
 from stacklab.events import Emit, StageBegan, StageEnded, StageMoved
+from stacklab.finding import Finding
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 

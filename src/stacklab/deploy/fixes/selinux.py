@@ -8,9 +8,10 @@ import shlex
 from collections.abc import Sequence
 
 from stacklab.deploy.fixes import systemd
-from stacklab.deploy.fixes.fix import Action, Finding, Fix, Script, Write, command, probe
+from stacklab.deploy.fixes.fix import Action, Fix, Script, Write, command, probe
 from stacklab.deploy.profile import Profile, Selinux
 from stacklab.errors import CommandFailed, ProfileInvalid
+from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 
 DIRECTORY = "/usr/local/share/stacklab/selinux"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from stacklab.deploy.fixes import systemd
-from stacklab.deploy.fixes.fix import Action, Finding, Fix, command
+from stacklab.deploy.fixes.fix import Action, Fix, command
 from stacklab.deploy.fixes.systemd import Unit, service
 from stacklab.deploy.fixes.talk import AMQP, HTTP, MEMCACHED, MYSQL, Talk, http_status
 from stacklab.deploy.profile import Profile
 from stacklab.errors import CommandFailed
+from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress
 

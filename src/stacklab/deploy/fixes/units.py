@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stacklab.deploy.fixes import systemd
-from stacklab.deploy.fixes.fix import Action, Finding, Fix, command
+from stacklab.deploy.fixes.fix import Action, Fix, command
 from stacklab.deploy.fixes.systemd import Unit, plain, stack_unit, stack_units
 from stacklab.deploy.profile import Profile
+from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress
 

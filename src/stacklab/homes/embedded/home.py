@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
+from stacklab.fault import Fault
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
 from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
@@ -16,6 +17,8 @@ from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
+from stacklab.machines.local import LocalMachine
+from stacklab.machines.site import Site
 from stacklab.stages import Progress, Stage
 
 if TYPE_CHECKING:
@@ -118,7 +121,7 @@ class EmbeddedHome:
         return CloudAccess(
             clouds_file=self.layout.clouds_file, admin="lab-admin", learner="lab-learner",
             hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path), way_to=self._way_to,
-            dashboard=self._dashboard(),
+            site=self.site, services=lambda: supervision.services(self.layout), faults=self.faults, dashboard=self._dashboard(),
         )  # fmt: skip
 
     def _way_to(self, server: str) -> Way | None:
@@ -128,6 +131,13 @@ class EmbeddedHome:
         if way is None:
             return None
         return Way(way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH")
+
+    def site(self) -> Site:
+        why = "the home 'embedded' needs no root and uses none"
+        return Site(LocalMachine(), str(self.layout.scratch), "lab", why)
+
+    def faults(self) -> dict[str, Fault]:
+        return {}
 
     def service_names(self) -> tuple[str, ...]:
         return (*NAMES, SUPERVISOR)

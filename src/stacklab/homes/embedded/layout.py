@@ -46,6 +46,11 @@ class Layout:
         return self.home / "checkpoints"
 
     @property
+    def scratch(self) -> Path:
+        """Where the steps of sessions keep their files; a restore empties it."""
+        return self.home / "scratch"
+
+    @property
     def clouds_file(self) -> Path:
         return self.home / "clouds.yaml"
 

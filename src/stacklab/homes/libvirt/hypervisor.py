@@ -160,7 +160,7 @@ class Hypervisor:
                 else f"virsh -c {self.uri} version shows what is wrong",
             )
         if code == libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT:
-            return CheckpointMissing(f"{what}: {said}", advice="lab checkpoint saves one")
+            return CheckpointMissing(f"{what}: {said}", advice="lab up saves one")
         return VmFailed(
             f"{what}: {said}", advice="run the same command again; lab doctor --on libvirt looks at the machine"
         )

@@ -23,6 +23,7 @@ from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.accelerator import COST, Accelerator, find_accelerator
 from stacklab.homes.libvirt.boxes import Wanted, wanted_box
 from stacklab.homes.libvirt.checkpoints import Checkpoints
+from stacklab.homes.libvirt.clock import set_clock
 from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
 from stacklab.homes.libvirt.site import ROUTES, Site, SiteFile, routes
 from stacklab.homes.libvirt.vagrant import UP_SECONDS, Vagrant
@@ -300,7 +301,7 @@ class Vm:
         """When memory came from somewhere: wait for SSH, then set the clock, which stands at when that memory was saved."""
         self.machine().close()
         wait_for_ssh(self.machine(), seconds, progress)
-        self.machine().run("date", "-u", "-s", f"@{time.time():.3f}", user="root")
+        set_clock(self.machine())
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,69 @@
+"""Grading by mutation, for any session: a step's fact is broken; exactly that step, and those that need it, fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from stacklab.bringup import reset
+from stacklab.course.load import load_session
+from stacklab.course.session import Session
+from stacklab.desk import desk_at, home_of, journal_of
+from stacklab.lab import Lab
+from stacklab.replay.apply import apply_step
+from stacklab.replay.check import check
+from stacklab.replay.scene import Desk
+from stacklab.replay.undo import dependants
+
+Mend = Callable[[], None]
+Break = Callable[[Desk], Mend]
+
+
+def done_session(lab: Lab, name: str) -> Desk:
+    """The cloud put back to the start, and the whole session done on it."""
+    reset(lab, lambda detail: None)
+    session = load_session(name)
+    desk = desk_at(home_of(lab).access(), lab, session, lambda text: None)
+    for step in session.steps():
+        apply_step(desk, journal_of(lab), step, "sdk")
+    return desk
+
+
+def failed(desk: Desk) -> dict[str, str]:
+    """Steps that neither passed nor make no sense here, and why."""
+    return {
+        grade.id: f"{grade.status}: {grade.actual}"
+        for grade in check(desk, desk.session.steps()).grades
+        if grade.status not in ("passed", "not_applicable")
+    }
+
+
+def applicable(desk: Desk) -> set[str]:
+    """Ids of the steps that make sense on this cloud."""
+    steps = desk.session.steps()
+    return {step.id for step in steps if step.kind.applicable(desk.scene(step), step.params) is None}
+
+
+def find(desk: Desk, step: str) -> dict[str, Any]:
+    """The thing of a step."""
+    desk.memory.clear()
+    chosen = desk.session.step(step)
+    answer = chosen.kind.find(desk.scene(chosen), chosen.params)
+    assert answer is not None
+    thing: dict[str, Any] = answer[0]
+    return thing
+
+
+def assert_noticed(desk: Desk, step: str, broken: Break, shared: Collection[str] = ()) -> None:
+    """`shared`: steps that declare what this one does, too, so that breaking it breaks them."""
+    session: Session = desk.session
+    assert failed(desk) == {}
+    mend = broken(desk)
+    try:
+        found = failed(desk)
+    finally:
+        mend()
+    assert step in found, f"not noticed; failed: {found}"
+    assert found[step].startswith("failed")
+    allowed = dependants(session, [session.step(one) for one in {step, *shared}])
+    assert set(found) <= allowed, found
