@@ -145,7 +145,9 @@ class Console:
     def _stage_ended(self, event: StageEnded) -> None:
         self._stop_spinning()
         took = seconds(event.seconds) if event.outcome != "already" else "already"
-        detail = f"  {self.style(event.detail, 'bright_black')}" if event.detail else ""
+        # Why something failed is what the error says, which comes next.
+        told = event.detail if event.outcome != "failed" else ""
+        detail = f"  {self.style(told, 'bright_black')}" if told else ""
         self.print(f"{self.mark(event.outcome)} {event.title}  {took}{detail}")
 
     @contextmanager
