@@ -193,7 +193,10 @@ class DevstackHome(ABC):
     def site(self) -> Site:
         called = self.profile.units
         names = {"apache": called.apache, "database": called.database, "queue": called.queue}
-        return Site(self.machine(), SCRATCH, "devstack", names=names)
+        return Site(
+            self.machine(), SCRATCH, "devstack", names=names, profile=self.profile.name, services=self._services(),
+            address=self.host_ip(),
+        )  # fmt: skip
 
     def services(self) -> list[ServiceState]:
         return [_service(one) for one in units(self.machine(), self.profile)]

@@ -153,6 +153,9 @@ class Scene(Protocol):
     def services(self) -> Sequence[Running]:
         """How the cloud's services are now. Raises Absent on paper."""
 
+    def dashboard(self) -> str:
+        """Horizon's address, "" where there is none. Raises Absent on paper."""
+
     def fault(self, name: str) -> Fault:
         """What can be broken on purpose. Raises Absent on paper, UnknownName."""
 

@@ -19,6 +19,8 @@ class Site:
     needed, gone with `lab destroy`. `made_by`: what put the cloud there; "lab" means services as processes of the user's own.
     `why_not_root`: why commands cannot be root's there; empty if they can. `names`: what this distribution calls the units and
     commands that session files speak of in general (`apache`: httpd or apache2).
+    `profile`, `services`, `address`: where the machine was deployed, the name of the profile that it was deployed with, the
+    optional services and its static address; empty for processes of the user's own.
     """
 
     machine: Machine
@@ -26,3 +28,6 @@ class Site:
     made_by: MadeBy
     why_not_root: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
+    services: tuple[str, ...] = ()
+    address: str = ""

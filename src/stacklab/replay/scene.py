@@ -92,6 +92,10 @@ class Paper(_Common):
         """Nothing runs on paper."""
         raise Absent("a cloud")
 
+    def dashboard(self) -> str:
+        """Nothing answers on paper."""
+        raise Absent("a cloud")
+
     def fault(self, name: str) -> Fault:
         """Nothing breaks on paper."""
         raise Absent("a cloud")
@@ -196,6 +200,10 @@ class Scene(_Common):
     def services(self) -> list[ServiceState]:
         """Asked anew each time."""
         return self.desk.access.services()
+
+    def dashboard(self) -> str:
+        """Where Horizon answers."""
+        return self.desk.access.dashboard or ""
 
     def fault(self, name: str) -> Fault:
         """As this home makes it. Raises UnknownName."""

@@ -32,8 +32,10 @@ def by_cli(scene: Scene, step: Step) -> None:
     """Through the very commands that are narrated."""
     saved: dict[str, str] = {}
     commands = step.kind.commands(scene, step.params)
+    if not commands:  # nothing that the client could do: something on a machine
+        by_sdk(scene, step)
     for command in commands:
-        if command.program == "ssh":
+        if command.program != "openstack":
             # A guest that still boots refuses connections; waiting for it is the kind's business either way.
             by_sdk(scene, step)
             return
