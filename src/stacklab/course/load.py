@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from stacklab import places
-from stacklab.course.explained import validated
-from stacklab.course.session import Exercise, Session, Step
+from stacklab.course.explained import complaints
+from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
+from stacklab.course.session import CloudSort, Exercise, Session, Step
 from stacklab.course.yamlfile import Where, YamlFile
-from stacklab.errors import UnknownName
+from stacklab.errors import LabError, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
 from stacklab.suggest import closest, closest_of
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+M = TypeVar("M", bound=BaseModel)
 Variables = Mapping[str, str | int | bool]
 
 LEARNER = {"learner": "learner", "learner_project": "lab-project"}
 """Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
+
+
+SORTS: tuple[CloudSort, ...] = get_args(CloudSort)
 
 
 class _Strict(BaseModel):
@@ -42,7 +46,7 @@ class _Exercise(_Strict):
     id: Id
     title: Text
     say: Text
-    steps: list[_Step] = Field(min_length=1)
+    steps: list[Any] = Field(min_length=1)
 
 
 class _Session(_Strict):
@@ -51,119 +55,196 @@ class _Session(_Strict):
     summary: Text
     vars: dict[Id, str | int | bool] = {}
     services: list[Id] = []
-    exercises: list[_Exercise] = Field(min_length=1)
+    exercises: list[Any] = Field(min_length=1)
 
 
 def session_names(root: Path | None = None) -> list[str]:
-    """Names of the sessions under `root` (the course's own `labs/` if none is given)."""
-    base = root or places.course_data() / "labs"
-    return sorted(path.parent.name for path in base.glob("*/session.yaml"))
+    """Names of the sessions under `root` (if none is given: the course's, and those on the search path)."""
+    if root is None:
+        return sorted(all_sessions())
+    return [one.name for one in sessions_in(root, foreign=False)]
 
 
-def load_session(name: str, root: Path | None = None, variables: Variables | None = None) -> Session:
-    """The session of this name. `variables` replace the file's own. Raises UnknownName, SessionInvalid."""
-    base = root or places.course_data() / "labs"
+def load_session(
+    name: str, root: Path | None = None, variables: Variables | None = None, also: Iterable[str] = ()
+) -> Session:
+    """The session of this name, from `root` or else from the search path and `also`. `variables` replace the file's own.
+
+    Raises UnknownName, SessionInvalid.
+    """
+    if root is None:
+        found = find_session(name, also)
+        return read_session(found.file, variables, foreign=found.foreign)
     if name not in session_names(root):
         raise UnknownName(f"there is no session '{name}'", advice=closest(name, session_names(root), "lab list"))
-    return read_session(base / name / "session.yaml", variables)
+    return read_session(root / name / FILE, variables)
 
 
-def read_session(path: Path, variables: Variables | None = None) -> Session:
+def read_session(path: Path, variables: Variables | None = None, *, foreign: bool = False) -> Session:
     """The session in one file. Raises SessionInvalid."""
+    examined = examine(path, variables, foreign=foreign)
+    if examined.session is None:
+        raise examined.problems[0]
+    return examined.session
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A session file that was read to its end: the session if nothing is wrong, else everything that is.
+
+    `places`: where each step stands, by id. `unused`: variables that nothing mentions.
+    """
+
+    file: YamlFile
+    session: Session | None
+    problems: list[LabError]
+    places: dict[str, Where]
+    unused: list[str]
+
+
+def examine(path: Path, variables: Variables | None = None, *, foreign: bool = False) -> Examined:
+    """Read a session file as far as it can be read. Raises SessionInvalid for what is no YAML, or no mapping."""
     file = YamlFile(path)
     if not isinstance(file.value, dict):
         raise file.error((), "a session file is a mapping that begins with 'session: NAME'")
-    known: dict[str, Any] = dict(LEARNER)
-    declared = file.value.get("vars", {})
-    if isinstance(declared, dict):
-        known |= declared
-    for key in variables or {}:
-        if key not in known:
-            raise file.error(
-                ("vars",), f"there is no variable '{key}'", advice=closest_of(key, known, f"the vars of {path}")
-            )
-    known |= variables or {}
-    value = {key: item if key == "vars" else _expand(file, item, (key,), known) for key, item in file.value.items()}
-    raw = validated(_Session, value, file, ())
-    if raw.session != path.parent.name:
-        raise file.error(
-            ("session",), f"is '{raw.session}', but the folder is '{path.parent.name}'", advice="give both one name"
+    builder = _Builder(file, variables or {})
+    value = builder.expanded()
+    raw = builder.model(_Session, value, ())
+    if isinstance(name := value.get("session"), str) and name != path.parent.name:
+        builder.complain(
+            ("session",), f"is '{name}', but the folder is '{path.parent.name}'", advice="give both one name"
         )
-    exercises = _Builder(file, value).exercises(raw)
-    learner = (str(known["learner"]), str(known["learner_project"]))
-    return Session(raw.session, raw.title, raw.summary, exercises, learner, path, tuple(raw.services))
-
-
-def _expand(file: YamlFile, value: Any, where: Where, known: Mapping[str, Any]) -> Any:
-    """`value` with every `{var: NAME}` replaced by the variable's value (whole values only: nothing is pasted)."""
-    if isinstance(value, dict):
-        if set(value) == {"var"}:
-            name = value["var"]
-            if not isinstance(name, str) or name not in known:
-                raise file.error(
-                    (*where, "var"),
-                    f"there is no variable '{name}'",
-                    advice=closest_of(str(name), known, "those of vars: at the top"),
-                )
-            return known[name]
-        return {key: _expand(file, item, (*where, key), known) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(file, item, (*where, index), known) for index, item in enumerate(value)]
-    return value
+    listed = value.get("exercises")
+    exercises = builder.exercises(listed if isinstance(listed, list) else [])
+    session = None
+    if raw and not builder.problems:
+        learner = (str(builder.known["learner"]), str(builder.known["learner_project"]))
+        session = Session(
+            raw.session, raw.title, raw.summary, exercises, learner, path, tuple(raw.services), foreign=foreign
+        )
+    problems = [problem for _, problem in builder.problems]
+    return Examined(file, session, problems, builder.places, builder.unused())
 
 
 class _Builder:
-    """Raw models → Session's parts, with everything checked that spans more than one step."""
+    """Raw values → Session's parts, with everything checked that spans more than one step. What is wrong is collected."""
 
-    def __init__(self, file: YamlFile, value: Any) -> None:
+    def __init__(self, file: YamlFile, variables: Variables) -> None:
         self.file = file
-        self.value = value
+        self.problems: list[tuple[Where, LabError]] = []
         self.seen: dict[str, str] = {}  # step id → kind
         self.names: set[str] = set()
+        self.places: dict[str, Where] = {}
+        self.known: dict[str, Any] = dict(LEARNER)
+        self._used: set[str] = set(LEARNER)
+        declared = file.value.get("vars", {})
+        if isinstance(declared, dict):
+            self.known |= declared
+        for key in variables:
+            if key not in self.known:
+                advice = closest_of(key, self.known, f"the vars of {file.path}")
+                self.complain(("vars",), f"there is no variable '{key}'", advice=advice)
+        self.known |= variables
 
-    def exercises(self, raw: _Session) -> tuple[Exercise, ...]:
-        """All exercises. Raises SessionInvalid."""
-        found = []
-        for index, exercise in enumerate(raw.exercises):
-            where = ("exercises", index)
-            if exercise.id in self.names:
-                raise self.file.error((*where, "id"), f"there is an exercise '{exercise.id}' already")
-            self.names.add(exercise.id)
-            steps = tuple(self._step(exercise, step, (*where, "steps", at)) for at, step in enumerate(exercise.steps))
-            found.append(Exercise(exercise.id, exercise.title, exercise.say, steps))
-        return tuple(found)
+    def complain(self, where: Where, problem: str, *, advice: str = "") -> None:
+        """Remember what is wrong at a place, unless something inside it is known to be wrong already."""
+        self._add(where, self.file.error(where, problem, advice=advice))
 
-    def _step(self, exercise: _Exercise, raw: _Step, where: Where) -> Step:
+    def _add(self, where: Where, problem: LabError) -> None:
+        if not any(place[: len(where)] == where and place != () for place, _ in self.problems):
+            self.problems.append((where, problem))
+
+    def model(self, model: type[M], value: Any, where: Where) -> M | None:
+        """`value` as a model; None where it is none, which has been complained of."""
+        found = complaints(model, value, self.file, where)
+        for place, problem in found:
+            self._add(place, problem)
+        return None if found else model.model_validate(value)
+
+    def unused(self) -> list[str]:
+        """Variables that nothing has mentioned."""
+        return [name for name in self.known if name not in self._used]
+
+    # --- variables -------------------------------------------------------------------------------------------------
+
+    def expanded(self) -> dict[str, Any]:
+        """The whole file with its variables replaced by what they hold."""
+        items = self.file.value.items()
+        return {key: item if key == "vars" else self._expand(item, (key,)) for key, item in items}
+
+    def _expand(self, value: Any, where: Where) -> Any:
+        """`value` with every `{var: NAME}` replaced by the variable's value (whole values only: nothing is pasted)."""
+        if isinstance(value, dict):
+            if set(value) == {"var"}:
+                name = value["var"]
+                if isinstance(name, str) and name in self.known:
+                    self._used.add(name)
+                    return self.known[name]
+                advice = closest_of(str(name), self.known, "those of vars: at the top")
+                self.complain((*where, "var"), f"there is no variable '{name}'", advice=advice)
+                return value
+            return {key: self._expand(item, (*where, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expand(item, (*where, index)) for index, item in enumerate(value)]
+        return value
+
+    # --- exercises and steps ---------------------------------------------------------------------------------------
+
+    def exercises(self, listed: list[Any]) -> tuple[Exercise, ...]:
+        """All that are good."""
+        found = [self._exercise(value, ("exercises", index)) for index, value in enumerate(listed)]
+        return tuple(one for one in found if one)
+
+    def _exercise(self, value: Any, where: Where) -> Exercise | None:
+        raw = self.model(_Exercise, value, where)
+        name = value.get("id") if isinstance(value, dict) else None
+        if isinstance(name, str):
+            if name in self.names:
+                self.complain((*where, "id"), f"there is an exercise '{name}' already")
+            self.names.add(name)
+        listed = value.get("steps") if isinstance(value, dict) else None
+        steps = listed if isinstance(listed, list) else []
+        found = [self._step(str(name), step, (*where, "steps", at)) for at, step in enumerate(steps)]
+        return Exercise(raw.id, raw.title, raw.say, tuple(one for one in found if one)) if raw else None
+
+    def _step(self, exercise: str, value: Any, where: Where) -> Step | None:
+        raw = self.model(_Step, value, where)
+        if raw is None:
+            if isinstance(value, dict) and isinstance(value.get("id"), str):
+                self.seen.setdefault(value["id"], "")  # so that what refers to it is not wrong, too
+            return None
         if raw.id in self.seen:
-            raise self.file.error(
-                (*where, "id"), f"there is a step '{raw.id}' already", advice="ids are unique in a session"
-            )
+            advice = "ids are unique in a session"
+            self.complain((*where, "id"), f"there is a step '{raw.id}' already", advice=advice)
         kind = KINDS.get(raw.kind)
         if kind is None:
-            raise self.file.error(
-                (*where, "kind"), f"there is no kind '{raw.kind}'", advice=closest_of(raw.kind, KINDS, "the kinds")
-            )
-        params = validated(kind.params, raw.params, self.file, (*where, "with"))
+            advice = closest_of(raw.kind, KINDS, "the kinds")
+            self.complain((*where, "kind"), f"there is no kind '{raw.kind}'", advice=advice)
+        params = self.model(kind.params, raw.params, (*where, "with")) if kind else None
         needs = self._needs(raw, params, where)
-        self.seen[raw.id] = raw.kind
-        return Step(raw.id, exercise.id, kind, params, raw.who, raw.say, raw.hint, needs)
+        self.seen[raw.id] = raw.kind if kind and params else ""
+        self.places[raw.id] = where
+        if kind is None or params is None:
+            return None
+        return Step(raw.id, exercise, kind, params, raw.who, raw.say, raw.hint, needs)
 
-    def _needs(self, raw: _Step, params: Params, where: Where) -> frozenset[str]:
+    def _needs(self, raw: _Step, params: Params | None, where: Where) -> frozenset[str]:
         for index, name in enumerate(raw.needs):
             self._earlier(name, (*where, "needs", index))
         found = set(raw.needs)
-        for key, ref, allowed in params.references():
+        for key, ref, allowed in params.references() if params else ():
             place = (*where, "with", key)
-            self._earlier(ref.step, place)
-            if allowed and self.seen[ref.step] not in allowed:
-                kind = self.seen[ref.step]
-                raise self.file.error(
-                    place, f"step '{ref.step}' is a {kind}, but a {' or '.join(allowed)} belongs here"
-                )
             found.add(ref.step)
+            if not self._earlier(ref.step, place):
+                continue
+            kind = self.seen[ref.step]
+            if allowed and kind and kind not in allowed:
+                self.complain(place, f"step '{ref.step}' is a {kind}, but a {' or '.join(allowed)} belongs here")
         return frozenset(found)
 
-    def _earlier(self, name: str, where: Where) -> None:
-        if name not in self.seen:
-            advice = closest_of(name, self.seen, "a step can only build on earlier ones")
-            raise self.file.error(where, f"no earlier step is called '{name}'", advice=advice)
+    def _earlier(self, name: str, where: Where) -> bool:
+        if name in self.seen:
+            return True
+        advice = closest_of(name, self.seen, "a step can only build on earlier ones")
+        self.complain(where, f"no earlier step is called '{name}'", advice=advice)
+        return False

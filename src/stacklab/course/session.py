@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from stacklab.kinds.kind import Kind
 from stacklab.suggest import closest
 
 Who = Literal["admin", "learner"]
+CloudSort = Literal["devstack", "embedded"]
+"""How the services run that a learner looks at: as units of a machine, or as processes of the user's own."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,44 @@ class Exercise:
 
 
 @dataclass(frozen=True)
+class Clue:
+    """One look on the way to a fault's cause: what to look at (a command), what it shows, what that means.
+
+    `on`: the sorts of cloud that it is true of. `$NAME` in its texts is one of the site's names (`stacklab.machines.site`).
+    """
+
+    look: str
+    shows: str
+    means: str
+    on: tuple[CloudSort, ...]
+
+
+@dataclass(frozen=True)
+class FaultCase:
+    """Something that a session breaks on purpose. `breaks`: the home's fault that it is; `step`: what grades the repair.
+
+    `say`: the symptoms as the learner meets them, by the sort of cloud.
+    """
+
+    id: str
+    breaks: str
+    title: str
+    say: Mapping[CloudSort, str]
+    trail: tuple[Clue, ...]
+    step: str
+
+    def clues(self, sort: CloudSort) -> list[Clue]:
+        """The trail on such a cloud."""
+        return [clue for clue in self.trail if sort in clue.on]
+
+
+@dataclass(frozen=True)
 class Session:
     """A chapter of the course. `learner` is the user, and the project, that `as: learner` means.
 
     `services`: optional services of OpenStack that it needs, by the names that a profile has for them (`swift`).
+    `foreign`: it is not one of the course's: what it would run on a machine is shown and asked for first.
+    `faults`: what can be broken on purpose in it.
     """
 
     name: str
@@ -58,6 +94,17 @@ class Session:
     learner: tuple[str, str]
     file: Path
     services: tuple[str, ...] = ()
+    foreign: bool = False
+    faults: tuple[FaultCase, ...] = ()
+
+    def fault(self, fault_id: str) -> FaultCase:
+        """The fault of this id. Raises UnknownName with the closest id there is."""
+        known = {fault.id: fault for fault in self.faults}
+        if fault_id not in known:
+            raise UnknownName(
+                f"{self.name} has no fault '{fault_id}'", advice=closest(fault_id, known, "lab faults " + self.name)
+            )
+        return known[fault_id]
 
     def steps(self) -> Iterator[Step]:
         """All steps, in order."""

@@ -1,0 +1,73 @@
+"""The repair of something that was broken on purpose: graded by how it is now, whoever mended it and however."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from stacklab.errors import ServiceFailed, UnknownName
+from stacklab.kinds.declaration import Id, Params
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+
+
+class RepairParams(Params):
+    """`fault`: the home's name for what `lab break` breaks."""
+
+    fault: Id
+
+
+class Repair(Kind[RepairParams]):
+    """A repair. Nothing is left to undo: what is well is as it was made."""
+
+    name = "repair"
+    params = RepairParams
+    leaves = False
+
+    def title(self, p: RepairParams) -> str:
+        return f"repair of the fault '{p.fault}'"
+
+    def horizon(self, p: RepairParams) -> str:
+        return "(where depends on the cause; the trail leads there: lab hint, once it is broken)"
+
+    def commands(self, scene: Scene, p: RepairParams) -> list[Command]:
+        return [Command(("fix", p.fault), program="lab")]
+
+    def requests(self, scene: Scene, p: RepairParams) -> list[Request]:
+        return []
+
+    def create(self, scene: Scene, p: RepairParams) -> None:
+        fault = scene.fault(p.fault)
+        if fault.look().fine:
+            scene.say("nothing is wrong with it")
+            return
+        fault.mend(scene.say)
+
+    def candidates(self, scene: Scene, p: RepairParams) -> Iterable[Thing]:
+        finding = scene.fault(p.fault).look()
+        if finding.state == "unknown":
+            raise ServiceFailed(finding.evidence, advice="lab status shows what runs")
+        return [{"name": p.fault, "state": finding.state, "evidence": finding.evidence}]
+
+    def compare(self, scene: Scene, p: RepairParams, thing: Thing) -> list[Difference]:
+        if thing["state"] == "broken":
+            return [Difference(p.fault, "it is well", thing["evidence"])]
+        return []
+
+    def shown(self, thing: Thing) -> str:
+        return str(thing["evidence"])
+
+    def look(self, scene: Scene, p: RepairParams) -> Command:
+        return Command(("faults",), program="lab")
+
+    def applicable(self, scene: Scene, p: RepairParams) -> str | None:
+        try:
+            return scene.fault(p.fault).why_not()
+        except UnknownName as error:
+            return error.message
+
+    def expected(self, p: RepairParams) -> str:
+        return f"what the fault '{p.fault}' breaks is well"
+
+
+KINDS: list[Kind[Any]] = [Repair()]
