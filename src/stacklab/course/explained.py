@@ -35,30 +35,69 @@ def validated(model: type[M], value: Any, document: Document, where: Where) -> M
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _explained(error, model, value, document, where) from error
+        raise _explained(error.errors(), model, value, document, where)[1] from error
+
+
+def complaints(model: type[BaseModel], value: Any, document: Document, where: Where) -> list[tuple[Where, LabError]]:
+    """Everything that is wrong with `value` as such a model, with its place: the first is the one that `validated` raises."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        groups: dict[Where, list[Any]] = {}
+        for one in error.errors():
+            groups.setdefault(_settled(one, value), []).append(one)
+        found = [(_rank(group), _explained(group, model, value, document, where)) for group in groups.values()]
+        told = [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        advised = [problem.advice for _, problem in told]
+        # A misspelt key is also a missing one: that is one mistake.
+        return [one for one in told if not any(_is_missing(one) and f"'{one[0][-1]}'" in text for text in advised)]
+    return []
+
+
+def _is_missing(told: tuple[Where, LabError]) -> bool:
+    return told[1].message.endswith(f"'{told[0][-1]}' is missing") if told[0] else False
+
+
+def _settled(error: Any, value: Any) -> Where:
+    """What a complaint is about: where a union was tried, that is the place of the union, whatever its members say."""
+    loc = tuple(error["loc"])
+    real = _real(loc, value)
+    inside: Any = value
+    for index, part in enumerate(loc):
+        try:
+            inside = inside[part]
+        except (KeyError, IndexError, TypeError):
+            return real if index == len(loc) - 1 else loc[:index]
+    return real
+
+
+def _rank(errors: list[Any]) -> tuple[bool, int]:
+    return max((one["type"] == "extra_forbidden", -len(one["loc"])) for one in errors)
 
 
 def _explained(
-    error: ValidationError, model: type[BaseModel], value: Any, document: Document, where: Where
-) -> LabError:
-    """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
-    first = max(error.errors(), key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
+    errors: list[Any], model: type[BaseModel], value: Any, document: Document, where: Where
+) -> tuple[Where, LabError]:
+    """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words, and its place."""
+    first = max(errors, key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
     loc = _real(first["loc"], value)
     full = (*where, *loc)
     if first["type"] == "extra_forbidden":
         names = _keys(model, loc[:-1])
-        return document.error(full, "there is no such key", advice=closest_of(str(loc[-1]), names, "known here"))
+        advice = closest_of(str(loc[-1]), names, "known here")
+        return full, document.error(full, "there is no such key", advice=advice)
     if first["type"] == "missing":
-        return document.error(full[:-1], f"'{first['loc'][-1]}' is missing", advice=f"add '{first['loc'][-1]}:' there")
+        problem = f"'{first['loc'][-1]}' is missing"
+        return full, document.error(full[:-1], problem, advice=f"add '{first['loc'][-1]}:' there")
     given = f" (it is {_shown(first['input'])})"
     # Where a union was tried, each of its members has complained of the same place.
-    same = [one["type"] for one in error.errors() if _real(one["loc"], value) == loc]
+    same = [one["type"] for one in errors if _real(one["loc"], value) == loc]
     wanted = list(dict.fromkeys(WANTED[kind] for kind in same if kind in WANTED))
     if wanted and len(wanted) == len(set(same)):
         advice = MAPPING if wanted[0] == WANTED["dict_type"] else LIST if wanted[0] == WANTED["list_type"] else ""
-        return document.error(full, f"has to be {' or '.join(wanted)}{given}", advice=advice)
+        return full, document.error(full, f"has to be {' or '.join(wanted)}{given}", advice=advice)
     problem = first["msg"].removeprefix("Value error, ").replace("Input should be", "has to be", 1)
-    return document.error(full, problem[0].lower() + problem[1:] + given)
+    return full, document.error(full, problem[0].lower() + problem[1:] + given)
 
 
 def _shown(value: Any) -> str:

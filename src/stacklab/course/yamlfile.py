@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,25 @@ class YamlFile:
         self._invalid = invalid
         self._what = what
         self._lines: dict[Where, int] = {}
-        self.value: Any = self._plain(self._read(), ())
+        try:
+            self.value: Any = self._plain(self._read(), ())
+        except RecursionError as error:
+            raise self._invalid(f"{self.path}: holds itself, or is nested far too deeply") from error
+
+    def _bytes(self) -> bytes:
+        """What is in the file. A pipe or a device would keep us waiting, or never end."""
+        handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise self._invalid(f"{self.path}: is no file, so no {self._what}")
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise self._invalid(f"{self.path}: larger than {MAX_BYTES} bytes, which no {self._what} is")
+        return content
 
     def _read(self) -> Any:
         try:
-            if self.path.stat().st_size > MAX_BYTES:
-                raise self._invalid(f"{self.path}: larger than {MAX_BYTES} bytes, which no {self._what} is")
-            text = self.path.read_text(encoding="utf-8")
+            text = self._bytes().decode("utf-8")
         except OSError as error:
             raise self._invalid(f"{self.path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

@@ -1,0 +1,120 @@
+"""Where sessions are looked for: the course's own, and the directories that the user names (`--labs`, LAB_LABS).
+
+A name means one session. The course's names are the course's: a session of the same name elsewhere is refused, so that no
+file from outside can take the place of one; so is a name that two of the user's directories have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stacklab import places
+from stacklab.errors import SessionInvalid, UnknownName
+from stacklab.suggest import closest
+
+VARIABLE = "LAB_LABS"
+FILE = "session.yaml"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A session's file, and the directory of sessions that it is in. `foreign`: not the course's own."""
+
+    name: str
+    labs: Path
+    foreign: bool
+
+    @property
+    def file(self) -> Path:
+        """The file itself."""
+        return self.labs / self.name / FILE
+
+    def require_inside(self) -> None:
+        """Raises SessionInvalid where links lead out of the directory: whoever made it does not choose what else is read."""
+        if self.foreign and not self.file.resolve().is_relative_to(self.labs.resolve()):
+            raise SessionInvalid(
+                f"{self.file}: a link leads out of {self.labs}, to {self.file.resolve()}",
+                advice="put the session itself there",
+            )
+
+
+def own_labs() -> Path:
+    """The course's sessions."""
+    return places.course_data() / "labs"
+
+
+def search_path(also: Iterable[str] = ()) -> list[Path]:
+    """The user's directories, in the order in which they were named; `also`: what a lab remembers."""
+    named = [one for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one]
+    own = own_labs().resolve()
+    found: dict[Path, Path] = {}
+    for text in (*named, *also):
+        path = Path(text).expanduser().absolute()
+        if path.resolve() != own:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def add_to_search_path(directories: Iterable[str]) -> None:
+    """What `--labs` says comes first. It goes to the environment, where processes that we start find it, too.
+
+    Raises UnknownName for what is no directory.
+    """
+    wanted = [Path(text).expanduser().absolute() for text in directories]
+    for path in wanted:
+        if not path.is_dir():
+            raise UnknownName(f"--labs {path}: there is no such directory", advice="it holds a folder for each session")
+        if os.pathsep in str(path):
+            raise UnknownName(
+                f"--labs {path}: a '{os.pathsep}' cannot be in its name", advice="rename it, or link to it"
+            )
+    if wanted:
+        before = os.environ.get(VARIABLE, "")
+        os.environ[VARIABLE] = os.pathsep.join([*map(str, wanted), *([before] if before else [])])
+
+
+def sessions_in(labs: Path, *, foreign: bool) -> list[Found]:
+    """What is in one directory, whether it can be read or not."""
+    try:
+        folders = sorted(one.name for one in labs.iterdir() if (one / FILE).exists() or (one / FILE).is_symlink())
+    except OSError:  # gone, or not ours to read: then there is nothing to find in it
+        return []
+    return [Found(name, labs, foreign) for name in folders]
+
+
+def all_sessions(also: Iterable[str] = ()) -> dict[str, list[Found]]:
+    """Every session by name, the course's first; more than one where a name is taken twice."""
+    found: dict[str, list[Found]] = {}
+    for one in sessions_in(own_labs(), foreign=False):
+        found.setdefault(one.name, []).append(one)
+    for labs in search_path(also):
+        for one in sessions_in(labs, foreign=True):
+            found.setdefault(one.name, []).append(one)
+    return found
+
+
+def find_session(name: str, also: Iterable[str] = ()) -> Found:
+    """The session of this name. Raises UnknownName, and SessionInvalid for a name that is taken twice."""
+    known = all_sessions(also)
+    if name not in known:
+        raise UnknownName(f"there is no session '{name}'", advice=closest(name, known, "lab list"))
+    if clash := clash_of(known[name]):
+        raise clash
+    chosen = known[name][0]
+    chosen.require_inside()
+    return chosen
+
+
+def clash_of(same: list[Found]) -> SessionInvalid | None:
+    """The error for sessions of one name, unless there is only one."""
+    if len(same) == 1:
+        return None
+    first, second = same[:2]
+    whose = f"in {first.labs}, too" if first.foreign else "a session of the course"
+    return SessionInvalid(
+        f"{second.file}: '{second.name}' is {whose}",
+        advice="rename the folder and its 'session:'" + (", or name one directory only" if first.foreign else ""),
+    )
