@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # What a checkpoint saves besides the databases, below the home directory.
-DATA = ("images", "volumes", "nova", "swift")
+DATA = ("images", "volumes", "nova", "swift", "https")
 
 
 _DIRECTORIES = (
-    "checkpoints", "cinder/conversion", "conf/swift", "dashboard", "db", "images", "keys", "locks", "logs", "neutron",
+    "checkpoints", "cinder/conversion", "conf/swift", "dashboard", "db", "https", "images", "keys", "locks", "logs", "neutron",
     "nova/instances", "run", "staging", "swift", "tasks", "volumes",
 )  # fmt: skip
 

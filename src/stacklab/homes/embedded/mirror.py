@@ -24,10 +24,10 @@ def nothing(path: Path) -> bool:
 
 
 def mirror(source: Path, target: Path, shareable: Shareable = nothing) -> None:
-    """`target` becomes what `source` is; sockets, and files that vanish meanwhile, are left out."""
+    """`target` becomes what `source` is, empty where there is none; sockets, and files that vanish meanwhile, are left out."""
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     there = {entry.name: entry for entry in os.scandir(target)}
-    for entry in os.scandir(source):
+    for entry in os.scandir(source) if source.is_dir() else ():
         present = there.pop(entry.name, None)
         copy = target / entry.name
         if entry.is_dir(follow_symlinks=False):

@@ -42,7 +42,9 @@ def set_passwords(connection, passwords):
 def set_addresses(connection, urls):
     for name, kind in {"keystone": "identity", **SERVICES}.items():
         connection.execute(
-            "UPDATE endpoint SET url = ? WHERE service_id IN (SELECT id FROM service WHERE type = ?)",
+            # one that has moved to https stays there: the proxy before the service keeps its own port
+            "UPDATE endpoint SET url = ? WHERE service_id IN (SELECT id FROM service WHERE type = ?)"
+            " AND NOT (interface = 'public' AND url LIKE 'https://%')",
             (urls[name], kind),
         )
 

@@ -44,6 +44,17 @@ def with_tokens(application):
     return call
 
 
+def behind_proxy(application):
+    """The application, told when a proxy on this machine ended TLS before it; waitress does the same by itself."""
+
+    def call(environ, start_response):
+        if environ.get("HTTP_X_FORWARDED_PROTO") == "https":
+            environ["wsgi.url_scheme"] = "https"
+        return application(environ, start_response)
+
+    return call
+
+
 def listen_for_orders(service, forget, **more):
     """`forget` (and what else the service can do) on run/<service>.sock."""
 
@@ -80,6 +91,9 @@ def serve(service, application, threads=6):
         # limit, 100, a Keystone that nobody talks to would take no more of them after thirty pages, and the cloud stand still.
         connection_limit=4000,
         asyncore_use_poll=True,  # select() cannot watch as many
+        # A proxy on this machine that ends TLS says so, and links then begin with https (session https-endpoints).
+        trusted_proxy="127.0.0.1",
+        trusted_proxy_headers={"x-forwarded-proto"},
         clear_untrusted_proxy_headers=True,
         ident=None,
         _quiet=True,

@@ -19,6 +19,8 @@ SECRET_KEY = _cloud.get("secret_key", "only while static files are collected")
 OPENSTACK_HOST = "127.0.0.1"
 OPENSTACK_KEYSTONE_URL = _cloud.get("keystone", "http://127.0.0.1:5000/v3")
 OPENSTACK_KEYSTONE_DEFAULT_ROLE = "member"
+# what this process itself asks of the services; the public endpoints are for users
+OPENSTACK_ENDPOINT_TYPE = "internalURL"
 OPENSTACK_KEYSTONE_MULTIDOMAIN_SUPPORT = False
 SESSION_ENGINE = "django.contrib.sessions.backends.file"
 SESSION_FILE_PATH = _cloud.get("sessions")

@@ -16,7 +16,7 @@ import shlex  # noqa: E402
 import sys  # noqa: E402
 
 from labcloud import settings  # noqa: E402
-from labcloud.serving import listen_for_orders, with_tokens  # noqa: E402
+from labcloud.serving import behind_proxy, listen_for_orders, with_tokens  # noqa: E402
 
 SERVICES = []  # scheduler and volume service
 
@@ -70,7 +70,12 @@ def serve(application):
     listener = eventlet.listen(("127.0.0.1", port), reuse_port=False)
     print(f"labcloud: cinder answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
     eventlet.wsgi.server(
-        listener, with_tokens(application), log_output=False, socket_timeout=900, keepalive=True, debug=False
+        listener,
+        behind_proxy(with_tokens(application)),
+        log_output=False,
+        socket_timeout=900,
+        keepalive=True,
+        debug=False,
     )
 
 

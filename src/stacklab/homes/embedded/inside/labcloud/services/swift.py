@@ -52,7 +52,7 @@ def serve(name):
     from swift.common import constraints, wsgi
     from swift.common.http_protocol import SwiftHttpProtocol
 
-    from labcloud.serving import with_tokens
+    from labcloud.serving import behind_proxy, with_tokens
 
     short = "proxy" if name == "swift" else name.removeprefix("swift-")
     file = settings.configuration(f"swift-{short}.conf")
@@ -61,7 +61,7 @@ def serve(name):
     listener = eventlet.listen(("127.0.0.1", port), backlog=4096)
     print(f"labcloud: {name} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
     eventlet.wsgi.server(
-        listener, with_tokens(application), logging.getLogger("null"), protocol=SwiftHttpProtocol, socket_timeout=60,
+        listener, behind_proxy(with_tokens(application)), logging.getLogger("null"), protocol=SwiftHttpProtocol, socket_timeout=60,
         capitalize_response_headers=False, url_length_limit=constraints.MAX_REQUEST_LINE, log_output=False,
         custom_pool=wsgi.RestrictedGreenPool(size=1024),
     )  # fmt: skip
