@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stacklab.course.explained import complaints
+from stacklab.course.faults import read_faults
 from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
-from stacklab.course.session import CloudSort, Exercise, Session, Step
+from stacklab.course.session import Exercise, Session, Step
 from stacklab.course.yamlfile import Where, YamlFile
 from stacklab.errors import LabError, UnknownName
 from stacklab.kinds import KINDS
@@ -24,9 +25,6 @@ Variables = Mapping[str, str | int | bool]
 
 LEARNER = {"learner": "learner", "learner_project": "lab-project"}
 """Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
-
-
-SORTS: tuple[CloudSort, ...] = get_args(CloudSort)
 
 
 class _Strict(BaseModel):
@@ -57,6 +55,7 @@ class _Session(_Strict):
     vars: dict[Id, str | int | bool] = {}
     services: list[Id] = []
     exercises: list[Any] = Field(min_length=1)
+    faults: list[Any] = []
 
 
 def session_names(root: Path | None = None) -> list[str]:
@@ -117,11 +116,22 @@ def examine(path: Path, variables: Variables | None = None, *, foreign: bool = F
         )
     listed = value.get("exercises")
     exercises = builder.exercises(listed if isinstance(listed, list) else [])
+    steps = {step.id: step for exercise in exercises for step in exercise.steps}
+    broken = value.get("faults")
+    faults = read_faults(builder, broken if isinstance(broken, list) else [], steps)
     session = None
     if raw and not builder.problems:
         learner = (str(builder.known["learner"]), str(builder.known["learner_project"]))
         session = Session(
-            raw.session, raw.title, raw.summary, exercises, learner, path, tuple(raw.services), foreign=foreign
+            raw.session,
+            raw.title,
+            raw.summary,
+            exercises,
+            learner,
+            path,
+            tuple(raw.services),
+            foreign=foreign,
+            faults=faults,
         )
     problems = [problem for _, problem in builder.problems]
     return Examined(file, session, problems, builder.places, builder.unused())
