@@ -61,8 +61,8 @@ def serve(name):
     listener = eventlet.listen(("127.0.0.1", port), backlog=4096)
     print(f"labcloud: {name} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
     eventlet.wsgi.server(
-        listener, behind_proxy(with_tokens(application)), logging.getLogger("null"), protocol=SwiftHttpProtocol, socket_timeout=60,
-        capitalize_response_headers=False, url_length_limit=constraints.MAX_REQUEST_LINE, log_output=False,
+        listener, behind_proxy(with_tokens(application)), logging.getLogger("null"), protocol=SwiftHttpProtocol,
+        socket_timeout=60, capitalize_response_headers=False, url_length_limit=constraints.MAX_REQUEST_LINE, log_output=False,
         custom_pool=wsgi.RestrictedGreenPool(size=1024),
     )  # fmt: skip
 
