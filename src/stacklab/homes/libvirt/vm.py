@@ -23,13 +23,13 @@ from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.accelerator import COST, Accelerator, find_accelerator
 from stacklab.homes.libvirt.boxes import Wanted, wanted_box
 from stacklab.homes.libvirt.checkpoints import Checkpoints
-from stacklab.homes.libvirt.clock import set_clock
 from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
 from stacklab.homes.libvirt.site import ROUTES, Site, SiteFile, routes
 from stacklab.homes.libvirt.vagrant import UP_SECONDS, Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
+from stacklab.machines.clock import set_clock
 from stacklab.machines.ssh import CONNECT_SECONDS, PATIENCE_SECONDS, SshMachine, wait_for_ssh
 from stacklab.stages import Progress, Stage
 

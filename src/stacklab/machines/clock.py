@@ -1,4 +1,4 @@
-"""A VM's clock, set from ours, however long a command takes to get there."""
+"""A machine's clock, compared with ours and moved, however long a command takes to get there."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ LOOKS = 3
 SHIFT = """date -u -s "@$(date +%s.%N | awk -v by="$1" '{printf "%.3f", $1 + by}')" >/dev/null"""
 
 
+def ahead(machine: Machine) -> float:
+    """By how many seconds the machine's clock is ahead of ours. Raises CommandFailed."""
+    off, _ = min((_look(machine) for _ in range(LOOKS)), key=lambda one: one[1])
+    return off
+
+
+def move(machine: Machine, seconds: float) -> None:
+    """Move the machine's clock. Raises CommandFailed."""
+    machine.script(SHIFT, f"{seconds:.3f}", user="root")
+
+
 def set_clock(machine: Machine) -> None:
     """Move the machine's clock by what it is off. Raises CommandFailed.
 
     On a busy host a command may reach an emulated guest seconds late, so it carries a difference and not a time.
     """
-    off, _ = min((_look(machine) for _ in range(LOOKS)), key=lambda one: one[1])
-    machine.script(SHIFT, f"{-off:.3f}", user="root")
+    move(machine, -ahead(machine))
 
 
 def _look(machine: Machine) -> tuple[float, float]:
