@@ -20,6 +20,9 @@ DIRECTORY = "/usr/local/share/stacklab/selinux"
 semodule runs confined, too: Debian's policy lets it map (libsemanage does) files of type usr_t, not those of /etc or /var/lib.
 """
 
+POLICY_SECONDS = 600
+"""semodule and setsebool rebuild the whole policy: minutes on an emulated machine."""
+
 # The kernel itself is asked, as libselinux does it: "source target class" into /sys/fs/selinux/access on one descriptor, the
 # allowed permissions as a hexadecimal mask out of it. object_r fits any type, so the answer depends on the types alone.
 ASK = """
@@ -71,11 +74,11 @@ class SelinuxFix(Fix):
         )
 
     def look(self, machine: Machine, profile: Profile) -> Finding:
-        mode = self._mode(machine)
+        mode = mode_of(machine)
         if mode in (None, "Disabled"):
             return Finding("not_applicable", "SELinux is off" if mode else "this distribution comes without SELinux")
         wanted = profile.selinux or Selinux()
-        config = read_config((machine.read(wanted.config) or b"").decode(errors="replace"))
+        config = config_of(machine, wanted.config)
         at_boot = self._forced(machine) or config
         said = f"getenforce says {mode}; {wanted.config} has SELINUX={config}"
         if at_boot != config:
@@ -85,7 +88,7 @@ class SelinuxFix(Fix):
             return Finding("well" if well else "broken", said)
         if not wanted.module:
             return Finding("not_applicable", f"the profile {profile.name} has no policy module; {said}")
-        lacks = [*self._lacking(machine, rules(wanted.module)), *self._off(machine, wanted.booleans)]
+        lacks = [*lacking(machine, rules(wanted.module)), *self._off(machine, wanted.booleans)]
         if lacks:
             return Finding("broken", "\n".join([said, *lacks]))
         if mode != "Enforcing" or at_boot != "enforcing":
@@ -101,51 +104,16 @@ class SelinuxFix(Fix):
                 f"the profile {profile.name} has no SELinux policy module",
                 advice="lab fixes apply selinux --permissive works without one",
             )
-        name = module_name(wanted.module)
-        source, module, package = (f"{DIRECTORY}/{name}.{ending}" for ending in ("te", "mod", "pp"))
-        actions: list[Action] = [
-            Write(source, wanted.module),
-            command("checkmodule", "-M", "-m", "-o", module, source),
-            command("semodule_package", "-o", package, "-m", module),
-            command(
-                "semodule", "-i", package, seconds=600
-            ),  # it rebuilds the whole policy: minutes on an emulated machine
-        ]
+        actions = load(wanted.module)
         if wanted.booleans:
             settings = [f"{boolean}=on" for boolean in wanted.booleans]
-            actions.append(command("setsebool", "-P", *settings, seconds=600))
+            actions.append(command("setsebool", "-P", *settings, seconds=POLICY_SECONDS))
         actions += [command("setenforce", "1"), set_config(wanted.config, "enforcing")]
-        # They met the refusal and must try again.
-        again = [
-            *(systemd.service(unit) for unit in profile.units.switch),
-            systemd.stack_unit(profile.units.network_agent),
-        ]
-        for unit in systemd.look(machine, again):
-            if unit.there:
-                actions.append(command("systemctl", "restart", unit.name, seconds=systemd.RESTART_SECONDS))
-        return actions
-
-    def _mode(self, machine: Machine) -> str | None:
-        """What getenforce says; None where there is no SELinux."""
-        try:
-            done = probe(machine, "getenforce")
-        except CommandFailed:
-            if machine.read("/sys/fs/selinux/enforce", limit=1) is not None:
-                raise  # the kernel has it, and only the program is missing: that is no "none here"
-            return None
-        if done.out.strip() not in ("Enforcing", "Permissive", "Disabled"):
-            raise CommandFailed(f"getenforce says {done.out.strip()!r}", status=done.status, said=done.err)
-        return done.out.strip()
+        return [*actions, *try_again(machine, profile)]  # they met the refusal
 
     def _forced(self, machine: Machine) -> str | None:
         """The mode that the kernel is booted into whatever the configuration says."""
         return forced((machine.read("/proc/cmdline") or b"").decode(errors="replace"))
-
-    def _lacking(self, machine: Machine, wanted: Sequence[str]) -> list[str]:
-        answers = [line.split(" ", 1) for line in machine.script(ASK, *wanted, user="root").lines]
-        if len(answers) != len(wanted):
-            raise CommandFailed("the kernel did not answer for every rule of the policy module")
-        return [ANSWERS[answer].format(rule) for answer, rule in answers if answer != "yes"]
 
     def _off(self, machine: Machine, booleans: Sequence[str]) -> list[str]:
         if not booleans:
@@ -156,6 +124,54 @@ class SelinuxFix(Fix):
                 "getsebool does not know every boolean of the profile", status=done.status, said=done.err
             )
         return [f"the boolean {name} is off" for name, on in read_booleans(done.out).items() if not on]
+
+
+def load(source: str) -> list[Action]:
+    """Compile the module and load it."""
+    name = module_name(source)
+    text, module, package = (f"{DIRECTORY}/{name}.{ending}" for ending in ("te", "mod", "pp"))
+    return [
+        Write(text, source),
+        command("checkmodule", "-M", "-m", "-o", module, text),
+        command("semodule_package", "-o", package, "-m", module),
+        command("semodule", "-i", package, seconds=POLICY_SECONDS),
+    ]
+
+
+def try_again(machine: Machine, profile: Profile) -> list[Action]:
+    """Restart Open vSwitch and then the agent that asks it, as far as they are there."""
+    names = [*map(systemd.service, profile.units.switch), systemd.stack_unit(profile.units.network_agent)]
+    return [
+        command("systemctl", "restart", unit.name, seconds=systemd.RESTART_SECONDS)
+        for unit in systemd.look(machine, names)
+        if unit.there
+    ]
+
+
+def mode_of(machine: Machine) -> str | None:
+    """What getenforce says; None where there is no SELinux. Raises CommandFailed."""
+    try:
+        done = probe(machine, "getenforce")
+    except CommandFailed:
+        if machine.read("/sys/fs/selinux/enforce", limit=1) is not None:
+            raise  # the kernel has it, and only the program is missing: that is no "none here"
+        return None
+    if done.out.strip() not in ("Enforcing", "Permissive", "Disabled"):
+        raise CommandFailed(f"getenforce says {done.out.strip()!r}", status=done.status, said=done.err)
+    return done.out.strip()
+
+
+def lacking(machine: Machine, wanted: Sequence[str]) -> list[str]:
+    """Which of these rules (see `rules`) the policy that the kernel has loaded does not allow. Raises CommandFailed."""
+    answers = [line.split(" ", 1) for line in machine.script(ASK, *wanted, user="root").lines]
+    if len(answers) != len(wanted):
+        raise CommandFailed("the kernel did not answer for every rule of the policy module")
+    return [ANSWERS[answer].format(rule) for answer, rule in answers if answer != "yes"]
+
+
+def config_of(machine: Machine, path: str) -> str:
+    """The mode that the configuration asks for at boot."""
+    return read_config((machine.read(path) or b"").decode(errors="replace"))
 
 
 def set_config(path: str, mode: str) -> Script:
