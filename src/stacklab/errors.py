@@ -109,6 +109,13 @@ class CheckpointMissing(LabError):
     exit_code = 24
 
 
+class BrokenOnPurpose(LabError):
+    """`lab break` broke it, and it has not been mended; the message says what, unless it shall be a surprise."""
+
+    id = "broken-on-purpose"
+    exit_code = 21
+
+
 class MachineUnreachable(LabError):
     """There is no way to the machine, or the connection was lost and could not be made again."""
 
