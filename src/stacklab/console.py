@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stacklab.errors import LabError
 from stacklab.events import Event, Note, StageBegan, StageEnded, StageMoved
+from stacklab.plain import in_json, plain
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -52,19 +53,19 @@ class Console:
     def print(self, text: str = "") -> None:
         """A line of text (nothing with --json)."""
         if not self.as_json:
-            sys.stdout.write(f"{text}\n")
+            sys.stdout.write(f"{plain(text, coloured=self.colour)}\n")
             sys.stdout.flush()
 
     def result(self, value: Any) -> None:
         """A JSON document (only with --json)."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(in_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
             sys.stdout.flush()
 
     def result_line(self, value: Any) -> None:
         """One more event of a stream (only with --json)."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+            sys.stdout.write(in_json(json.dumps(value, ensure_ascii=False)) + "\n")
 
     def style(self, text: str, colour: str) -> str:
         """`text` in a colour, where colours are wanted."""
@@ -104,10 +105,10 @@ class Console:
                 "advice": error.advice,
                 "exit": error.exit_code,
             }
-            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-        sys.stderr.write(f"lab: {error.message}\n")
+            sys.stdout.write(in_json(json.dumps(value, ensure_ascii=False)) + "\n")
+        sys.stderr.write(f"lab: {plain(error.message)}\n")
         if error.advice:
-            sys.stderr.write(f"     → {error.advice}\n")
+            sys.stderr.write(f"     → {plain(error.advice)}\n")
 
     # --- events --------------------------------------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Console:
             name = {StageBegan: "stage-began", StageMoved: "stage-moved", StageEnded: "stage-ended", Note: "note"}[
                 type(event)
             ]
-            sys.stdout.write(json.dumps({"event": name, **asdict(event)}, ensure_ascii=False) + "\n")
+            sys.stdout.write(in_json(json.dumps({"event": name, **asdict(event)}, ensure_ascii=False)) + "\n")
             sys.stdout.flush()
         elif isinstance(event, StageBegan):
             self._stage_began(event)
@@ -190,7 +191,7 @@ class _Running:
 
         usual = f" of usually {seconds(self.usual)}" if self.usual and self.usual >= 2 else ""
         clock = f"{seconds(time.monotonic() - self.began)}{usual}"
-        return Text(f"{self.title}  {clock}  {self.detail}", no_wrap=True, overflow="ellipsis")
+        return Text(plain(f"{self.title}  {clock}  {self.detail}"), no_wrap=True, overflow="ellipsis")
 
 
 def seconds(value: float) -> str:

@@ -46,4 +46,9 @@ def session_of(lab: Lab, name: str | None) -> Session:
     chosen = name or lab.record.get("session")
     if not chosen:
         raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
-    return load_session(str(chosen))
+    return load_session(str(chosen), also=lab.labs)
+
+
+def begin_session(lab: Lab, session: Session) -> None:
+    """From now on it is the lab's session, also for commands that do not say where it lies."""
+    lab.update(session=session.name, labs=str(session.file.parent.parent) if session.foreign else None)

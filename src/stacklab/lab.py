@@ -64,6 +64,12 @@ class Lab:
         """What lab.json says: session, home, stages. Empty before the first `lab up`. Raises LabDamaged."""
         return read_json(self.directory / "lab.json") or {}
 
+    @property
+    def labs(self) -> list[str]:
+        """The directory that this lab's session came from, unless that is the course's own; one at most."""
+        known = self.record.get("labs")
+        return [str(known)] if known else []
+
     def update(self, **values: object) -> None:
         """Put `values` into lab.json."""
         write_json(self.directory / "lab.json", {**self.record, **values})

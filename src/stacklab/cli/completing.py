@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from stacklab.cli.options import known_sessions
+
 if TYPE_CHECKING:
     from stacklab.deploy.profile import Profile
 
@@ -38,9 +40,7 @@ def complete_variant(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def complete_session(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A session."""
-    from stacklab.course.load import session_names
-
-    return [CompletionItem(name) for name in session_names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in known_sessions(ctx) if name.startswith(incomplete)]
 
 
 def _profile(ctx: click.Context) -> Profile | None:

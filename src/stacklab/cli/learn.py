@@ -22,20 +22,30 @@ if TYPE_CHECKING:
 @click.pass_obj
 def list_(context: Context, as_json: bool) -> None:
     """List the course's sessions."""
-    from stacklab.course.load import load_session, session_names
+    from stacklab.course.load import load_session
+    from stacklab.course.search import all_sessions
     from stacklab.errors import SessionInvalid
 
     console = context.console(as_json)
     sessions, broken = [], []
-    for name in session_names():
+    for name in sorted(all_sessions(context.lab.labs)):
         try:
-            sessions.append(load_session(name))
+            sessions.append(load_session(name, also=context.lab.labs))
         except SessionInvalid as error:
             broken.append(error)
-    console.result([{"session": one.name, "title": one.title, "steps": len(list(one.steps()))} for one in sessions])
-    console.table(
-        ("SESSION", "STEPS", "TITLE"), [(one.name, str(len(list(one.steps()))), one.title) for one in sessions]
-    )
+    rows = [
+        {
+            "session": one.name,
+            "title": one.title,
+            "steps": len(list(one.steps())),
+            "from": str(one.file.parent.parent) if one.foreign else None,
+        }
+        for one in sessions
+    ]
+    console.result(rows)
+    head = ("SESSION", "STEPS", "TITLE", *(["FROM"] if any(row["from"] for row in rows) else []))
+    cells = [(str(row["session"]), str(row["steps"]), str(row["title"]), str(row["from"] or "")) for row in rows]
+    console.table(head, [row[: len(head)] for row in cells])
     console.print("\nlab show SESSION lists its exercises; lab up SESSION brings its cloud up.")
     if broken:
         raise broken[0]

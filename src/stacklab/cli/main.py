@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stacklab import __version__
-from stacklab.cli.options import LAB_HELP, Context, complete_lab
+from stacklab.cli.options import LAB_HELP, LABS_HELP, Context, complete_directory, complete_lab
 
 if TYPE_CHECKING:
     from stacklab.errors import LabError
@@ -37,6 +38,7 @@ VERBS = {
     "restart": ("state", "restart", "Restart one service of the cloud."),
     "fixes": ("fixes", "fixes", "List, explain and apply repairs of the machine that the cloud runs on."),
     "recover": ("fixes", "recover", "Put back what a reboot of the machine took from the cloud."),
+    # "goto": ("goto", "goto", "Bring the lab to a session's start, or to just before one of its steps."),
     "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
     "down": ("state", "down", "Stop the cloud; what you made stays."),
     "destroy": ("state", "destroy", "Remove the lab and everything of it."),
@@ -44,6 +46,7 @@ VERBS = {
     "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
     "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
     "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a stack without internet."),
+    # "validate": ("validate", "validate", "Read sessions, and tell everything that is wrong with them."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
 }
 ALIASES = {"start": "up", "grade": "check", "finish": "undo"}
@@ -89,9 +92,16 @@ class Verbs(click.Group):
 @click.option(
     "--lab", "name", default="intro", envvar="LAB_NAME", show_default=True, help=LAB_HELP, shell_complete=complete_lab
 )
+@click.option(
+    "--labs",
+    multiple=True,
+    metavar="DIR",
+    help=LABS_HELP,
+    shell_complete=complete_directory,
+)
 @click.version_option(__version__, prog_name="lab")
 @click.pass_context
-def cli(context: click.Context, name: str) -> None:
+def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
     """The companion to an Introduction to OpenStack course.
 
     \b
@@ -104,6 +114,10 @@ def cli(context: click.Context, name: str) -> None:
     Exit codes: 0 good, 1 a check failed or could not tell, 2 wrong usage, 10-19 this machine lacks something,
     20-29 the home, 30-39 the cloud or a step, 40-49 a session file, 50-59 the lab, 130 interrupted.
     """
+    if labs:
+        from stacklab.course.search import add_to_search_path
+
+        add_to_search_path(labs)
     context.obj = Context(name)
 
 
@@ -154,12 +168,15 @@ def _fail(error: LabError, arguments: list[str]) -> int:
 
 
 def for_lab(advice: str, arguments: list[str]) -> str:
-    """`advice`, whose commands name the lab where the command line did: typed as shown, they work on the same one."""
-    if "--lab" not in arguments[:-1]:
-        return advice
-    name = arguments[arguments.index("--lab") + 1]
-    verbs = "|".join([*VERBS, *ALIASES])
-    return re.sub(rf"\blab (?=({verbs})\b)", f"lab --lab {name} ", advice)
+    """`advice`, whose commands name lab and labs where the command line did: typed as shown, they work on the same ones."""
+    verbs = [*VERBS, *ALIASES]
+    first = next((at for at, word in enumerate(arguments) if word in verbs), len(arguments))
+    named = [
+        f"{word} {shlex.quote(arguments[at + 1])} "
+        for at, word in enumerate(arguments[:first])
+        if word in ("--lab", "--labs") and at + 1 < first
+    ]
+    return re.sub(rf"\blab (?=({'|'.join(verbs)})\b)", lambda _: f"lab {''.join(named)}", advice) if named else advice
 
 
 def _defect() -> int:

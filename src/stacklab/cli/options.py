@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from stacklab.lab import Lab
 
 LAB_HELP = "Which lab to work on; most people have one only."
+LABS_HELP = (
+    "A directory of sessions beside the course's own; may be given again. Also LAB_LABS, with ':' between several."
+)
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -46,17 +50,32 @@ class Context:
         return Console(as_json=as_json)
 
 
+def _lab_of(ctx: click.Context) -> Lab:
+    """The lab that the line names so far: the group itself does not run while the shell completes."""
+    return Context(ctx.find_root().params.get("name") or "intro").lab
+
+
+def known_sessions(ctx: click.Context) -> list[str]:
+    """Names of all sessions, those of `--labs` on the line and those of the lab's own session's directory among them."""
+    from stacklab.course.search import add_to_search_path, all_sessions
+    from stacklab.errors import UnknownName
+
+    with suppress(UnknownName):  # nothing completes from a directory that is not there
+        add_to_search_path(ctx.find_root().params.get("labs") or ())
+    return sorted(all_sessions(_lab_of(ctx).labs))
+
+
 def complete_address(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """SESSION, SESSION/EXERCISE, SESSION/EXERCISE/STEP."""
-    from stacklab.course.load import load_session, session_names
+    from stacklab.course.load import load_session
 
-    names = session_names()
+    names = known_sessions(ctx)
     if "/" not in incomplete:
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
     name, _, rest = incomplete.partition("/")
     if name not in names:
         return []
-    session = load_session(name)
+    session = load_session(name, also=_lab_of(ctx).labs)
     if "/" not in rest:
         found = [f"{name}/{exercise.id}" for exercise in session.exercises]
     else:
@@ -68,8 +87,8 @@ def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """A step's id, of the session that is up."""
     from stacklab.desk import session_of
 
-    group = ctx.find_root()
-    session = session_of(Context(group.params.get("name") or "intro").lab, None)
+    known_sessions(ctx)
+    session = session_of(_lab_of(ctx), None)
     return [CompletionItem(step.id, help=step.title) for step in session.steps() if step.id.startswith(incomplete)]
 
 
@@ -77,8 +96,7 @@ def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str
     """A service of the lab's cloud."""
     from stacklab.desk import home_of
 
-    group = ctx.find_root()
-    home = home_of(Context(group.params.get("name") or "intro").lab)
+    home = home_of(_lab_of(ctx))
     return [CompletionItem(name) for name in home.service_names() if name.startswith(incomplete)]
 
 
@@ -151,6 +169,11 @@ def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str
     from stacklab.deploy.profiles import profile_names
 
     return [CompletionItem(name) for name in profile_names() if name.startswith(incomplete)]
+
+
+def complete_directory(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Left to the shell."""
+    return [CompletionItem(incomplete, type="dir")]
 
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

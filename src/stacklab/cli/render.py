@@ -102,7 +102,7 @@ def _local_conf(
     profile, settings = how
     kept = lab.record.get("session") if lab.exists() else None
     chosen = session_name or (str(kept) if kept else None)
-    session = load_session(chosen) if chosen else None
+    session = load_session(chosen, also=lab.labs) if chosen else None
     used = localconf.fragments(profile, settings, services=services, session=session)
     site = SiteFile(lab).read()
     address = str(site.address) if site else EXAMPLE_ADDRESS

@@ -90,9 +90,12 @@ def all_sessions(also: Iterable[str] = ()) -> dict[str, list[Found]]:
     found: dict[str, list[Found]] = {}
     for one in sessions_in(own_labs(), foreign=False):
         found.setdefault(one.name, []).append(one)
+    named = search_path()
     for labs in search_path(also):
         for one in sessions_in(labs, foreign=True):
-            found.setdefault(one.name, []).append(one)
+            # What is named now is meant, not what a lab remembers.
+            if labs in named or all(not other.foreign for other in found.get(one.name, [])):
+                found.setdefault(one.name, []).append(one)
     return found
 
 
