@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from stacklab.errors import CommandFailed
+from stacklab.errors import CommandFailed, LabError, NotEnoughSpace
 from stacklab.machines.base import shown
 
 KILL_AFTER = 5
@@ -132,6 +132,28 @@ class Command:
                 advice="long text goes through standard input (given=…) or into a file (put)",
             )
         return line
+
+
+def script_command(text: str, arguments: tuple[str, ...], user: str | None, seconds: float) -> tuple[Command, str]:
+    """A shell script as a command, and what its standard input has to be."""
+    end = f"# lab-{secrets.token_hex(8)}"
+    argv = ("sh", "-euc", SCRIPT, "script", end, *arguments)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    called = f"the script that begins with: {lines[0][:80]}" if lines else "an empty script"
+    return Command(argv, user, {}, seconds, called), f"{text}\n{end}"
+
+
+def last_line(said: str) -> str:
+    """The last line of what a program said, for the end of a message."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f": {lines[-1][:300]}" if lines else ""
+
+
+def put_refused(name: str, path: str, status: int, said: str) -> LabError:
+    """Why a file could not be put onto the machine `name`, from how PUT ended and what it said."""
+    if any(words in said for words in ("No space left on device", "Disk quota exceeded")):
+        return NotEnoughSpace(f"{name}: no space left to write {path}", advice="free some space on the machine")
+    return CommandFailed(f"{name}: {path} could not be written{last_line(said)}", status=status, said=said)
 
 
 def brief(argv: tuple[str, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import secrets
 import shlex
 import threading
 import time
@@ -17,14 +16,13 @@ from stacklab.errors import (
     LabError,
     LoginRefused,
     MachineUnreachable,
-    NotEnoughSpace,
     SudoRefused,
 )
 from stacklab.machines.address import Address
 from stacklab.machines.base import COMMAND_SECONDS, Finished, Machine
 from stacklab.machines.output import Marked, Source
 from stacklab.machines.pins import HostKey, Pins
-from stacklab.machines.remote import ABSENT, KILL_AFTER, PUT, READ, SCRIPT, Command
+from stacklab.machines.remote import ABSENT, KILL_AFTER, PUT, READ, Command, last_line, put_refused, script_command
 
 if TYPE_CHECKING:
     from stacklab.machines.connection import Connection
@@ -130,11 +128,8 @@ class SshMachine:
         self, text: str, *arguments: str, user: str | None = None, seconds: float = COMMAND_SECONDS, check: bool = True
     ) -> Finished:
         """See Machine.script. What it runs finds its standard input empty; half a script (a lost connection) is not run."""
-        end = f"# lab-{secrets.token_hex(8)}"
-        argv = ("sh", "-euc", SCRIPT, "script", end, *arguments)
-        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        called = f"the script that begins with: {lines[0][:80]}" if lines else "an empty script"
-        return self._finished(Command(argv, user, {}, seconds, called), _stream(f"{text}\n{end}"), check)
+        command, given = script_command(text, arguments, user, seconds)
+        return self._finished(command, _stream(given), check)
 
     def put(self, path: str, content: str | bytes, *, mode: int = 0o644, owner: str = "root") -> None:
         """See Machine.put. `owner`: `user` (with that account's group) or `user:group`. A symbolic link is replaced."""
@@ -216,7 +211,7 @@ class SshMachine:
         done = Finished(command.name, status, out.text(), err.text(), time.monotonic() - began)
         if check and not done.ok:
             raise CommandFailed(
-                f"{self.name}: {done.command} ended with status {status}{_last(done.err or done.out)}",
+                f"{self.name}: {done.command} ended with status {status}{last_line(done.err or done.out)}",
                 status=status,
                 said=done.err or done.out,
             )
@@ -238,13 +233,13 @@ class SshMachine:
             self._end(command, err, "KILL")
             raise CommandFailed(
                 f"{self.name}: {command.name} did not end within {command.seconds:g} s and was ended"
-                f"{_last(err.text() or out.text())}",
+                f"{last_line(err.text() or out.text())}",
                 said=err.text() or out.text(),
             )
         if status is None:
             raise CommandFailed(
                 f"{self.name}: {command.name} was ended there by something, its exit status is unknown"
-                f"{_last(err.text() or out.text())}",
+                f"{last_line(err.text() or out.text())}",
                 said=err.text() or out.text(),
             )
         if err.begun is None:
@@ -308,10 +303,7 @@ class SshMachine:
         status, _, err = self._execute(Command(argv, "root", {}, seconds), source)
         if status == 0:
             return
-        said = err.text().strip()
-        if any(words in said for words in ("No space left on device", "Disk quota exceeded")):
-            raise NotEnoughSpace(f"{self.name}: no space left to write {path}", advice="free some space on the machine")
-        raise CommandFailed(f"{self.name}: {path} could not be written{_last(said)}", status=status, said=said)
+        raise put_refused(self.name, path, status, err.text().strip())
 
     # --- the connection --------------------------------------------------------------------------------------------
 
@@ -403,9 +395,3 @@ def _stream(given: str | bytes | None) -> Source:
     if isinstance(given, str):
         given = given.encode("utf-8", "surrogateescape")
     return io.BytesIO(given or b"")
-
-
-def _last(said: str) -> str:
-    """The last line of what a program said, for a message."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return f": {lines[-1][:300]}" if lines else ""
