@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError, StepFailed
 
@@ -117,6 +118,56 @@ class Person:
         if answer.status_code >= 400:
             raise CloudRefused(said_in(answer), status=answer.status_code)
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
+
+    @property
+    def auth_url(self) -> str:
+        """Keystone's address, the only one that a client has to know. Raises CloudUnreachable."""
+        return str(self.sdk.config.get_auth_args()["auth_url"]).rstrip("/")
+
+    @property
+    def verify(self) -> bool | str:
+        """How TLS certificates are checked: True, or the file of the CA that this cloud's are signed by."""
+        found: bool | str = self.sdk.session.verify
+        return found
+
+    def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        data: Any = None,
+    ) -> Any:
+        """The whole answer (a requests.Response) of any URL, asked with a token. `data`: bytes, or an open file to stream.
+
+        Raises CloudRefused with its status, CloudUnreachable.
+        """
+        with answered():
+            answer = self.sdk.session.request(
+                url, method, headers=headers or {}, params=query or {}, data=data, raise_exc=False
+            )
+        if answer.status_code >= 400:
+            raise CloudRefused(said_in(answer), status=answer.status_code)
+        return answer
+
+    def stream(self, service: str, *path: str) -> Iterator[bytes]:
+        """The body of a GET, piece by piece; never the whole of it in memory. Raises CloudRefused, CloudUnreachable."""
+        import requests
+
+        with answered():
+            answer = self.sdk.session.request(self.address(service, *path), "GET", raise_exc=False, stream=True)
+        with answer:
+            if answer.status_code >= 400:
+                raise CloudRefused(said_in(answer), status=answer.status_code)
+            try:
+                yield from answer.iter_content(1 << 20)
+            except requests.RequestException as error:
+                raise CloudUnreachable(f"{service} stopped in the middle of its answer: {error}") from error
+
+    def address(self, service: str, *path: str) -> str:
+        """The URL of something of a service's, its path quoted."""
+        return "/".join([self.endpoint(service), *(quote(part, safe="") for part in path)])
 
     def get(self, service: str, *path: str, version: str | None = None, **query: str) -> Any:
         """GET."""

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from stacklab.kinds import compute, identity, image, instance, look, network, quota, repair, security_group, volume
+from stacklab.kinds import (
+    component,
+    compute,
+    identity,
+    image,
+    instance,
+    look,
+    network,
+    quota,
+    repair,
+    security_group,
+    volume,
+)
 from stacklab.kinds.kind import Kind
 
 KINDS: dict[str, Kind[Any]] = {
     kind.name: kind
-    for module in (identity, quota, network, security_group, image, compute, volume, look, instance, repair)
+    for module in (identity, quota, network, security_group, image, compute, volume, look, instance, repair, component)
     for kind in module.KINDS
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -84,6 +84,7 @@ class Person(Protocol):
     """Somebody logged in to the cloud; see `stacklab.cloud`."""
 
     name: str
+    clouds_file: Path
 
     @property
     def sdk(self) -> Any:
@@ -92,6 +93,34 @@ class Person(Protocol):
     @property
     def project_id(self) -> str:
         """The project that this person's token is scoped to."""
+
+    @property
+    def auth_url(self) -> str:
+        """Keystone's address."""
+
+    @property
+    def verify(self) -> bool | str:
+        """How TLS certificates are checked, as requests wants it."""
+
+    def endpoint(self, service: str) -> str:
+        """The public URL of a service, with the API version that we speak. Raises CloudRefused."""
+
+    def address(self, service: str, *path: str) -> str:
+        """The URL of something of a service's, its path quoted."""
+
+    def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        data: Any = None,
+    ) -> Any:
+        """The whole answer of any URL, asked with a token; raises CloudRefused or CloudUnreachable."""
+
+    def stream(self, service: str, *path: str) -> Iterator[bytes]:
+        """The body of a GET, piece by piece; raises CloudRefused or CloudUnreachable."""
 
     def get(self, service: str, *path: str, version: str | None = None, **query: str) -> Any:
         """The JSON answer of a GET; raises CloudRefused (with status) or CloudUnreachable."""
@@ -111,6 +140,10 @@ class Person(Protocol):
 
 class Scene(Protocol):
     """What a kind's uses work with: who acts, what the references mean, what this cloud can do."""
+
+    @property
+    def session_name(self) -> str:
+        """The session that the step belongs to, for commands that name it."""
 
     @property
     def who(self) -> Person:
@@ -193,6 +226,10 @@ class Kind(ABC, Generic[P]):
     @abstractmethod
     def requests(self, scene: Scene, p: P) -> list[Request]:
         """The REST requests that do it."""
+
+    def more(self, scene: Scene, p: P) -> list[str]:
+        """Lines that belong to the telling of this step beside all that: a file with explanations, say."""
+        return []
 
     @abstractmethod
     def create(self, scene: Scene, p: P) -> None:

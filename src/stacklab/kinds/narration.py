@@ -104,9 +104,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Request:
-    """One REST request. `path` is below the service's endpoint of the API version that we speak.
+    """One REST request. `path` is below the service's endpoint of the API version that we speak, or below the URL `at`.
 
     `saves` maps a variable to the way to its value in the answer. `until`: (way, value): repeat the GET until it holds.
+    `extra`: headers beside the usual ones. `token`: False for a request that is sent without one. `saves_header`: a variable,
+    and the header of the answer that it is kept in; nothing else is wanted of the answer then.
     """
 
     method: str
@@ -118,12 +120,17 @@ class Request:
     upload: Upload | None = None
     saves: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
     until: tuple[tuple[str | int, ...], str] | None = None
+    at: str | None = None
+    extra: Mapping[str, Word] = field(default_factory=dict)
+    token: bool = True
+    saves_header: tuple[str, str] | None = None
 
     def url(self, base: str, saved: Saved) -> str:
         """The full URL to send to."""
         path = "/".join(quote(word, safe="") for word in _fill(self.path, saved))
         query = urlencode(_fill(dict(self.query), saved))
-        return f"{base}/{path}" + (f"?{query}" if query else "")
+        below = f"{self.at or base}/{path}" if self.path else self.at or base
+        return below + (f"?{query}" if query else "")
 
     def content(self, saved: Saved) -> Any:
         """The JSON body to send (None for none)."""
@@ -140,9 +147,13 @@ class Request:
             found["Content-Type"] = "application/json"
         return found
 
+    def sent_headers(self, saved: Saved) -> dict[str, str]:
+        """All headers but the token's, with what their variables stand for."""
+        return self.headers() | _fill(dict(self.extra), saved)
+
     def wants(self) -> set[str]:
         """Variables that must be known before it is sent."""
-        return _laters((self.path, dict(self.query), self.body))
+        return _laters((self.path, dict(self.query), self.body, dict(self.extra)))
 
     def text(self, base: str) -> str:
         """The request as curl, one line for a shell; the token is `$TOKEN`."""
@@ -151,10 +162,13 @@ class Request:
             f"{key}=${value.name}" if isinstance(value, Later) else urlencode({key: value})
             for key, value in self.query.items()
         )
-        url = f'"{base}/{path}' + (f'?{query}"' if query else '"')
-        words = ["curl", "-sS", "-X", self.method, url, "-H", '"X-Auth-Token: $TOKEN"']
-        for key, value in self.headers().items():
-            words += ["-H", shlex.quote(f"{key}: {value}")]
+        below = f"{self.at or base}/{path}" if self.path else self.at or base
+        url = f'"{below}' + (f'?{query}"' if query else '"')
+        method = ["-I"] if self.method == "HEAD" else ["-X", self.method]  # with -X HEAD, curl waits for a body
+        words = ["curl", "-sS", *(["-D", "-", "-o", "/dev/null"] if self.saves_header else []), *method, url]
+        words += ["-H", '"X-Auth-Token: $TOKEN"'] if self.token else []
+        for key, value in {**self.headers(), **self.extra}.items():
+            words += ["-H", f'"{key}: ${value.name}"' if isinstance(value, Later) else shlex.quote(f"{key}: {value}")]
         if self.upload:
             words += ["-T", shlex.quote(str(self.upload.file)) if self.upload.file else "-"]
         elif self.body is not None:
@@ -162,6 +176,9 @@ class Request:
         line = " ".join(words)
         if self.upload and not self.upload.file:
             line = " | ".join([*(shlex.join(part) for part in self.upload.pipeline), line])
+        if self.saves_header:
+            name, header = self.saves_header
+            line = f"{name}=$({line} | sed -n 's/\\r$//; s/^{header}: //Ip')"
         if self.until:
             line += f"   # again until {self.until[0][-1]} is {self.until[1]}"
         for name, way in self.saves.items():

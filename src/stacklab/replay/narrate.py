@@ -19,6 +19,7 @@ def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
         commands = step.kind.commands(scene, step.params)
         requests = step.kind.requests(scene, step.params)
         urls = [_base(desk, step, request) for request in requests]
+        more = step.kind.more(scene, step.params)
     except (CloudRefused, CloudUnreachable, Absent):
         # The one who acts cannot log in (yet): then the telling is on paper.
         return narrate(None, paper, step)
@@ -32,6 +33,7 @@ def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
         "commands": [_as(desk, step, command.text()) for command in commands],
         "requests": [request.text(url) for request, url in zip(requests, urls, strict=True)],
         "horizon": step.kind.horizon(step.params),
+        "more": more,
     }
 
 
@@ -43,6 +45,8 @@ def _as(desk: Desk | None, step: Step, line: str) -> str:
 
 def _base(desk: Desk | None, step: Step, request: Request) -> str:
     """The service's URL, or the variable that stands for it on paper."""
+    if request.at:
+        return request.at
     if desk is None:
         return "$" + request.service.upper().replace("-", "_")
     return desk.scene(step).who.endpoint(request.service)

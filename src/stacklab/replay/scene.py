@@ -32,6 +32,11 @@ class _Common:
         self._assets = assets
         self._secrets = secrets
 
+    @property
+    def session_name(self) -> str:
+        """The session's name."""
+        return self.session.name
+
     def called(self, ref: Ref) -> str:
         """The name that a reference declares."""
         if isinstance(ref, str):

@@ -95,15 +95,16 @@ def _send(scene: Scene, request: Request, saved: dict[str, str]) -> Any:
 
 
 def _once(scene: Scene, request: Request, saved: dict[str, str]) -> Any:
-    url = request.url(scene.who.endpoint(request.service), saved)
-    headers = request.headers() | {"X-Auth-Token": scene.who.token}
+    url = request.url(request.at or scene.who.endpoint(request.service), saved)
+    headers = request.sent_headers(saved) | ({"X-Auth-Token": scene.who.token} if request.token else {})
+    asked: dict[str, Any] = {"headers": headers, "verify": scene.who.verify}
     try:
         if request.upload:
             with opened(request.upload) as data:
-                answer = requests.request(request.method, url, data=data, headers=headers, timeout=UNTIL_SECONDS)
+                answer = requests.request(request.method, url, data=data, timeout=UNTIL_SECONDS, **asked)
         else:
             body = request.content(saved)
-            answer = requests.request(request.method, url, json=body, headers=headers, timeout=TIMEOUT)
+            answer = requests.request(request.method, url, json=body, timeout=TIMEOUT, **asked)
     except requests.RequestException as error:
         raise CloudUnreachable(f"{request.method} {url}: {error}", advice="lab status shows what runs") from error
     if answer.status_code >= 400:

@@ -1,0 +1,182 @@
+"""The projects that OpenStack is made of: whether this cloud runs one, and whether it answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stacklab.errors import CloudRefused, CloudUnreachable, LabError
+from stacklab.kinds.declaration import Id, Name, Params
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+
+Type = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+
+# docs.openstack.org/keystone "catalog overview", and what DevStack's plugins register: an endpoint ends in a version, a project
+# or an account, all of which come after the address where a service tells its versions.
+_BELOW = re.compile(r"/(v\d[.\d]*|AUTH_[^/]*|[^/]*[$%]\([^/]*)(/.*)?$")
+
+
+class ComponentParams(Params):
+    """`types`: what catalogues call it, the usual one first; none: it has no API, and its login page is looked at (Horizon).
+
+    `required`: a cloud without it is broken, not just small. `switch`: its name for `lab up --with`, if it can be asked for.
+    """
+
+    name: Name
+    types: list[Type] = []
+    required: bool = False
+    switch: Id | None = None
+
+
+class Component(Kind[ComponentParams]):
+    """One project of OpenStack, as this cloud runs it or not."""
+
+    name = "component"
+    params = ComponentParams
+    leaves = False
+
+    def title(self, p: ComponentParams) -> str:
+        return p.name
+
+    def horizon(self, p: ComponentParams) -> str:
+        if not p.types:
+            return "what you look at is Horizon"
+        return (
+            "Project ▸ API Access lists the services of your catalogue; Admin ▸ System ▸ System Information all of them"
+        )
+
+    def commands(self, scene: Scene, p: ComponentParams) -> list[Command]:
+        return [Command(("catalog", "show", self._type(scene, p)))] if p.types else []
+
+    def _type(self, scene: Scene, p: ComponentParams) -> str:
+        """What this cloud calls it; the usual type where it does not have it, or on paper."""
+        try:
+            return next((one["type"] for one in registered(scene, p.types)), p.types[0])
+        except (Absent, LabError):
+            return p.types[0]
+
+    def requests(self, scene: Scene, p: ComponentParams) -> list[Request]:
+        if not p.types:
+            return []
+        found = [Request("GET", "identity", ("services",), query={"type": self._type(scene, p)})]
+        try:
+            addresses = public_addresses(scene, registered(scene, p.types))
+        except (Absent, LabError):
+            return found
+        return found + [Request("GET", "identity", (), at=version_address(url), token=False) for url in addresses[:1]]
+
+    def create(self, scene: Scene, p: ComponentParams) -> None:
+        for thing in self.candidates(scene, p):
+            scene.say(self.shown(thing))
+
+    def candidates(self, scene: Scene, p: ComponentParams) -> Iterable[Thing]:
+        if not p.types:
+            return [{"name": p.name, "url": scene.dashboard(), "answer": login_page(scene)}]
+        services = registered(scene, p.types)
+        url = next(iter(public_addresses(scene, services)), "")
+        answer = _versions(scene, url) if url else ("nothing", False)
+        return [{"name": p.name, "services": services, "url": url, "answer": answer}]
+
+    def compare(self, scene: Scene, p: ComponentParams, thing: Thing) -> list[Difference]:
+        if p.types and not thing["services"]:
+            return [Difference("catalogue", f"a service of type {' or '.join(p.types)}", "none")]
+        if p.types and not thing["url"]:
+            return [
+                Difference("catalogue", "an enabled service with a public endpoint", "it is registered, without one")
+            ]
+        said, answers = thing["answer"]
+        wanted = f"{thing['url']} answers with {'its versions' if p.types else 'a login form'}"
+        return [] if answers else [Difference("answer", wanted, said)]
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['url']} answers: {thing['answer'][0]}"
+
+    def look(self, scene: Scene, p: ComponentParams) -> Command:
+        return Command(("catalog", "show", self._type(scene, p))) if p.types else Command(("status",), program="lab")
+
+    def applicable(self, scene: Scene, p: ComponentParams) -> str | None:
+        if p.required:
+            return None
+        if not p.types:
+            return None if scene.dashboard() else "this cloud has no dashboard"
+        return lacking(scene, p.name, p.types, p.switch)
+
+    def expected(self, p: ComponentParams) -> str:
+        return f"{p.name} is in the catalogue and answers" if p.types else f"{p.name} shows its login page"
+
+
+def registered(scene: Scene, types: Iterable[str]) -> list[Thing]:
+    """The services of these types in Keystone's catalogue, enabled or not."""
+    wanted = set(types)
+    return [one for one in scene.admin.get("identity", "services")["services"] if one["type"] in wanted]
+
+
+def public_addresses(scene: Scene, services: Iterable[Thing]) -> list[str]:
+    """The public endpoints of those of the services that are enabled."""
+    enabled = {one["id"] for one in services if one.get("enabled", True)}
+    endpoints = scene.admin.get("identity", "endpoints", interface="public")["endpoints"]
+    return [one["url"] for one in endpoints if one["enabled"] and one["service_id"] in enabled]
+
+
+def version_address(url: str) -> str:
+    """Where a service tells, to anybody, which versions of its API it speaks: above the version and project in its endpoint.
+
+    Swift has no version document; it tells its version, and what it can do, at /info.
+    """
+    base = _BELOW.sub("", url.rstrip("/"))
+    return f"{base}/info" if "/AUTH_" in url else f"{base}/"
+
+
+def _versions(scene: Scene, url: str) -> tuple[str, bool]:
+    """What the service says of its versions, and whether that is an answer of such a service."""
+    try:
+        answer = scene.admin.fetch("GET", version_address(url), headers={"Accept": "application/json"})
+        document = answer.json()
+    except (CloudRefused, CloudUnreachable) as error:
+        return error.message, False
+    except ValueError:
+        return "something that is not JSON", False
+    if not isinstance(document, dict):
+        return "a document without versions", False
+    if isinstance(document.get("swift"), dict):
+        return f"Swift {document['swift'].get('version')}", True
+    found = document.get("versions", document.get("version"))
+    found = found.get("values", [found]) if isinstance(found, dict) else found
+    ids = [str(one["id"]) for one in found or [] if isinstance(one, dict) and "id" in one]
+    return (f"versions {', '.join(sorted(ids))}", True) if ids else ("a document without versions", False)
+
+
+def login_page(scene: Scene) -> tuple[str, bool]:
+    """What Horizon's login page says, and whether it is one."""
+    import requests
+
+    address = scene.dashboard()
+    if not address:
+        return "this cloud has no dashboard", False
+    try:
+        answer = requests.get(f"{address.rstrip('/')}/auth/login/", timeout=60, verify=scene.admin.verify)
+    except requests.RequestException as error:
+        return f"no answer ({type(error).__name__})", False
+    if answer.status_code != 200 or 'name="password"' not in answer.text:
+        return f"HTTP {answer.status_code} without a form for a password", False
+    return "a form for user name and password", True
+
+
+def lacking(scene: Scene, title: str, types: Iterable[str], switch: str | None) -> str | None:
+    """Why steps about a service make no sense on a cloud whose catalogue has nothing of these types, or None."""
+    types = list(types)
+    if registered(scene, types):
+        return None
+    why = f"this cloud does not run {title}: its catalogue has nothing of type {' or '.join(types)}"
+    if switch is None:
+        return why
+    from stacklab.deploy.switching import how_to_switch_on
+
+    return f"{why}; {how_to_switch_on(switch, profile=scene.site().profile, session=scene.session_name)}"
+
+
+KINDS: list[Kind[Any]] = [Component()]
