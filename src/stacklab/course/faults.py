@@ -38,6 +38,7 @@ class _Fault(_Strict):
     breaks: Id | None = None
     title: Text
     say: Text | _Symptoms
+    on: CloudSort | None = None
     trail: list[_Clue] = Field(min_length=1)
     step: Id
 
@@ -65,7 +66,7 @@ def read_faults(reader: Reader, listed: list[Any], steps: Mapping[str, Step]) ->
         case = _case(fault)
         if problem := _ungraded(case, steps):
             reader.complain((*where, "step"), problem, advice=closest_of(fault.step, steps, "the steps"))
-        for sort in SORTS:
+        for sort in (fault.on,) if fault.on else SORTS:
             if not case.clues(sort):
                 reader.complain((*where, "trail"), f"nothing of it is said to be true on {sort}", advice="add a clue")
         found[fault.id] = case
