@@ -88,6 +88,8 @@ class Home(Protocol):
     """Where a cloud lives. Every method may be called again after a crash of any earlier call."""
 
     name: ClassVar[str]
+    saves: ClassVar[bool]
+    """Whether it has checkpoints. Where it has none, a reset removes thing by thing (`stacklab.clearing`)."""
     lab: Lab
 
     def stages(self) -> Iterable[Stage]:
@@ -122,6 +124,12 @@ class Home(Protocol):
 
     def checkpoints(self) -> list[str]:
         """Names of what `restore` can go back to."""
+
+    def begin(self) -> str:
+        """Settle which checkpoint is the start of the session that lab.json names; its name."""
+
+    def drop(self, name: str, progress: Progress) -> None:
+        """Forget a checkpoint; nothing to do where there is none of this name."""
 
     def restore(self, name: str, progress: Progress) -> None:
         """Bring cloud and files back to a checkpoint; services keep running. Raises CheckpointMissing."""

@@ -102,6 +102,13 @@ class Checkpoints:
             if frozen:
                 supervision.order(self.layout, "thaw", to="nova", frozen=frozen)
 
+    def drop(self, name: str) -> None:
+        """Remove a checkpoint, the mark of a whole one first."""
+        target = self._path(name)
+        self._take_up(target, target.with_name(f".{name}.old"))
+        (target / "done.json").unlink(missing_ok=True)
+        mirror.remove(target)
+
     # --- putting back ----------------------------------------------------------------------------------------------
 
     def restore(self, name: str, progress: Progress) -> None:

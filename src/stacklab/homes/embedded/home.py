@@ -33,6 +33,7 @@ class EmbeddedHome:
     """See `stacklab.homes.base.Home`."""
 
     name: ClassVar[str] = "embedded"
+    saves: ClassVar[bool] = True
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -164,6 +165,12 @@ class EmbeddedHome:
 
     def checkpoints(self) -> list[str]:
         return self.saved.names()
+
+    def begin(self) -> str:
+        return START
+
+    def drop(self, name: str, progress: Progress) -> None:
+        self.saved.drop(name)
 
     def restore(self, name: str, progress: Progress) -> None:
         self._require()

@@ -82,6 +82,13 @@ class Checkpoints:
         self._settle(progress)
         self._unfinished.unlink(missing_ok=True)
 
+    def drop(self, domain: str, name: str) -> None:
+        """Forget a checkpoint, then remove its snapshot."""
+        present = self._present(domain)
+        if present.pop(name, None) is not None:
+            write_json(self._names, present)
+            self.tidy(domain)
+
     def tidy(self, domain: str) -> None:
         """Remove what interrupted runs left."""
         keep = set(self._present(domain).values())

@@ -21,6 +21,7 @@ from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
+from stacklab.records import Records
 from stacklab.stages import Progress, Stage
 
 DEFAULT_PROFILE = "centos7-pike"
@@ -32,6 +33,7 @@ class LibvirtHome(DevstackHome):
     """See `stacklab.homes.base.Home`."""
 
     name: ClassVar[str] = "libvirt"
+    saves: ClassVar[bool] = True
 
     @cached_property
     def profile(self) -> Profile:
@@ -76,6 +78,9 @@ class LibvirtHome(DevstackHome):
 
     def _save(self, progress: Progress) -> str:
         name = START if STACKED in self.vm.checkpoints() else STACKED
+        # Until the new one is whole, the old one is nobody's start: what the journal says of it is replaced before.
+        self.lab.update(start_of=None)
+        Records(self.lab).keep(name)
         self.vm.save(name, progress)
         self.lab.update(start_of=self._session(), **({"stacked_for": self._session()} if name == STACKED else {}))
         return f"saved as '{name}', memory and disk"
@@ -108,6 +113,19 @@ class LibvirtHome(DevstackHome):
 
     def checkpoints(self) -> list[str]:
         return self.vm.checkpoints()
+
+    def begin(self) -> str:
+        """What `lab up` saved for this session; of any other one, the cloud as it was made is the start from now on."""
+        names = self.vm.checkpoints()
+        if START in names and self.lab.record.get("start_of") == self._session():
+            return START
+        if STACKED in names:
+            self.lab.update(start_of=self._session(), stacked_for=self._session())
+            self.vm.drop(START, lambda detail: None)
+        return STACKED
+
+    def drop(self, name: str, progress: Progress) -> None:
+        self.vm.drop(name, progress)
 
     def restore(self, name: str, progress: Progress) -> None:
         names = self.vm.checkpoints()

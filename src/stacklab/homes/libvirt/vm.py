@@ -314,6 +314,13 @@ class Vm:
         site = self._file.read()
         return self.saved.names(site.domain) if site else []
 
+    def drop(self, name: str, progress: Progress) -> None:
+        """Forget a checkpoint, and give its space back; nothing to do where there is none of this name."""
+        site = self._file.read()
+        if site is not None:
+            progress(f"removing the checkpoint '{name}'")
+            self.saved.drop(site.domain, name)
+
     def restore(self, name: str, progress: Progress) -> None:
         """Memory and disk as they were when saved, SSH, and the right time; what ran then runs on. Raises CheckpointMissing.
 

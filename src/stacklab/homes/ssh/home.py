@@ -12,7 +12,7 @@ from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_profile, profile_names
 from stacklab.deploy.used import looks_used
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
-from stacklab.homes.devstack import DevstackHome
+from stacklab.homes.devstack import START, DevstackHome
 from stacklab.homes.supply import facing
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
@@ -27,6 +27,7 @@ class SshHome(DevstackHome):
     """See `stacklab.homes.base.Home`. What was found out about the machine is in lab.json, under `machine`."""
 
     name: ClassVar[str] = "ssh"
+    saves: ClassVar[bool] = False
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
@@ -127,10 +128,16 @@ class SshHome(DevstackHome):
     def checkpoints(self) -> list[str]:
         return []
 
+    def begin(self) -> str:
+        return START
+
+    def drop(self, name: str, progress: Progress) -> None:
+        """There are none."""
+
     def restore(self, name: str, progress: Progress) -> None:
         raise CheckpointMissing(
             f"checkpoints are not supported here: {WHOSE}",
-            advice="lab undo removes what the lab's replay made; or go back to a snapshot of your own",
+            advice="lab reset removes what is in the learner's project; or go back to a snapshot of your own",
         )
 
     def down(self, progress: Progress) -> None:
