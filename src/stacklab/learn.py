@@ -118,5 +118,7 @@ class Narrator:
 
     def look(self, step: Step) -> str:
         """The command to look at a step's thing with."""
-        line = step.kind.look(self.paper(step), step.params).text()
-        return line.replace("openstack ", f"openstack --os-cloud lab-{step.who} ", 1)
+        command = step.kind.look(self.paper(step), step.params)
+        if command.program != "openstack":
+            return command.text()
+        return command.text().replace("openstack ", f"openstack --os-cloud lab-{step.who} ", 1)

@@ -211,6 +211,13 @@ class Kind(ABC, Generic[P]):
     settles_first: ClassVar[bool] = False
     """Whether to wait for what is declared before doing it: a log is shown when there is something in it."""
 
+    repeatable: ClassVar[bool] = False
+    """Whether doing it again is the way to put right what differs: a script, written so that it may run twice."""
+
+    def lasting(self, p: P) -> bool:
+        """Whether this step leaves something: `leaves`, where that does not depend on its parameters."""
+        return self.leaves
+
     @abstractmethod
     def title(self, p: P) -> str:
         """A few words: what it is about."""

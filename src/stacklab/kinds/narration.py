@@ -68,7 +68,7 @@ class Command:
     typed: Hidden | None = None
     saves: str | None = None
     column: str = "id"
-    program: Literal["openstack", "ssh", "lab"] = "openstack"
+    program: Literal["openstack", "ssh", "lab", "sh"] = "openstack"
 
     def argv(self, saved: Saved) -> list[str]:
         """The words to run after the program."""
@@ -88,6 +88,17 @@ class Command:
     def wants(self) -> set[str]:
         """Variables that must be known before it runs."""
         return _laters(self.words)
+
+
+@dataclass(frozen=True)
+class Script(Command):
+    """Lines of shell for the machine that the cloud runs on: what is shown is what `sh -eu` is given there, to the letter."""
+
+    script: str = ""
+
+    def text(self) -> str:
+        """The lines."""
+        return self.script
 
 
 def _shell(word: Word) -> str:

@@ -54,7 +54,7 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
         return "not_applicable", reason
     if step.kind.settles_first:
         _settled(scene, step)
-    if not step.kind.leaves:
+    if not step.kind.lasting(step.params):
         _do(scene, step, via)
         return "done", step.kind.shown(_settled(scene, step))
     entry = journal.entries(desk.session.name).get(step.id)
@@ -62,7 +62,7 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
         # An earlier run was cut off in the middle of this step: what it left half made is ours to remove.
         take_back(desk, journal, step)
     existing = step.kind.find(scene, step.params)
-    if existing:
+    if existing and not (existing[1] and step.kind.repeatable):
         return _existing(step, *existing)
     journal.write(desk.session.name, step.id, step.kind.name, "begin")
     _do(scene, step, via)

@@ -80,8 +80,10 @@ def check_step(desk: Desk, step: Step) -> Grade:
 
 def look_with(desk: Desk, step: Step) -> str:
     """The command to look at a step's thing with, as the one that it belongs to."""
-    command = step.kind.look(desk.paper(step), step.params).text()
-    return command.replace("openstack ", f"openstack --os-cloud {desk.scene(step).who.name} ", 1)
+    command = step.kind.look(desk.paper(step), step.params)
+    if command.program != "openstack":
+        return command.text()
+    return command.text().replace("openstack ", f"openstack --os-cloud {desk.scene(step).who.name} ", 1)
 
 
 def _status(session: Session, scene: Scene, step: Step) -> tuple[Status, str]:

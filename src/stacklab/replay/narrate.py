@@ -8,7 +8,7 @@ from typing import Any
 from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, CloudUnreachable
 from stacklab.kinds.kind import Absent
-from stacklab.kinds.narration import Request
+from stacklab.kinds.narration import Command, Request
 from stacklab.replay.scene import Desk, Paper
 
 
@@ -30,15 +30,18 @@ def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
         "as": step.who,
         "title": step.title,
         "say": step.say,
-        "commands": [_as(desk, step, command.text()) for command in commands],
+        "commands": [_as(desk, step, command) for command in commands],
         "requests": [request.text(url) for request, url in zip(requests, urls, strict=True)],
         "horizon": step.kind.horizon(step.params),
         "more": more,
     }
 
 
-def _as(desk: Desk | None, step: Step, line: str) -> str:
+def _as(desk: Desk | None, step: Step, command: Command) -> str:
     """The command as the one who acts."""
+    line = command.text()
+    if command.program != "openstack":
+        return line
     who = desk.scene(step).who.name if desk else f"lab-{step.who}"
     return line.replace("openstack ", f"openstack --os-cloud {who} ")
 

@@ -45,7 +45,7 @@ def by_cli(scene: Scene, step: Step) -> None:
             raise CloudRefused(_complaint(result), status=_status(result.complaint))
         if command.saves:
             saved[command.saves] = _only_line(command, result.output)
-        elif not step.kind.leaves:
+        elif not step.kind.lasting(step.params):
             scene.say(result.output.rstrip())
 
 
@@ -65,7 +65,7 @@ def by_rest(scene: Scene, step: Step) -> None:
                 raise StepFailed(
                     f"{request.method} {'/'.join(map(str, request.path))} answered without {way[-1]}"
                 ) from error
-        if not step.kind.leaves and answer is not None:
+        if not step.kind.lasting(step.params) and answer is not None:
             scene.say(_outline(answer))
 
 
