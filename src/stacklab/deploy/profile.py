@@ -5,9 +5,9 @@ The files are `deploy/profiles/<name>.yaml`; `deploy.profiles` reads them and la
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Part(BaseModel):
@@ -151,6 +151,46 @@ class Selinux(Part):
     booleans: list[str] = []
 
 
+class Entry(Part):
+    """A value in a service's file of oslo.config's kind. `unit`: DevStack's, which reads it when it starts."""
+
+    file: str
+    section: str
+    key: str
+    unit: str
+
+
+class AddressPlace(Part):
+    """Where the cloud's network keeps the machine's address: an external id of Open vSwitch, or an entry.
+
+    `agent`: the program that depends on it, as `openstack network agent list` calls its binary.
+    """
+
+    external_id: str | None = None
+    entry: Entry | None = None
+    agent: str
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.external_id is None) == (self.entry is None):
+            raise ValueError("has to have either 'external_id' or 'entry'")
+        return self
+
+
+class Breakable(Part):
+    """What can be broken on purpose, and where it is on this release; what is not named cannot be broken.
+
+    `compute`: nova-compute's unit. `password`: Cinder's, for checking tokens. `store`: Glance's directory. `network`: see
+    AddressPlace. `time`: units that keep the clock right, whichever of them the machine has.
+    """
+
+    compute: str = "n-cpu"
+    password: Entry | None = None
+    store: Entry | None = None
+    network: AddressPlace | None = None
+    time: list[str] = ["chronyd", "chrony", "ntpd", "ntpsec", "systemd-timesyncd"]
+
+
 class Mark(Part):
     """How sure a fact of the profile is, and where it comes from.
 
@@ -194,6 +234,7 @@ class Profile(Part):
     cloud: Cloud = Cloud()
     recovery: Recovery = Recovery()
     selinux: Selinux | None = None
+    faults: Breakable = Breakable()
     marks: dict[str, Mark] = Field(default_factory=dict)
 
     def mark(self, path: str) -> Mark | None:

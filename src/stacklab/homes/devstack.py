@@ -15,6 +15,8 @@ from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER, load_session
 from stacklab.deploy import fixes, localconf, preparation, readiness, source, stacking
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.faults import Ground
+from stacklab.deploy.faults import faults as breakable
 from stacklab.deploy.profile import Profile
 from stacklab.deploy.profiles import load_settings, profile_for
 from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
@@ -202,7 +204,7 @@ class DevstackHome(ABC):
         return [_service(one) for one in units(self.machine(), self.profile)]
 
     def faults(self) -> dict[str, Fault]:
-        return {}
+        return breakable(Ground(self.deployment, self.admin))
 
     def _way_to(self, server: str) -> Way | None:
         """To the floating IP, which only the machine itself can reach."""

@@ -1,0 +1,136 @@
+"""Where a running cloud keeps one value: an entry of an INI file, or an external id of Open vSwitch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from stacklab.deploy.fixes.fix import Action, probe
+from stacklab.deploy.profile import Entry
+from stacklab.errors import CommandFailed
+from stacklab.machines.base import Machine
+
+# Owner, mode and SELinux label are the old file's, and the name never stands for half a file.
+REPLACE = """
+cp --attributes-only --preserve=all -- "$1" "$2"
+mv -f -- "$2" "$1"
+"""
+
+
+class Place(Protocol):
+    """Where a value stands."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+
+    def read(self, machine: Machine) -> str | None:
+        """The value; None if there is none. Raises CommandFailed."""
+
+    def writing(self, value: str) -> Action:
+        """The action that sets it. Its text does not show the value where that is secret."""
+
+
+@dataclass(frozen=True)
+class IniEntry:
+    """A value in a file of oslo.config's kind. `secret`: not to be shown."""
+
+    entry: Entry
+    secret: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.key} in [{self.entry.section}] of {self.entry.file}"
+
+    def read(self, machine: Machine) -> str | None:
+        text = machine.read(self.entry.file)
+        return None if text is None else value_of(text.decode(), self.entry.section, self.entry.key)
+
+    def writing(self, value: str) -> Action:
+        return _Written(self, value)
+
+
+@dataclass(frozen=True)
+class _Written:
+    place: IniEntry
+    value: str
+
+    @property
+    def text(self) -> str:
+        return f"set {self.place.name}" + ("" if self.place.secret else f" to {self.value}")
+
+    def run(self, machine: Machine) -> None:
+        entry = self.place.entry
+        text = machine.read(entry.file)
+        if text is None:
+            raise CommandFailed(f"there is no {entry.file} on {machine.name}")
+        aside = f"{entry.file}.stacklab"
+        machine.put(aside, with_value(text.decode(), entry.section, entry.key, self.value), mode=0o600)
+        machine.script(REPLACE, entry.file, aside, user="root")
+
+
+@dataclass(frozen=True)
+class ExternalId:
+    """An external id of the Open vSwitch on the machine. (S: ovs-vsctl(8), ovn-controller(8))"""
+
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"external-ids:{self.key} of Open vSwitch"
+
+    def read(self, machine: Machine) -> str | None:
+        done = probe(machine, "ovs-vsctl", "--if-exists", "get", "open_vswitch", ".", f"external_ids:{self.key}")
+        if not done.ok:
+            raise CommandFailed(f"ovs-vsctl does not tell {self.name}", status=done.status, said=done.err)
+        return done.out.strip().strip('"') or None
+
+    def writing(self, value: str) -> Action:
+        return _Set(self, value)
+
+
+@dataclass(frozen=True)
+class _Set:
+    place: ExternalId
+    value: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        # In quotes: ovs-vsctl would read a colon or a comma as its own.
+        return ("ovs-vsctl", "--no-wait", "set", "open_vswitch", ".", f'external_ids:{self.place.key}="{self.value}"')
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.argv)
+
+    def run(self, machine: Machine) -> None:
+        machine.run(*self.argv, user="root")
+
+
+def value_of(text: str, section: str, key: str) -> str | None:
+    """The value of a key; where it is set twice the last one counts, as for oslo.config."""
+    found = _lines(text, section, key)
+    return found[-1][1].group("value").strip() if found else None
+
+
+def with_value(text: str, section: str, key: str, value: str) -> str:
+    """The text with another value and nothing else changed. Raises CommandFailed if the key is not there."""
+    found = _lines(text, section, key)
+    if not found:
+        raise CommandFailed(f"the file has no {key} in [{section}]")
+    number, match = found[-1]
+    lines = text.splitlines(keepends=True)
+    lines[number] = f"{match.group('before')}{value}{match.group('after')}"
+    return "".join(lines)
+
+
+def _lines(text: str, section: str, key: str) -> list[tuple[int, re.Match[str]]]:
+    wanted = re.compile(rf"(?P<before>{re.escape(key)}\s*[=:][ \t]*)(?P<value>.*?)(?P<after>[ \t]*\r?\n?)$", re.DOTALL)
+    found, within = [], False
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        if head := re.match(r"\s*\[([^]]+)\]", line):
+            within = head[1] == section
+        elif within and (match := wanted.match(line)):
+            found.append((number, match))
+    return found
