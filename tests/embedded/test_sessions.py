@@ -38,7 +38,11 @@ def test_a_session_is_done_graded_undone_and_reset(running: Lab, name: str) -> N
     assert {grade.id for grade in report.grades if grade.status == "not_applicable"} == set(left_out)
 
     made = inventory(desk.admin)
-    again = {step.id: apply_step(desk, journal, step, "sdk").outcome for step in session.steps() if step.kind.lasting(step.params)}
+    again = {
+        step.id: apply_step(desk, journal, step, "sdk").outcome
+        for step in session.steps()
+        if step.kind.lasting(step.params)
+    }
     assert {one for one, outcome in again.items() if outcome == "done"} == set()
     assert inventory(desk.admin) == made
 
