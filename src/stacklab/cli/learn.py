@@ -99,6 +99,8 @@ def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
         value = told[key]
         for line in [value] if isinstance(value, str) else list(value):  # type: ignore[call-overload]
             console.print(f"    {console.style(title.ljust(8), 'bright_black')} {line}")
+    for line in told["more"]:  # type: ignore[attr-defined]
+        console.print(f"    {line}")
 
 
 @click.command()

@@ -21,7 +21,7 @@ BASE = "/var/lib/stacklab"
 ENVIRONMENT = "/etc/stacklab/environment"
 """Lines of NAME=value for every program that is run here (the proxy); written by the preparation."""
 
-Program = Literal["stack", "unstack"]
+Program = Literal["stack", "unstack", "packstack"]
 State = Literal["absent", "running", "done", "failed", "vanished"]
 
 # The start refuses with these exit statuses; any other is an error.

@@ -13,12 +13,11 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 
 from stacklab import places
-from stacklab.course.session import Session
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.detached import STACK_USER
 from stacklab.deploy.profile import Profile, Service
@@ -27,6 +26,9 @@ from stacklab.download import without_password
 from stacklab.errors import LabError, NotServed, ProfileInvalid, UnknownName
 from stacklab.stages import Progress, Stage
 from stacklab.suggest import closest, closest_of
+
+if TYPE_CHECKING:  # kinds of steps, which a session is made of, use this module
+    from stacklab.course.session import Session
 
 SECRETS: Final = ("admin", "database", "rabbit", "service", "swift-hash")
 """The lab's secrets that a local.conf can need, by the names that `Lab.secret` knows them by."""

@@ -7,13 +7,20 @@ from typing import Any
 from stacklab.kinds import (
     component,
     compute,
+    departure,
+    deployed,
+    exchange,
     identity,
     image,
     instance,
+    large_object,
+    local_conf,
     look,
     network,
+    objects,
     quota,
     repair,
+    roles,
     security_group,
     volume,
 )
@@ -21,6 +28,25 @@ from stacklab.kinds.kind import Kind
 
 KINDS: dict[str, Kind[Any]] = {
     kind.name: kind
-    for module in (identity, quota, network, security_group, image, compute, volume, look, instance, repair, component)
+    for module in (
+        identity,
+        quota,
+        network,
+        security_group,
+        image,
+        compute,
+        volume,
+        look,
+        instance,
+        repair,
+        component,
+        roles,
+        deployed,
+        local_conf,
+        departure,
+        exchange,
+        large_object,
+        objects,
+    )
     for kind in module.KINDS
 }

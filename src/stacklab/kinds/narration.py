@@ -68,7 +68,7 @@ class Command:
     typed: Hidden | None = None
     saves: str | None = None
     column: str = "id"
-    program: Literal["openstack", "ssh", "lab", "sh"] = "openstack"
+    program: Literal["openstack", "ssh", "lab", "vi", "sh"] = "openstack"
 
     def argv(self, saved: Saved) -> list[str]:
         """The words to run after the program."""
@@ -160,7 +160,7 @@ class Request:
 
     def sent_headers(self, saved: Saved) -> dict[str, str]:
         """All headers but the token's, with what their variables stand for."""
-        return self.headers() | _fill(dict(self.extra), saved)
+        return self.headers() | {key: str(_fill(value, saved)) for key, value in self.extra.items()}
 
     def wants(self) -> set[str]:
         """Variables that must be known before it is sent."""

@@ -137,6 +137,9 @@ def _outline(answer: Any) -> str:
         if isinstance(candidate, list):
             value = candidate
     if isinstance(value, list):
-        names = [str(item.get("name") or item.get("url") or item.get("user", {}).get("name") or "") for item in value]
+        names = [
+            str(item.get("name") or item.get("binary") or item.get("url") or item.get("user", {}).get("name") or "")
+            for item in value
+        ]
         return "  ".join(sorted({name for name in names if name})) or "(nothing)"
     return str(value)

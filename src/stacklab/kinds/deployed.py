@@ -1,0 +1,280 @@
+"""The machine that the cloud was deployed on: whether it fits, what it was deployed with, and how that ended."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+import requests
+from pydantic import Field
+
+from stacklab.console import seconds as spoken
+from stacklab.deploy.detached import STACK_USER, Stacking, state
+from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.services import units
+from stacklab.kinds.declaration import Params
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+from stacklab.machines.site import Site
+
+SECONDS = 60
+SHARE = 0.9
+"""What the kernel and the file system leave of what the machine was given."""
+NO_MACHINE = "the cloud of this home is made of processes of yours; no machine was deployed for it"
+
+P = TypeVar("P", bound=Params)
+
+
+class Looking(Kind[P]):
+    """Something about the deployed machine that is looked at, and nothing made."""
+
+    leaves = False
+
+    @abstractmethod
+    def facts(self, site: Site, p: P) -> Thing:
+        """What was found; `said` is how it is told."""
+
+    @abstractmethod
+    def differences(self, p: P, thing: Thing) -> list[Difference]:
+        """What of it is not as it should be."""
+
+    def horizon(self, p: P) -> str:
+        return "(not in Horizon: on the machine)"
+
+    def commands(self, scene: Scene, p: P) -> list[Command]:
+        return [Command(("status",), program="lab")]
+
+    def requests(self, scene: Scene, p: P) -> list[Request]:
+        return []
+
+    def create(self, scene: Scene, p: P) -> None:
+        scene.say(str(self.facts(scene.site(), p)["said"]))
+
+    def candidates(self, scene: Scene, p: P) -> Iterable[Thing]:
+        return [self.facts(scene.site(), p)]
+
+    def compare(self, scene: Scene, p: P, thing: Thing) -> list[Difference]:
+        return self.differences(p, thing)
+
+    def shown(self, thing: Thing) -> str:
+        return str(thing["said"])
+
+    def look(self, scene: Scene, p: P) -> Command:
+        return self.commands(scene, p)[0]
+
+    def settle_seconds(self, p: P) -> float:
+        return 0  # it will not become another machine
+
+    def applicable(self, scene: Scene, p: P) -> str | None:
+        return None if scene.site().profile else NO_MACHINE
+
+
+class MachineParams(Params):
+    """`memory` and `disk` in GiB; `networks`: how many of its interfaces have an IPv4 address."""
+
+    cpus: Annotated[int, Field(ge=1)]
+    memory: Annotated[int, Field(ge=1)]
+    least_memory: Annotated[int, Field(ge=1)]
+    disk: Annotated[int, Field(ge=1)]
+    networks: Annotated[int, Field(ge=1)]
+
+
+_SIZE = r"""
+nproc
+awk '/^MemTotal/ {print $2}' /proc/meminfo
+df -Pk / | awk 'NR==2 {print $2}'
+ip -4 -o address show scope global | awk '{print $2, $4}'
+"""
+
+
+class MachineSize(Looking[MachineParams]):
+    """Processors, memory, disk and networks of the machine, beside what the course asks for."""
+
+    name = "machine"
+    params = MachineParams
+
+    def title(self, p: MachineParams) -> str:
+        return f"a machine with {p.cpus} processors, {p.memory} GiB of memory, {p.disk} GiB of disk"
+
+    def facts(self, site: Site, p: MachineParams) -> Thing:
+        told = site.machine.script(_SIZE).lines
+        networks = sorted({line.split()[0] for line in told[3:] if not line.startswith("br-")})
+        found = {"cpus": int(told[0]), "memory": int(told[1]) / 1024**2, "disk": int(told[2]) / 1024**2}
+        said = (
+            f"{site.machine.name}: {found['cpus']} processors, {found['memory']:.1f} GiB of memory, a file system of "
+            f"{found['disk']:.0f} GiB; addresses on {', '.join(networks) or 'nothing'}"
+        )
+        return {"name": "machine", **found, "networks": networks, "said": said}
+
+    def differences(self, p: MachineParams, thing: Thing) -> list[Difference]:
+        found = []
+        if thing["cpus"] < p.cpus:
+            found.append(Difference("processors", f"at least {p.cpus}", str(thing["cpus"])))
+        if thing["memory"] < p.least_memory * SHARE:
+            wanted = f"{p.memory} GiB, {p.least_memory} at the least"
+            found.append(Difference("memory", wanted, f"{thing['memory']:.1f} GiB"))
+        if thing["disk"] < p.disk * SHARE:
+            found.append(Difference("disk", f"{p.disk} GiB", f"{thing['disk']:.0f} GiB"))
+        if len(thing["networks"]) < p.networks:
+            networks = ", ".join(thing["networks"]) or "none"
+            found.append(Difference("networks", f"{p.networks} with an address", networks))
+        return found
+
+    def expected(self, p: MachineParams) -> str:
+        return f"the machine is {self.title(p)}, on {p.networks} networks"
+
+
+class NoParams(Params):
+    """Nothing to choose."""
+
+
+class Clone(Looking[NoParams]):
+    """DevStack on the machine: cloned, and at the branch or tag that the profile names."""
+
+    name = "devstack-clone"
+    params = NoParams
+
+    def title(self, p: NoParams) -> str:
+        return "DevStack, cloned"
+
+    def facts(self, site: Site, p: NoParams) -> Thing:
+        devstack = load_profile(site.profile).devstack
+        git = ("git", "-C", devstack.directory)
+
+        def ask(*words: str) -> str:
+            return site.machine.run(*git, *words, user=STACK_USER, check=False).out.strip()
+
+        here = ask("rev-parse", "--verify", "--quiet", "HEAD")
+        names = (f"refs/tags/{devstack.ref}", f"refs/remotes/origin/{devstack.ref}", devstack.ref)
+        wanted = next(
+            (one for one in (ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") for name in names) if one),
+            "",
+        )
+        called = ask("describe", "--all", "--always", "HEAD") if here else ""
+        return {
+            "name": "devstack", "directory": devstack.directory, "ref": devstack.ref, "here": here, "wanted": wanted,
+            "said": f"{devstack.directory} is at {called} ({here[:10]})",
+        }  # fmt: skip
+
+    def differences(self, p: NoParams, thing: Thing) -> list[Difference]:
+        if not thing["here"]:
+            return [Difference(thing["directory"], "a clone of DevStack", "nothing that git knows")]
+        if thing["here"] != thing["wanted"]:
+            return [Difference(thing["directory"], f"at {thing['ref']}", f"at {thing['here'][:10]}")]
+        return []
+
+    def expected(self, p: NoParams) -> str:
+        return "DevStack is cloned, at the branch or tag of the profile"
+
+    def applicable(self, scene: Scene, p: NoParams) -> str | None:
+        return not_by(scene.site(), "devstack")
+
+
+class RunParams(Params):
+    by: Literal["devstack", "packstack"]
+
+
+class Run(Looking[RunParams]):
+    """The run of stack.sh, or of PackStack, that made the cloud: it ended well, and what it made is there."""
+
+    name = "deployment-run"
+    params = RunParams
+
+    def title(self, p: RunParams) -> str:
+        return f"{'stack.sh' if p.by == 'devstack' else 'packstack'} run to its end"
+
+    def facts(self, site: Site, p: RunParams) -> Thing:
+        ended = state(site.machine, "stack" if p.by == "devstack" else "packstack")
+        made = [one for one in units(site.machine, load_profile(site.profile)) if one.state != "missing"]
+        names = [one.name for one in made]
+        said = f"{self._ended(p, ended)}; units: {', '.join(names) or 'none'}"
+        return {"name": p.by, "ended": ended.state, "status": ended.exit_status, "units": names, "said": said}
+
+    def _ended(self, p: RunParams, ended: Stacking) -> str:
+        program = self.title(p).split()[0]
+        if ended.state == "done":
+            return f"{program} ended well after {spoken(ended.seconds)}; its log: {ended.log}"
+        return f"{program}: {ended.state}; its log: {ended.log}"
+
+    def differences(self, p: RunParams, thing: Thing) -> list[Difference]:
+        found = []
+        if thing["ended"] != "done":
+            why = f" with exit status {thing['status']}" if thing["status"] is not None else ""
+            found.append(Difference(self.title(p).split()[0], "ended well", f"{thing['ended']}{why}"))
+        if not thing["units"]:
+            found.append(Difference("units", "the services that it makes", "none"))
+        return found
+
+    def expected(self, p: RunParams) -> str:
+        return f"{self.title(p).split()[0]} has ended well and made its services"
+
+    def applicable(self, scene: Scene, p: RunParams) -> str | None:
+        return not_by(scene.site(), p.by)
+
+
+def not_by(site: Site, by: str) -> str | None:
+    """Why a step about what one of the two deployers made is not for this cloud."""
+    if not site.profile:
+        return NO_MACHINE
+    called = {"devstack": "DevStack", "packstack": "PackStack"}
+    return None if site.made_by == by else f"{called.get(site.made_by, site.made_by)} made this cloud, not {called[by]}"
+
+
+class Dashboard(Kind[NoParams]):
+    """Horizon's login page, at the address of the machine."""
+
+    name = "dashboard"
+    params = NoParams
+    leaves = False
+
+    def title(self, p: NoParams) -> str:
+        return "Horizon answers"
+
+    def horizon(self, p: NoParams) -> str:
+        return "the login page; lab status names its address, lab password the login"
+
+    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+        return [Command(("status",), program="lab")]
+
+    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+        return []
+
+    def create(self, scene: Scene, p: NoParams) -> None:
+        scene.say(self.shown(self._asked(scene)))
+
+    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
+        return [self._asked(scene)]
+
+    def _asked(self, scene: Scene) -> Thing:
+        url = scene.dashboard()
+        if not url:
+            raise Absent("a dashboard")
+        page = f"{url.rstrip('/')}/auth/login/"
+        try:
+            answer = requests.get(page, timeout=SECONDS, verify=scene.admin.verify)
+        except requests.RequestException as error:
+            return {"name": "dashboard", "url": page, "said": f"no answer ({type(error).__name__})", "form": False}
+        form = answer.status_code == 200 and re.search(r'name="password"', answer.text) is not None
+        said = f"{answer.status_code}, {'with' if form else 'without'} a login form"
+        return {"name": "dashboard", "url": page, "said": said, "form": form}
+
+    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
+        found = [] if thing["form"] else [Difference(thing["url"], "a page with a login form", thing["said"])]
+        address = scene.site().address
+        if address and f"//{address}" not in thing["url"]:
+            found.append(Difference("address", f"the machine's own, {address}", thing["url"]))
+        return found
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['url']} answers {thing['said']}"
+
+    def look(self, scene: Scene, p: NoParams) -> Command:
+        return Command(("status",), program="lab")
+
+    def expected(self, p: NoParams) -> str:
+        return "Horizon's login page answers at the machine's address"
+
+
+KINDS: list[Kind[Any]] = [MachineSize(), Clone(), Run(), Dashboard()]

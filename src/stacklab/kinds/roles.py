@@ -1,0 +1,148 @@
+"""Node roles: the services of the running cloud, sorted under the nodes that a larger cloud would have for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from ruamel.yaml import YAML
+
+from stacklab.kinds.declaration import Params
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request, Service
+
+Role = Literal["controller", "network", "compute", "storage"]
+Asked = Literal["compute", "network", "block-storage"]
+
+LISTS: dict[Asked, tuple[Service, tuple[str, ...], str, tuple[str, ...]]] = {
+    "compute": ("compute", ("os-services",), "services", ("compute", "service", "list")),
+    "network": ("network", ("agents",), "agents", ("network", "agent", "list")),
+    "block-storage": ("block-storage", ("os-services",), "services", ("volume", "service", "list")),
+}
+"""The services' own lists of their parts: where to ask, the key of the rows, and the client's words for it."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Role(_Strict):
+    title: str
+    what: str
+    asks: list[Asked] = []
+    must: list[str] = []
+
+
+class _Sorted(_Strict):
+    roles: list[Role]
+    what: str
+
+
+class Sorting(_Strict):
+    """roles.yaml: the roles; services by the names that homes use; parts by the names that the services' lists use."""
+
+    roles: dict[Role, _Role]
+    services: dict[str, _Sorted]
+    parts: dict[str, list[Role]]
+
+
+@cache
+def sorting() -> Sorting:
+    """What belongs where. Raises ValidationError if the file is wrong (a defect of ours)."""
+    text = (Path(__file__).parent / "roles.yaml").read_text(encoding="utf-8")
+    return Sorting.model_validate(YAML(typ="safe").load(text))
+
+
+class RoleParams(Params):
+    role: Role
+
+
+class NodeRole(Kind[RoleParams]):
+    """What belongs to one role: services as the home sees them, and the parts that the services list themselves."""
+
+    name = "node-role"
+    params = RoleParams
+    leaves = False
+
+    def title(self, p: RoleParams) -> str:
+        return f"the {p.role} role"
+
+    def horizon(self, p: RoleParams) -> str:
+        return "Admin ▸ System ▸ System Information: Compute Services, Block Storage Services, Network Agents"
+
+    def commands(self, scene: Scene, p: RoleParams) -> list[Command]:
+        return [Command(LISTS[asked][3]) for asked in self._asks(p)]
+
+    def requests(self, scene: Scene, p: RoleParams) -> list[Request]:
+        return [Request("GET", LISTS[asked][0], LISTS[asked][1]) for asked in self._asks(p)]
+
+    def _asks(self, p: RoleParams) -> list[Asked]:
+        """The controller's parts are in two lists; the other roles have one each."""
+        return sorting().roles[p.role].asks or ["compute", "block-storage"]
+
+    def create(self, scene: Scene, p: RoleParams) -> None:
+        thing = next(iter(self.candidates(scene, p)))
+        role = sorting().roles[p.role]
+        services = [
+            f"  {one['name']:<30} {one['state']:<8} {sorting().services[one['name']].what}" for one in thing["services"]
+        ]
+        parts = [
+            f"  {one['binary']:<30} {'up' if one['up'] else 'down':<8} (as its own list says)"
+            for one in thing["parts"] or []
+        ]
+        scene.say("\n".join([f"{role.title}: {role.what}", *services, *parts]))
+
+    def candidates(self, scene: Scene, p: RoleParams) -> Iterable[Thing]:
+        known = sorting().services
+        services = [
+            {"name": one.name, "state": one.state, "reason": one.reason}
+            for one in scene.services()
+            if one.name in known and p.role in known[one.name].roles
+        ]
+        well = all(one["state"] == "running" for one in services)
+        # A service that does not run would make the question fail; that it does not run is the better answer.
+        parts = self._parts(scene, p) if well else None
+        return [{"name": p.role, "services": services, "parts": parts}]
+
+    def _parts(self, scene: Scene, p: RoleParams) -> list[Thing]:
+        found = []
+        for asked in self._asks(p):
+            service, path, key, _ = LISTS[asked]
+            for one in scene.admin.get(service, *path)[key]:
+                if p.role in sorting().parts.get(one["binary"], []):
+                    up = bool(one["alive"]) if "alive" in one else one["state"] == "up"
+                    found.append({"binary": one["binary"], "host": one.get("host", ""), "up": up})
+        return found
+
+    def compare(self, scene: Scene, p: RoleParams, thing: Thing) -> list[Difference]:
+        if not thing["services"]:
+            return [Difference("services", f"something that belongs to the {p.role} role", "nothing")]
+        down = [
+            Difference(one["name"], "running", f"{one['state']} ({one['reason']})" if one["reason"] else one["state"])
+            for one in thing["services"]
+            if one["state"] != "running"
+        ]
+        if thing["parts"] is None:
+            return down
+        parts = thing["parts"]
+        down += [Difference(f"{one['binary']} on {one['host']}", "up", "down") for one in parts if not one["up"]]
+        there = {one["binary"] for one in parts}
+        must = [name for name in sorting().roles[p.role].must if name not in there]
+        return down + [Difference(name, "in its service's own list", "not there") for name in must]
+
+    def shown(self, thing: Thing) -> str:
+        names = ", ".join(one["name"] for one in thing["services"])
+        parts = ", ".join(sorted({one["binary"] for one in thing["parts"] or []}))
+        return f"running: {names}" + (f"; up by their own list: {parts}" if parts else "")
+
+    def look(self, scene: Scene, p: RoleParams) -> Command:
+        return Command(("status",), program="lab")
+
+    def expected(self, p: RoleParams) -> str:
+        return f"every service of the {p.role} role runs"
+
+
+KINDS: list[Kind[Any]] = [NodeRole()]

@@ -1,0 +1,137 @@
+"""Files that a learner writes for a deployment: rendered as lab would, explained line by line, graded as they are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Annotated, TypeVar
+
+from pydantic import StringConstraints
+
+from stacklab.deploy.complaint import Complaint
+from stacklab.deploy.explained import Explanations
+from stacklab.errors import StepFailed
+from stacklab.kinds.declaration import Name, Params
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+from stacklab.machines.site import Site
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+MAX_BYTES = 1 << 18
+"""Such a file has a few kilobytes; a larger one is none."""
+
+
+class WrittenParams(Params):
+    """`profile` and `address`: what the file is for, where the cloud's own machine does not say it."""
+
+    file: FileName
+    profile: Name
+    address: str
+    services: list[Name] = []
+
+
+P = TypeVar("P", bound=WrittenParams)
+
+
+class WrittenFile(Kind[P]):
+    """A file in the lab's scratch directory, or the one that the machine was really deployed with."""
+
+    @abstractmethod
+    def explanations(self) -> Explanations:
+        """What each line is for."""
+
+    @abstractmethod
+    def text(self, p: P, site: Site | None, *, shown: bool) -> str:
+        """The file as lab would write it for this machine. `shown`: with asterisks for passwords."""
+
+    @abstractmethod
+    def complaints(self, text: str, site: Site, addresses: Sequence[str], p: P) -> list[Complaint]:
+        """What is wrong with a learner's file."""
+
+    def deployed(self, site: Site) -> str | None:
+        """The path of the file that the machine was deployed with, None if it was not deployed with such a file."""
+        return None
+
+    def title(self, p: P) -> str:
+        return p.file
+
+    def horizon(self, p: P) -> str:
+        return "(not in Horizon: a file on the machine)"
+
+    def path(self, scene: Scene, p: P) -> str:
+        """Where the file is, or is to be. Raises Absent on paper."""
+        site = scene.site()
+        return self.deployed(site) or f"{site.scratch}/{p.file}"
+
+    def commands(self, scene: Scene, p: P) -> list[Command]:
+        try:
+            path = self.path(scene, p)
+        except Absent:
+            path = f"SCRATCH-DIRECTORY/{p.file}"
+        return [Command((path,), program="vi")]
+
+    def requests(self, scene: Scene, p: P) -> list[Request]:
+        return []
+
+    def more(self, scene: Scene, p: P) -> list[str]:
+        try:
+            site: Site | None = scene.site()
+        except Absent:
+            site = None
+        lines = [""]
+        for told in self.explanations().tell(self.text(p, site, shown=True)):
+            lines.append(f"{told.number:>3}  {told.line}".rstrip())
+            lines += [f"       ↳ {told.why}"] if told.why else []
+        return lines
+
+    def create(self, scene: Scene, p: P) -> None:
+        site = scene.site()
+        if path := self.deployed(site):
+            raise StepFailed(f"{path} is gone from {site.machine.name}", advice="lab up writes it again")
+        site.machine.put(self.path(scene, p), self.text(p, site, shown=False), mode=0o600)
+
+    def candidates(self, scene: Scene, p: P) -> Iterable[Thing]:
+        site, path = scene.site(), self.path(scene, p)
+        held = site.machine.read(path, limit=MAX_BYTES)
+        if held is None:
+            return []
+        text = held.decode(errors="replace")
+        found = self.complaints(text, site, self._addresses(site, p), p)
+        lines = len(text.splitlines())
+        return [{"name": p.file, "path": path, "lines": lines, "complaints": [(one.line, one.text) for one in found]}]
+
+    def _addresses(self, site: Site, p: P) -> list[str]:
+        """Those of the machine that the file is for: its own, or, where no machine was deployed, the one of the exercise."""
+        if not site.profile:
+            return [p.address]
+        # https://man7.org/linux/man-pages/man8/ip-address.8.html, -o: one line for each address
+        told = site.machine.run("ip", "-4", "-o", "address", "show", "scope", "global").lines
+        own = [words[3].partition("/")[0] for words in map(str.split, told) if len(words) > 3]
+        return [site.address, *(one for one in own if one != site.address)]
+
+    def compare(self, scene: Scene, p: P, thing: Thing) -> list[Difference]:
+        return [
+            Difference(f"{p.file}, line {line}" if line else p.file, "nothing wrong", text)
+            for line, text in thing["complaints"]
+        ]
+
+    def keep(self, scene: Scene, p: P, thing: Thing) -> Thing:
+        return {"name": thing["name"], "path": thing["path"]}
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        site = scene.site()
+        there = site.machine.read(thing["path"], limit=1) is not None
+        site.machine.run("rm", "-f", "--", thing["path"], user=None if site.why_not_root else "root")
+        return there
+
+    def runs(self, p: P) -> str:
+        return f"writes and reads {p.file} in the lab's scratch directory"
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['path']}: {thing['lines']} lines, nothing wrong"
+
+    def look(self, scene: Scene, p: P) -> Command:
+        return self.commands(scene, p)[0]
+
+    def expected(self, p: P) -> str:
+        return f"{p.file} is there, and would do what it is for"
