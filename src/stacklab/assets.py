@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stacklab.errors import LabDamaged
-from stacklab.files import write_atomic
+from stacklab.files import disk_error, write_atomic
 from stacklab.images import find_image
 from stacklab.kinds.kind import Asset
 from stacklab.lab import Lab
@@ -24,7 +26,12 @@ class Assets:
 
     def by_name(self) -> dict[str, Callable[[], Asset]]:
         """What `{asset: NAME}` may name."""
-        return {"guest-image": self._guest_image, "public-key": self._public_key, "private-key": self._private_key}
+        return {
+            "guest-image": self._guest_image,
+            "compressed-image": self._compressed_image,
+            "public-key": self._public_key,
+            "private-key": self._private_key,
+        }
 
     def stages(self, image: str | None) -> list[Stage]:
         """The part of `lab up` that provides them; `image` is what the user gave (a path or URL)."""
@@ -85,6 +92,14 @@ class Assets:
             raise LabDamaged("this lab has no guest image yet", advice="lab up provides one")
         return Asset(Path(image["path"]), {"disk_format": image["disk_format"]})
 
+    def _compressed_image(self) -> Asset:
+        """Made when it is first wanted; the name says of which image."""
+        image = self._guest_image()
+        path = self.lab.directory / "files" / f"{image.path.name}.gz"
+        if not path.exists() or path.stat().st_mtime < image.path.stat().st_mtime:
+            _compress(image.path, path)
+        return Asset(path, image.attributes)
+
     @property
     def login_user(self) -> str:
         """Whom the guest image lets in with the key."""
@@ -97,8 +112,24 @@ class Assets:
         return Asset(self.private_key, {"login_user": self.login_user})
 
 
+def _compress(source: Path, target: Path) -> None:
+    """gzip a file, a piece at a time; what is there under the name is always whole. Raises NotEnoughSpace."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    try:
+        # No name and no time inside: the same image is the same file.
+        with source.open("rb") as data, part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+            shutil.copyfileobj(data, packed, 1 << 20)
+        part.replace(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
 PAPER: dict[str, Callable[[], Asset]] = {
     "guest-image": lambda: Asset(Path("guest-image.img"), {"disk_format": "qcow2"}),
+    "compressed-image": lambda: Asset(Path("guest-image.img.gz"), {"disk_format": "qcow2"}),
     "public-key": lambda: Asset(Path("lab-key.pub"), {}),
     "private-key": lambda: Asset(Path("lab-key"), {"login_user": "cirros"}),
 }

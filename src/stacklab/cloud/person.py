@@ -127,8 +127,8 @@ class Person:
     @property
     def verify(self) -> bool | str:
         """How TLS certificates are checked: True, or the file of the CA that this cloud's are signed by."""
-        found: bool | str = self.sdk.session.verify
-        return found
+        found = self.sdk.session.verify
+        return True if found is None else found
 
     def fetch(
         self,

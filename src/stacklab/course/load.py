@@ -38,6 +38,7 @@ class _Step(_Strict):
     say: Text
     hint: Text
     needs: list[Id] = []
+    until: Id | None = None
     params: dict[str, Any] = Field(alias="with", default={})
 
 
@@ -117,6 +118,7 @@ def examine(path: Path, variables: Variables | None = None, *, foreign: bool = F
     listed = value.get("exercises")
     exercises = builder.exercises(listed if isinstance(listed, list) else [])
     steps = {step.id: step for exercise in exercises for step in exercise.steps}
+    builder.endings(steps)
     broken = value.get("faults")
     faults = read_faults(builder, broken if isinstance(broken, list) else [], steps)
     session = None
@@ -237,7 +239,18 @@ class _Builder:
         self.places[raw.id] = where
         if kind is None or params is None:
             return None
-        return Step(raw.id, exercise, kind, params, raw.who, raw.say, raw.hint, needs)
+        return Step(raw.id, exercise, kind, params, raw.who, raw.say, raw.hint, needs, raw.until)
+
+    def endings(self, steps: dict[str, Step]) -> None:
+        """Check what `until:` names: a later step."""
+        order = list(self.places)
+        for step in steps.values():
+            if step.until and step.until not in order[order.index(step.id) + 1 :]:
+                later = order[order.index(step.id) + 1 :]
+                advice = closest_of(step.until, later, "it is a later step that takes away what this one makes")
+                self.complain(
+                    (*self.places[step.id], "until"), f"no later step is called '{step.until}'", advice=advice
+                )
 
     def _needs(self, raw: _Step, params: Params | None, where: Where) -> frozenset[str]:
         for index, name in enumerate(raw.needs):

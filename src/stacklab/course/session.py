@@ -19,7 +19,10 @@ CloudSort = Literal["devstack", "embedded"]
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. `needs`: ids of the steps that it builds on (references count as needs)."""
+    """One thing to do. `needs`: ids of the steps that it builds on (references count as needs).
+
+    `until`: the later step that takes away what this one makes; once that one has been done, so has this one.
+    """
 
     id: str
     exercise: str
@@ -29,6 +32,7 @@ class Step:
     say: str
     hint: str
     needs: frozenset[str]
+    until: str | None = None
 
     @property
     def title(self) -> str:

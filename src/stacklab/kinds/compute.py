@@ -203,7 +203,7 @@ class Server(Kind[ServerParams]):
         return BOOT_SECONDS
 
     def candidates(self, scene: Scene, p: ServerParams) -> Iterable[Thing]:
-        return _servers(scene, p.name)
+        return find_servers(scene, p.name)
 
     def compare(self, scene: Scene, p: ServerParams, thing: Thing) -> list[Difference]:
         right = thing["image"] and thing["image"]["id"] == scene.thing(p.image, "image")["id"]
@@ -239,7 +239,7 @@ class Server(Kind[ServerParams]):
         return f"{thing['name']} is {thing['status']}"
 
     def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(_servers(scene, name)), None)
+        return next(iter(find_servers(scene, name)), None)
 
 
 def _status(server: Thing) -> str:
@@ -252,7 +252,8 @@ def _listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _servers(scene: Scene, name: str) -> list[Thing]:
+def find_servers(scene: Scene, name: str) -> list[Thing]:
+    """Servers of this name in the project of the one who acts."""
     query = {"all_tenants": "1", "project_id": scene.project_id()}
     # Nova reads `name` as a regular expression, so the project's few servers are compared here.
     found = scene.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]

@@ -31,9 +31,9 @@ class SecretRef(Declaration):
 
 
 class AssetRef(Declaration):
-    """`{asset: NAME}`: a file that the lab provides (`guest-image`, `public-key`)."""
+    """`{asset: NAME}`: a file that the lab provides (`compressed-image` is the guest image after gzip)."""
 
-    asset: Literal["guest-image", "public-key", "private-key"]
+    asset: Literal["guest-image", "compressed-image", "public-key", "private-key"]
 
 
 Ref = StepRef | Name

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
+from stacklab.kinds.checksum import expanded_pieces, md5_of
 from stacklab.kinds.declaration import AssetRef, Declaration, Name, Params, shouted
 from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload
@@ -94,11 +95,15 @@ class Image(Kind[ImageParams]):
         return _images(scene, p.name, owner=scene.project_id())
 
     def compare(self, scene: Scene, p: ImageParams, thing: Thing) -> list[Difference]:
-        properties = [(key, value, thing.get(key)) for key, value in p.properties.items()]
+        properties = [(key, value, thing.get(key, "none")) for key, value in p.properties.items()]
+        # What came through a pipe may have been cut off, and is no less active for that.
+        wanted = None
+        if p.unpack and isinstance(p.source, AssetRef) and thing.get("checksum"):
+            wanted = md5_of(expanded_pieces(scene.asset(p.source).path, p.unpack))
         # An asset's format is whatever this machine has; only a format that the session names is graded.
         return differing(
             [("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties]
-        )
+        ) + differing([("MD5 of the expanded image", wanted, thing.get("checksum"))])
 
     def remove(self, scene: Scene, thing: Thing) -> bool:
         return scene.admin.delete("image", "images", thing["id"])

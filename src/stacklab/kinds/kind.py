@@ -218,6 +218,9 @@ class Kind(ABC, Generic[P]):
         """Whether this step leaves something: `leaves`, where that does not depend on its parameters."""
         return self.leaves
 
+    itself: ClassVar[bool] = False
+    """Whether `create` does it whatever way was asked for: the way is what the step is about."""
+
     @abstractmethod
     def title(self, p: P) -> str:
         """A few words: what it is about."""

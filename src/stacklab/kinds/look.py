@@ -6,21 +6,52 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from stacklab.kinds.declaration import Name, Params, Ref, Refers
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing
-from stacklab.kinds.narration import Command, Request, Service, Word
+from pydantic import model_validator
 
-Listing = Literal["services", "endpoints", "users", "projects", "flavors", "images", "servers", "networks", "volumes"]
+from stacklab.kinds.declaration import Name, Params, Ref, Refers
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request, Service, Word
+from stacklab.kinds.objects import names_in, without_swift
+
+Listing = Literal[
+    "services",
+    "endpoints",
+    "users",
+    "projects",
+    "flavors",
+    "images",
+    "servers",
+    "networks",
+    "volumes",
+    "containers",
+    "objects",
+]
 
 
 class LookParams(Params):
-    """`of`: the project whose things (or users) are listed; `everywhere`: those of all projects, as only an admin may."""
+    """`of`: the project whose things (or users) are listed; `everywhere`: those of all projects, as only an admin may.
+
+    `within`: the container whose objects are listed.
+    """
 
     at: Listing
     of: Annotated[Ref, Refers("project")] | None = None
+    within: Annotated[Ref, Refers("container")] | None = None
     everywhere: bool = False
-    shows: list[Name | Annotated[Ref, Refers("server", "network", "volume", "image", "user", "project")]] = []
+    shows: list[
+        Name
+        | Annotated[
+            Ref,
+            Refers("server", "network", "volume", "image", "user", "project", "container", "object", "large-object"),
+        ]
+    ] = []
     hides: list[Name] = []
+
+    @model_validator(mode="after")
+    def _objects_lie_in_a_container(self) -> LookParams:
+        if (self.at == "objects") != (self.within is not None):
+            raise ValueError("objects are listed within a container, and nothing else is: give both, or neither")
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,6 +93,14 @@ _LISTINGS: dict[str, _Listing] = {
         everywhere=("--all-projects",),
         query=(("all_tenants", "1"),),
     ),
+    "containers": _Listing(
+        *(("container", "list"), "object-store", (), "containers", "Project ▸ Object Store ▸ Containers"),
+        query=(("format", "json"),),
+    ),
+    "objects": _Listing(
+        *(("object", "list"), "object-store", (), "objects", "Project ▸ Object Store ▸ Containers ▸ (the container)"),
+        query=(("format", "json"),),
+    ),
 }
 
 
@@ -83,7 +122,9 @@ class Look(Kind[LookParams]):
     def commands(self, scene: Scene, p: LookParams) -> list[Command]:
         listing = _LISTINGS[p.at]
         everywhere = listing.everywhere if p.everywhere else ()
-        return [Command((*listing.words, *everywhere, *(("--project", scene.called(p.of)) if p.of else ())))]
+        of = ("--project", scene.called(p.of)) if p.of else ()
+        within = (scene.called(p.within),) if p.within else ()
+        return [Command((*listing.words, *everywhere, *of, *within))]
 
     def requests(self, scene: Scene, p: LookParams) -> list[Request]:
         listing = _LISTINGS[p.at]
@@ -97,6 +138,9 @@ class Look(Kind[LookParams]):
                     query={"scope.project.id": project, "include_names": "true"},
                 )
             ]
+        if p.at in ("containers", "objects"):
+            path = (scene.called(p.within),) if p.within else ()
+            return [Request("GET", "object-store", path, query=dict(listing.query))]
         query: dict[str, Word] = dict(listing.query) if p.everywhere else {}
         if p.of:
             query["project_id"] = scene.id_of(p.of, "project")
@@ -131,6 +175,9 @@ class Look(Kind[LookParams]):
     def look(self, scene: Scene, p: LookParams) -> Command:
         return self.commands(scene, p)[0]
 
+    def applicable(self, scene: Scene, p: LookParams) -> str | None:
+        return without_swift(scene) if p.at in ("containers", "objects") else None
+
     def expected(self, p: LookParams) -> str:
         return f"the {p.at} can be listed, and show what they should"
 
@@ -154,10 +201,26 @@ def _services(scene: Scene, p: LookParams) -> set[str]:
     return {one["name"] for one in scene.admin.get("identity", "services")["services"] if one["enabled"]}
 
 
+def _containers(scene: Scene, p: LookParams) -> set[str]:
+    """Those of the account of the one who looks: nobody else may."""
+    answer = scene.who.fetch("GET", scene.who.endpoint("object-store"), query={"format": "json"})
+    return {row["name"] for row in answer.json()} if answer.content else set()
+
+
+def _objects(scene: Scene, p: LookParams) -> set[str]:
+    box = scene.called(p.within) if p.within else ""
+    names = names_in(scene, box)
+    if names is None:
+        raise Absent(f"container {box}")
+    return names
+
+
 _READERS: dict[str, Callable[[Scene, LookParams], set[str]]] = {
     "users": _users,
     "endpoints": _endpoints,
     "services": _services,
+    "containers": _containers,
+    "objects": _objects,
 }
 
 

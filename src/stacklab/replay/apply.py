@@ -9,7 +9,7 @@ from typing import Literal
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
 from stacklab.kinds.kind import Absent, Difference, Thing
-from stacklab.replay.check import in_words
+from stacklab.replay.check import in_words, over
 from stacklab.replay.journal import Journal
 from stacklab.replay.scene import Desk, Scene
 from stacklab.replay.undo import take_back
@@ -52,6 +52,8 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
     reason = step.kind.applicable(scene, step.params)
     if reason:
         return "not_applicable", reason
+    if ended := over(desk, step):
+        return "already", ended
     if step.kind.settles_first:
         _settled(scene, step)
     if not step.kind.lasting(step.params):
@@ -83,7 +85,7 @@ def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[
 def _do(scene: Scene, step: Step, via: str) -> None:
     refusal: CloudRefused | None = None
     try:
-        VIAS[via](scene, step)
+        VIAS["sdk" if step.kind.itself else via](scene, step)
     except CloudRefused as error:
         refusal = error
     try:

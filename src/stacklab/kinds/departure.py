@@ -1,0 +1,104 @@
+"""Nova: a server that has done its work is deleted, and what was not on its own disk stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from stacklab.kinds.compute import VERSION, find_servers
+from stacklab.kinds.declaration import Params, Ref, Refers
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.wait import until
+
+SECONDS = 180
+"""How long Nova may take to delete a server; a guest that is still booting lets go of a volume late."""
+
+
+class ServerGoneParams(Params):
+    """`keeps`: the volume that outlives the server."""
+
+    server: Annotated[Ref, Refers("server")]
+    keeps: Annotated[Ref, Refers("volume")]
+
+
+class ServerGone(Kind[ServerGoneParams]):
+    """A server is deleted. Nova remembers it, and an administrator can list it; its volume is free for another one."""
+
+    name = "server-gone"
+    params = ServerGoneParams
+
+    def title(self, p: ServerGoneParams) -> str:
+        return "deletion of the instance"
+
+    def horizon(self, p: ServerGoneParams) -> str:
+        return "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Delete Instance"
+
+    def commands(self, scene: Scene, p: ServerGoneParams) -> list[Command]:
+        return [
+            Command(("server", "delete", "--wait", scene.called(p.server))),
+            Command(("volume", "show", scene.called(p.keeps))),
+        ]
+
+    def requests(self, scene: Scene, p: ServerGoneParams) -> list[Request]:
+        volume = scene.id_of(p.keeps, "volume")
+        return [
+            Request("DELETE", "compute", ("servers", scene.id_of(p.server, "server"))),
+            Request("GET", "block-storage", ("volumes", volume), until=(("volume", "status"), "available")),
+        ]
+
+    def create(self, scene: Scene, p: ServerGoneParams) -> None:
+        server = scene.thing(p.server, "server")["id"]
+        scene.who.sdk.compute.delete_server(server)
+        until(lambda: scene.admin.gone("compute", "servers", server), "the instance to be deleted", seconds=SECONDS)
+
+    def settle_seconds(self, p: ServerGoneParams) -> float:
+        return SECONDS
+
+    def candidates(self, scene: Scene, p: ServerGoneParams) -> Iterable[Thing]:
+        volume, name = scene.thing(p.keeps, "volume"), scene.called(p.server)
+        if find_servers(scene, name):
+            return []
+        # Only one that is younger than the volume can have had it: an earlier replay's, which was undone, does not count.
+        deleted = [one for one in _deleted(scene, name) if _moment(one["created"]) >= _moment(volume["created_at"])]
+        return [{"name": name, "ids": {one["id"] for one in deleted}, "volume": volume}] if deleted else []
+
+    def compare(self, scene: Scene, p: ServerGoneParams, thing: Thing) -> list[Difference]:
+        volume = thing["volume"]
+        holding = {one.get("server_id") for one in volume.get("attachments", [])} & thing["ids"]
+        if volume["status"] in ("available", "in-use") and not holding:
+            return []
+        return [Difference("volume", f"{volume['name']} is free for another instance", volume["status"])]
+
+    def keep(self, scene: Scene, p: ServerGoneParams, thing: Thing) -> Thing:
+        return {"name": thing["name"]}
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return False  # there is nothing left of it
+
+    def look(self, scene: Scene, p: ServerGoneParams) -> Command:
+        return Command(("server", "list", "--deleted", "--all-projects", "--name", scene.called(p.server)))
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['name']} is deleted, {thing['volume']['name']} is {thing['volume']['status']}"
+
+    def expected(self, p: ServerGoneParams) -> str:
+        return "the instance was there and is deleted, and the volume is still there"
+
+
+def _deleted(scene: Scene, name: str) -> list[Thing]:
+    """Servers of this name in the acting project that Nova remembers as deleted; only an admin may ask."""
+    query = {"all_tenants": "1", "project_id": scene.project_id(), "deleted": "true"}
+    found = scene.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
+    return [one for one in found if one["name"] == name]
+
+
+def _moment(text: str) -> datetime:
+    """Nova writes a Z after its times, Cinder does not; both mean UTC."""
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found.replace(microsecond=0)  # Nova's are whole seconds
+
+
+KINDS: list[Kind[Any]] = [ServerGone()]

@@ -1,0 +1,221 @@
+"""One operation, three ways into the cloud: HTTP and JSON by hand, the client, Horizon. The way is what they are about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stacklab.errors import CloudRefused, CloudUnreachable, LabError
+from stacklab.kinds.dashboard import visiting
+from stacklab.kinds.declaration import Params, Ref, Refers, SecretRef
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request, Service
+
+SECONDS = 60
+DOMAIN = "default"
+
+
+@dataclass(frozen=True)
+class _List:
+    """How each way makes one list. `types`: what catalogues call it; `version`: what an address without one lacks."""
+
+    service: Service
+    types: tuple[str, ...]
+    version: str
+    path: str
+    page: str
+    menu: str
+
+
+_LISTS: dict[str, _List] = {
+    "networks": _List("network", ("network",), "/v2.0", "networks", "/project/networks/", "Network ▸ Networks"),
+    "servers": _List("compute", ("compute",), "/v2.1", "servers", "/project/instances/", "Compute ▸ Instances"),
+    "volumes": _List(
+        "block-storage", ("block-storage", "volumev3"), "/v3", "volumes", "/project/volumes/", "Volumes ▸ Volumes"
+    ),
+}
+
+
+class ExchangeParams(Params):
+    """`at`: what is listed; `user`, `project` and `password`: who asks, for what; `shows`: what the list must have in it."""
+
+    by: Literal["http", "client", "dashboard"]
+    at: Literal["networks", "servers", "volumes"]
+    user: Annotated[Ref, Refers("user")]
+    project: Annotated[Ref, Refers("project")]
+    password: SecretRef
+    shows: list[Annotated[Ref, Refers("network", "server", "volume")]] = Field(min_length=1)
+
+
+class Exchange(Kind[ExchangeParams]):
+    """A list, asked for in one way from the login on, whatever way the other steps are done in."""
+
+    name = "exchange"
+    params = ExchangeParams
+    leaves = False
+    itself = True
+
+    def title(self, p: ExchangeParams) -> str:
+        way = {"http": "HTTP alone", "client": "the client", "dashboard": "Horizon"}[p.by]
+        return f"the {p.at}, by {way}"
+
+    def horizon(self, p: ExchangeParams) -> str:
+        if p.by != "dashboard":
+            return "(this step does without)"
+        return f"log in, then Project ▸ {_LISTS[p.at].menu}"
+
+    def commands(self, scene: Scene, p: ExchangeParams) -> list[Command]:
+        if p.by != "client":
+            return []
+        return [Command(("--debug", _LISTS[p.at].path.removesuffix("s"), "list", "-f", "value", "-c", "Name"))]
+
+    def requests(self, scene: Scene, p: ExchangeParams) -> list[Request]:
+        if p.by != "http":
+            return []
+        try:
+            at = f"{_versioned(scene.who.auth_url, '/v3')}/auth/tokens"
+        except (Absent, LabError):
+            at = None
+        return [self._login(scene, p, at), Request("GET", _LISTS[p.at].service, (_LISTS[p.at].path,))]
+
+    def _login(self, scene: Scene, p: ExchangeParams, at: str | None) -> Request:
+        domain = {"id": DOMAIN}
+        user = {"name": scene.called(p.user), "domain": domain, "password": scene.secret(p.password)}
+        scope = {"project": {"name": scene.called(p.project), "domain": domain}}
+        body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
+        saved = ("TOKEN", "x-subject-token")
+        path = ("auth", "tokens") if at is None else ()
+        return Request("POST", "identity", path, body, at=at, token=False, saves_header=saved)
+
+    def create(self, scene: Scene, p: ExchangeParams) -> None:
+        for line in self._asked(scene, p)["told"]:
+            scene.say(line)
+
+    def candidates(self, scene: Scene, p: ExchangeParams) -> Iterable[Thing]:
+        try:
+            return [self._asked(scene, p)]
+        except CloudRefused as error:
+            if error.status is not None and error.status >= 500:
+                raise
+            # It was understood and refused: the operation does not work, and that is an answer.
+            return [{"name": p.at, "rows": set(), "told": [], "refused": error.message}]
+
+    def _asked(self, scene: Scene, p: ExchangeParams) -> Thing:
+        rows, told = {"http": _by_http, "client": _by_client, "dashboard": _by_dashboard}[p.by](self, scene, p)
+        return {"name": p.at, "rows": rows, "told": told, "refused": None}
+
+    def compare(self, scene: Scene, p: ExchangeParams, thing: Thing) -> list[Difference]:
+        if thing["refused"]:
+            return [Difference(self.title(p), "an answer", thing["refused"])]
+        listed = _listing(thing["rows"])
+        names = [scene.called(ref) for ref in p.shows]
+        return [Difference(p.at, f"{name} is listed", listed) for name in names if name not in thing["rows"]]
+
+    def shown(self, thing: Thing) -> str:
+        return _listing(thing["rows"])
+
+    def look(self, scene: Scene, p: ExchangeParams) -> Command:
+        return Command((_LISTS[p.at].path.removesuffix("s"), "list"))
+
+    def applicable(self, scene: Scene, p: ExchangeParams) -> str | None:
+        return "this cloud has no dashboard" if p.by == "dashboard" and not scene.dashboard() else None
+
+    def expected(self, p: ExchangeParams) -> str:
+        return f"{self.title(p)} can be listed, and show what they should"
+
+
+def _listing(rows: Iterable[str]) -> str:
+    return ", ".join(sorted(row for row in rows if row)) or "nothing"
+
+
+def _versioned(url: str, version: str) -> str:
+    base = url.rstrip("/")
+    return base if re.search(r"/v\d[\d.]*(/|$)", base) else base + version
+
+
+def _by_http(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str], list[str]]:
+    """Both requests, sent by a plain HTTP library: no client of OpenStack's has a part in it."""
+    login = kind.requests(scene, p)[0]
+    answer = _send(scene, login.method, str(login.at), login.headers(), login.content({}))
+    token = answer.json()["token"]
+    address = _address_in(token["catalog"], p)
+    told = [
+        f"POST {login.at}: HTTP {answer.status_code}, a token for {token['user']['name']} in {token['project']['name']} "
+        f"until {token['expires_at']}",
+        f"its catalogue: {_listing(one['name'] for one in token['catalog'])}",
+    ]
+    url = f"{address}/{_LISTS[p.at].path}"
+    headers = {"Accept": "application/json", "X-Auth-Token": answer.headers["X-Subject-Token"]}
+    listed = _send(scene, "GET", url, headers, None)
+    rows = {str(row["name"]) for row in listed.json()[p.at]}
+    return rows, [*told, f"GET {url}: HTTP {listed.status_code}, {_listing(rows)}"]
+
+
+def _address_in(catalogue: list[dict[str, Any]], p: ExchangeParams) -> str:
+    """The service's public address as the token's catalogue has it. Raises CloudRefused."""
+    wanted = _LISTS[p.at]
+    for service in catalogue:
+        for endpoint in service["endpoints"]:
+            if service["type"] in wanted.types and endpoint["interface"] == "public":
+                return _versioned(endpoint["url"], wanted.version)
+    raise CloudRefused(f"the token's catalogue has no public endpoint of type {' or '.join(wanted.types)}", status=404)
+
+
+def _send(scene: Scene, method: str, url: str, headers: dict[str, str], body: Any) -> Any:
+    import requests
+
+    try:
+        answer = requests.request(method, url, headers=headers, json=body, timeout=SECONDS, verify=scene.who.verify)
+    except requests.RequestException as error:
+        raise CloudUnreachable(f"{method} {url}: {error}", advice="lab status shows what runs") from error
+    if answer.status_code >= 400:
+        raise CloudRefused(f"{method} {url}: HTTP {answer.status_code} {answer.reason}", status=answer.status_code)
+    return answer
+
+
+_NO_ANSWER = re.compile(r"Unable to establish connection|Failed to contact|Failed to discover|Connection refused")
+
+
+def _by_client(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str], list[str]]:
+    """The client, and the addresses that it says it asked: the first is the only one that it was told."""
+    from stacklab.cloud import client
+
+    result = client.run(kind.commands(scene, p)[0], {}, scene.who.clouds_file, scene.who.name)
+    if result.status != 0:
+        said = [
+            line
+            for line in result.complaint.splitlines()
+            if re.search(r"HTTP \d|[A-Z]\w*(Error|Exception|Failure)\b", line)
+        ]
+        message = said[-1] if said else f"the client ended with status {result.status}"
+        if _NO_ANSWER.search(result.complaint):
+            raise CloudUnreachable(message, advice="lab status shows what runs")
+        raise CloudRefused(message, status=400)
+    return set(result.output.split("\n")) - {""}, [*_asked_of(result.complaint), result.output.strip()]
+
+
+def _asked_of(debug: str) -> list[str]:
+    """The requests that the client's --debug tells of, in order."""
+    pattern = r"REQ: curl .*?-X (?P<method>\w+) (?P<url>\S+)|Making authentication request to (?P<login>\S+)"
+    found = [
+        f"POST {one['login']}" if one["login"] else f"{one['method']} {one['url']}"
+        for one in re.finditer(pattern, debug)
+    ]
+    return [f"it asked: {line}" for line in dict.fromkeys(found)]
+
+
+def _by_dashboard(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str], list[str]]:
+    """A login to Horizon, and the page that has the list."""
+    address, page = scene.dashboard(), _LISTS[p.at].page
+    user, password = scene.called(p.user), scene.secret(p.password).value
+    with visiting(address, user, password, scene.who.verify) as visit:
+        cells = set(visit.cells(page))
+    wanted = {scene.called(ref) for ref in p.shows}
+    return cells, [f"{address.rstrip('/')}{page} shows {_listing(wanted & cells)}"]
+
+
+KINDS: list[Kind[Any]] = [Exchange()]

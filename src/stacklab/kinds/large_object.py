@@ -1,0 +1,198 @@
+"""Swift: an object larger than Swift takes at once, stored in segments with a manifest that names them (SLO)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stacklab.errors import CloudRefused, DownloadFailed, StepFailed
+from stacklab.kinds.checksum import md5_of, pieces_of
+from stacklab.kinds.declaration import AssetRef, Params, Ref, Refers
+from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.narration import Command, Later, Request, Upload, Word
+from stacklab.kinds.objects import (
+    ObjectName,
+    container_name,
+    headers_of,
+    removed,
+    without_swift,
+)
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a file: the `number`th, beginning at byte `start`, `size` bytes long."""
+
+    name: str
+    number: int
+    start: int
+    size: int
+    etag: str
+
+    def entry(self, container: str) -> dict[str, Any]:
+        """Its line in the manifest: docs.openstack.org/swift, "static large objects"."""
+        return {"path": f"{container}/{self.name}", "etag": self.etag, "size_bytes": self.size}
+
+
+def segments_of(path: Path, name: str, mib: int) -> list[Segment]:
+    """A file as segments of `mib` MiB. Raises DownloadFailed if it cannot be read."""
+    try:
+        size, step = path.stat().st_size, mib * MIB
+    except OSError as error:
+        raise DownloadFailed(f"cannot read {path}: {error.strerror}") from error
+    starts = range(0, max(size, 1), step)
+    return [
+        Segment(
+            segment_name(name, number), number, start, min(step, size - start), md5_of(pieces_of(path, start, step))
+        )
+        for number, start in enumerate(starts)
+    ]
+
+
+def segment_name(name: str, number: int) -> str:
+    """Segments lie beside the object, below its name; they come in the order of their names."""
+    return f"{name}.segments/{number:04}"
+
+
+class LargeObjectParams(Params):
+    """`segment`: how large a segment is, in MiB."""
+
+    container: Annotated[Ref, Refers("container")]
+    name: ObjectName
+    source: AssetRef
+    segment: Annotated[int, Field(ge=1, le=5120)]  # Swift's own limit for one object is 5 GiB
+
+
+class LargeObject(Kind[LargeObjectParams]):
+    """A file in segments, and a manifest that makes one object of them."""
+
+    name = "large-object"
+    params = LargeObjectParams
+
+    def title(self, p: LargeObjectParams) -> str:
+        return f"object {p.name} in segments of {p.segment} MiB"
+
+    def horizon(self, p: LargeObjectParams) -> str:
+        return "(not in Horizon: it uploads a file in one piece)"
+
+    def commands(self, scene: Scene, p: LargeObjectParams) -> list[Command]:
+        # The client can put the segments, but has no command for the manifest.
+        return []
+
+    def requests(self, scene: Scene, p: LargeObjectParams) -> list[Request]:
+        path, box = scene.asset(p.source).path, scene.called(p.container)
+        if not path.exists():  # on paper
+            etag: Word = Later("MD5")
+            one = {"path": f"{box}/{segment_name(p.name, 0)}", "etag": etag}
+            return [self._put_segment(p, path, box, 0, etag), self._put_manifest(p, box, [one])]
+        parts = segments_of(path, p.name, p.segment)
+        sent = [self._put_segment(p, path, box, part.number, part.etag) for part in parts]
+        return [*sent, self._put_manifest(p, box, [part.entry(box) for part in parts])]
+
+    def _put_segment(self, p: LargeObjectParams, path: Path, box: str, number: int, etag: Word) -> Request:
+        cut = ("dd", f"if={path}", f"bs={p.segment}M", f"skip={number}", "count=1", "status=none")
+        where = (box, segment_name(p.name, number))
+        return Request("PUT", "object-store", where, upload=Upload(pipeline=(cut,)), extra={"ETag": etag})
+
+    def _put_manifest(self, p: LargeObjectParams, box: str, entries: list[dict[str, Any]]) -> Request:
+        return Request("PUT", "object-store", (box, p.name), entries, query={"multipart-manifest": "put"})
+
+    def create(self, scene: Scene, p: LargeObjectParams) -> None:
+        path, box = scene.asset(p.source).path, container_name(scene, p.container)
+        parts = segments_of(path, p.name, p.segment)
+        for part in parts:
+            answer = scene.who.fetch(
+                "PUT",
+                scene.who.address("object-store", box, part.name),
+                headers={"ETag": part.etag},
+                data=pieces_of(path, part.start, part.size),
+            )
+            said = str(answer.headers.get("Etag", "")).strip('"')
+            if said != part.etag:
+                raise StepFailed(f"{part.name} was stored with the etag {said}, but its MD5 is {part.etag}")
+        manifest = json.dumps([part.entry(box) for part in parts]).encode()
+        where = scene.who.address("object-store", box, p.name)
+        scene.who.fetch("PUT", where, query={"multipart-manifest": "put"}, data=manifest)
+
+    def candidates(self, scene: Scene, p: LargeObjectParams) -> Iterable[Thing]:
+        box, path = container_name(scene, p.container), scene.asset(p.source).path
+        names = [part.name for part in segments_of(path, p.name, p.segment)]
+        headers = headers_of(scene, box, p.name)
+        if headers is None:
+            # Cut off between segments and manifest: what is there is half of it.
+            return [_half(p, box, names)] if any(headers_of(scene, box, name) for name in names) else []
+        manifest = _manifest(scene, box, p.name) if "x-static-large-object" in headers else []
+        return [
+            {
+                **_half(p, box, names),
+                "etag": headers["etag"].strip('"'),
+                "size": int(headers["content-length"]),
+                "segmented": bool(manifest) or "x-object-manifest" in headers,
+                "manifest": manifest,
+                "md5": md5_of(scene.who.stream("object-store", box, p.name)),
+            }
+        ]
+
+    def compare(self, scene: Scene, p: LargeObjectParams, thing: Thing) -> list[Difference]:
+        path = scene.asset(p.source).path
+        if thing["etag"] is None:
+            return [Difference("manifest", f"{p.name} is there", "only segments are")]
+        found = differing([("in segments", True, thing["segmented"])])
+        start = 0
+        for part in thing["manifest"]:
+            wanted = md5_of(pieces_of(path, start, part["bytes"]))
+            found += differing([(f"etag of segment {part['name']}", wanted, part["hash"])])
+            start += part["bytes"]
+        whole = md5_of(pieces_of(path))
+        return found + differing(
+            [("size", path.stat().st_size, thing["size"]), ("MD5 of what was read back", whole, thing["md5"])]
+        )
+
+    def keep(self, scene: Scene, p: LargeObjectParams, thing: Thing) -> Thing:
+        return {key: thing[key] for key in ("name", "container", "etag", "segments")}
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        box = thing["container"]
+        headers = headers_of(scene, box, thing["name"])
+        if headers is not None and thing["etag"] not in (None, headers["etag"].strip('"')):
+            return False  # the learner has put something else in its place
+        # The manifest first: without it nobody reads an object that lacks a segment. One that is not there is no trouble.
+        gone = [removed(scene, box, name) for name in (thing["name"], *thing["segments"])]
+        return any(gone)
+
+    def look(self, scene: Scene, p: LargeObjectParams) -> Command:
+        return Command(("object", "show", scene.called(p.container), p.name))
+
+    def shown(self, thing: Thing) -> str:
+        count = len(thing["manifest"]) or "several"
+        return f"{thing['name']}: {thing['size']} bytes in {count} segments, read back whole with MD5 {thing['md5']}"
+
+    def applicable(self, scene: Scene, p: LargeObjectParams) -> str | None:
+        return without_swift(scene)
+
+    def expected(self, p: LargeObjectParams) -> str:
+        return f"object {p.name} consists of segments with the MD5 of their pieces, and is read back whole"
+
+
+def _half(p: LargeObjectParams, box: str, names: list[str]) -> Thing:
+    return {"name": p.name, "container": box, "etag": None, "segments": names}
+
+
+def _manifest(scene: Scene, box: str, name: str) -> list[dict[str, Any]]:
+    """The segments that a manifest names, in order. Raises CloudRefused."""
+    query = {"multipart-manifest": "get", "format": "json"}
+    answer = scene.who.fetch("GET", scene.who.address("object-store", box, name), query=query)
+    found = answer.json()
+    if not isinstance(found, list):
+        raise CloudRefused(f"the manifest of {name} is no list of segments")
+    return found
+
+
+KINDS: list[Kind[Any]] = [LargeObject()]

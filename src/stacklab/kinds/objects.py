@@ -1,0 +1,318 @@
+"""Swift: containers, and objects in them.
+
+Everything belongs to a project's account, and is looked at as one of its users: unlike elsewhere, an administrator of the
+cloud may not look into another project's account (docs.openstack.org/swift, "overview_auth": only ResellerAdmin may).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from stacklab.errors import CloudRefused, StepFailed
+from stacklab.kinds.checksum import md5_of, pieces_of
+from stacklab.kinds.component import lacking
+from stacklab.kinds.declaration import AssetRef, Id, Name, Params, Ref, Refers
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.narration import Command, Later, Request, Upload, Word
+
+ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Metadata = dict[Id, Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]]
+
+
+def without_swift(scene: Scene) -> str | None:
+    """Why steps about objects make no sense on this cloud, or None."""
+    return lacking(scene, "Swift", ("object-store",), "swift")
+
+
+def headers_of(scene: Scene, *path: str) -> dict[str, str] | None:
+    """What a HEAD of a container or an object says, header names in small letters; None if there is none."""
+    try:
+        answer = scene.who.fetch("HEAD", scene.who.address("object-store", *path))
+    except CloudRefused as error:
+        if error.status == 404:
+            return None
+        raise
+    return {name.lower(): value for name, value in answer.headers.items()}
+
+
+def names_in(scene: Scene, container: str) -> set[str] | None:
+    """The names of a container's objects; None if there is no such container."""
+    try:
+        answer = scene.who.fetch("GET", scene.who.address("object-store", container), query={"format": "json"})
+    except CloudRefused as error:
+        if error.status == 404:
+            return None
+        raise
+    return {row["name"] for row in answer.json() if "name" in row}
+
+
+def metadata_headers(thing: str, metadata: Metadata) -> dict[str, Word]:
+    """Metadata as the headers that carry it. `thing`: Container or Object."""
+    return {f"X-{thing}-Meta-{key.title()}": value for key, value in metadata.items()}
+
+
+def metadata_differences(thing: str, metadata: Metadata, headers: dict[str, str]) -> list[Difference]:
+    """Where metadata is not as declared."""
+    return differing(
+        (f"metadata {key}", value, headers.get(f"x-{thing}-meta-{key}", "none")) for key, value in metadata.items()
+    )
+
+
+class ContainerParams(Params):
+    name: Name
+    metadata: Metadata = {}
+
+
+class Container(Kind[ContainerParams]):
+    """A container: what Swift calls the places that objects lie in (S3: a bucket)."""
+
+    name = "container"
+    params = ContainerParams
+
+    def title(self, p: ContainerParams) -> str:
+        return f"container {p.name}"
+
+    def horizon(self, p: ContainerParams) -> str:
+        return f"Project ▸ Object Store ▸ Containers ▸ + Container: Container Name {p.name}"
+
+    def commands(self, scene: Scene, p: ContainerParams) -> list[Command]:
+        properties = tuple(word for pair in p.metadata.items() for word in ("--property", "=".join(pair)))
+        tagged = [Command(("container", "set", *properties, p.name))] if properties else []
+        return [Command(("container", "create", p.name)), *tagged]
+
+    def requests(self, scene: Scene, p: ContainerParams) -> list[Request]:
+        return [Request("PUT", "object-store", (p.name,), extra=metadata_headers("Container", p.metadata))]
+
+    def create(self, scene: Scene, p: ContainerParams) -> None:
+        headers = {key: str(value) for key, value in metadata_headers("Container", p.metadata).items()}
+        scene.who.fetch("PUT", scene.who.address("object-store", p.name), headers=headers)
+
+    def candidates(self, scene: Scene, p: ContainerParams) -> Iterable[Thing]:
+        headers = headers_of(scene, p.name)
+        return [] if headers is None else [{"name": p.name, "headers": headers}]
+
+    def compare(self, scene: Scene, p: ContainerParams, thing: Thing) -> list[Difference]:
+        return metadata_differences("container", p.metadata, thing["headers"])
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return removed(scene, thing["name"])
+
+    def look(self, scene: Scene, p: ContainerParams) -> Command:
+        return Command(("container", "show", p.name))
+
+    def shown(self, thing: Thing) -> str:
+        headers = thing["headers"]
+        count, size = headers.get("x-container-object-count", "?"), headers.get("x-container-bytes-used", "?")
+        return f"{thing['name']} holds {count} objects, {size} bytes"
+
+    def applicable(self, scene: Scene, p: ContainerParams) -> str | None:
+        return without_swift(scene)
+
+    def named(self, scene: Scene, name: str) -> Thing | None:
+        return next(iter(self.candidates(scene, ContainerParams(name=name))), None)
+
+
+def removed(scene: Scene, *path: str) -> bool:
+    """DELETE a container or an object; False if it was not there any more. Raises CloudRefused, also for a container that holds
+    something."""
+    try:
+        scene.who.fetch("DELETE", scene.who.address("object-store", *path))
+    except CloudRefused as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def container_name(scene: Scene, ref: Ref) -> str:
+    """The name of the container that a reference means. Raises Absent if it is not there."""
+    return str(scene.thing(ref, "container")["name"])
+
+
+class ObjectParams(Params):
+    """`source`: the file that becomes the object."""
+
+    container: Annotated[Ref, Refers("container")]
+    name: ObjectName
+    source: AssetRef
+    metadata: Metadata = {}
+
+
+class Object(Kind[ObjectParams]):
+    """An object: a file with its metadata, whole or not at all. Its etag is the MD5 of what is in it."""
+
+    name = "object"
+    params = ObjectParams
+
+    def title(self, p: ObjectParams) -> str:
+        return f"object {p.name}"
+
+    def horizon(self, p: ObjectParams) -> str:
+        return f"Project ▸ Object Store ▸ Containers ▸ (the container) ▸ upload: File, File Name {p.name}"
+
+    def commands(self, scene: Scene, p: ObjectParams) -> list[Command]:
+        box, file = scene.called(p.container), str(scene.asset(p.source).path)
+        properties = tuple(word for pair in p.metadata.items() for word in ("--property", "=".join(pair)))
+        tagged = [Command(("object", "set", *properties, box, p.name))] if properties else []
+        return [Command(("object", "create", "--name", p.name, box, file)), *tagged]
+
+    def requests(self, scene: Scene, p: ObjectParams) -> list[Request]:
+        path = scene.asset(p.source).path
+        extra = {"ETag": _etag(path), **metadata_headers("Object", p.metadata)}
+        where = (scene.called(p.container), p.name)
+        return [Request("PUT", "object-store", where, upload=Upload(file=path), extra=extra)]
+
+    def create(self, scene: Scene, p: ObjectParams) -> None:
+        path = scene.asset(p.source).path
+        headers = {key: str(value) for key, value in metadata_headers("Object", p.metadata).items()}
+        put(scene, (container_name(scene, p.container), p.name), path, headers=headers)
+
+    def candidates(self, scene: Scene, p: ObjectParams) -> Iterable[Thing]:
+        box = container_name(scene, p.container)
+        headers = headers_of(scene, box, p.name)
+        if headers is None:
+            return []
+        body = md5_of(scene.who.stream("object-store", box, p.name))
+        return [{"name": p.name, "container": box, "etag": headers["etag"].strip('"'), "md5": body, "headers": headers}]
+
+    def compare(self, scene: Scene, p: ObjectParams, thing: Thing) -> list[Difference]:
+        wanted = md5_of(pieces_of(scene.asset(p.source).path))
+        found = differing([("etag", wanted, thing["etag"]), ("MD5 of what was read back", wanted, thing["md5"])])
+        return found + metadata_differences("object", p.metadata, thing["headers"])
+
+    def keep(self, scene: Scene, p: ObjectParams, thing: Thing) -> Thing:
+        return {key: thing[key] for key in ("name", "container", "etag")}
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        headers = headers_of(scene, thing["container"], thing["name"])
+        # The learner may have put something else in its place: that is not ours.
+        if headers is None or headers["etag"].strip('"') != thing["etag"]:
+            return False
+        return removed(scene, thing["container"], thing["name"])
+
+    def look(self, scene: Scene, p: ObjectParams) -> Command:
+        return Command(("object", "show", scene.called(p.container), p.name))
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['name']}: {thing['headers'].get('content-length')} bytes, etag and what was read back {thing['md5']}"
+
+    def applicable(self, scene: Scene, p: ObjectParams) -> str | None:
+        return without_swift(scene)
+
+    def expected(self, p: ObjectParams) -> str:
+        return f"object {p.name} has the file's MD5 as its etag, and is read back whole"
+
+
+def _etag(path: Path) -> Word:
+    """A file's MD5; on paper, where there is no file, a variable for it."""
+    return md5_of(pieces_of(path)) if path.exists() else Later("MD5")
+
+
+def put(scene: Scene, where: tuple[str, str], path: Path, *, headers: dict[str, str] | None = None) -> str:
+    """Put a file as an object and return its etag. Swift compares it with the etag that we send; we with the one it answers.
+
+    Raises CloudRefused (422 if it got something else than was sent), StepFailed.
+    """
+    etag = md5_of(pieces_of(path))
+    with path.open("rb") as data:
+        answer = scene.who.fetch(
+            "PUT", scene.who.address("object-store", *where), headers={"ETag": etag, **(headers or {})}, data=data
+        )
+    said = str(answer.headers.get("Etag", "")).strip('"')
+    if said != etag:
+        raise StepFailed(f"{'/'.join(where)} was stored with the etag {said}, but the MD5 of {path} is {etag}")
+    return etag
+
+
+class DeletionParams(Params):
+    """`name`: of an object that is put, and deleted again; `keeps`: objects of that container that stay."""
+
+    container: Annotated[Ref, Refers("container")]
+    name: ObjectName
+    source: AssetRef
+    keeps: list[Annotated[Ref, Refers("object", "large-object")]] = Field(default=[])
+
+
+class Deletion(Kind[DeletionParams]):
+    """An object comes and goes. What is left of it is that it is not there: nothing remembers a deleted object."""
+
+    name = "deletion"
+    params = DeletionParams
+    leaves = False
+
+    def title(self, p: DeletionParams) -> str:
+        return f"object {p.name} put and deleted"
+
+    def horizon(self, p: DeletionParams) -> str:
+        return f"Project ▸ Object Store ▸ Containers ▸ (the container) ▸ ({p.name}'s menu) Delete"
+
+    def commands(self, scene: Scene, p: DeletionParams) -> list[Command]:
+        box, file = scene.called(p.container), str(scene.asset(p.source).path)
+        return [
+            Command(("object", "create", "--name", p.name, box, file)),
+            Command(("object", "list", box)),
+            Command(("object", "delete", box, p.name)),
+            Command(("object", "list", box)),
+        ]
+
+    def requests(self, scene: Scene, p: DeletionParams) -> list[Request]:
+        box = scene.called(p.container)
+        listing = Request("GET", "object-store", (box,), query={"format": "json"})
+        path = scene.asset(p.source).path
+        return [
+            Request("PUT", "object-store", (box, p.name), upload=Upload(file=path), extra={"ETag": _etag(path)}),
+            listing,
+            Request("DELETE", "object-store", (box, p.name)),
+            listing,
+        ]
+
+    def create(self, scene: Scene, p: DeletionParams) -> None:
+        box = container_name(scene, p.container)
+        put(scene, (box, p.name), scene.asset(p.source).path)
+        scene.say(f"put:     {_listing(names_in(scene, box))}")
+        removed(scene, box, p.name)
+        scene.say(f"deleted: {_listing(names_in(scene, box))}")
+
+    def candidates(self, scene: Scene, p: DeletionParams) -> Iterable[Thing]:
+        box = container_name(scene, p.container)
+        names = names_in(scene, box)
+        if names is None:
+            raise Absent(f"container {box}")
+        there = headers_of(scene, box, p.name) is not None
+        return [{"name": p.name, "names": names, "there": there}]
+
+    def compare(self, scene: Scene, p: DeletionParams, thing: Thing) -> list[Difference]:
+        names = thing["names"]
+        found = [
+            Difference("objects", f"{name} is listed", _listing(names))
+            for name in map(scene.called, p.keeps)
+            if name not in names
+        ]
+        if thing["there"]:
+            found.append(Difference("GET", "404: it is deleted", f"{p.name} can still be read"))
+        if p.name in names:
+            found.append(Difference("objects", f"{p.name} is not listed", _listing(names)))
+        return found
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['name']} is gone; the container holds {_listing(thing['names'])}"
+
+    def look(self, scene: Scene, p: DeletionParams) -> Command:
+        return Command(("object", "list", scene.called(p.container)))
+
+    def applicable(self, scene: Scene, p: DeletionParams) -> str | None:
+        return without_swift(scene)
+
+    def expected(self, p: DeletionParams) -> str:
+        return f"object {p.name} is neither listed nor there"
+
+
+def _listing(names: set[str] | None) -> str:
+    return ", ".join(sorted(names or ())) or "nothing"
+
+
+KINDS: list[Kind[Any]] = [Container(), Object(), Deletion()]
