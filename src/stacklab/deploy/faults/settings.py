@@ -11,10 +11,13 @@ from stacklab.deploy.profile import Entry
 from stacklab.errors import CommandFailed
 from stacklab.machines.base import Machine
 
-# Owner, mode and SELinux label are the old file's, and the name never stands for half a file.
+# Owner, mode and SELinux label are the old file's; the name never stands for half a file, also where we are cut off.
 REPLACE = """
-cp --attributes-only --preserve=all -- "$1" "$2"
-mv -f -- "$2" "$1"
+umask 077; new="$1.stacklab"; trap 'rm -f -- "$new"' EXIT
+cp --attributes-only --preserve=all -- "$1" "$new"
+cat >"$new"
+[ "$(wc -c <"$new")" -eq "$2" ]
+mv -f -- "$new" "$1"
 """
 
 
@@ -65,9 +68,8 @@ class _Written:
         text = machine.read(entry.file)
         if text is None:
             raise CommandFailed(f"there is no {entry.file} on {machine.name}")
-        aside = f"{entry.file}.stacklab"
-        machine.put(aside, with_value(text.decode(), entry.section, entry.key, self.value), mode=0o600)
-        machine.script(REPLACE, entry.file, aside, user="root")
+        new = with_value(text.decode(), entry.section, entry.key, self.value).encode()
+        machine.run("sh", "-euc", REPLACE, "replace", entry.file, str(len(new)), user="root", given=new)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,20 @@
     service.py NAME      be the service NAME
     service.py --paths   what Apache passes on, PATH=PORT
 
-The catalogue's addresses follow the Host header. Passwords are those of the local.conf that stack.sh has read (PASSWORDS).
+The catalogue's addresses follow the Host header. Passwords are those of the local.conf that stack.sh has read; what
+can change or break is looked up in things.py.
 """
 
 import json
 import sys
 import threading
 import time
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import things  # type: ignore[import-not-found]  # it lies beside this file on the machine
 
 # unit: (port, paths)
 APIS = {
@@ -36,7 +40,6 @@ TYPES = {
 LISTS = {"/identity/v3/projects": "projects", "/image/v2/images": "images", "/compute/v2.1/servers": "servers",
          "/placement/resource_providers": "resource_providers", "/volume/v3/volumes": "volumes",
          "/networking/v2.0/networks": "networks"}  # fmt: skip
-PASSWORDS = Path(__file__).resolve().parent / "passwords.json"
 BREAK = Path("/run/standin/break")
 TOKEN = "standin-token"  # worth nothing: the answers are the same for everybody
 
@@ -61,20 +64,62 @@ class Answers(BaseHTTPRequestHandler):
             return self.say(
                 200, {"services": [{"id": kind, "type": kind, "name": kind, "enabled": True} for kind in TYPES]}
             )
+        if path.startswith("/volume") and not things.cinder_logs_in():
+            print("Identity server rejected authorization necessary to fetch token data: 401 Unauthorized", flush=True)
+            return self.say(503, {"error": {"code": 503, "message": "Service Unavailable"}})
         if path == "/compute/v2.1/os-services":
-            one = {"binary": "nova-compute", "host": "standin", "state": "up", "status": "enabled"}
+            state = "up" if things.active("devstack@n-cpu") else "down"
+            one = {"binary": "nova-compute", "host": "standin", "state": state, "status": "enabled"}
             return self.say(200, {"services": [one]})
+        if path == "/identity/v3/users":
+            return self.say(200, {"users": [{"id": f"id-of-{name}", "name": name} for name in self.asked_names()]})
+        if path == "/networking/v2.0/agents":
+            return self.say(200, {"agents": things.agents()})
+        if path == "/image/v2/images":
+            names = self.asked("name")
+            found = [one for one in things.images().values() if not names or one["name"] in names]
+            return self.say(200, {"images": found})
+        if path.startswith("/image/v2/images/") and (image := things.images().get(path.rsplit("/", 1)[1])):
+            return self.say(200, image)
         if path in LISTS:
             return self.say(200, {LISTS[path]: []})
         return self.say(404, {"error": {"code": 404, "message": f"the stand-in knows no {path}"}})
 
+    def asked(self, key: str) -> list[str]:
+        """The values of one of the query's keys."""
+        return urllib.parse.parse_qs(self.path.partition("?")[2]).get(key, [])
+
+    def asked_names(self) -> list[str]:
+        return [name for name in things.passwords() if not self.asked("name") or name in self.asked("name")]
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def do_PUT(self) -> None:
+        data = self.body()
+        if not self.path.startswith("/image/v2/images/"):
+            return self.say(404, {"error": {"code": 404, "message": f"the stand-in knows no {self.path}"}})
+        trouble = things.upload(self.path.split("/")[4], data)
+        return self.say(413, f"<html>{trouble}</html>", "text/html") if trouble else self.say(204, "")
+
+    def do_PATCH(self) -> None:
+        asked = json.loads(self.body())
+        name = self.path.rsplit("/", 1)[1].removeprefix("id-of-")
+        things.set_password(name, asked["user"]["password"])
+        self.say(200, {"user": {"id": f"id-of-{name}", "name": name}})
+
+    def do_DELETE(self) -> None:
+        there = self.path.startswith("/image/v2/images/") and things.delete_image(self.path.split("/")[4])
+        self.say(204 if there else 404, "")
+
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        asked = json.loads(self.body() or b"{}")
+        if self.path.rstrip("/") == "/image/v2/images":
+            return self.say(201, things.new_image(asked))
         if self.path.rstrip("/") != "/identity/v3/auth/tokens":
             return self.say(404, {"error": {"code": 404, "message": f"the stand-in knows no {self.path}"}})
         user = asked["auth"]["identity"]["password"]["user"]
-        known = json.loads(PASSWORDS.read_text(encoding="utf-8"))
-        if user.get("name") != "admin" or user.get("password") != known["ADMIN_PASSWORD"]:
+        if user.get("name") not in things.passwords() or user.get("password") != things.passwords()[user["name"]]:
             return self.say(
                 401, {"error": {"code": 401, "message": "The request you have made requires authentication."}}
             )
@@ -127,7 +172,9 @@ class Answers(BaseHTTPRequestHandler):
     ) -> None:
         body = (value if isinstance(value, str) else json.dumps(value)).encode()
         self.send_response(status)
-        for name, text in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+        if status != 204:  # which has no body
+            headers = {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}
+        for name, text in (headers or {}).items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(body)
@@ -143,6 +190,8 @@ def main() -> None:
         if one in APIS:
             server = ThreadingHTTPServer(("127.0.0.1", APIS[one][0]), Answers)
             threading.Thread(target=server.serve_forever, daemon=True).start()
+    if name == "q-agt" and (trouble := things.tunnel_trouble()):
+        sys.exit(trouble)
     print(f"{name} is ready", flush=True)
     while True:
         time.sleep(2)

@@ -1,0 +1,140 @@
+"""What of the stand-in's cloud can change, and break: users' passwords, images in a store, what is told of agents.
+
+Everything is looked up when it is asked for, in files and in systemd, so that what is broken there shows here.
+"""
+
+import configparser
+import errno
+import json
+import subprocess
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PASSWORDS = HERE / "passwords.json"
+"""Of the local.conf that stack.sh has read."""
+USERS = HERE / "users.json"
+"""Passwords that were set since, by user."""
+IMAGES = HERE / "images.json"
+CINDER, GLANCE, ML2 = "/etc/cinder/cinder.conf", "/etc/glance/glance-api.conf", "/etc/neutron/plugins/ml2/ml2_conf.ini"
+SERVICE_USERS = ("cinder", "glance")
+
+
+def setting(file: str, section: str, key: str) -> str:
+    """A value of a service's file; empty if there is none."""
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read(file)
+    return parser.get(section, key, fallback="")
+
+
+def passwords() -> dict[str, str]:
+    """By user."""
+    stacked = json.loads(PASSWORDS.read_text(encoding="utf-8"))
+    found = {"admin": stacked["ADMIN_PASSWORD"], **dict.fromkeys(SERVICE_USERS, stacked["SERVICE_PASSWORD"])}
+    return found | (json.loads(USERS.read_text(encoding="utf-8")) if USERS.exists() else {})
+
+
+def set_password(user: str, password: str) -> None:
+    """As PATCH /v3/users does it."""
+    changed = json.loads(USERS.read_text(encoding="utf-8")) if USERS.exists() else {}
+    USERS.write_text(json.dumps(changed | {user: password}), encoding="utf-8")
+
+
+def cinder_logs_in() -> bool:
+    """Whether Keystone takes the password that cinder.conf had when this process read it, as for each check of a token."""
+    body = {"methods": ["password"], "password": {"user": {"name": "cinder", "password": CINDER_PASSWORD}}}
+    request = urllib.request.Request(
+        "http://127.0.0.1:18001/identity/v3/auth/tokens",
+        json.dumps({"auth": {"identity": body}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        return False
+    return True
+
+
+CINDER_PASSWORD = setting(CINDER, "keystone_authtoken", "password")
+
+
+def active(unit: str) -> bool:
+    """Whether systemd has it running."""
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+
+
+def agents() -> list[dict[str, Any]]:
+    """Neutron's, as far as the machine has them: OVN's controller is the real one."""
+    found = []
+    if Path("/usr/bin/ovn-appctl").exists():
+        asked = ["sudo", "ovn-appctl", "-t", "ovn-controller", "connection-status"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        found.append(_agent("OVN Controller agent", "ovn-controller", said == "connected"))
+    if Path("/etc/systemd/system/devstack@q-agt.service").exists():
+        found.append(_agent("Open vSwitch agent", "neutron-openvswitch-agent", active("devstack@q-agt")))
+    return found
+
+
+def _agent(kind: str, binary: str, alive: bool) -> dict[str, Any]:
+    return {
+        "id": binary,
+        "agent_type": kind,
+        "binary": binary,
+        "host": "standin",
+        "alive": alive,
+        "admin_state_up": True,
+    }
+
+
+def tunnel_trouble() -> str:
+    """What Neutron's agent for Open vSwitch says of local_ip when it starts, and ends with; empty if it has nothing to say."""
+    local_ip = setting(ML2, "ovs", "local_ip")
+    own = subprocess.run(["ip", "-o", "-4", "addr", "show"], capture_output=True, text=True, check=True).stdout
+    if not local_ip or f" {local_ip}/" in own:
+        return ""
+    return f"Tunneling can't be enabled with invalid local_ip '{local_ip}'. IP couldn't be found on this host's interfaces."
+
+
+def images() -> dict[str, dict[str, Any]]:
+    """By id."""
+    found: dict[str, dict[str, Any]] = json.loads(IMAGES.read_text(encoding="utf-8")) if IMAGES.exists() else {}
+    return found
+
+
+def keep_image(image: dict[str, Any]) -> dict[str, Any]:
+    """Add it or change it."""
+    IMAGES.write_text(json.dumps(images() | {image["id"]: image}), encoding="utf-8")
+    return image
+
+
+def new_image(asked: dict[str, Any]) -> dict[str, Any]:
+    """As POST /v2/images does it."""
+    return keep_image({"id": str(uuid.uuid4()), "status": "queued", **asked})
+
+
+def upload(image: str, data: bytes) -> str:
+    """Into the store that glance-api.conf names; what is wrong, or nothing."""
+    file = Path(setting(GLANCE, "glance_store", "filesystem_store_datadir"), image)
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Glance's own words.
+        return "Image storage media is full: There is not enough disk space on the image storage media."
+    keep_image(images()[image] | {"status": "active", "size": len(data)})
+    return ""
+
+
+def delete_image(image: str) -> bool:
+    """And what the store has of it."""
+    left = images()
+    if left.pop(image, None) is None:
+        return False
+    IMAGES.write_text(json.dumps(left), encoding="utf-8")
+    Path(setting(GLANCE, "glance_store", "filesystem_store_datadir"), image).unlink(missing_ok=True)
+    return True

@@ -1,0 +1,47 @@
+"""Values in files of oslo.config's kind: read as oslo does, and changed without changing anything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from stacklab.deploy.faults.settings import value_of, with_value
+from stacklab.errors import CommandFailed
+
+TEXT = """\
+# password = in a comment
+[DEFAULT]
+password = of-the-default
+[keystone_authtoken]   # the one that is meant
+ continued = and
+username = cinder
+password =\told\t
+password_file = none
+[nova]
+password = of-nova
+[keystone_authtoken]
+#password = in a comment
+"""
+
+
+def test_the_value_is_that_of_the_section_and_the_key() -> None:
+    assert value_of(TEXT, "keystone_authtoken", "password") == "old"
+    assert value_of(TEXT, "nova", "password") == "of-nova"
+    assert value_of(TEXT, "keystone_authtoken", "pass") is None
+    assert value_of(TEXT, "glance", "password") is None
+
+
+def test_of_two_values_the_last_one_counts() -> None:
+    twice = TEXT + "password=late\r\n"
+    assert value_of(twice, "keystone_authtoken", "password") == "late"
+    assert with_value(twice, "keystone_authtoken", "password", "new") == TEXT + "password=new\r\n"
+
+
+def test_the_way_back_is_the_same_to_the_last_byte() -> None:
+    changed = with_value(TEXT, "keystone_authtoken", "password", r"\1 new")
+    assert changed == TEXT.replace("\told\t", "\t\\1 new\t")
+    assert with_value(changed, "keystone_authtoken", "password", "old") == TEXT
+
+
+def test_a_key_that_is_not_there_is_not_made_up() -> None:
+    with pytest.raises(CommandFailed, match=r"no password in \[glance\]"):
+        with_value(TEXT, "glance", "password", "new")
