@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from stacklab.errors import HomeUnavailable, NotEnoughSpace, StageFailed
-from stacklab.files import disk_error, read_json, write_json
+from stacklab.files import disk_error, read_json, write_atomic, write_json
 from stacklab.homes.embedded import config, ports, shared, software, supervision, template
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import PORT_NAMES, USERS
@@ -101,6 +101,19 @@ class Cloud:
         if replaced:
             return "; ".join(self.notes[-len(replaced) :])
         return "a new cloud with secrets of its own" if new else "its configuration is up to date"
+
+    def put_back_configuration(self) -> list[str]:
+        """Write every configuration file anew that is not as `make` wrote it; returns the services that read those.
+
+        Nothing is touched where `make` itself would now write something else: then it is for `lab up` to do.
+        """
+        if read_json(self.layout.made_file) != self._made():
+            return []
+        wanted = config.rendered(self.layout, software.path(), self.ports, self.passwords())
+        changed = [path for path, text in wanted.items() if not path.exists() or path.read_bytes() != text.encode()]
+        for path in changed:
+            write_atomic(path, wanted[path], mode=0o600)
+        return sorted({config.reader_of(path) for path in changed})
 
     def _copy_template(self, progress: Progress) -> None:
         """What is here without made.json is what an interrupted run left: nobody used it yet."""

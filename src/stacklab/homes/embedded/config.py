@@ -13,6 +13,7 @@ from pathlib import Path
 from stacklab.files import write_atomic, write_json
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import SERVICES, urls
+from stacklab.https.logins import laid_over
 
 TEMPLATES = Path(__file__).parent / "conf"
 INSIDE = Path(__file__).parent / "inside"
@@ -64,13 +65,25 @@ def write_configuration(
 
     `checked` is False only for the first initialisation, where no Keystone runs that could check a token.
     """
+    layout.make()
+    for path, text in rendered(layout, environment, ports, passwords, checked=checked).items():
+        write_atomic(path, text, mode=0o600)
+    shutil.copyfile(environment / "etc" / "nova" / "api-paste.ini", layout.conf / "api-paste.ini")
+    services = [
+        {"name": one.name, "forked": one.forked, "ports": [ports[port] for port in one.ports]} for one in SERVICES
+    ]
+    write_json(layout.cloud_file, {"ports": ports, "urls": urls(ports), "services": services}, mode=0o600)
+
+
+def rendered(
+    layout: Layout, environment: Path, ports: dict[str, int], passwords: dict[str, str], *, checked: bool = True
+) -> dict[Path, str]:
+    """What is in each configuration file that is made from a template, by path."""
     import jinja2  # here, because `lab --help` should not pay for it
 
-    layout.make()
     hypervisor = find_hypervisor()
-    addresses = urls(ports)
     values = {
-        "home": layout.home, "environment": environment, "ports": ports, "urls": addresses, "passwords": passwords,
+        "home": layout.home, "environment": environment, "ports": ports, "urls": urls(ports), "passwords": passwords,
         "region": REGION, "host": HOST, "qemu": hypervisor.system, "qemu_img": hypervisor.image,
         "user": getpass.getuser(), "checked": checked,
     }  # fmt: skip
@@ -81,19 +94,19 @@ def write_configuration(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in template_names():
-        path = layout.conf / ("swift/swift.conf" if name == "swift.conf" else name)
-        write_atomic(path, jinja.get_template(f"{name}.j2").render(values), mode=0o600)
-    shutil.copyfile(environment / "etc" / "nova" / "api-paste.ini", layout.conf / "api-paste.ini")
-    services = [
-        {"name": one.name, "forked": one.forked, "ports": [ports[port] for port in one.ports]} for one in SERVICES
-    ]
-    write_json(layout.cloud_file, {"ports": ports, "urls": addresses, "services": services}, mode=0o600)
+    paths = {name: layout.conf / ("swift/swift.conf" if name == "swift.conf" else name) for name in template_names()}
+    return {path: jinja.get_template(f"{name}.j2").render(values) for name, path in paths.items()}
 
 
 def template_names() -> list[str]:
     """The files that are rendered; those that begin with an underscore are only included."""
     return sorted(path.name.removesuffix(".j2") for path in TEMPLATES.glob("[!_]*.j2"))
+
+
+def reader_of(path: Path) -> str:
+    """The service that reads a configuration file."""
+    name = path.name.partition(".")[0].partition("-")[0]
+    return {"dashboard": "horizon"}.get(name, name)
 
 
 def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
@@ -133,5 +146,6 @@ def write_clouds_file(layout: Layout, ports: dict[str, int], admin: str, learner
             "identity_api_version": "3",
         }  # fmt: skip
 
-    clouds = {"lab-admin": entry("admin", "admin", admin), "lab-learner": entry("learner", "lab-project", learner)}
+    made = {"lab-admin": entry("admin", "admin", admin), "lab-learner": entry("learner", "lab-project", learner)}
+    clouds = laid_over(made, layout.home / "https")
     write_atomic(layout.clouds_file, json.dumps({"clouds": clouds}, indent=2) + "\n", mode=0o600)

@@ -52,6 +52,25 @@ class Prober:
                 name.lower(): value for name, value in response.headers.items()
             }
 
+    def send(self, method: str, url: str, data: bytes | None = None) -> None:
+        """A request whose answer does not matter, as long as it is none of an error. Raises HTTPError and its kin."""
+        headers = {"X-Auth-Token": self._token, "Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own loopback addresses
+        with _opener.open(request, timeout=30) as response:
+            response.read()
+
+    def login(self, user: str, password: str) -> None:
+        """Whether Keystone lets a user of a service in; no token is kept. Raises HTTPError (401)."""
+        login = {"name": user, "domain": {"id": "default"}, "password": password}
+        self.ask(
+            f"{self.urls['keystone']}/auth/tokens",
+            {"auth": {"identity": {"methods": ["password"], "password": {"user": login}}}},
+        )
+
+    def volumes(self) -> None:
+        """What any user of volumes does first."""
+        self.ask(f"{self.urls['cinder']}/{self._project}/volumes?limit=1")
+
     def keystone(self) -> None:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self._password}
         scope = {"project": {"name": "admin", "domain": {"id": "default"}}}

@@ -150,11 +150,13 @@ def end_service(layout: Layout, name: str) -> None:
         time.sleep(0.05)
 
 
-def wait_until_running(layout: Layout, progress: Progress, deadline: float) -> None:
-    """Until every service accepts connections. Raises ServiceFailed naming the first that did not make it."""
+def wait_until_running(
+    layout: Layout, progress: Progress, deadline: float, *, names: tuple[str, ...] | None = None
+) -> None:
+    """Until every service (or those named) accepts connections. Raises ServiceFailed naming the first that did not make it."""
     said = ""
     while True:
-        states = services(layout)
+        states = [one for one in services(layout) if names is None or one.name in names]
         waiting = [one.name for one in states if one.state != "running"]
         if not waiting:
             return
