@@ -1,0 +1,120 @@
+"""What shall stand behind TLS: one front for each of the cloud's services, worked out from the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+HORIZON, KEYSTONE, SWIFT = "horizon", "keystone", "swift"
+
+TYPES = {
+    "identity": KEYSTONE, "object-store": SWIFT, "compute": "nova", "image": "glance", "network": "neutron",
+    "placement": "placement", "block-storage": "cinder", "volumev3": "cinder", "volumev2": "cinder", "volume": "cinder",
+}  # fmt: skip
+"""What people call the services of these types (the service-types authority's names, and older ones)."""
+
+LOOK_AT = {SWIFT: "/info", HORIZON: "auth/login/"}
+"""What to ask of a service to see that it answers; of the others their version document, which is full of links."""
+
+Endpoint = Mapping[str, Any]
+"""As Keystone's API shows it: id, url, interface, service_id, region_id, enabled."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """A TLS server before one service.
+
+    `host`, `port`: where it answers. `prefix`: the path that it passes on, `backend`: the same path on the service's own plain
+    address. `ask`: what to ask to see that it works. `plain_port`: where plain HTTP is redirected from, if it is.
+    """
+
+    name: str
+    host: str
+    port: int
+    prefix: str
+    backend: str
+    ask: str
+    plain_port: int | None = None
+
+    @property
+    def public(self) -> str:
+        """What public URLs begin with: `https://192.0.2.7:5000`; 443 goes without saying."""
+        return f"https://{self.host}" + ("" if self.port == 443 else f":{self.port}")
+
+    @property
+    def plain(self) -> str:
+        """What the service's own URLs begin with."""
+        parts = urlsplit(self.backend)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def redirecting(self) -> str:
+        """The plain address that leads here, where there is one: `http://192.0.2.7`."""
+        return f"http://{self.host}" + ("" if self.plain_port == 80 else f":{self.plain_port}")
+
+    def public_url(self, url: str) -> str:
+        """A plain URL of the service as the front has it."""
+        rest = urlsplit(url)
+        return f"{self.public}{rest.path}" + (f"?{rest.query}" if rest.query else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept."""
+        return asdict(self)
+
+
+def shape(url: str) -> tuple[str, str]:
+    """Of a plain URL the address (`http://192.0.2.7:9696`) and the path that is the service's own there.
+
+    Behind one web server on port 80 each service has a path; on a port of its own everything is the service's.
+    """
+    parts = urlsplit(url)
+    shared = parts.port in (None, 80)
+    segment = parts.path.strip("/").split("/")[0] if shared else ""
+    return f"{parts.scheme}://{parts.netloc}", f"/{segment}"
+
+
+def plain_urls(services: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> dict[str, tuple[str, str]]:
+    """For each enabled service of the catalogue, by its id: its type and its plain URL: internal, else public, else admin."""
+    known = {one["id"]: str(one["type"]) for one in services if one.get("enabled", True)}
+    order = {"internal": 0, "public": 1, "admin": 2}
+    found: dict[str, tuple[str, str]] = {}
+    for one in sorted(endpoints, key=lambda endpoint: order[endpoint["interface"]], reverse=True):
+        if one["service_id"] in known and one.get("enabled", True) and one["url"].startswith("http://"):
+            found[one["service_id"]] = (known[one["service_id"]], one["url"])
+    return found
+
+
+def plan(
+    urls: Iterable[tuple[str, str]], dashboard: str, port_for: Callable[[str, int], int], plain_port: int
+) -> dict[str, Front]:
+    """The fronts for these (type, plain URL) and the dashboard, by name.
+
+    `port_for`: (name, the service's own port) → TLS port.
+    """
+    fronts: dict[str, Front] = {}
+    places: set[tuple[str, str]] = set()
+    for kind, url in sorted(urls, key=lambda pair: (pair[0] not in TYPES, pair[0])):
+        place = shape(url)
+        if place in places:  # an older name of a service that has its front
+            continue
+        places.add(place)
+        name = TYPES.get(kind, kind)
+        fronts[name] = _front(name, url, *place, port_for)
+    address, prefix = shape(dashboard)
+    front = _front(HORIZON, dashboard, address, prefix, port_for)
+    fronts[HORIZON] = replace(front, ask=f"{prefix.rstrip('/')}/{LOOK_AT[HORIZON]}", plain_port=plain_port)
+    return fronts
+
+
+def _front(name: str, url: str, address: str, prefix: str, port_for: Callable[[str, int], int]) -> Front:
+    parts = urlsplit(url)
+    port = port_for(name, parts.port or 80)
+    return Front(name, str(parts.hostname), port, prefix, f"{address}{prefix}", LOOK_AT.get(name, prefix))
+
+
+def front_of(fronts: Mapping[str, Front], url: str) -> Front | None:
+    """The front that stands before a plain URL."""
+    address, prefix = shape(url)
+    return next((one for one in fronts.values() if one.backend == f"{address}{prefix}"), None)
