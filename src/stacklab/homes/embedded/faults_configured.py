@@ -68,8 +68,8 @@ class Misconfigured(EmbeddedFault):
                 write_atomic(self._path, before, mode=0o600)
             self._kept.unlink(missing_ok=True)
             return
-        if mistaken:
-            # What works all the same may not have read the mistake yet; or somebody has made the cloud fit it, and it counts.
+        if mistaken and self.look().state == "well":
+            # Either the service has not read the mistake yet, or somebody has made the cloud fit it, which is a repair, too.
             self.ground.restart(self.service, progress)
         if self.settled().state != "well":
             self._put_back(before, progress)

@@ -185,6 +185,6 @@ def last_line(log: Path) -> str:
         lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines() if line.strip()][-60:]
     except OSError:
         return "nothing"
-    exceptions = [line for line in lines if re.search(r"(?:^|[ .])\w*(?:Error|Exception|Exit)\w*: \S", line)]
+    exceptions = [line for line in lines if re.search(r"(?:^|[ .])\w*(?:Error|Exception|Exit)\w*[:)] \S", line)]
     telling = [line for line in lines if re.search(r"\b(ERROR|CRITICAL)\b.*\S", line)]
     return (exceptions or telling or lines or ["nothing"])[-1][:300]

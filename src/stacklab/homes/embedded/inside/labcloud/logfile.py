@@ -6,7 +6,7 @@ import shutil
 
 LIMIT = 8 << 20
 # an exception's own line, with or without oslo.log's prefix; else anything logged as an error
-_EXCEPTION = re.compile(r"(?:^|[ .])\w*(?:Error|Exception|Exit|NotFound|Failed|Timeout)\w*: \S")
+_EXCEPTION = re.compile(r"(?:^|[ .])\w*(?:Error|Exception|Exit|NotFound|Failed|Timeout)\w*[:)] \S")
 _TELLING = re.compile(r"\b(ERROR|CRITICAL)\b.*\S")
 
 
