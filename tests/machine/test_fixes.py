@@ -30,7 +30,10 @@ from stacklab.machines.base import Machine
 from stacklab.machines.ssh import SshMachine
 from tests.systems import System, missing, system
 
-PACKAGES = ("libvirt-daemon-system", "mariadb-server", "openvswitch-switch", "rabbitmq-server")
+PACKAGES = (
+    *("libvirt-daemon-system", "mariadb-server", "openvswitch-switch", "ovn-central", "ovn-host", "rabbitmq-server"),
+)
+"""Also those of test_faults, so that both work on one root file system."""
 STAYS = "exec sleep infinity"
 DIES = "sleep 30; echo 'Could not retrieve schema from tcp:127.0.0.1:6640: Connection refused' >&2; exit 1"
 PROXY = """
