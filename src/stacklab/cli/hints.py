@@ -1,0 +1,133 @@
+"""`lab hint`: of a step, or the next clue on the trail of what is broken on purpose."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from stacklab.cli.faults import complete_fault, fault_addressed
+from stacklab.cli.options import Context, addressed, complete_step, json_option
+
+if TYPE_CHECKING:
+    from stacklab.breaking import Broken, Told
+    from stacklab.course.session import FaultCase, Session, Step
+
+
+def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A step of the session that is up, or a fault."""
+    faults = [one for one in complete_fault(ctx, param, incomplete) if "/" in one.value]
+    return faults if "/" in incomplete else [*complete_step(ctx, param, incomplete), *faults]
+
+
+@click.command()
+@click.argument("what", required=False, metavar="[STEP|SESSION/FAULT]", shell_complete=complete_hint)
+@click.option("--all", "everything", is_flag=True, help="All clues of a fault at once.")
+@json_option
+@click.pass_obj
+def hint(context: Context, what: str | None, everything: bool, as_json: bool) -> None:
+    """Show the hint for a step; without STEP, the next clue on the trail of what lab break has broken.
+
+    A clue says what to look at, what it shows, and what that means. Each call goes one further; the last one says how to give up.
+
+    \b
+    lab hint router              of a step
+    lab hint                     of what is broken, one clue at a time
+    lab hint session4/httpd      …of this one, where several are
+    """
+    step = None if what is None else _step(context, what)
+    if step:
+        _of_step(context, *step, as_json=as_json)
+    else:
+        _of_fault(context, what, everything, as_json=as_json)
+
+
+def _step(context: Context, what: str) -> tuple[Session, Step] | None:
+    """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
+    from stacklab.course.session import Address
+    from stacklab.desk import session_of
+
+    if "/" not in what:
+        session = session_of(context.lab, None)
+        if what in {fault.id for fault in session.faults} - {step.id for step in session.steps()}:
+            return None
+        return session, session.step(what)
+    address = Address.parse(what)
+    if address.step is None:
+        session = session_of(context.lab, address.session)
+        if address.exercise in {fault.id for fault in session.faults}:
+            return None
+    session, found = addressed(context, what)
+    if address.step is None:
+        raise click.UsageError(f"'{what}' is no single step; lab show {what} lists the steps")
+    return session, found[0]
+
+
+def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool) -> None:
+    from stacklab.learn import Narrator
+
+    console = context.console(as_json)
+    look = Narrator(context.lab, session).look(chosen)
+    console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
+    console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
+    console.indented(textwrap.fill(chosen.hint, 100))
+    console.print(f"    look: {look}")
+
+
+def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
+    from stacklab.breaking import next_clue, trail
+    from stacklab.desk import home_of
+
+    console, lab = context.console(as_json), context.lab
+    lab.require()
+    session, case, entry = _meant(context, what)
+    address = f"{session.name}/{case.id}"
+    if entry is None and not everything:
+        raise click.UsageError(
+            f"{address} is not broken; lab break {address} breaks it, and --all shows its whole trail"
+        )
+    home = home_of(lab)
+    told = trail(home, case) if everything or entry is None else [next_clue(lab, home, case, entry)]
+    named = "what was broken at random" if entry and entry.surprise else f"{address}: {case.title}"
+    console.result({"fault": None if entry and entry.surprise else address, "clues": [_as_json(one) for one in told]})
+    console.heading(named)
+    for one in told:
+        _tell(context, one, as_json=as_json)
+    if not told:
+        console.print(f"    nobody has written its trail for this sort of cloud; {context.command} fix mends it")
+    elif told[-1].last:
+        console.print(f"    that was the last clue; {context.command} fix solves it")
+    else:
+        console.print(f"    the next clue: {context.command} hint{f' {what}' if what else ''}")
+
+
+def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Broken | None]:
+    """The fault, and what is recorded of it; without a name, what was broken last."""
+    from stacklab.breaking import broken_faults
+    from stacklab.desk import session_of
+
+    entries = broken_faults(context.lab)
+    if what is None:
+        if not entries:
+            raise click.UsageError("nothing is broken on purpose, so name a step (lab show lists them)")
+        session = session_of(context.lab, entries[-1].session)
+        return session, session.fault(entries[-1].fault), entries[-1]
+    session, case = fault_addressed(context, what)
+    return session, case, next((one for one in entries if one.breaks == case.breaks), None)
+
+
+def _as_json(one: Told) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(one) | {"last": one.last}
+
+
+def _tell(context: Context, one: Told, *, as_json: bool) -> None:
+    console = context.console(as_json)
+    console.print(f"  clue {one.number} of {one.of}")
+    for title, text in (("look", one.look), ("shows", one.shows), ("means", one.means)):
+        lines = [text] if title == "look" else textwrap.wrap(text, 92)
+        for number, line in enumerate(lines):
+            console.print(f"    {console.style((title if not number else '').ljust(6), 'bright_black')} {line}")
