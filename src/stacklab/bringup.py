@@ -11,8 +11,10 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
+from stacklab.breaking import mend_all
+from stacklab.clearing import clear
 from stacklab.course.session import Session
-from stacklab.desk import home_of, journal_of
+from stacklab.desk import begin_session, home_of
 from stacklab.errors import LabDamaged
 from stacklab.events import Emit, Note
 from stacklab.homes import HOMES, best_home, check_plan, open_home
@@ -20,12 +22,11 @@ from stacklab.homes.base import Home
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
-from stacklab.progress import ProgressFile
+from stacklab.moving import go_back, going_back_stage
 from stacklab.removal import purge as purge_directories
+from stacklab.replay.consent import Allow
 from stacklab.stages import Progress, run_stages
-
-START = "start"
-"""The checkpoint that every `lab up` makes before the learner begins."""
+from stacklab.trust import Trust
 
 
 def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: Emit) -> Home:
@@ -38,11 +39,12 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
             lab.require()
         plan = _settle(lab, wanted, emit)
         plan.keep(lab)
-        lab.update(session=session.name)
+        begin_session(lab, session)
         home = home_of(lab)
+        left = [going_back_stage(lab, home)] if lab.record.get("restoring") else []
         try:
             # An image that cannot be used is said before minutes are spent on the rest.
-            run_stages(lab, chain(Assets(lab).stages(image), home.stages()), emit)
+            run_stages(lab, chain(Assets(lab).stages(image), home.stages(), left), emit)
         finally:
             replace(plan, used=None).keep(lab)  # consent to a used machine is for this run
         return home
@@ -70,12 +72,21 @@ def _something_made(lab: Lab) -> bool:
     return lab.home_directory.is_dir() and any(lab.home_directory.iterdir())
 
 
-def reset(lab: Lab, progress: Progress) -> None:
-    """Cloud and files back to the session's start, while the services keep running. Raises CheckpointMissing, NotRunning."""
+def reset(lab: Lab, progress: Progress, session: Session | None = None, agreed: Allow | None = None) -> None:
+    """Cloud and files back to the start of the lab's session, or of another one; the services keep running.
+
+    Where the home has no checkpoints, thing by thing (`stacklab.clearing`). Raises CheckpointMissing, NotRunning,
+    UndoIncomplete.
+    """
     with lab.writing():
-        home_of(lab).restore(START, progress)
-        journal_of(lab).clear()
-        ProgressFile(lab).forget()
+        if session:
+            begin_session(lab, session)
+        home = home_of(lab)
+        mend_all(lab, home, progress)
+        if home.saves:
+            go_back(lab, home, home.begin(), progress)
+        else:
+            clear(lab, home, progress, agreed or Trust(lab).agreed)
 
 
 def stop(lab: Lab, progress: Progress) -> None:

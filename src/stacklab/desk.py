@@ -8,11 +8,13 @@ from stacklab.assets import Assets
 from stacklab.cloud.person import Person
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
-from stacklab.errors import NoLab
+from stacklab.errors import NoLab, NotRunning, SessionInvalid, UnknownName
 from stacklab.homes import open_home
 from stacklab.homes.base import CloudAccess, Home
 from stacklab.lab import Lab
+from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.replay.journal import Journal
+from stacklab.replay.remembered import remembered_session
 from stacklab.replay.scene import Desk
 
 
@@ -25,15 +27,23 @@ def home_of(lab: Lab) -> Home:
     return open_home(str(name), lab)
 
 
-def open_desk(lab: Lab, session: Session, say: Callable[[str], None]) -> Desk:
-    """Raises NoLab, NotRunning."""
-    return desk_at(home_of(lab).access(), lab, session, say)
+def open_desk(lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign) -> Desk:
+    """Raises NoLab, NotRunning (also in the middle of a reset that was interrupted)."""
+    home = home_of(lab)
+    if lab.record.get("restoring"):
+        raise NotRunning(
+            "a lab reset or goto was interrupted: what is there is half one thing and half another",
+            advice="the same command again, or lab up, ends it",
+        )
+    return desk_at(home.access(), lab, session, say, agreed)
 
 
-def desk_at(access: CloudAccess, lab: Lab, session: Session, say: Callable[[str], None]) -> Desk:
+def desk_at(
+    access: CloudAccess, lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign
+) -> Desk:
     """A desk at any cloud. The people connect when they are first needed."""
     admin, learner = Person(access.clouds_file, access.admin), Person(access.clouds_file, access.learner)
-    return Desk(session, access, admin, learner, Assets(lab).by_name(), lab.secret, say)
+    return Desk(session, access, admin, learner, Assets(lab).by_name(), lab.secret, say, agreed=agreed)
 
 
 def journal_of(lab: Lab) -> Journal:
@@ -47,6 +57,22 @@ def session_of(lab: Lab, name: str | None) -> Session:
     if not chosen:
         raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
     return load_session(str(chosen), also=lab.labs)
+
+
+def session_to_undo(lab: Lab, name: str | None) -> Session:
+    """The same; where its file is gone or broken, as the journal remembers it. Raises NoLab, UnknownName, SessionInvalid."""
+    try:
+        return session_of(lab, name)
+    except (UnknownName, SessionInvalid):
+        remembered = session_remembered(lab, str(name or lab.record.get("session")))
+        if remembered is None:
+            raise
+        return remembered
+
+
+def session_remembered(lab: Lab, name: str) -> Session | None:
+    """A session as the journal has it; None where nothing of it is left to undo."""
+    return remembered_session(journal_of(lab), name)
 
 
 def begin_session(lab: Lab, session: Session) -> None:

@@ -250,6 +250,13 @@ class NotServed(LabError):
     exit_code = 43
 
 
+class NotTrusted(LabError):
+    """A session from outside would run something on a machine of the learner's, and nobody has agreed to it."""
+
+    id = "not-trusted"
+    exit_code = 44
+
+
 # --- the lab (50-59) -----------------------------------------------------------------------------------------------
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from stacklab.assets import PAPER, Assets
 from stacklab.course.session import Session, Step
 from stacklab.desk import journal_of, open_desk
-from stacklab.errors import LabError, NoLab, NotRunning, UnknownName
+from stacklab.errors import LabError, NoLab, NotRunning, NotTrusted, UnknownName
 from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
 from stacklab.replay import undo as undoing
 from stacklab.replay.apply import Applied, apply_step
 from stacklab.replay.check import Grade, Report, check
+from stacklab.replay.consent import Allow, refuse_foreign
+from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Desk, Paper
 
@@ -51,42 +53,78 @@ def replay_steps(
     show: Callable[[Shown], None],
     say: Say,
     ask: Callable[[Step], str] | None = None,
+    agreed: Allow = refuse_foreign,
 ) -> list[Applied]:
     """Do the steps in order. `ask` answers "run", "skip" or "quit" before each. Raises what a step raises."""
     with lab.writing():
-        desk, journal = open_desk(lab, session, say), journal_of(lab)
-        done: list[Applied] = []
-        for step in steps:
-            answer = ask(step) if ask else "run"
-            if answer == "quit":
-                break
-            if answer == "skip":
-                continue
-            show(Shown(step))
-            try:
-                applied = apply_step(desk, journal, step, via)
-            except LabError:
-                ProgressFile(lab).note(session.name, [(step.id, "failed")])
-                raise
-            ProgressFile(lab).note(
-                session.name, [(step.id, "not_applicable" if applied.outcome == "not_applicable" else "passed")]
-            )
-            show(Shown(step, applied))
-            done.append(applied)
-        return done
+        return do_steps(lab, open_desk(lab, session, say, agreed), journal_of(lab), steps, via, show, ask)
 
 
-def check_steps(lab: Lab, session: Session, steps: Sequence[Step], graded: Callable[[Grade], None]) -> Report:
+def do_steps(
+    lab: Lab,
+    desk: Desk,
+    journal: Journal,
+    steps: Sequence[Step],
+    via: str,
+    show: Callable[[Shown], None],
+    ask: Callable[[Step], str] | None = None,
+) -> list[Applied]:
+    """The same at a desk, by whoever holds the lab's lock."""
+    name = desk.session.name
+    done: list[Applied] = []
+    for step in steps:
+        answer = ask(step) if ask else "run"
+        if answer == "quit":
+            break
+        if answer == "skip":
+            continue
+        show(Shown(step))
+        try:
+            applied = apply_step(desk, journal, step, via)
+        except NotTrusted:
+            raise  # nothing was tried
+        except LabError:
+            ProgressFile(lab).note(name, [(step.id, "failed")])
+            raise
+        status = "not_applicable" if applied.outcome == "not_applicable" else "passed"
+        ProgressFile(lab).note(name, [(step.id, status)])
+        show(Shown(step, applied))
+        done.append(applied)
+    return done
+
+
+def check_steps(
+    lab: Lab,
+    session: Session,
+    steps: Sequence[Step],
+    graded: Callable[[Grade], None],
+    agreed: Allow = refuse_foreign,
+) -> Report:
     """Grade the steps. Raises NoLab, NotRunning."""
-    report = check(open_desk(lab, session, lambda text: None), steps, graded)
+    report = check(open_desk(lab, session, lambda text: None, agreed), steps, graded)
     ProgressFile(lab).note(session.name, [(grade.id, grade.status) for grade in report.grades])
     return report
 
 
-def undo_steps(lab: Lab, session: Session, steps: Sequence[Step], undone: Callable[[Step, str], None]) -> int:
-    """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning."""
+def as_remembered(lab: Lab, session: Session, steps: Sequence[Step]) -> tuple[Session, list[Step]]:
+    """What undoing these steps touches, declared as it was when it was applied."""
+    journal = journal_of(lab)
+    known = undoing.known_session(session, journal)
+    entries = journal.entries(session.name)
+    wanted = undoing.wanted(session, known, steps, entries)
+    return known, [step for step in known.steps() if step.id in wanted & set(entries)]
+
+
+def undo_steps(
+    lab: Lab,
+    session: Session,
+    steps: Sequence[Step],
+    undone: Callable[[Step, str], None],
+    agreed: Allow = refuse_foreign,
+) -> int:
+    """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning, NotTrusted."""
     with lab.writing():
-        desk, journal = open_desk(lab, session, lambda text: None), journal_of(lab)
+        desk, journal = open_desk(lab, session, lambda text: None, agreed), journal_of(lab)
         # Also the steps that only look: what they saw is no longer there.
         gone = undoing.dependants(session, steps)
         ProgressFile(lab).note(session.name, [(step_id, "undone") for step_id in gone])

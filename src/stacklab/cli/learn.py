@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from stacklab.cli.options import Context, address_argument, addressed, complete_step, json_option
+from stacklab.cli.trusting import agreement, trust_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
@@ -112,6 +113,7 @@ def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
     "--via", type=click.Choice(["sdk", "cli", "rest"]), default="sdk", show_default=True, help="How to do it."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@trust_option
 @json_option
 @click.pass_obj
 def replay(
@@ -122,6 +124,7 @@ def replay(
     last: str | None,
     via: str,
     dry_run: bool,
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Do a session's steps and check each one.
@@ -144,15 +147,17 @@ def replay(
         return
     if stepwise and not sys.stdin.isatty():
         raise click.UsageError("--step waits for keys, so it needs a terminal; leave it out, or name one step")
+    agreed = agreement(context, console, session, steps, trust=trust)
     asked = (lambda step: _ask(console, Narrator(context.lab, session), step)) if stepwise else None
     results = replay_steps(
         context.lab,
         session,
         steps,
         via,
-        lambda shown: _replayed(console, shown),
-        lambda text: _said(console, text),
+        lambda shown: replayed(console, shown),
+        lambda text: said(console, text),
         asked,
+        agreed,
     )
     console.result({"session": session.name, "steps": [_as_json(one) for one in results]})
     made = sum(one.outcome == "done" for one in results)
@@ -165,7 +170,8 @@ def replay(
     console.print(f"next: lab check {session.name}   lab undo {session.name}   lab reset")
 
 
-def _replayed(console: Console, shown: Shown) -> None:
+def replayed(console: Console, shown: Shown) -> None:
+    """A step that is about to be done, or was."""
     from stacklab.events import StageBegan, StageEnded
 
     name = f"{shown.step.exercise}/{shown.step.id}"
@@ -187,7 +193,8 @@ def _replayed(console: Console, shown: Shown) -> None:
     )
 
 
-def _said(console: Console, text: str) -> None:
+def said(console: Console, text: str) -> None:
+    """What a step has brought to light."""
     console.indented(console.style(text, "cyan"))
 
 
@@ -215,9 +222,10 @@ def _ask(console: Console, narrator: Narrator, step: Step) -> str:
 
 @click.command()
 @address_argument
+@trust_option
 @json_option
 @click.pass_obj
-def check(context: Context, address: str | None, as_json: bool) -> None:
+def check(context: Context, address: str | None, trust: bool, as_json: bool) -> None:
     """Grade what is in the cloud, whoever made it and however.
 
     Exit 0 only if no step failed and none is unknown.
@@ -226,7 +234,8 @@ def check(context: Context, address: str | None, as_json: bool) -> None:
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
-    report = check_steps(context.lab, session, steps, lambda grade: _graded(console, grade))
+    agreed = agreement(context, console, session, steps, trust=trust, needed=False)
+    report = check_steps(context.lab, session, steps, lambda grade: _graded(console, grade), agreed)
     console.result(report.to_json())
     counts = f"{report.count('passed')} passed, {report.count('failed')} failed, {report.count('unknown')} cannot tell"
     console.print(f"{session.name}: {counts}, {report.count('not_applicable')} not applicable")
@@ -246,21 +255,23 @@ def _graded(console: Console, grade: Grade) -> None:
 
 @click.command()
 @address_argument
+@trust_option
 @json_option
 @click.pass_obj
-def undo(context: Context, address: str | None, as_json: bool) -> None:
+def undo(context: Context, address: str | None, trust: bool, as_json: bool) -> None:
     """Remove what the lab's replay made (and what builds on it), in reverse order, and nothing else."""
-    from stacklab.learn import undo_steps
+    from stacklab.learn import as_remembered, undo_steps
 
     console = context.console(as_json)
-    session, steps = addressed(context, address)
+    session, steps = addressed(context, address, gone=True)
+    agreed = agreement(context, console, *as_remembered(context.lab, session, steps), trust=trust)
     undone: list[dict[str, str]] = []
 
     def told(step: Step, detail: str) -> None:
         undone.append({"id": step.id, "detail": detail})
         console.print(f"{console.mark('done')} {step.exercise}/{step.id}  {detail}")
 
-    count = undo_steps(context.lab, session, steps, told)
+    count = undo_steps(context.lab, session, steps, told, agreed)
     console.result({"session": session.name, "undone": undone})
     console.print(f"{counted(count, 'step')} undone" if count else "nothing to undo: the lab has made nothing there")
 

@@ -41,7 +41,7 @@ VERBS = {
     "restart": ("state", "restart", "Restart one service of the cloud."),
     "fixes": ("fixes", "fixes", "List, explain and apply repairs of the machine that the cloud runs on."),
     "recover": ("fixes", "recover", "Put back what a reboot of the machine took from the cloud."),
-    # "goto": ("goto", "goto", "Bring the lab to a session's start, or to just before one of its steps."),
+    "goto": ("goto", "goto", "Bring the lab to a session's start, or to just before one of its steps."),
     "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
     "down": ("state", "down", "Stop the cloud; what you made stays."),
     "destroy": ("state", "destroy", "Remove the lab and everything of it."),

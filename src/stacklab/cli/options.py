@@ -117,21 +117,31 @@ def json_option(function: F) -> F:
     )(function)
 
 
-def addressed(context: Context, address: str | None) -> tuple[Session, list[Step]]:
-    """The session and the steps that an argument names. Raises UnknownName, NoLab."""
+def addressed(context: Context, address: str | None, *, gone: bool = False) -> tuple[Session, list[Step]]:
+    """The session and the steps that an argument names. Raises UnknownName, NoLab.
+
+    `gone`: also those that only the journal remembers, because their file is gone or has changed.
+    """
     from stacklab.course.session import Address
-    from stacklab.desk import session_of
+    from stacklab.desk import session_of, session_remembered, session_to_undo
     from stacklab.errors import UnknownName
 
+    find = session_to_undo if gone else session_of
     if address is None:
-        session = session_of(context.lab, None)
+        session = find(context.lab, None)
         return session, list(session.steps())
     parsed = Address.parse(address)
     try:
-        session = session_of(context.lab, parsed.session)
+        session = find(context.lab, parsed.session)
     except UnknownName as error:
         raise _meant(context, parsed.session) or error from error
-    return session, session.select(parsed.exercise, parsed.step)
+    try:
+        return session, session.select(parsed.exercise, parsed.step)
+    except UnknownName:
+        remembered = session_remembered(context.lab, parsed.session) if gone else None
+        if remembered is None:
+            raise
+        return session, remembered.select(parsed.exercise, parsed.step)
 
 
 def _meant(context: Context, word: str) -> LabError | None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stacklab.cli.completing import complete_session
 from stacklab.cli.options import Context, complete_service, complete_step, json_option
+from stacklab.cli.trusting import agreement_to_all, trust_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.homes.base import HomeStatus
     from stacklab.lab import Lab
+    from stacklab.replay.consent import Allow
 
 __all__ = ["complete_step", "completion", "destroy", "down", "logs", "reset", "restart", "status"]
 
@@ -139,21 +142,29 @@ def restart(context: Context, service: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("session", required=False)
+@click.argument("session", required=False, shell_complete=complete_session)
+@click.option("--yes", is_flag=True, help="Do not ask before things are removed (home ssh, which has no checkpoints).")
+@trust_option
 @json_option
 @click.pass_obj
-def reset(context: Context, session: str | None, as_json: bool) -> None:
-    """Put cloud and files back to the session's start; the services keep running.
+def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json: bool) -> None:
+    """Put cloud and files back to the start of the session, or of another one; the services keep running.
 
     Everything made since then is gone, also what you made yourself: instances, images, volumes, networks, users.
     """
     from stacklab.bringup import reset as do_reset
-    from stacklab.desk import session_of
+    from stacklab.cli.goto import confirmed
+    from stacklab.desk import home_of, session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
+    agreed: Allow | None = None
+    if not home_of(lab).saves:
+        if not confirmed(context, console, yes=yes):
+            return
+        agreed = agreement_to_all(context, console, trust=trust).agreed
     with console.working(f"back to the start of {chosen.name}", 3) as progress:
-        do_reset(lab, progress)
+        do_reset(lab, progress, chosen, agreed)
 
 
 @click.command()

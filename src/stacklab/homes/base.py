@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from stacklab.fault import Fault
+from stacklab.https.server import Https
 from stacklab.lab import Lab
 from stacklab.logs import Log
 from stacklab.machines.site import Site
@@ -59,7 +60,7 @@ class CloudAccess:
     `clouds_file` is a clouds.yaml (0600) with the two entries named here; `way_to` maps a server id to a Way, or None.
     `hypervisor`: instances really run. `data_path`: packets reach them from this machine. `site`: where the cloud runs;
     raises MachineUnreachable and its kin. `services`: how its services are now. `faults`: what can be broken there on
-    purpose, by name.
+    purpose, by name. `https`: TLS in front of it (session https-endpoints).
     """
 
     clouds_file: Path
@@ -71,6 +72,7 @@ class CloudAccess:
     site: Callable[[], Site]
     services: Callable[[], list[ServiceState]]
     faults: Callable[[], Mapping[str, Fault]]
+    https: Callable[[], Https]
     dashboard: str | None = None
 
 
@@ -118,6 +120,12 @@ class Home(Protocol):
 
     def faults(self) -> Mapping[str, Fault]:
         """What can be broken here on purpose, by the words that session files use; also what this cloud then refuses."""
+
+    def prove(self, progress: Progress) -> str:
+        """Raises ServiceFailed unless the cloud is usable, found out by using it; says what was asked."""
+
+    def https(self) -> Https:
+        """TLS in front of the cloud (session https-endpoints)."""
 
     def checkpoint(self, name: str, progress: Progress) -> None:
         """Save cloud and files under this name, replacing an earlier one only when the new one is whole."""

@@ -11,8 +11,9 @@ from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
 from stacklab.kinds.kind import Absent, Difference, Thing
 from stacklab.replay.check import in_words, over
 from stacklab.replay.journal import Journal
+from stacklab.replay.remembered import declared
 from stacklab.replay.scene import Desk, Scene
-from stacklab.replay.undo import take_back
+from stacklab.replay.undo import as_applied, take_back
 from stacklab.replay.vias import VIAS
 
 Outcome = Literal["done", "already", "not_applicable"]
@@ -49,6 +50,7 @@ def apply_step(desk: Desk, journal: Journal, step: Step, via: str) -> Applied:
 
 
 def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> tuple[Outcome, str]:
+    desk.allow(step)
     reason = step.kind.applicable(scene, step.params)
     if reason:
         return "not_applicable", reason
@@ -62,14 +64,16 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
     entry = journal.entries(desk.session.name).get(step.id)
     if entry and entry.state == "begin":
         # An earlier run was cut off in the middle of this step: what it left half made is ours to remove.
-        take_back(desk, journal, step)
+        take_back(as_applied(desk, journal), journal, step.id)
     existing = step.kind.find(scene, step.params)
     if existing and not (existing[1] and step.kind.repeatable):
         return _existing(step, *existing)
-    journal.write(desk.session.name, step.id, step.kind.name, "begin")
+    before = step.kind.foresee(scene, step.params)
+    journal.write(desk.session.name, step.id, step.kind.name, "begin", before, declared(desk.session, step))
     _do(scene, step, via)
     thing = _settled(scene, step)
-    journal.write(desk.session.name, step.id, step.kind.name, "made", step.kind.keep(scene, step.params, thing))
+    kept = before if before is not None else step.kind.keep(scene, step.params, thing)
+    journal.write(desk.session.name, step.id, step.kind.name, "made", kept)
     return "done", step.kind.shown(thing)
 
 

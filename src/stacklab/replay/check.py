@@ -102,6 +102,7 @@ def over(desk: Desk, step: Step) -> str | None:
 
 def _status(desk: Desk, scene: Scene, step: Step) -> tuple[Status, str]:
     try:
+        scene.desk.allow(step)
         reason = step.kind.applicable(scene, step.params)
         if reason:
             return "not_applicable", reason

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,10 @@ State = Literal["begin", "made", "undone"]
 
 @dataclass(frozen=True)
 class Entry:
-    """The last that is known of a step. `kept` is what its kind needs for removing it (None while it is under way)."""
+    """The last that is known of a step. `kept` is what its kind needs for removing it (None while it is under way).
+
+    `declared`: the step as it was applied (see `stacklab.replay.remembered`).
+    """
 
     session: str
     step: str
@@ -29,6 +33,7 @@ class Entry:
     state: State
     at: float
     kept: dict[str, Any] | None = None
+    declared: dict[str, Any] | None = None
 
 
 class Journal:
@@ -37,9 +42,18 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, session: str, step: str, kind: str, state: State, kept: dict[str, Any] | None = None) -> None:
+    def write(
+        self,
+        session: str,
+        step: str,
+        kind: str,
+        state: State,
+        kept: dict[str, Any] | None = None,
+        declared: dict[str, Any] | None = None,
+    ) -> None:
         """Append one line, on disk before this returns. Raises NotEnoughSpace."""
         line = {"session": session, "step": step, "kind": kind, "state": state, "at": time.time(), "kept": kept}
+        line |= {"declared": declared} if declared else {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._drop_cut_line()
@@ -53,23 +67,32 @@ class Journal:
     def entries(self, session: str) -> dict[str, Entry]:
         """By step, what is under way or made and not undone, in the order in which it began. Raises LabDamaged."""
         found: dict[str, Entry] = {}
-        for number, line in enumerate(self._lines(), 1):
-            try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise LabDamaged(
-                    f"{self.path}:{number} cannot be read: {error}", advice="lab reset starts afresh"
-                ) from error
+        for entry in self._all():
             if entry.session != session:
                 continue
             if entry.state == "undone":
                 found.pop(entry.step, None)
             elif entry.step in found and entry.state == "made":
-                found[entry.step] = entry  # keeps its place in the order
+                # Keeps its place in the order, and what was said of it when it began.
+                found[entry.step] = replace(entry, declared=entry.declared or found[entry.step].declared)
             else:
                 found.pop(entry.step, None)
                 found[entry.step] = entry
         return found
+
+    def sessions(self) -> list[str]:
+        """Sessions of which something is under way or made and not undone, the one worked on last at the end."""
+        known = list(dict.fromkeys(reversed([entry.session for entry in self._all()])))
+        return [name for name in reversed(known) if self.entries(name)]
+
+    def _all(self) -> Iterator[Entry]:
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                yield Entry(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise LabDamaged(
+                    f"{self.path}:{number} cannot be read: {error}", advice="lab reset starts afresh"
+                ) from error
 
     def _drop_cut_line(self) -> None:
         """Remove a last line that a crash or a full disk cut off, so that the next one does not run into it."""

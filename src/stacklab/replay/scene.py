@@ -11,12 +11,14 @@ from stacklab.course.session import Session, Step
 from stacklab.errors import UnknownName
 from stacklab.fault import Fault
 from stacklab.homes.base import Ability, CloudAccess, ServiceState, Way
+from stacklab.https.server import Https
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import AssetRef, Ref, SecretRef, StepRef, shouted
 from stacklab.kinds.identity import find_projects, find_users
 from stacklab.kinds.kind import Absent, Asset, Thing
 from stacklab.kinds.narration import Hidden, Later, Word
 from stacklab.machines.site import Site
+from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.suggest import closest
 
 Assets = Mapping[str, Callable[[], Asset]]
@@ -58,7 +60,16 @@ class _Common:
 
 
 class Paper(_Common):
-    """For showing a step without a cloud: ids are variables, nothing can be looked up."""
+    """For showing a step without a cloud: ids are variables, nothing can be looked up.
+
+    `https`: where its files lie is known, when there is a lab.
+    """
+
+    def __init__(
+        self, session: Session, step: Step, assets: Assets, secrets: Secrets, https: Callable[[], Https] | None = None
+    ) -> None:
+        super().__init__(session, step, assets, secrets)
+        self._https = https
 
     def id_of(self, ref: Ref, kind: str) -> Word:
         """A variable."""
@@ -101,6 +112,12 @@ class Paper(_Common):
         """Nothing answers on paper."""
         raise Absent("a cloud")
 
+    def https(self) -> Https:
+        """Of the lab, if there is one."""
+        if self._https is None:
+            raise Absent("a cloud")
+        return self._https()
+
     def fault(self, name: str) -> Fault:
         """Nothing breaks on paper."""
         raise Absent("a cloud")
@@ -113,7 +130,8 @@ class Paper(_Common):
 class Desk:
     """A connected cloud with its people and the lab's files: what all scenes of one command share.
 
-    `memory`: things that references meant, by step; cleared whenever a step changes something.
+    `memory`: things that references meant, by step; cleared whenever a step changes something. `agreed`: see
+    `stacklab.replay.consent`.
     """
 
     session: Session
@@ -124,6 +142,11 @@ class Desk:
     secrets: Secrets
     say: Callable[[str], None]
     memory: dict[str, Thing] = field(default_factory=dict)
+    agreed: Allow = refuse_foreign
+
+    def allow(self, step: Step) -> None:
+        """Raises NotTrusted unless what this step runs may run."""
+        self.agreed(self.session, step)
 
     def scene(self, step: Step) -> Scene:
         """The scene of one step."""
@@ -131,7 +154,7 @@ class Desk:
 
     def paper(self, step: Step) -> Paper:
         """The same step without looking at the cloud."""
-        return Paper(self.session, step, self.assets, self.secrets)
+        return Paper(self.session, step, self.assets, self.secrets, self.access.https)
 
 
 class Scene(_Common):
@@ -176,6 +199,7 @@ class Scene(_Common):
             return found
         if ref.step not in self.desk.memory:
             step = self.session.step(ref.step)
+            self.desk.allow(step)
             answer = step.kind.find(self.desk.scene(step), step.params)
             if answer is None:
                 raise Absent(step.title, ref.step)
@@ -205,6 +229,10 @@ class Scene(_Common):
     def services(self) -> list[ServiceState]:
         """Asked anew each time."""
         return self.desk.access.services()
+
+    def https(self) -> Https:
+        """As this home has it."""
+        return self.desk.access.https()
 
     def dashboard(self) -> str:
         """Where Horizon answers."""

@@ -11,10 +11,11 @@ from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
 from stacklab.fault import Fault
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
-from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
+from stacklab.homes.embedded import config, ending, faults, readiness, shared, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
+from stacklab.https.own import OwnHttps
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
 from stacklab.machines.local import LocalMachine
@@ -40,6 +41,7 @@ class EmbeddedHome:
         self.cloud = Cloud(lab)
         self.layout = self.cloud.layout
         self.saved = Checkpoints(self.cloud)
+        self._https = OwnHttps(self.layout, lab.name, lambda: self.cloud.ports, self._write_logins)
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -50,7 +52,8 @@ class EmbeddedHome:
             Stage("cloud", "this lab's own cloud", self.cloud.why_ready, self.cloud.make, 1),
             Stage("mend", "what an interrupted reset left to do", self._nothing_unfinished, self._finish_restore, 2),
             Stage("services", "the services", self._has_services, self._start, 20),
-            Stage("ready", "the cloud is usable", lambda: None, self._prove, 3),
+            *self._https_stages(),
+            Stage("ready", "the cloud is usable", lambda: None, self.prove, 3),
             Stage("checkpoint", "a checkpoint to come back to", self._has_start, self._save_start, 1),
         ]
 
@@ -76,7 +79,18 @@ class EmbeddedHome:
         supervision.wait_until_running(self.layout, progress, time.monotonic() + 180)
         return f"{len(NAMES)} services run after {time.monotonic() - began:.0f} s"
 
-    def _prove(self, progress: Progress) -> str:
+    def _https_stages(self) -> list[Stage]:
+        """Only where services are behind TLS (session https-endpoints)."""
+        if not self._https.should_run():
+            return []
+        title, runs = "TLS in front of the services", "Apache runs"
+        return [Stage("https", title, lambda: runs if self._https.running() else None, self._https.start, 1)]
+
+    def _write_logins(self) -> None:
+        passwords = self.cloud.passwords()
+        config.write_clouds_file(self.layout, self.cloud.ports, passwords["admin"], passwords["learner"])
+
+    def prove(self, progress: Progress) -> str:
         readiness.prove(self.layout, self._prober(), progress)
         return "a token, the catalogue, every service's list, the dashboard's login page"
 
@@ -85,7 +99,7 @@ class EmbeddedHome:
 
     def _finish_restore(self, progress: Progress) -> str:
         name = self.saved.unfinished or START
-        self.saved.restore(name, progress)
+        self._put_back(name, progress)
         return f"finished going back to '{name}'"
 
     def _has_start(self) -> str | None:
@@ -107,7 +121,11 @@ class EmbeddedHome:
         if not supervision.is_running(self.layout):
             return HomeStatus("stopped", states, notes=list(self.cloud.notes))
         well = all(one.state == "running" for one in states)
-        notes = [*self.cloud.notes, *(f"{one.name}: {one.reason}" for one in states if one.reason)]
+        notes = [
+            *self.cloud.notes,
+            *(f"{one.name}: {one.reason}" for one in states if one.reason),
+            *self._https.notes(),
+        ]
         return HomeStatus("running" if well else "degraded", states, self._dashboard(), notes)
 
     def _dashboard(self) -> str:
@@ -122,7 +140,8 @@ class EmbeddedHome:
         return CloudAccess(
             clouds_file=self.layout.clouds_file, admin="lab-admin", learner="lab-learner",
             hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path), way_to=self._way_to,
-            site=self.site, services=lambda: supervision.services(self.layout), faults=self.faults, dashboard=self._dashboard(),
+            site=self.site, services=lambda: supervision.services(self.layout), faults=self.faults, https=self.https,
+            dashboard=self._dashboard(),
         )  # fmt: skip
 
     def _way_to(self, server: str) -> Way | None:
@@ -135,10 +154,13 @@ class EmbeddedHome:
 
     def site(self) -> Site:
         why = "the home 'embedded' needs no root and uses none"
-        return Site(LocalMachine(), str(self.layout.scratch), "lab", why)
+        return Site(LocalMachine(), str(self.layout.scratch), "lab", why, {"conf": str(self.layout.conf)})
+
+    def https(self) -> OwnHttps:
+        return self._https
 
     def faults(self) -> dict[str, Fault]:
-        return {}
+        return faults.faults(self.cloud)
 
     def service_names(self) -> tuple[str, ...]:
         return (*NAMES, SUPERVISOR)
@@ -154,7 +176,7 @@ class EmbeddedHome:
         if service not in NAMES:
             raise UnknownName(f"there is no service '{service}'", advice=f"one of {', '.join(NAMES)}")
         supervision.order(self.layout, "restart", service=service)
-        supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
+        supervision.wait_until_running(self.layout, progress, time.monotonic() + 90, names=(service,))
         readiness.prove(self.layout, self._prober(), progress, names=(service,), seconds=60)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
@@ -174,9 +196,31 @@ class EmbeddedHome:
 
     def restore(self, name: str, progress: Progress) -> None:
         self._require()
-        self.saved.restore(name, progress)
+        self._as_made(progress)
+        self._put_back(name, progress)
         if supervision.is_running(self.layout):
             readiness.prove(self.layout, self._prober(), progress)
+
+    def _as_made(self, progress: Progress) -> None:
+        """Configuration that was edited is put back, and what does not run is started: a restore needs every service."""
+        edited = self.cloud.put_back_configuration()
+        if not supervision.is_running(self.layout):
+            return
+        down = [one.name for one in supervision.services(self.layout) if one.state in ("failed", "stopped")]
+        again = [name for name in NAMES if name in edited or name in down]
+        for name in again:
+            progress(f"starting {name} again, with its configuration as it was made")
+            supervision.order(self.layout, "restart", service=name)
+        if again:
+            supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
+
+    def _put_back(self, name: str, progress: Progress) -> None:
+        """Apache belongs to the files that are put back, and so do the logins."""
+        self._https.stop()
+        self.saved.restore(name, progress)
+        self._write_logins()
+        if supervision.is_running(self.layout) and self._https.should_run():
+            self._https.start(progress)
 
     def _require(self) -> None:
         if not self.cloud.exists:

@@ -1,0 +1,132 @@
+"""`lab goto`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from stacklab.cli.options import Context, complete_step, json_option, known_sessions
+from stacklab.cli.trusting import agreement, agreement_to_all, trust_option
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from stacklab.console import Console
+    from stacklab.moving import Arrived
+
+
+def complete_session_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A session."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(name) for name in known_sessions(ctx) if name.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("session", required=False, shell_complete=complete_session_name)
+@click.option(
+    "--step", metavar="ID", shell_complete=complete_step, help="Go to just before this step: your turn at it."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before things are removed (home ssh, which has no checkpoints).")
+@trust_option
+@json_option
+@click.pass_obj
+def goto(context: Context, session: str | None, step: str | None, yes: bool, trust: bool, as_json: bool) -> None:
+    """Bring the lab to the start of a session, or to just before one of its steps.
+
+    Cloud and files go back to the nearest checkpoint, then the steps before are done for you. Everything made since then is
+    gone, also what you made yourself. Without --step it is the same as lab reset SESSION.
+
+    \b
+    lab goto session4 --step router      everything before the router is there; the router is yours to make
+    """
+    from stacklab.cli.learn import replayed, said
+    from stacklab.desk import home_of, session_of
+    from stacklab.errors import NotRunning
+    from stacklab.learn import Narrator
+    from stacklab.moving import goto as do_goto
+
+    lab, console = context.lab, context.console(as_json)
+    chosen = session_of(lab, session)
+    steps = list(chosen.steps())
+    turn = chosen.step(step) if step else steps[0]
+    home = home_of(lab)
+    try:
+        home.access()
+    except NotRunning as error:
+        raise NotRunning(error.message, advice=f"lab up {chosen.name}") from error
+    known = None
+    if not home.saves:
+        if not confirmed(context, console, yes=yes):
+            return
+        known = agreement_to_all(context, console, trust=trust)
+    agreed = agreement(context, console, chosen, steps[: steps.index(turn)], trust=trust, known=known)
+    arrived = do_goto(
+        lab,
+        chosen,
+        step,
+        lambda shown: replayed(console, shown),
+        lambda text: said(console, text),
+        console.working,
+        agreed,
+    )
+    look = Narrator(lab, chosen).look(arrived.step)
+    console.result_line(_as_json(arrived, look))
+    _show(context, console, arrived, look)
+
+
+def confirmed(context: Context, console: Console, *, yes: bool) -> bool:
+    """Show what a reset without checkpoints removes, and ask. With --json, --yes has to be said."""
+    from stacklab.clearing import what_goes
+    from stacklab.desk import home_of
+
+    going = what_goes(context.lab, home_of(context.lab))
+    console.print("This home has no checkpoints, so what is there is removed, for good:")
+    for thing in going:
+        console.print(f"  {thing}")
+    if not going:
+        console.print("  (nothing)")
+    if yes:
+        return True
+    if console.as_json:
+        raise click.UsageError("with --json nobody is asked: --yes agrees to what will be removed")
+    if click.confirm("Remove it?", default=False):
+        return True
+    console.print("nothing was removed")
+    return False
+
+
+def _as_json(arrived: Arrived, look: str) -> dict[str, object]:
+    turn = arrived.step
+    return {
+        "event": "arrived",
+        "session": arrived.session.name,
+        "exercise": turn.exercise,
+        "step": turn.id,
+        "as": turn.who,
+        "title": turn.title,
+        "look": look,
+        "checkpoint": arrived.checkpoint,
+        "done": [{"id": one.step.id, "outcome": one.outcome} for one in arrived.applied],
+        "saved": arrived.saved,
+        "notes": arrived.notes,
+    }
+
+
+def _show(context: Context, console: Console, arrived: Arrived, look: str) -> None:
+    from stacklab.cli.learn import counted
+
+    for note in arrived.notes:
+        console.print(console.style(f"! {note}", "yellow"))
+    made = f", then {counted(len(arrived.applied), 'step')} done for you" if arrived.applied else ""
+    console.print(f"went back to the checkpoint '{arrived.checkpoint}'{made}")
+    session, turn = arrived.session, arrived.step
+    address = f"{session.name}/{turn.exercise}/{turn.id}"
+    me = context.command
+    console.print()
+    console.heading(f"your turn: {address}: {turn.title}  (as {turn.who})")
+    console.print(f"  how          {me} show {address}")
+    console.print(f"  look         {look}")
+    console.print(f"  be graded    {me} check {address}")
+    console.print(f"  stuck?       {me} hint {turn.id}")
