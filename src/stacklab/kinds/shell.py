@@ -1,0 +1,269 @@
+"""Commands on the machine that the cloud runs on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from stacklab.errors import LabError, StepFailed, UndoIncomplete
+from stacklab.kinds.declaration import Id, Name, Params
+from stacklab.kinds.features import Feature, make_scratch, possible
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request, Script
+from stacklab.machines import scratch
+from stacklab.machines.base import Finished
+from stacklab.machines.site import Site
+
+Lines = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=r"^[^\x00]*$")]
+PidFile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.pid$", max_length=60)]
+
+CANNOT_TELL = 75
+"""With this status (EX_TEMPFAIL of sysexits.h) a check says that it cannot tell."""
+_NO_PROGRAM = (126, 127)
+SAID_LINES = 60
+"""How many lines of what a step prints are shown; a learner who wants all of it runs it."""
+UNDO_SECONDS = 60.0
+
+
+class ShellParams(Params):
+    """What a session file says of such a step. All scripts are run with `sh -eu` and an empty standard input.
+
+    `what`: what it is about, in a few words. `run`: lines of shell. `check`: lines whose exit status tells whether it is so,
+    whoever did it; they only look. Without a check, `run` only looks, too, and is run to check. `shows`: what must be in the
+    output of the check (of `run` where there is none). `undo`: takes back what `run` leaves; without it nothing is left. All
+    three must do no harm when they are run twice, or when half of it is there.
+
+    `in`: a directory below the lab's scratch directory, shared by the session's steps that name it; without it they run in
+    the home directory. `processes`: pid files in that directory, of what `run` leaves running; undo and reset end it.
+
+    `root`: as root; "where-allowed": as root where the lab may be root, else not. `features`: what the kernel must let us do;
+    see `features.VARIABLES` for what the scripts are then given. `on` and `why`: who must have made the cloud for this to make
+    sense, and why it makes none elsewhere. `seconds`: how long each script may take.
+
+    The scripts have the names of `Site.names` as variables (`$APACHE`, `$DATABASE`, `$QUEUE`), and `$LAB_SCRATCH`.
+    """
+
+    what: Name
+    run: Lines
+    check: Lines | None = None
+    shows: list[Annotated[str, Field(min_length=1)]] = []
+    undo: Lines | None = None
+    place: Id | None = Field(alias="in", default=None)
+    processes: list[PidFile] = []
+    root: bool | Literal["where-allowed"] = False
+    features: list[Feature] = []
+    on: list[Literal["devstack", "packstack", "lab"]] = Field(default=["devstack", "packstack", "lab"], min_length=1)
+    why: Annotated[str, Field(min_length=1)] | None = None
+    seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+
+    @model_validator(mode="after")
+    def _agrees(self) -> ShellParams:
+        if self.undo and not self.check:
+            raise ValueError("'undo' without 'check': nobody could tell whether there is anything to take back")
+        if self.processes and not (self.undo and self.place):
+            raise ValueError("'processes' needs 'in', where their pid files are, and 'undo'")
+        if (self.why is None) != ("on" not in self.model_fields_set):
+            raise ValueError("'on' and 'why' belong together: a step that makes no sense somewhere says why")
+        return self
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where and how a step's scripts run: everything but the scripts."""
+
+    site: Site
+    user: str | None
+    directory: str | None
+    variables: dict[str, str]
+
+    def script(self, lines: str, *, make: bool) -> str:
+        """The whole text for `sh`. `make`: the directory is made; else it has to be there."""
+        used = {name: value for name, value in self.variables.items() if re.search(rf"\b{name}\b", lines)}
+        if self.directory:
+            used = {"LAB_SCRATCH": self.variables["LAB_SCRATCH"], **used}
+        head = [f"# on {self.site.machine.name}{', as root' if self.user == 'root' else ''}"]
+        if used:
+            head.append("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in used.items()))
+        return "\n".join([*head, *_entering(self.directory, make), lines.rstrip("\n")])
+
+    def run(self, lines: str, seconds: float, *, make: bool) -> Finished:
+        """Run it. Raises what the machine raises, but not for how the script ends."""
+        if make and self.directory:
+            make_scratch(self.site)
+        return self.site.machine.script(self.script(lines, make=make), user=self.user, seconds=seconds, check=False)
+
+
+def _entering(directory: str | None, make: bool) -> list[str]:
+    if directory is None:
+        return []
+    where = f'"$LAB_SCRATCH"/{directory}'
+    if make:
+        return [f"mkdir -p {where} && cd {where}"]
+    return [f'cd {where} 2> /dev/null || {{ echo "there is no directory {directory} yet"; exit 1; }}']
+
+
+class Shell(Kind[ShellParams]):
+    """Commands on the machine that the cloud runs on, in a directory of the lab's own there."""
+
+    name = "shell"
+    params = ShellParams
+    repeatable = True
+
+    def lasting(self, p: ShellParams) -> bool:
+        return p.undo is not None
+
+    def title(self, p: ShellParams) -> str:
+        return p.what
+
+    def horizon(self, p: ShellParams) -> str:
+        return "(not in Horizon: a shell on the machine that the cloud runs on)"
+
+    def requests(self, scene: Scene, p: ShellParams) -> list[Request]:
+        return []
+
+    def commands(self, scene: Scene, p: ShellParams) -> list[Command]:
+        return [Script((), program="sh", script=self._told(scene, p, p.run, make=self.lasting(p)))]
+
+    def look(self, scene: Scene, p: ShellParams) -> Command:
+        return Script((), program="sh", script=self._told(scene, p, p.check or p.run, make=False))
+
+    def _told(self, scene: Scene, p: ShellParams, lines: str, *, make: bool) -> str:
+        """As it is run; on paper, or while nobody can ask the machine, its variables stay variables."""
+        try:
+            return self._place(scene, p).script(lines, make=make)
+        except (Absent, LabError):
+            where = f"{scene.session_name}/{p.place}" if p.place else None
+            return "\n".join(["# on the machine that the cloud runs on", *_entering(where, make), lines.rstrip("\n")])
+
+    def _place(self, scene: Scene, p: ShellParams) -> _Place:
+        site = scene.site()
+        user = _user(site, p)
+        named = {name.upper(): value for name, value in site.names.items()}
+        variables = {"LAB_SCRATCH": site.scratch, **named, **possible(site, p.features, user).variables}
+        return _Place(site, user, f"{scene.session_name}/{p.place}" if p.place else None, variables)
+
+    def applicable(self, scene: Scene, p: ShellParams) -> str | None:
+        site = scene.site()
+        if site.made_by not in p.on:
+            return p.why
+        if p.root is True and site.why_not_root:
+            return f"it needs root: {site.why_not_root}"
+        return next(iter(possible(site, p.features, _user(site, p)).missing.values()), None)
+
+    # --- doing ---------------------------------------------------------------------------------------------------------
+
+    def create(self, scene: Scene, p: ShellParams) -> None:
+        done = self._place(scene, p).run(p.run, p.seconds, make=self.lasting(p))
+        scene.say(shown_part(done.out + done.err))
+        if not done.ok:
+            raise StepFailed(f"{p.what}: {_ended(done)}", advice="lab show prints the commands; run them one by one")
+
+    def settle_seconds(self, p: ShellParams) -> float:
+        return 5
+
+    def keep(self, scene: Scene, p: ShellParams, thing: Thing) -> Thing:
+        place = self._place(scene, p)
+        return {
+            "name": p.what,
+            "undo": place.script(p.undo or ":", make=True),
+            "directory": place.directory,
+            "user": place.user,
+            "processes": list(p.processes),
+            "seconds": p.seconds,
+        }
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        site, user = scene.site(), thing["user"]
+        below = f"{site.scratch}/{thing['directory']}"
+        if thing["processes"]:
+            scratch.end_processes(
+                site.machine, site.scratch, [f"{below}/{one}" for one in thing["processes"]], user=user
+            )
+        make_scratch(site)
+        done = site.machine.script(thing["undo"], user=user, seconds=thing["seconds"], check=False)
+        if not done.ok:
+            raise UndoIncomplete(f"{thing['name']} cannot be taken back: {_ended(done)}", advice=f"look into {below}")
+        if thing["directory"]:
+            # What somebody else keeps there stays, and so does the directory then.
+            tidy = 'cd "$1" && rmdir -p --ignore-fail-on-non-empty -- "$2"'
+            site.machine.script(tidy, site.scratch, thing["directory"], user=user, seconds=UNDO_SECONDS)
+        return True
+
+    # --- checking ------------------------------------------------------------------------------------------------------
+
+    def candidates(self, scene: Scene, p: ShellParams) -> Iterable[Thing]:
+        done = self._place(scene, p).run(p.check or p.run, p.seconds, make=False)
+        if done.status == CANNOT_TELL or done.status in _NO_PROGRAM:
+            raise StepFailed(f"cannot tell: {_last_words(done) or f'status {done.status}'}")
+        # A check says on its standard output what is wrong; of what only looks, a program's complaint is all there is.
+        said = _last_line(done.out) if p.check else ""
+        return [
+            {
+                "name": p.what,
+                "ended": done.status,
+                "said": said or _last_words(done),
+                "output": done.out + done.err,
+            }
+        ]
+
+    def compare(self, scene: Scene, p: ShellParams, thing: Thing) -> list[Difference]:
+        if thing["ended"] != 0:
+            said = thing["said"] or f"the check ended with status {thing['ended']} and said nothing"
+            return [Difference(p.what, "so", said)]
+        lacking = [text for text in p.shows if text not in thing["output"]]
+        return [Difference("output", f"contains {text!r}", thing["said"] or "nothing") for text in lacking]
+
+    def shown(self, thing: Thing) -> str:
+        return str(thing["said"]) or "it is so"
+
+    def expected(self, p: ShellParams) -> str:
+        shows = f", and it shows {', '.join(map(repr, p.shows))}" if p.shows else ""
+        return f"{p.what}{shows}"
+
+    def runs(self, p: ShellParams) -> str:
+        parts = (("run", p.run), ("check", p.check), ("undo", p.undo))
+        who = " as root" if p.root else ""
+        return "\n".join(f"# {name}{who}:\n{text.rstrip()}" for name, text in parts if text)
+
+
+def _user(site: Site, p: ShellParams) -> str | None:
+    return "root" if p.root is True or (p.root == "where-allowed" and not site.why_not_root) else None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in plain(text).splitlines()]
+    return next((line[:200] for line in reversed(lines) if line), "")
+
+
+def _last_words(done: Finished) -> str:
+    """What it said last, on the stream that says why where it failed."""
+    first, second = (done.out, done.err) if done.ok else (done.err, done.out)
+    return _last_line(first) or _last_line(second)
+
+
+def _ended(done: Finished) -> str:
+    said = _last_words(done)
+    return f"it ended with status {done.status}" + (f": {said}" if said else "")
+
+
+def plain(text: str) -> str:
+    """Text of a program for a terminal, without what would control it."""
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])", "", text).replace("\r\n", "\n").replace("\t", "    ")
+    return "".join(sign if sign == "\n" or sign.isprintable() else "�" for sign in text)
+
+
+def shown_part(text: str) -> str:
+    """As much of a program's output as is worth showing."""
+    lines = plain(text).rstrip().splitlines()
+    if len(lines) > SAID_LINES:
+        half = SAID_LINES // 2
+        lines = [*lines[:half], f"[… {len(lines) - SAID_LINES} lines left out …]", *lines[-half:]]
+    return "\n".join(line[:400] for line in lines)
+
+
+KINDS: list[Kind[Any]] = [Shell()]

@@ -1,0 +1,141 @@
+"""The words of Amazon's cloud beside OpenStack's, on the same running objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from stacklab.kinds.declaration import Name, Params, Ref, Refers, StepRef
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request, Service
+from stacklab.kinds.objects import without_swift
+
+
+@dataclass(frozen=True)
+class _Word:
+    """How OpenStack calls a thing: the word, the client's words for showing one, and the collection it is in."""
+
+    word: str
+    words: tuple[str, ...]
+    service: Service
+    path: tuple[str, ...]
+
+
+_WORDS: dict[str, _Word] = {
+    "image": _Word("image", ("image", "show"), "image", ("images",)),
+    "flavor": _Word("flavor", ("flavor", "show"), "compute", ("flavors",)),
+    "key-pair": _Word("key pair", ("keypair", "show"), "compute", ("os-keypairs",)),
+    "security-group": _Word("security group", ("security", "group", "show"), "network", ("security-groups",)),
+    "network": _Word("network", ("network", "show"), "network", ("networks",)),
+    "subnet": _Word("subnet", ("subnet", "show"), "network", ("subnets",)),
+    "router": _Word("router", ("router", "show"), "network", ("routers",)),
+    "server": _Word("instance", ("server", "show"), "compute", ("servers",)),
+    "floating-ip": _Word("floating IP", ("floating", "ip", "show"), "network", ("floatingips",)),
+    "volume": _Word("volume", ("volume", "show"), "block-storage", ("volumes",)),
+    "container": _Word("container", ("container", "show"), "object-store", ()),
+}
+_BY_NAME = ("key-pair", "container")
+"""These have no id: they are known by their names."""
+
+
+class Row(Params):
+    """`ec2`: Amazon's word. `is`: the kind of OpenStack's thing. `thing`: the one of the learner's that shows it."""
+
+    ec2: Name
+    kind: Name = Field(alias="is")
+    thing: Annotated[Ref, Refers(*_WORDS)]
+
+    @model_validator(mode="after")
+    def _known(self) -> Row:
+        if self.kind not in _WORDS:
+            raise ValueError(f"'is' has to be one of {', '.join(_WORDS)}")
+        return self
+
+
+class TermsParams(Params):
+    rows: list[Row] = Field(min_length=1)
+
+
+class Terms(Kind[TermsParams]):
+    """A table of both vocabularies; every row stands for a thing that is really there."""
+
+    name = "terms"
+    params = TermsParams
+    leaves = False
+
+    def title(self, p: TermsParams) -> str:
+        return "Amazon's words beside OpenStack's"
+
+    def horizon(self, p: TermsParams) -> str:
+        return "Project ▸ Compute, Volumes, Network, Object Store: one page for each row"
+
+    def _rows(self, scene: Scene, p: TermsParams) -> list[Row]:
+        """Without those of a service that this cloud does not have."""
+        swift = any(row.kind == "container" for row in p.rows) and without_swift(scene) is None
+        return [row for row in p.rows if row.kind != "container" or swift]
+
+    def commands(self, scene: Scene, p: TermsParams) -> list[Command]:
+        found = []
+        for row in p.rows:
+            thing = scene.called(row.thing) if row.kind != "floating-ip" else scene.id_of(row.thing, row.kind)
+            found.append(Command((*_WORDS[row.kind].words, thing)))
+        return found
+
+    def requests(self, scene: Scene, p: TermsParams) -> list[Request]:
+        found = []
+        for row in p.rows:
+            by_name = row.kind in _BY_NAME
+            last = scene.called(row.thing) if by_name else scene.id_of(row.thing, row.kind)
+            word = _WORDS[row.kind]
+            query = {"format": "json"} if row.kind == "container" else {}
+            found.append(Request("GET", word.service, (*word.path, last), query=query))
+        return found
+
+    def create(self, scene: Scene, p: TermsParams) -> None:
+        scene.say(table(self._seen(scene, p)))
+
+    def _seen(self, scene: Scene, p: TermsParams) -> list[dict[str, str]]:
+        """Each row with its object's name and id; with `missing` where it has none."""
+        found = []
+        for row in self._rows(scene, p):
+            seen = {"ec2": row.ec2, "openstack": _WORDS[row.kind].word, "name": scene.called(row.thing), "id": ""}
+            try:
+                thing = scene.thing(row.thing, row.kind)
+                seen |= {"name": str(thing.get("name", seen["name"])), "id": str(thing.get("id") or "")}
+            except Absent as absent:
+                step = row.thing.step if isinstance(row.thing, StepRef) else None
+                seen["missing"] = f"{absent.what}" + (f" (step {step})" if step else "")
+            found.append(seen)
+        return found
+
+    def candidates(self, scene: Scene, p: TermsParams) -> Iterable[Thing]:
+        return [{"name": "terms", "rows": self._seen(scene, p)}]
+
+    def compare(self, scene: Scene, p: TermsParams, thing: Thing) -> list[Difference]:
+        return [
+            Difference(f"{row['ec2']} = {row['openstack']}", row["name"], f"none: {row['missing']}")
+            for row in thing["rows"]
+            if "missing" in row
+        ]
+
+    def shown(self, thing: Thing) -> str:
+        return ", ".join(f"{row['ec2']} = {row['openstack']} {row['name']}" for row in thing["rows"])
+
+    def expected(self, p: TermsParams) -> str:
+        return "every word has a thing of yours that it means"
+
+    def look(self, scene: Scene, p: TermsParams) -> Command:
+        return Command(("server", "list", "--long"))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """The rows under their headings, in columns."""
+    head = {"ec2": "AT AMAZON", "openstack": "IN OPENSTACK", "name": "HERE", "id": "ID"}
+    widths = {key: max(len(row[key]) for row in [head, *rows]) for key in head}
+    return "\n".join("  ".join(row[key].ljust(widths[key]) for key in head).rstrip() for row in [head, *rows])
+
+
+KINDS: list[Kind[Any]] = [Terms()]
