@@ -22,6 +22,8 @@ from stacklab.kinds import (
     repair,
     roles,
     security_group,
+    shell,
+    terms,
     volume,
 )
 from stacklab.kinds.kind import Kind
@@ -39,7 +41,7 @@ KINDS: dict[str, Kind[Any]] = {
         look,
         instance,
         repair,
-        component,
+        component, shell, terms,
         roles,
         deployed,
         local_conf,

@@ -59,8 +59,9 @@ class Params(Declaration):
             allowed = next((m.kinds for m in _metadata(field) if isinstance(m, Refers)), ())
             value = getattr(self, key)
             found += [(key, item, allowed) for item in _flat(value) if isinstance(item, StepRef)]
-            if isinstance(value, Params):
-                found += value.references()
+            for item in _flat(value):
+                if isinstance(item, Params):
+                    found += item.references()
         return found
 
 

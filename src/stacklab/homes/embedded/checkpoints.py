@@ -17,6 +17,8 @@ from stacklab.homes.embedded import ending, mirror, supervision
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.layout import DATA, Layout
 from stacklab.homes.embedded.services import NAMES
+from stacklab.machines import scratch
+from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
 
 # Swift writes these once, under a name that holds the time, and never again.
@@ -124,6 +126,8 @@ class Checkpoints:
         busy = self._busy() if running else []
         write_json(self._unfinished, {"name": name})
         self._end_work(running, busy, progress)
+        progress("ending what steps left running, emptying their directory")
+        scratch.clear(LocalMachine(), str(self.layout.scratch))
         progress("putting back databases and files")
         try:
             self._put_back(source)

@@ -12,6 +12,8 @@ from stacklab.errors import NotRunning, ServiceFailed
 from stacklab.homes.embedded import mirror, software, supervision, template
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.layout import Layout
+from stacklab.machines import scratch
+from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
 
 
@@ -36,6 +38,7 @@ def destroy(cloud: Cloud, progress: Progress) -> Iterator[str]:
     stop(layout, progress, patience=0)
     if running:
         yield "the running services and instances"
+    scratch.clear(LocalMachine(), str(layout.scratch))
     # first what says that there is a cloud: an interrupted destroy must not look like a whole one
     for path in (layout.made_file, layout.clouds_file, layout.ports_file):
         if path.exists():
