@@ -11,17 +11,18 @@ from stacklab.cli.options import Context, json_option
 @json_option
 @click.pass_obj
 def attach(context: Context, as_json: bool) -> None:
-    """Watch stack.sh on the lab's machine, from where you left it.
+    """Watch stack.sh (or packstack) on the lab's machine, from where you left it.
 
     The run is the machine's: leaving (Ctrl-C), a lost connection or a sleeping laptop do not end it. When it is done,
     lab up goes on with the rest.
     """
+    from stacklab.deploy.detached import called
     from stacklab.deploy.following import follow
     from stacklab.desk import home_of
 
     lab, console = context.lab, context.console(as_json)
     deployment = home_of(lab).deployment()
-    with console.working("stack.sh", lab.usual_seconds("stack")) as progress:
+    with console.working(called(deployment.profile.program), lab.usual_seconds("stack")) as progress:
         said = follow(deployment, progress)
     console.print(said)
     console.print(f"goes on with the rest: lab up {lab.record.get('session', '')}".rstrip())

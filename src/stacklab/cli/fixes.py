@@ -165,13 +165,19 @@ def recover(context: Context, as_json: bool) -> None:
 
 
 def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue]:
-    """Raises NoLab, NotRunning; HomeUnavailable where there is no machine."""
+    """Raises NoLab, NotRunning; HomeUnavailable where there is no machine; NotServed where DevStack made nothing."""
     from dataclasses import replace
 
     from stacklab.deploy.fixes.catalogue import Catalogue
     from stacklab.desk import home_of
+    from stacklab.errors import NotServed
 
     deployment = home_of(lab).deployment()
+    if deployment.profile.deployed_by == "packstack":
+        raise NotServed(
+            "these repairs are for what DevStack leaves undone and what a reboot takes from it; PackStack made this cloud",
+            advice="lab status shows its services, lab restart NAME restarts one; packstack may be run again on the machine",
+        )
     if module is not None:
         deployment = replace(deployment, permissive=not module)
     return deployment, Catalogue(permissive=deployment.permissive, cloud=_cloud(lab))

@@ -29,7 +29,7 @@ HOW = {
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["vagrantfile", "local.conf"]))
+@click.argument("what", type=click.Choice(["vagrantfile", "local.conf", "answer-file"]))
 @click.option("--profile", "name", metavar="NAME", shell_complete=complete_profile, help="Instead of the lab's own.")
 @click.option(
     "--with",
@@ -62,15 +62,17 @@ def render(
     why: bool,
     as_json: bool,
 ) -> None:
-    """Print the Vagrantfile or DevStack's local.conf as lab up would write it, passwords masked.
+    """Print the Vagrantfile, DevStack's local.conf or PackStack's answer file as lab up would write it, passwords masked.
+
+    Of a lab that DevStack deploys, the answer file is that of the same machine deployed by PackStack.
 
     Works without a lab; with one, its profile, services and address are used where nothing else is said.
     """
     from stacklab.deploy.profiles import chosen_variants, load_profile, load_settings, with_variants
     from stacklab.homes.plan import Plan
 
-    if why and what == "vagrantfile":
-        raise click.UsageError("--why tells of the fragments of local.conf; a Vagrantfile has none")
+    if why and what != "local.conf":
+        raise click.UsageError(f"--why tells of the fragments of local.conf; {what} has none")
     lab, console, settings = context.lab, context.console(as_json), load_settings()
     plan = Plan.of(lab) if lab.exists() else Plan()
     profile = load_profile(name or plan.profile or DEFAULT_PROFILE)
@@ -79,6 +81,9 @@ def render(
         text = _vagrantfile(lab, profile, plan)
         console.result({"file": "Vagrantfile", "profile": profile.name, "text": text})
         console.print(text.rstrip("\n"))
+        return
+    if what == "answer-file":
+        _answer_file(console, lab, profile, _split(services) or list(plan.services), session_name)
         return
     _local_conf(console, lab, (profile, settings), _split(services) or list(plan.services), session_name, why)
 
@@ -124,6 +129,24 @@ def _local_conf(
         console.table(("FRAGMENT", "CHOSEN BY", "WHY"), [(one.name, one.chosen, one.why) for one in used])
     else:
         console.print(text.rstrip("\n"))
+
+
+def _answer_file(console: Console, lab: Lab, profile: Profile, services: list[str], session_name: str | None) -> None:
+    from stacklab.course.load import load_session
+    from stacklab.deploy.packstack import answers
+    from stacklab.homes.libvirt.site import SiteFile
+
+    by_packstack = answers.profile_like(profile)
+    kept = lab.record.get("session") if lab.exists() else None
+    chosen = session_name or (str(kept) if kept else None)
+    needed = load_session(chosen).services if chosen else ()
+    site = SiteFile(lab).read()
+    address = str(site.address) if site else EXAMPLE_ADDRESS
+    text = answers.masked(by_packstack, services=[*needed, *services], host_ip=address)
+    if site is None:
+        text = _with_note(text, f"# There is no machine to take an address from: {address} stands for it.")
+    console.result({"file": "answer-file", "profile": by_packstack.name, "example_address": site is None, "text": text})
+    console.print(text.rstrip("\n"))
 
 
 def _with_note(text: str, note: str) -> str:

@@ -1,4 +1,4 @@
-"""stack.sh on the machine, detached: a transient systemd unit, its log, its start and its end in files.
+"""stack.sh (or packstack) on the machine, detached: a transient systemd unit, its log, its start and its end in files.
 
 Nobody has to stay: the unit goes on when the connection is lost, when `lab` is killed, when the learner's laptop sleeps.
 Only options that systemd 219 (CentOS 7) has are used: https://www.freedesktop.org/software/systemd/man/systemd-run.html,
@@ -22,6 +22,9 @@ ENVIRONMENT = "/etc/stacklab/environment"
 """Lines of NAME=value for every program that is run here (the proxy); written by the preparation."""
 
 Program = Literal["stack", "unstack", "packstack"]
+PROGRAMS: tuple[Program, ...] = ("stack", "unstack", "packstack")
+ANSWERS = f"{BASE}/answers.txt"
+"""PackStack's answer file on the machine, root's alone."""
 State = Literal["absent", "running", "done", "failed", "vanished"]
 
 # The start refuses with these exit statuses; any other is an error.
@@ -111,24 +114,40 @@ def _state_of(exit_status: int | None, *, alive: bool) -> State:
 
 
 _WRAPPER = r"""#!/bin/bash
-# Written by lab. Runs one of DevStack's scripts: its output goes to a log, its exit status to a file.
-directory=$1 devstack=$2 program=$3 environment=$4
+# Written by lab. Runs a program that deploys: its output goes to a log, its exit status to a file.
+directory=$1 at=$2 stamped=$3 environment=$4
+shift 4
 umask 022
 HOME=$(getent passwd "$(id -un)" | cut -d: -f6)
 USER=$(id -un) LOGNAME=$USER SHELL=/bin/bash TERM=dumb
 export HOME USER LOGNAME SHELL TERM
 if [ -r "$environment" ]; then set -a; . "$environment"; set +a; fi
-cd "$devstack" && "./$program.sh" </dev/null >>"$directory/log" 2>&1
-status=$?
-sleep 1   # DevStack's log filter is a process of its own and may still be writing
+# The time before each line, in the form of DevStack's own log filter.
+stamp() {
+    local line
+    export TZ=UTC0
+    while IFS= read -r line || [ -n "$line" ]; do printf '%(%Y-%m-%d %H:%M:%S)T.000 | %s\n' -1 "$line"; done
+}
+cd "$at" || exit 1
+if [ "$stamped" = yes ]; then
+    "$@" </dev/null >>"$directory/log" 2>&1
+    status=$?
+    sleep 1   # DevStack's log filter is a process of its own and may still be writing
+else
+    "$@" </dev/null 2>&1 | stamp >>"$directory/log"
+    status=${PIPESTATUS[0]}
+fi
 printf 'status=%s\nat=%s\n' "$status" "$(date +%s.%N)" >"$directory/ended.new" && mv "$directory/ended.new" "$directory/ended"
 exit "$status"
 """
 
 # Everything under one lock, so that of two labs that begin at the same moment one is refused.
 _START = r"""
-base=$1 program=$2 unit=$3 other=$4 devstack=$5 run=$6 profile=$7 services=$8 host_ip=$9 environment=${10} account=${11}
-directory=$base/$program
+base=$1 program=$2 units=$3 at=$4 stamped=$5 run=$6 profile=$7 services=$8 host_ip=$9
+shift 9
+environment=$1 account=$2 pattern=$3 called=$4
+shift 4
+directory=$base/$program unit=lab-$program.service
 mkdir -p "$base"
 exec 9>"$base/lock"
 flock -w 30 9
@@ -138,13 +157,12 @@ alive() {
     *) return 1 ;;
     esac
 }
-for one in "$unit" "$other"; do
+for one in $units; do
     # One that has told its end already goes in a moment.
     name=${one#lab-} tries=0
     while alive "$one" && [ -f "$base/${name%.service}/ended" ] && [ "$tries" -lt 50 ]; do sleep 0.2; tries=$((tries + 1)); done
     if alive "$one"; then echo "$one"; exit 71; fi
 done
-pattern='^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)'
 if pids=$(pgrep -f "$pattern"); then echo $pids; exit 72; fi
 if [ "$program" = stack ] && [ -f "$base/unstack/began" ]; then
     # An unstack.sh that did not end well leaves half of the services; DevStack cannot build on that.
@@ -160,12 +178,54 @@ printf 'run=%s\nat=%s\nboot=%s\nprofile=%s\nservices=%s\nhost_ip=%s\n' \
     "$run" "$(date +%s.%N)" "$boot" "$profile" "$services" "$host_ip" >began.new
 mv began.new began
 systemctl reset-failed "$unit" 2>/dev/null || true
-if ! systemd-run --unit="$unit" --uid="$account" --description="DevStack's $program.sh, started by lab" \
-    /bin/bash "$base/run" "$directory" "$devstack" "$program" "$environment" 9>&-; then
+if ! systemd-run --unit="$unit" --uid="$account" --description="$called, started by lab" \
+    /bin/bash "$base/run" "$directory" "$at" "$stamped" "$environment" "$@" 9>&-; then
     rm -f began
     exit 1
 fi
 """
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How a program is run: where, as whom, with which words. `stamped`: its own output has times already.
+
+    `by_hand`: how its command line looks where a person runs it, as pgrep -f knows it.
+    """
+
+    argv: tuple[str, ...]
+    at: str
+    account: str
+    stamped: bool
+    by_hand: str
+
+
+_SHELL_SCRIPT = "^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)"
+_PYTHON_PROGRAM = "^([^ ]*/)?(python[0-9.]* (-[a-zA-Z]+ )*)?([^ ]*/)?packstack( |$)"
+# PackStack writes the file that it is given anew, with all that it has made up (run_setup.py, generateAnswerFile), so it gets
+# a copy, root's alone as well. ssh-keygen, which it runs for the key that it logs in with, makes no directory for it.
+_PACKSTACK = r"""#!/bin/sh
+# Written by lab. Usage: packstack ANSWER-FILE TIMEOUT
+set -eu
+umask 077
+mkdir -p "$HOME/.ssh"
+cp -f "$1" "$1.used"
+umask 022
+PYTHONUNBUFFERED=1 exec packstack --answer-file="$1.used" --timeout="$2"
+"""
+
+
+def _recipe(deployment: Deployment, program: Program) -> _Recipe:
+    profile = deployment.profile
+    if program == "packstack":
+        argv = (f"{BASE}/run-packstack", ANSWERS, str(profile.packstack.timeout))
+        return _Recipe(argv, "/root", "root", stamped=False, by_hand=_PYTHON_PROGRAM)
+    return _Recipe((f"./{program}.sh",), profile.devstack.directory, STACK_USER, stamped=True, by_hand=_SHELL_SCRIPT)
+
+
+def called(program: Program) -> str:
+    """As people say it: `stack.sh`, `packstack`."""
+    return program if program == "packstack" else f"{program}.sh"
 
 
 def start(deployment: Deployment, program: Program = "stack") -> Stacking:
@@ -174,21 +234,25 @@ def start(deployment: Deployment, program: Program = "stack") -> Stacking:
     Raises MachineInUse if one runs already (whoever started it), StackFailed if an unstack.sh was cut off before: DevStack
     cannot stack on what that leaves ("No project network is available for allocation").
     """
-    machine, devstack = deployment.machine, deployment.profile.devstack.directory
+    machine, recipe = deployment.machine, _recipe(deployment, program)
     machine.put(f"{BASE}/run", _WRAPPER, mode=0o755)
-    other: Program = "unstack" if program == "stack" else "stack"
+    if program == "packstack":
+        machine.put(f"{BASE}/run-packstack", _PACKSTACK, mode=0o755)
     arguments = [
         BASE,
         program,
-        _unit(program),
-        _unit(other),
-        devstack,
+        " ".join(map(_unit, PROGRAMS)),
+        recipe.at,
+        "yes" if recipe.stamped else "no",
         uuid.uuid4().hex,
         deployment.profile.name,
         " ".join(deployment.services),
         deployment.host_ip,
         ENVIRONMENT,
-        STACK_USER,
+        recipe.account,
+        recipe.by_hand,
+        called(program),
+        *recipe.argv,
     ]
     ended = machine.script(_START, *arguments, user="root", check=False)
     if ended.status == _RUNS_ALREADY:
@@ -197,8 +261,9 @@ def start(deployment: Deployment, program: Program = "stack") -> Stacking:
             advice="lab up or lab attach of the lab that started it follows it; else wait for its end",
         )
     if ended.status == _BY_HAND:
+        what = "packstack" if program == "packstack" else "stack.sh or unstack.sh"
         raise MachineInUse(
-            f"somebody runs a stack.sh or unstack.sh by hand on {machine.name} (process {ended.out.strip()})",
+            f"somebody runs a {what} by hand on {machine.name} (process {ended.out.strip()})",
             advice="wait for its end",
         )
     if ended.status == _UNSTACK_UNFINISHED:
@@ -208,7 +273,7 @@ def start(deployment: Deployment, program: Program = "stack") -> Stacking:
         )
     if not ended.ok:
         raise StackFailed(
-            f"{program}.sh could not be started on {machine.name}: {(ended.err or ended.out).strip()[-300:]}",
+            f"{called(program)} could not be started on {machine.name}: {(ended.err or ended.out).strip()[-300:]}",
             advice=f"look there: systemctl status {_unit(program)}",
         )
     return state(machine, program)

@@ -1,8 +1,10 @@
-"""A line of DevStack's log: its time, the traced command, the phase that begins with it.
+"""A line of DevStack's log, or of PackStack's: its time, the traced command, the phase that begins with it.
 
 The forms are those of DevStack's tools/outfilter.py ("2026-11-22 10:00:00.123 | ", UTC) and of its PS4 in stackrc, the same at
 `pike-eol` and `stable/2026.1`: `+ lib/keystone:start_keystone:555          :   run_process …`, with LOG_COLOR without the
 blank and the colon; before stackrc is read bash's own `+ command`. A command in $(…) has a plus sign more.
+PackStack (output_messages.py and plugins/puppet_950.py at its pike-eol) says `Installing:`, then a line for each step that it
+has done, and `Applying HOST_ROLE.pp` when Puppet sets to work; the times before its lines are ours (`detached`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ _TRACED = re.compile(r"^\++ ?(?P<file>[\w./-]+):(?P<function>[\w./-]+):(?P<numbe
 # A script that DevStack feeds to another bash (wait_for_service) has no place of its own.
 _NOWHERE = re.compile(r"^\++ ?:: +(?:: +)?(?P<command>.*)$")
 _EARLY = re.compile(r"^\++ (?P<command>.*)$")
+_APPLYING = re.compile(r"^Applying \S+_(?P<role>[a-z]+)\.pp$")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -38,7 +41,12 @@ class Line:
 
     @property
     def phase(self) -> str:
-        """The phase of stack.sh that begins here, "" if none does: what its main part says through echo_summary."""
+        """The phase that begins here, "" if none does: what stack.sh's main part says through echo_summary."""
+        if not self.command:
+            applying = _APPLYING.match(self.text.strip())
+            if applying:
+                return f"Puppet makes the {applying['role']}"
+            return "Preparing what Puppet is to make" if self.text.strip() == "Installing:" else ""
         if self.file.removeprefix("./") != "stack.sh" or self.function != "main":
             return ""
         if not self.command.startswith("echo_summary "):

@@ -1,4 +1,4 @@
-"""Why stack.sh failed: the failing command out of DevStack's own words, the likely cause out of a catalogue (failures.yaml)."""
+"""Why stack.sh or packstack failed: what failed out of its own words, the likely cause out of a catalogue (failures.yaml)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ _RETRIES: dict[str, str] = {
     "after-unstack": "then run lab up again: it runs unstack.sh first",
     "no": "as it is, the same would happen again",
 }
+_AGAIN = "then run lab up again: packstack goes over everything once more and changes what is not as it should be"
+"""PackStack may be run on what it has left half done: Puppet looks at each thing before it makes it."""
+_PACKSTACK_SAID = re.compile(r"^ERROR : (?P<what>.*)")
+_PUPPET_RUN = re.compile(r"^Error appeared during Puppet run: (?P<manifest>\S+)")
 _TRAPS = ("exit_trap", "err_trap")
 _ENDS = re.compile(r"^(Error on exit|exit_trap: cleaning up child processes|World dumping\.\.\.|[\w.]+\.sh failed)")
 _DIE = re.compile(r"^\[ERROR\] (?P<where>\S+:\d+) (?P<what>.*)")
@@ -37,7 +41,8 @@ _ASSIGNMENT = re.compile(r"^\w+=")
 class Failure(Part):
     """A known failure: `pattern` is searched line by line (regular expression), the first entry of the file that fits counts.
 
-    `where`: in which part of stack.sh it shows; `source`: where pattern and cause are from.
+    `where`: in which part of stack.sh it shows; `source`: where pattern and cause are from. `program`: whose words these are,
+    where they are not those of programs that both run.
     """
 
     id: str
@@ -47,6 +52,7 @@ class Failure(Part):
     remedy: str
     retry: Retry
     source: str
+    program: Literal["stack", "packstack"] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,13 @@ class Diagnosis:
     retry: Retry
     excerpt: list[str]
     known: str = ""
+    program: Literal["stack", "packstack"] = "stack"
 
     @property
     def advice(self) -> str:
         """What to do, in one line."""
-        return f"{self.remedy}; {_RETRIES[self.retry]}"
+        again = _AGAIN if self.program == "packstack" and self.retry != "no" else _RETRIES[self.retry]
+        return f"{self.remedy}; {again}"
 
 
 @cache
@@ -78,12 +86,17 @@ def catalogue() -> list[Failure]:
     return [Failure.model_validate(entry) for entry in entries]
 
 
-def diagnose(log_text: str) -> Diagnosis:
-    """Find out from a log of stack.sh what failed. `known` is "", and `cause` says so, when it cannot tell why."""
-    lines = _before_the_end([parse(raw) for raw in log_text.splitlines()])
-    command, where = _failing(lines)
+def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") -> Diagnosis:
+    """Find out from a log what failed. `known` is "", and `cause` says so, when it cannot tell why."""
+    lines = [parse(raw) for raw in log_text.splitlines()]
+    if program == "packstack":
+        lines = _before_the_summary(lines)
+        command, where = _puppet(lines)
+    else:
+        lines = _before_the_end(lines)
+        command, where = _failing(lines)
     excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
-    found = _known([line.text for line in lines[-WINDOW:]])
+    found = _known([line.text for line in lines[-WINDOW:]], program)
     if found is None:
         said = _last_said(lines)
         return Diagnosis(
@@ -93,17 +106,42 @@ def diagnose(log_text: str) -> Diagnosis:
             "read the end of the log",
             "after-unstack",
             excerpt,
+            program=program,
         )
-    return Diagnosis(command, where, found.cause, found.remedy, found.retry, excerpt, found.id)
+    return Diagnosis(command, where, found.cause, found.remedy, found.retry, excerpt, found.id, program)
 
 
-def _known(lines: list[str]) -> Failure | None:
-    for failure in catalogue():
+def _known(lines: list[str], program: str) -> Failure | None:
+    # A program's own words tell more than those of whatever it ran.
+    fitting = [one for one in catalogue() if one.program in (None, program)]
+    for failure in sorted(fitting, key=lambda one: one.program is None):
         pattern = re.compile(failure.pattern)
         # The command that is traced may quote the words of a failure: only what programs said counts.
         if any(pattern.search(line) for line in lines if not line.startswith("+")):
             return failure
     return None
+
+
+def _before_the_summary(lines: list[Line]) -> list[Line]:
+    """Without the notes that PackStack ends with, whatever came of it."""
+    for index, line in enumerate(lines):
+        if line.text.startswith(("Please check log file ", "Additional information:")):
+            return lines[:index]
+    return lines
+
+
+def _puppet(lines: list[Line]) -> tuple[str, str]:
+    """What PackStack says that failed: "ERROR : " and what it was; where it was Puppet, Puppet's own words and the manifest."""
+    for index in range(len(lines) - 1, -1, -1):
+        said = _PACKSTACK_SAID.match(lines[index].text)
+        if said is None:
+            continue
+        run = _PUPPET_RUN.match(said["what"])
+        after = [line.text.strip() for line in lines[index + 1 :] if line.text.strip()]
+        if run and after:
+            return after[0], run["manifest"]
+        return said["what"], ""
+    return _last_said(lines) or "(the log is empty)", ""
 
 
 def _before_the_end(lines: list[Line]) -> list[Line]:

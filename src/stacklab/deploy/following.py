@@ -1,4 +1,4 @@
-"""Following a run of stack.sh: its log → its phase, what is going on, how long it still takes; and coming back to it.
+"""Following a run of stack.sh or packstack: its log → its phase, what goes on, how long it still takes; and coming back to it.
 
 What was read is kept in the lab's directory (`deploy/stack.log`, 0600; DevStack prints passwords, which are asterisks here),
 and its length is the place to go on from. So a `lab` that was killed loses nothing and repeats nothing.
@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 from stacklab import places
 from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import BASE, Program, Stacking, State, state
+from stacklab.deploy.detached import BASE, Program, Stacking, State, called, state
 from stacklab.deploy.devstacklog import Line, parse
 from stacklab.deploy.failures import diagnose
 from stacklab.errors import LabBusy, MachineUnreachable, StackFailed
@@ -163,8 +163,11 @@ class History:
 
 
 def follow(deployment: Deployment, progress: Progress, *, patience: Patience | None = None) -> str:
-    """Follow stack.sh until it ends; one line on a good end. Raises StackFailed with the diagnosis, and what `watch` raises."""
-    return judge(deployment, watch(deployment, progress, patience=patience))
+    """Follow what makes the cloud until it ends; one line on a good end.
+
+    Raises StackFailed with the diagnosis, and what `watch` raises.
+    """
+    return judge(deployment, watch(deployment, progress, deployment.profile.program, patience=patience))
 
 
 def watch(
@@ -180,8 +183,8 @@ def watch(
     with locked(kept.lock, wait=False) as mine:
         if not mine:
             raise LabBusy(
-                f"another lab command (process {lock_holder(kept.lock)}) follows {program}.sh already",
-                advice="wait for it, or end it: stack.sh goes on without it",
+                f"another lab command (process {lock_holder(kept.lock)}) follows {called(program)} already",
+                advice=f"wait for it, or end it: {called(program)} goes on without it",
             )
         follower = _Follower(deployment, kept, progress, program, patience or Patience())
         with _detaching(follower):
@@ -190,7 +193,7 @@ def watch(
 
 def judge(deployment: Deployment, ended: Stacking) -> str:
     """One line on a run that ended well; else StackFailed, with what failed, why, and what to do."""
-    program, took = f"{ended.program}.sh", spoken(ended.seconds)
+    program, took = called(ended.program), spoken(ended.seconds)
     if ended.state == "done":
         return f"{program} took {took}"
     if ended.state == "absent":
@@ -201,12 +204,13 @@ def judge(deployment: Deployment, ended: Stacking) -> str:
     last = masked(" ".join(course.last.shown.split()), deployment.lab)
     if ended.state == "vanished":
         why = "the machine was restarted while it ran" if ended.rebooted else "its unit was ended from outside"
+        again = "" if ended.program == "packstack" else ": it runs unstack.sh where that is needed, then stack.sh"
         raise StackFailed(
             f"{program} on {deployment.machine.name} ended without an exit status: {why}; it was in '{course.phase}', "
             f"and its last line was: {last}",
-            advice=f"lab up again: it runs unstack.sh where that is needed, then stack.sh; the log: {kept.log}",
+            advice=f"lab up again{again}; the log: {kept.log}",
         )
-    found = diagnose(kept.text())
+    found = diagnose(kept.text(), "packstack" if ended.program == "packstack" else "stack")
     where = f" ({found.line})" if found.line else ""
     raise StackFailed(
         masked(
@@ -243,11 +247,11 @@ def _detaching(follower: _Follower) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         follower.machine.close()
-        program, name, how = follower.program, follower.machine.name, come_back(follower.deployment)
+        program, name, how = called(follower.program), follower.machine.name, come_back(follower.deployment)
         said = {
-            "running": f"{program}.sh goes on on {name}; come back with: {how}",
-            "": f"interrupted before it was known whether {program}.sh runs on {name}; lab status tells",
-        }.get(follower.seen, f"interrupted; {program}.sh does not run on {name}")
+            "running": f"{program} goes on on {name}; come back with: {how}",
+            "": f"interrupted before it was known whether {program} runs on {name}; lab status tells",
+        }.get(follower.seen, f"interrupted; {program} does not run on {name}")
         raise KeyboardInterrupt(said) from None
 
 
@@ -262,6 +266,7 @@ class _Follower:
         self, deployment: Deployment, kept: Kept, progress: Progress, program: Program, patience: Patience
     ) -> None:
         self.deployment, self.machine, self.program = deployment, deployment.machine, program
+        self.called = called(program)
         self.kept, self.progress, self.patience = kept, progress, patience
         self.history = History(deployment.profile.name, deployment.profile.usual_minutes)
         self.course = Course(0.0)
@@ -287,7 +292,7 @@ class _Follower:
                 now, looked = self._look(), time.monotonic()
                 if now.run != run:
                     raise StackFailed(
-                        f"{self.program}.sh on {self.machine.name} was started anew by somebody else",
+                        f"{self.called} on {self.machine.name} was started anew by somebody else",
                         advice=f"follow that run: {come_back(self.deployment)}",
                     )
                 if now.state != "running":
@@ -324,11 +329,11 @@ class _Follower:
                 gone = time.monotonic() - began
                 if gone > self.patience.reconnect:
                     raise MachineUnreachable(
-                        f"{error.message}; tried again for {spoken(gone)}. {self.program}.sh does not need the connection",
+                        f"{error.message}; tried again for {spoken(gone)}. {self.called} does not need the connection",
                         advice=f"when the machine can be reached again: {come_back(self.deployment)}",
                     ) from error
                 self.progress(
-                    f"the connection is lost ({error.message}); {self.program}.sh goes on there; trying for {spoken(gone)}"
+                    f"the connection is lost ({error.message}); {self.called} goes on there; trying for {spoken(gone)}"
                 )
                 time.sleep(pause)
                 pause = min(15.0, pause * 2)
@@ -360,13 +365,13 @@ class _Follower:
         took = at - self.course.started
         if took > limit:
             raise StackFailed(
-                f"{self.program}.sh runs for {spoken(took)} now (usually {spoken(self.history.total)}) and is in "
+                f"{self.called} runs for {spoken(took)} now (usually {spoken(self.history.total)}) and is in "
                 f"'{self.course.phase}'; its last line was: {self._shown(self.course.last)}",
                 advice=f"it still runs: {come_back(self.deployment)} follows it, "
                 f"systemctl stop lab-{self.program} on {self.machine.name} ends it; the log: {self.kept.log}",
             )
 
     def _ended(self, now: Stacking) -> Stacking:
-        if now.state == "done" and self.program == "stack":
+        if now.state == "done" and self.program != "unstack":
             self.history.remember(self.course.durations(now.ended or now.now))
         return now

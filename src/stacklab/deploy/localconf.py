@@ -91,6 +91,11 @@ def check_services(profile: Profile, services: Iterable[str]) -> None:
     _services(profile, services, None)
 
 
+def chosen_services(profile: Profile, services: Iterable[str]) -> list[str]:
+    """The services and those that they need, these first. Raises UnknownName, NotServed."""
+    return list(_services(profile, services, None))
+
+
 def _services(profile: Profile, asked: Iterable[str], session: Session | None) -> dict[str, str]:
     """The services and who wants each; what one needs stands before it. Raises UnknownName, NotServed."""
     found: dict[str, str] = {}
@@ -124,7 +129,8 @@ _REFERENCE = re.compile(r"""\bv(?:\.|\[["'])([A-Za-z_]\w*)""")
 
 def known_values() -> set[str]:
     """The keys of `values:` that mean something: what the fragments, the user's own among them, and lab itself refer to."""
-    texts = [path.read_text(encoding="utf-8") for base in _directories() for path in base.glob("*.j2")]
+    bases = [*_directories(), places.config_home() / "packstack", Path(__file__).parent / "packstack"]
+    texts = [path.read_text(encoding="utf-8") for base in bases for path in base.glob("*.j2")]
     return {"git_base", *(name for text in texts for name in _REFERENCE.findall(text))}
 
 

@@ -1,4 +1,4 @@
-"""A profile: a distribution, an OpenStack release, and how DevStack puts the one on the other. Data, never code.
+"""A profile: a distribution, an OpenStack release, and how DevStack (or PackStack) puts the one on the other. Data, never code.
 
 The files are `deploy/profiles/<name>.yaml`; `deploy.profiles` reads them and lays the user's own settings over them.
 """
@@ -69,11 +69,25 @@ class DevStack(Part):
     drop: dict[str, list[str]] = {}
 
 
+class Switched(Part):
+    """Units of the distribution's that are switched `off` before the deployment, and then those that are switched `on`."""
+
+    off: list[str] = []
+    on: list[str] = []
+
+
+class PackStack(Part):
+    """How PackStack runs. `timeout`: seconds that Puppet gives one command of its own."""
+
+    timeout: int = 900
+
+
 class Service(Part):
     """An optional service that `--with` can ask for. Either it is served, or `refused` says why not.
 
     Its fragment in local.conf.d has its name. `plugin`, `ref`: where DevStack's plugin for it comes from; None: DevStack has
-    it itself. `values`: variables of DevStack or of the plugin, by their names there. `needs`: services that come with it.
+    it itself. `values`: variables of DevStack or of the plugin, by their names there; for PackStack, answers. `needs`: services
+    that come with it.
     """
 
     title: str
@@ -110,6 +124,7 @@ class Units(Part):
     """How the distribution and DevStack call the services.
 
     `storage`: the iSCSI daemons that Cinder needs. `devstack`: in stack.sh's order, without `devstack@` and `.service`.
+    `openstack`: those of OpenStack's services that have names of their own, where packages brought them (PackStack).
     """
 
     apache: str
@@ -121,10 +136,14 @@ class Units(Part):
     storage: list[str] = []
     network_agent: str
     devstack: list[str]
+    openstack: list[str] = []
 
 
 class Cloud(Part):
-    """What the finished cloud looks like from outside. Paths below http://HOST_IP; `floating_range` is what br-ex carries."""
+    """What the finished cloud looks like from outside. `floating_range` is what br-ex carries.
+
+    `identity`, `dashboard`: what comes after http://HOST_IP, a path or a port and a path.
+    """
 
     identity: str = "/identity"
     dashboard: str = "/dashboard/"
@@ -212,15 +231,18 @@ class Profile(Part):
     distribution: str
     """ID and VERSION_ID of /etc/os-release, joined: "debian 12", "centos 7"."""
     release: str
+    deployed_by: Literal["devstack", "packstack"] = "devstack"
     usual_minutes: int
     box: Box
     size: Size = Size()
     repositories: list[PlacedFile] = []
     packages: Packages = Packages()
     files: list[PlacedFile] = []
+    switched: Switched = Switched()
     pip_constraints: list[str] = []
     locale: str = "en_US.utf8"
     devstack: DevStack
+    packstack: PackStack = PackStack()
     fragments: list[str]
     """Names in local.conf.d that this profile always uses, in order, without `.j2`."""
     values: Values = {}
@@ -236,6 +258,11 @@ class Profile(Part):
     selinux: Selinux | None = None
     faults: Breakable = Breakable()
     marks: dict[str, Mark] = Field(default_factory=dict)
+
+    @property
+    def program(self) -> Literal["stack", "packstack"]:
+        """What makes the cloud on the machine; see `deploy.detached`."""
+        return "stack" if self.deployed_by == "devstack" else "packstack"
 
     def mark(self, path: str) -> Mark | None:
         """How sure the fact at this dotted path is: the mark of the longest path that it lies in; None without one."""

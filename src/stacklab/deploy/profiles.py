@@ -37,7 +37,7 @@ class _Layers:
         """Lay `value`, which stands `below` that place of the file, over what is there.
 
         Mappings are merged; anything else replaces what it meets, and an empty value (null) takes it away. `mine`: the value is
-        the user's, so what an earlier layer's mark says of it is no longer true.
+        the user's. Either way, what an earlier layer's mark says of it is no longer true.
         """
         if mine and self._files:
             self._check_kinds(file, value.get("values"), below)
@@ -50,6 +50,8 @@ class _Layers:
             }
             self._forget_marks(list(marks))
             value = {**value, "marks": {**marks, **(given if isinstance(given, dict) else {})}}
+        elif self._files:
+            self._forget_marks([".".join(path) for path in _leaves({k: v for k, v in value.items() if k != "marks"})])
         self._files.append((file, below))
         self.value = _merged(self.value, value)
 
@@ -231,7 +233,7 @@ def _layers(name: str, config_file: YamlFile | None, config: _Config, through: t
                     advice=f"name one of: {', '.join(sorted(path.stem for path in _shipped().glob('*.yaml')))}",
                 ) from error
             raise file.error((BASED_ON,), error.message, advice=error.advice) from error
-    layers.lay(file, value, mine=base is not None)
+    layers.lay(file, value, mine=base is not None and path.parent != _shipped())
     if config_file is not None and name in config.profiles and not (through and Path(through[-1]).stem == name):
         layers.lay(config_file, config.profiles[name], below=("profiles", name), mine=True)
     return layers

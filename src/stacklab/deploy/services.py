@@ -40,10 +40,11 @@ class Unit:
 
 
 def unit_names(profile: Profile) -> dict[str, str]:
-    """Units by the name that a person calls them: what DevStack needs first, then DevStack's own."""
+    """Units by the name that a person calls them: what OpenStack needs first, then OpenStack's own."""
     known = profile.units
     around = [known.database, known.queue, *known.switch, known.libvirt, known.apache, known.memcached]
-    return {name: f"{name}.service" for name in around} | {name: f"devstack@{name}.service" for name in known.devstack}
+    own = {name: f"devstack@{name}.service" for name in known.devstack}
+    return {name: f"{name}.service" for name in around} | own | {name: f"{name}.service" for name in known.openstack}
 
 
 def find_unit(profile: Profile, name: str) -> tuple[str, str]:

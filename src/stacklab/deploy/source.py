@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import STACK_USER
+from stacklab.deploy.detached import STACK_USER, called
 from stacklab.deploy.placing import content
 from stacklab.deploy.profile import PlacedFile
 from stacklab.deploy.reach import proxies
@@ -27,12 +27,20 @@ PAUSES = (5.0, 20.0)
 def stages(deployment: Deployment) -> list[Stage]:
     """The clone, then the files."""
     devstack = deployment.profile.devstack
-    clone, files = _Clone(deployment), deployment.profile.files
+    clone = _Clone(deployment)
     return [
         Stage("source", f"DevStack at {devstack.ref}", clone.already, clone.run, 30),
+        *file_stages(deployment),
+    ]
+
+
+def file_stages(deployment: Deployment) -> list[Stage]:
+    """The files alone."""
+    files, program = deployment.profile.files, called(deployment.profile.program)
+    return [
         Stage(
             "files",
-            f"{len(files)} files that stack.sh would else fetch or lack",
+            f"{len(files)} files that {program} would else fetch or lack",
             lambda: _files_already(deployment),
             lambda progress: _place(deployment, progress),
             5,

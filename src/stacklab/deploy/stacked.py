@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stacklab.deploy.detached import Stacking, state
+from stacklab.deploy.detached import Program, Stacking, called, state
 from stacklab.errors import StackFailed
 from stacklab.machines.base import Machine
 
@@ -18,36 +18,38 @@ class Unfinished:
     begun: bool = True
 
 
-def unfinished(machine: Machine) -> Unfinished | None:
-    """None where stack.sh has ended well and nothing took away since what it made. Raises what Machine raises."""
-    return told(state(machine), state(machine, "unstack"))
+def unfinished(machine: Machine, program: Program = "stack") -> Unfinished | None:
+    """None where stack.sh (packstack) has ended well and nothing took away since what it made. Raises what Machine raises."""
+    return told(state(machine, program), state(machine, "unstack"))
 
 
 def told(stack: Stacking, unstack: Stacking) -> Unfinished | None:
     """What the last runs of the two programs amount to."""
+    name = called(stack.program)
     for one in (unstack, stack):
         if one.state == "running":
             # `lab attach` watches stack.sh; an unstack.sh is a part of `lab up` and is followed by it.
-            todo = "lab attach watches it" if one.program == "stack" else "lab up takes it up and goes on"
-            return Unfinished(f"{one.program}.sh is running there", todo)
+            todo = "lab up takes it up and goes on" if one.program == "unstack" else "lab attach watches it"
+            return Unfinished(f"{called(one.program)} is running there", todo)
     if unstack.state in ("failed", "vanished"):
         return Unfinished("an unstack.sh there did not end well", "lab up clears the rest away and stacks anew")
     if unstack.state == "done" and (unstack.started or 0.0) > (stack.started or 0.0):
         return Unfinished("unstack.sh has taken the cloud away there", "lab up stacks anew", begun=False)
     if stack.state == "absent":
-        return Unfinished("stack.sh was never run there", "lab up goes on", begun=False)
+        return Unfinished(f"{name} was never run there", "lab up goes on", begun=False)
     if stack.state == "failed":
         return Unfinished(
-            f"stack.sh failed there with exit status {stack.exit_status}", "lab attach says why, lab up tries again"
+            f"{name} failed there with exit status {stack.exit_status}", "lab attach says why, lab up tries again"
         )
     if stack.state == "vanished":
         why = ": the machine was restarted while it ran" if stack.rebooted else ""
-        return Unfinished(f"stack.sh ended there without an exit status{why}", "lab up stacks anew")
+        anew = "lab up stacks anew" if stack.program == "stack" else "lab up runs it again"
+        return Unfinished(f"{name} ended there without an exit status{why}", anew)
     return None
 
 
-def require_stacked(machine: Machine) -> None:
+def require_stacked(machine: Machine, program: Program = "stack") -> None:
     """Raises StackFailed, in one line, unless the machine has a finished stack: before that there is nothing to repair."""
-    found = unfinished(machine)
+    found = unfinished(machine, program)
     if found:
         raise StackFailed(f"{machine.name}: {found.said}", advice=found.todo)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import Program, Stacking, State, devstack_units, start, state
+from stacklab.deploy.detached import Program, Stacking, State, called, devstack_units, start, state
 from stacklab.deploy.following import History, Patience, judge, watch
 from stacklab.errors import MachineInUse, NotServed, StackFailed
 from stacklab.stages import Progress, Stage
@@ -15,12 +15,15 @@ __all__ = ["Program", "Stacking", "State", "devstack_units", "stages", "start", 
 
 
 def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[Stage]:
-    """stack.sh run to its end; an earlier run is taken up, and cleared away first where DevStack cannot build on it."""
+    """stack.sh, or packstack, run to its end; an earlier run is taken up.
+
+    Where DevStack cannot build on what a run left, that is cleared away first; PackStack can.
+    """
     usual = History(deployment.profile.name, deployment.profile.usual_minutes).total
     return [
         Stage(
             "stack",
-            f"stack.sh: OpenStack {deployment.profile.release}",
+            f"{called(deployment.profile.program)}: OpenStack {deployment.profile.release}",
             lambda: _already(deployment),
             lambda progress: _stack(deployment, progress, patience),
             usual,
@@ -29,13 +32,14 @@ def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[
 
 
 def _already(deployment: Deployment) -> str | None:
-    now = state(deployment.machine)
+    program = deployment.profile.program
+    now = state(deployment.machine, program)
     if now.state != "done" or state(deployment.machine, "unstack").state == "running":
         return None
     if _cleared(deployment, now):
         return None
     _require_same(deployment, now)
-    return f"stack.sh ended well {spoken(now.now - (now.ended or now.now))} ago"
+    return f"{called(program)} ended well {spoken(now.now - (now.ended or now.now))} ago"
 
 
 def _cleared(deployment: Deployment, now: Stacking) -> bool:
@@ -70,6 +74,11 @@ def _stack(deployment: Deployment, progress: Progress, patience: Patience | None
         _start_or_take_up(deployment, program, progress)
         return judge(deployment, watch(deployment, progress, program, patience=patience))
 
+    if deployment.profile.program == "packstack":
+        before = state(machine, "packstack")
+        if before.state == "running":
+            _require_same(deployment, before)
+        return run("packstack")
     if state(machine, "unstack").state == "running":
         progress("an unstack.sh is under way, taking up its log")
         judge(deployment, watch(deployment, progress, "unstack", patience=patience))
@@ -98,10 +107,10 @@ def run_unstack(run: Callable[[], str]) -> None:
 def _start_or_take_up(deployment: Deployment, program: Program, progress: Progress) -> None:
     now = state(deployment.machine, program)
     if now.state == "running":
-        progress(f"{program}.sh runs since {spoken(now.seconds)}, taking up its log")
+        progress(f"{called(program)} runs since {spoken(now.seconds)}, taking up its log")
         return
     began = start(deployment, program)
-    progress(f"{program}.sh started on {deployment.machine.name}; its log there: {began.log}")
+    progress(f"{called(program)} started on {deployment.machine.name}; its log there: {began.log}")
 
 
 def _why_unstack(deployment: Deployment, before: Stacking) -> str | None:

@@ -35,6 +35,13 @@ def fill(
             yield files.fetch("box", box.url, box.sha256, settings, progress)
         else:
             yield Outcome("box", box.name, "skipped", 0, f"Vagrant finds it by name: vagrant box add {box.name}")
+    if profile.deployed_by == "packstack":
+        for part in ("git", "wheels"):
+            if part in parts:
+                yield Outcome(
+                    part, "DevStack's sources", "skipped", 0, "PackStack installs packages of the distribution"
+                )
+        return
     if "git" in parts:
         yield from _git(profile, services, settings, progress)
     if "wheels" in parts:

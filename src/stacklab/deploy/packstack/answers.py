@@ -1,0 +1,134 @@
+"""PackStack's answer file: rendered from the profile, shown with asterisks, put on the machine for root alone.
+
+Keys and how they are read: PackStack at its pike-eol, installer/run_setup.py and plugins/*.py. Python's ConfigParser reads the
+file: values are taken as they are, without quotes, and `%` would begin an interpolation.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import jinja2
+
+from stacklab import places
+from stacklab.deploy import localconf
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.detached import ANSWERS
+from stacklab.deploy.explained import Explanations
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile, profile_names
+from stacklab.errors import NotServed, ProfileInvalid
+from stacklab.stages import Progress, Stage
+
+SECRETS: Final = ("admin", "database", "demo", "service")
+"""The lab's secrets that an answer file needs, by the names that `Lab.secret` knows them by."""
+MASK: Final = localconf.MASK
+TEMPLATE: Final = "answers.ini.j2"
+DEFAULTS: Final = {"CONFIG_SWIFT_INSTALL": "n", "CONFIG_CEILOMETER_INSTALL": "n", "CONFIG_AODH_INSTALL": "n"}
+"""What PackStack would install if it were not told (prescript_000.py), and a lab does without unless it is asked for."""
+
+
+def explanations() -> Explanations:
+    """What each line is for."""
+    return Explanations(Path(__file__).parent / "explained.yaml")
+
+
+def profile_like(profile: Profile) -> Profile:
+    """The profile itself if PackStack deploys it, else one for the same distribution that it does. Raises NotServed."""
+    if profile.deployed_by == "packstack":
+        return profile
+    for name in profile_names():
+        other = load_profile(name)
+        if other.deployed_by == "packstack" and other.distribution == profile.distribution:
+            return other
+    raise NotServed(
+        f"no profile deploys {profile.distribution} with PackStack",
+        advice="RDO's packages are for CentOS: lab profiles",
+    )
+
+
+def render(profile: Profile, *, services: Iterable[str] = (), secrets: Mapping[str, str], host_ip: str) -> str:
+    """The answer file. `secrets` by the names of `SECRETS`.
+
+    Raises UnknownName, NotServed, ProfileInvalid, which never tell a value.
+    """
+    chosen = localconf.chosen_services(profile, services)
+    installed = dict(DEFAULTS)
+    for name in chosen:
+        installed |= profile.services[name].values
+    try:
+        ipaddress.IPv4Address(host_ip)
+    except ValueError as error:
+        raise ProfileInvalid(f"'{host_ip}' is no IPv4 address", advice="the machine's static address") from error
+    environment = jinja2.Environment(  # noqa: S701 -- no HTML; the filters let nothing through that means something else
+        loader=jinja2.FileSystemLoader([places.config_home() / "packstack", Path(__file__).parent]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters = {"answer": _answer, "key": _key}
+    try:
+        text = environment.get_template(TEMPLATE).render(
+            v=profile.values, cloud=profile.cloud, secrets=secrets, host_ip=host_ip, installed=installed
+        )
+    except jinja2.TemplateError as error:
+        raise ProfileInvalid(
+            f"{TEMPLATE}: {error.message}", advice=f"what it needs: values in the profile {profile.name}"
+        ) from error
+    return f"# Written by lab for profile {profile.name}.\n{text}"
+
+
+def masked(profile: Profile, *, services: Iterable[str] = (), host_ip: str) -> str:
+    """`render`, for showing."""
+    return render(profile, services=services, secrets=dict.fromkeys(SECRETS, MASK), host_ip=host_ip)
+
+
+def _answer(value: object) -> str:
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises, and says what is missing
+    text = {True: "y", False: "n"}[value] if isinstance(value, bool) else str(value)
+    # ConfigParser ends a value at the line's end and takes "; " after a blank for a comment; Puppet then reads it as YAML.
+    if not re.fullmatch(r"[A-Za-z0-9_.,:/@+=*-]*", text):
+        raise ProfileInvalid(
+            "a value for the answer file has characters in it that PackStack would not take as they are"
+        )
+    return text
+
+
+def _key(name: object) -> str:
+    if not re.fullmatch(r"(CONFIG|EXCLUDE)_[A-Z0-9_]+", str(name)):
+        raise ProfileInvalid(f"'{name}' cannot be a key of an answer file")
+    return str(name)
+
+
+# --- the stage -----------------------------------------------------------------------------------------------------
+
+
+def stages(deployment: Deployment) -> list[Stage]:
+    """The answer file on the machine, readable for root alone."""
+    file = _AnswerFile(deployment)
+    return [Stage("answers", "PackStack's answer file", file.already, file.run, 2)]
+
+
+class _AnswerFile:
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+
+    def _wanted(self) -> str:
+        one = self.deployment
+        secrets = {name: one.lab.secret(name) for name in SECRETS}
+        return render(one.profile, services=one.services, secrets=secrets, host_ip=one.host_ip)
+
+    def already(self) -> str | None:
+        machine = self.deployment.machine
+        mode = machine.run("stat", "-c", "%a %U", ANSWERS, user="root", check=False).out.split()
+        there = machine.read(ANSWERS) == self._wanted().encode() and mode == ["600", "root"]
+        return f"{ANSWERS} is as it should be" if there else None
+
+    def run(self, progress: Progress) -> str:
+        self.deployment.machine.put(ANSWERS, self._wanted(), mode=0o600)
+        return ANSWERS
