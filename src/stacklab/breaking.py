@@ -189,6 +189,12 @@ def mend_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) 
         raise trouble
 
 
+def forget_all(lab: Lab) -> None:
+    """The cloud has been put back to a checkpoint, in which nothing was broken."""
+    record = Record(lab)
+    record.drop([one.breaks for one in record.all()])
+
+
 def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
     """These steps of a session have passed: what they grade the repair of is well again, so forget that it was broken."""
     done = set(passed)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
-from stacklab.breaking import mend_all
+from stacklab.breaking import broken_faults, forget_all, in_words, mend_all
 from stacklab.clearing import clear
 from stacklab.course.session import Session
 from stacklab.desk import begin_session, home_of
-from stacklab.errors import LabDamaged
+from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError
 from stacklab.events import Emit, Note
 from stacklab.homes import HOMES, best_home, check_plan, open_home
 from stacklab.homes.base import Home
@@ -25,14 +25,14 @@ from stacklab.machines.address import Address
 from stacklab.moving import go_back, going_back_stage
 from stacklab.removal import purge as purge_directories
 from stacklab.replay.consent import Allow
-from stacklab.stages import Progress, run_stages
+from stacklab.stages import Progress, Stage, run_stages
 from stacklab.trust import Trust
 
 
 def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: Emit) -> Home:
     """Bring the lab to a running cloud at the start of a session; a second call on a running lab changes nothing.
 
-    Raises LabBusy, HomeUnavailable (the lab lives elsewhere already), and whatever a stage raises.
+    Raises LabBusy, HomeUnavailable (the lab lives elsewhere already), BrokenOnPurpose, and whatever a stage raises.
     """
     with lab.writing(new=True):
         if lab.remains():
@@ -41,13 +41,45 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
         plan.keep(lab)
         begin_session(lab, session)
         home = home_of(lab)
+        _leave_broken(lab, home)
         left = [going_back_stage(lab, home)] if lab.record.get("restoring") else []
         try:
             # An image that cannot be used is said before minutes are spent on the rest.
-            run_stages(lab, chain(Assets(lab).stages(image), home.stages(), left), emit)
+            run_stages(lab, chain(Assets(lab).stages(image), _mending(lab, home), left), emit)
         finally:
             replace(plan, used=None).keep(lab)  # consent to a used machine is for this run
         return home
+
+
+def _leave_broken(lab: Lab, home: Home) -> None:
+    """A running cloud in which something is broken on purpose is left as it is: to repair it is the learner's turn."""
+    broken = broken_faults(lab)
+    if broken and not lab.record.get("restoring") and home.status().state in ("running", "degraded"):
+        raise BrokenOnPurpose(
+            f"the cloud runs, but this is broken on purpose: {in_words(broken)}; nothing was started or repaired",
+            advice="lab hint walks the trail to the cause, lab fix mends it, lab reset takes everything back",
+        )
+
+
+def _mending(lab: Lab, home: Home) -> Iterator[Stage]:
+    """The home's stages. A cloud that has to be started is started whole: what was broken on purpose is mended, and that is said.
+
+    Some of it can be mended before the services run, and the rest only then.
+    """
+    for stage in home.stages():
+        if stage.name in ("services", "ready") and broken_faults(lab):
+            yield _mend_stage(lab, home, last=stage.name == "ready")
+        yield stage
+
+
+def _mend_stage(lab: Lab, home: Home, *, last: bool) -> Stage:
+    def mend(progress: Progress) -> str:
+        what = in_words(broken_faults(lab))
+        mend_all(lab, home, progress, strict=last)
+        left = in_words(broken_faults(lab))
+        return f"{what}; lab break breaks it again" + (f" (still to come: {left})" if left else "")
+
+    return Stage(f"faults-{'last' if last else 'first'}", "mending what was broken on purpose", lambda: None, mend, 5)
 
 
 def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
@@ -85,8 +117,10 @@ def reset(lab: Lab, progress: Progress, session: Session | None = None, agreed: 
         mend_all(lab, home, progress)
         if home.saves:
             go_back(lab, home, home.begin(), progress)
+            forget_all(lab)  # what could not be mended, because the cloud did not run, was part of what has been put back
         else:
             clear(lab, home, progress, agreed or Trust(lab).agreed)
+            mend_all(lab, home, progress, strict=True)
 
 
 def stop(lab: Lab, progress: Progress) -> None:
@@ -99,10 +133,20 @@ def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
     """Remove the lab and everything of it, yielding each thing removed; also one whose files are damaged."""
     with lab.writing(new=lab.remains()):
         home = _home_to_remove(lab)
+        if home == "ssh":
+            _leave_well(lab, progress)
         if home:
             yield from open_home(home, lab).destroy(progress)
         shutil.rmtree(lab.directory)
         yield f"{lab.directory} (keys, journal, progress)"
+
+
+def _leave_well(lab: Lab, progress: Progress) -> None:
+    """The machine stays, so what was broken on it is mended; what cannot be is told, and keeps nobody from leaving."""
+    try:
+        mend_all(lab, home_of(lab), progress)
+    except LabError as error:
+        progress(f"what was broken on purpose is not mended: {error.message}")
 
 
 def _home_to_remove(lab: Lab) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stacklab.assets import PAPER, Assets
+from stacklab.breaking import noticed
 from stacklab.course.session import Session, Step
 from stacklab.desk import journal_of, open_desk
 from stacklab.errors import LabError, NoLab, NotRunning, NotTrusted, UnknownName
@@ -88,6 +89,8 @@ def do_steps(
             raise
         status = "not_applicable" if applied.outcome == "not_applicable" else "passed"
         ProgressFile(lab).note(name, [(step.id, status)])
+        if status == "passed":
+            noticed(lab, desk.session, [step.id])
         show(Shown(step, applied))
         done.append(applied)
     return done
@@ -103,6 +106,7 @@ def check_steps(
     """Grade the steps. Raises NoLab, NotRunning."""
     report = check(open_desk(lab, session, lambda text: None, agreed), steps, graded)
     ProgressFile(lab).note(session.name, [(grade.id, grade.status) for grade in report.grades])
+    noticed(lab, session, [grade.id for grade in report.grades if grade.status == "passed"])
     return report
 
 

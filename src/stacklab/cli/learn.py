@@ -64,7 +64,14 @@ def show(context: Context, address: str | None, as_json: bool) -> None:
     console = context.console(as_json)
     session, steps = addressed(context, address)
     if address is None or address.count("/") == 0:
-        console.result({"session": session.name, "title": session.title, "steps": [step.id for step in steps]})
+        console.result(
+            {
+                "session": session.name,
+                "title": session.title,
+                "steps": [step.id for step in steps],
+                "faults": [fault.id for fault in session.faults],
+            }
+        )
         for line in outline(session):
             console.print(line)
         return

@@ -28,6 +28,7 @@ def status(context: Context, as_json: bool) -> None:
     """Show what runs, and how far you are. Exit 0 only if the cloud is usable."""
     from dataclasses import asdict
 
+    from stacklab.breaking import broken_faults, in_words
     from stacklab.desk import home_of, session_of
     from stacklab.errors import SessionInvalid, UnknownName
     from stacklab.progress import Progress, ProgressFile
@@ -40,6 +41,7 @@ def status(context: Context, as_json: bool) -> None:
         standing, trouble = ProgressFile(lab).of(session), None
     except (SessionInvalid, UnknownName) as error:  # the cloud is worth showing all the same
         standing, trouble = Progress(0, 0, 0, None, None), error
+    broken = broken_faults(lab)
     services = [asdict(one) | {"log": str(one.log) if one.log else None} for one in found.services]
     console.result(
         {
@@ -52,11 +54,14 @@ def status(context: Context, as_json: bool) -> None:
             "failed": standing.failed,
             "steps": standing.total,
             "next": standing.next.id if standing.next else None,
+            "broken_on_purpose": [None if one.surprise else one.address for one in broken],
             "services": services,
             "notes": found.notes,
         }
     )
     _show_status(console, lab, home.name, found)
+    if broken:
+        console.print(f"broken on purpose: {in_words(broken)}   ({context.command} hint: a clue; fix: mend it)")
     if trouble:
         raise trouble
     console.print(f"session: {session.name}, {standing.passed} of {standing.total} steps passed when last looked at")

@@ -61,4 +61,7 @@ def outline(session: Session) -> list[str]:
     for exercise in session.exercises:
         lines += ["", f"{session.name}/{exercise.id}: {exercise.title}"]
         lines += [f"    {step.id.ljust(16)} {step.title}  (as {step.who})" for step in exercise.steps]
+    if session.faults:
+        lines += ["", f"to break on purpose, and repair: lab break {session.name}/NAME"]
+        lines += [f"    {fault.id.ljust(16)} {fault.title}" for fault in session.faults]
     return [*lines, "", f"lab show {session.name}/{session.exercises[0].id} shows how each step is done."]
