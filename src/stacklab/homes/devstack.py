@@ -1,4 +1,4 @@
-"""A home whose cloud DevStack makes on a machine: what `libvirt` (a VM of ours) and `ssh` (the learner's machine) share.
+"""A home whose cloud DevStack (or PackStack) makes on a machine: what `libvirt` (a VM of ours) and `ssh` (a learner's) share.
 
 A subclass provides the machine and what can be done with it as a whole; everything about the OpenStack on it is here.
 """
@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER, load_session
-from stacklab.deploy import fixes, localconf, preparation, readiness, source, stacking
+from stacklab.deploy import fixes, localconf, packstack, preparation, readiness, source, stacking
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.detached import called
 from stacklab.deploy.faults import Ground
 from stacklab.deploy.faults import faults as breakable
 from stacklab.deploy.profile import Profile
@@ -93,6 +94,13 @@ class DevstackHome(ABC):
     def stages(self) -> Iterator[Stage]:
         yield from self.machine_stages()
         own = self.deployment()
+        # Prefetched things and fixes are DevStack's: PackStack installs packages, and leaves nothing that a reboot would take.
+        yield from packstack.stages(own) if own.profile.deployed_by == "packstack" else self._by_devstack(own)
+        yield Stage("access", "logins for the cloud", self._has_access, self._write_access, 1)
+        yield Stage("ready", "the cloud is usable", lambda: None, self.prove, 20)
+        yield from self.checkpoint_stages()
+
+    def _by_devstack(self, own: Deployment) -> Iterator[Stage]:
         supply = Supply(own, self.serving_address())
         yield Stage("cache", "what was prefetched", supply.already, supply.start, 1)
         served = supply.served()
@@ -104,9 +112,6 @@ class DevstackHome(ABC):
             yield from (stage for stage in preparation.stages(own) if stage.name in OF_NETWORK)
             yield from localconf.stages(own)
         yield from fixes.stages(own)
-        yield Stage("access", "logins for the cloud", self._has_access, self._write_access, 1)
-        yield Stage("ready", "the cloud is usable", lambda: None, self.prove, 20)
-        yield from self.checkpoint_stages()
 
     def deployment(self) -> Deployment:
         machine = self.machine()
@@ -166,7 +171,7 @@ class DevstackHome(ABC):
             return HomeStatus(state if state in ("absent", "stopped") else "degraded", notes=notes)
         try:
             machine = self.machine()
-            left = unfinished(machine)
+            left = unfinished(machine, self.profile.program)
             found = units(machine, self.profile) if left is None or left.begun else []
         except LabError as error:
             return HomeStatus("degraded", notes=[*notes, error.message])
@@ -176,7 +181,10 @@ class DevstackHome(ABC):
             return HomeStatus("degraded", services, notes=[f"{left.said}; {left.todo}", *notes])
         services = [_service(one) for one in found]
         if not self.clouds_file.exists():
-            notes.insert(0, "stack.sh ended well, but the lab has no logins for the cloud yet; lab up goes on")
+            notes.insert(
+                0,
+                f"{called(self.profile.program)} ended well, but the lab has no logins for the cloud yet; lab up goes on",
+            )
         well = all(one.state == "running" for one in services) and self.clouds_file.exists()
         return HomeStatus("running" if well else "degraded", services, self.dashboard(), notes)
 
@@ -193,11 +201,11 @@ class DevstackHome(ABC):
         )  # fmt: skip
 
     def site(self) -> Site:
-        called = self.profile.units
-        names = {"apache": called.apache, "database": called.database, "queue": called.queue}
+        known = self.profile.units
+        names = {"apache": known.apache, "database": known.database, "queue": known.queue}
         return Site(
-            self.machine(), SCRATCH, "devstack", names=names, profile=self.profile.name, services=self._services(),
-            address=self.host_ip(),
+            self.machine(), SCRATCH, self.profile.deployed_by, names=names, profile=self.profile.name,
+            services=self._services(), address=self.host_ip(),
         )  # fmt: skip
 
     def services(self) -> list[ServiceState]:
@@ -232,7 +240,7 @@ class DevstackHome(ABC):
 
     def _without_unit(self, machine: Machine, service: str | None) -> NotRunning:
         what = f"{machine.name} has no unit of the service '{service}'" if service else f"{machine.name} has no service"
-        left = unfinished(machine)
+        left = unfinished(machine, self.profile.program)
         if left:
             return NotRunning(f"{what}: {left.said}", advice=left.todo)
         return NotRunning(what, advice="lab status shows those that it has")
@@ -240,7 +248,7 @@ class DevstackHome(ABC):
     def restart(self, service: str, progress: Progress) -> None:
         name, unit = find_unit(self.profile, service)
         machine = self.machine()
-        require_stacked(machine)
+        require_stacked(machine, self.profile.program)
         if all(one.state == "missing" for one in units(machine, self.profile) if one.name == name):
             raise self._without_unit(machine, service)
         progress(f"systemctl restart {unit}")

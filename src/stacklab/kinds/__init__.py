@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stacklab.kinds import (
+    answer_file,
     component,
     compute,
     departure,
@@ -45,6 +46,7 @@ KINDS: dict[str, Kind[Any]] = {
         roles,
         deployed,
         local_conf,
+        answer_file,
         departure,
         exchange,
         large_object,

@@ -27,6 +27,14 @@ YES = (
     "CONFIG_CINDER_INSTALL",
 )
 """What the course's cloud has to have."""
+OTHERS = tuple(
+    f"CONFIG_{name}_INSTALL"
+    for name in (
+        *("MARIADB", "CLIENT", "SWIFT", "CEILOMETER", "AODH", "PANKO", "HEAT", "HEAT_CFN", "HEAT_CLOUDWATCH", "SAHARA"),
+        *("MAGNUM", "TROVE", "MANILA", "IRONIC", "LBAAS", "NEUTRON_METERING_AGENT"),
+    )
+)
+"""Other things that PackStack installs or not, so that none of them is taken for a slip of the pen."""
 PASSWORD = re.compile(r"_(PW|PASSWORD)$")
 PLACEHOLDER = "PW_PLACEHOLDER"
 _LINE = re.compile(r"^([A-Za-z0-9_]+)\s*[=:]\s*(.*)$")
@@ -45,7 +53,7 @@ def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> 
     found: list[Complaint] = []
     answers: dict[str, Answer] = {}
     heads = 0
-    names = {*known, *HOSTS, *YES, "CONFIG_KEYSTONE_ADMIN_PW", "CONFIG_DEFAULT_PASSWORD"}
+    names = {*known, *HOSTS, *YES, *OTHERS, "CONFIG_KEYSTONE_ADMIN_PW", "CONFIG_DEFAULT_PASSWORD"}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith(("#", ";")):
             continue
