@@ -62,7 +62,7 @@ def _leave_broken(lab: Lab, home: Home) -> None:
 
 
 def _mending(lab: Lab, home: Home) -> Iterator[Stage]:
-    """The home's stages. A cloud that has to be started is started whole: what was broken on purpose is mended, and that is said.
+    """The home's stages. A cloud that has to be started is started whole: what was broken on purpose is mended, aloud.
 
     Some of it can be mended before the services run, and the rest only then.
     """
@@ -117,7 +117,7 @@ def reset(lab: Lab, progress: Progress, session: Session | None = None, agreed: 
         mend_all(lab, home, progress)
         if home.saves:
             go_back(lab, home, home.begin(), progress)
-            forget_all(lab)  # what could not be mended, because the cloud did not run, was part of what has been put back
+            forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back
         else:
             clear(lab, home, progress, agreed or Trust(lab).agreed)
             mend_all(lab, home, progress, strict=True)

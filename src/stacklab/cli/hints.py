@@ -30,7 +30,7 @@ def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -
 def hint(context: Context, what: str | None, everything: bool, as_json: bool) -> None:
     """Show the hint for a step; without STEP, the next clue on the trail of what lab break has broken.
 
-    A clue says what to look at, what it shows, and what that means. Each call goes one further; the last one says how to give up.
+    A clue says what to look at, what it shows, and what that means. Each call goes one further, to the last one.
 
     \b
     lab hint router              of a step
