@@ -75,25 +75,27 @@ class Component(Kind[ComponentParams]):
 
     def candidates(self, scene: Scene, p: ComponentParams) -> Iterable[Thing]:
         if not p.types:
-            return [{"name": p.name, "url": scene.dashboard(), "answer": login_page(scene)}]
+            address = scene.dashboard()
+            return [{"name": p.name, "url": address, "asked": address, "answer": login_page(scene)}]
         services = registered(scene, p.types)
         url = next(iter(public_addresses(scene, services)), "")
-        answer = _versions(scene, url) if url else ("nothing", False)
-        return [{"name": p.name, "services": services, "url": url, "answer": answer}]
+        asked = version_address(url) if url else ""
+        answer = _versions(scene, asked) if url else ("nothing", False)
+        return [{"name": p.name, "services": services, "url": url, "asked": asked, "answer": answer}]
 
     def compare(self, scene: Scene, p: ComponentParams, thing: Thing) -> list[Difference]:
         if p.types and not thing["services"]:
-            return [Difference("catalogue", f"a service of type {' or '.join(p.types)}", "none")]
+            return [Difference("catalogue", f"a service of type {_or(p.types)}", "none")]
         if p.types and not thing["url"]:
             return [
                 Difference("catalogue", "an enabled service with a public endpoint", "it is registered, without one")
             ]
         said, answers = thing["answer"]
-        wanted = f"{thing['url']} answers with {'its versions' if p.types else 'a login form'}"
+        wanted = f"{thing['asked']} answers with {'its versions' if p.types else 'a login form'}"
         return [] if answers else [Difference("answer", wanted, said)]
 
     def shown(self, thing: Thing) -> str:
-        return f"{thing['url']} answers: {thing['answer'][0]}"
+        return f"{thing['asked']} answers: {thing['answer'][0]}"
 
     def look(self, scene: Scene, p: ComponentParams) -> Command:
         return Command(("catalog", "show", self._type(scene, p))) if p.types else Command(("status",), program="lab")
@@ -132,9 +134,9 @@ def version_address(url: str) -> str:
 
 
 def _versions(scene: Scene, url: str) -> tuple[str, bool]:
-    """What the service says of its versions, and whether that is an answer of such a service."""
+    """What the service at this address says of its versions, and whether that is an answer of such a service."""
     try:
-        answer = scene.admin.fetch("GET", version_address(url), headers={"Accept": "application/json"})
+        answer = scene.admin.fetch("GET", url, headers={"Accept": "application/json"})
         document = answer.json()
     except (CloudRefused, CloudUnreachable) as error:
         return error.message, False
@@ -146,8 +148,14 @@ def _versions(scene: Scene, url: str) -> tuple[str, bool]:
         return f"Swift {document['swift'].get('version')}", True
     found = document.get("versions", document.get("version"))
     found = found.get("values", [found]) if isinstance(found, dict) else found
-    ids = [str(one["id"]) for one in found or [] if isinstance(one, dict) and "id" in one]
-    return (f"versions {', '.join(sorted(ids))}", True) if ids else ("a document without versions", False)
+    ids = sorted((str(one["id"]) for one in found or [] if isinstance(one, dict) and "id" in one), key=_by_number)
+    if not ids:
+        return "a document without versions", False
+    return (f"version {ids[0]}" if len(ids) == 1 else f"versions {ids[0]} to {ids[-1]}"), True
+
+
+def _by_number(version: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", version)]
 
 
 def login_page(scene: Scene) -> tuple[str, bool]:
@@ -171,12 +179,16 @@ def lacking(scene: Scene, title: str, types: Iterable[str], switch: str | None) 
     types = list(types)
     if registered(scene, types):
         return None
-    why = f"this cloud does not run {title}: its catalogue has nothing of type {' or '.join(types)}"
+    why = f"this cloud does not run {title}: its catalogue has nothing of type {_or(types)}"
     if switch is None:
         return why
     from stacklab.deploy.switching import how_to_switch_on
 
     return f"{why}; {how_to_switch_on(switch, profile=scene.site().profile, session=scene.session_name)}"
+
+
+def _or(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 KINDS: list[Kind[Any]] = [Component()]

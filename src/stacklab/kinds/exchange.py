@@ -102,11 +102,17 @@ class Exchange(Kind[ExchangeParams]):
             if error.status is not None and error.status >= 500:
                 raise
             # It was understood and refused: the operation does not work, and that is an answer.
-            return [{"name": p.at, "rows": set(), "told": [], "refused": error.message}]
+            return [{"name": p.at, "rows": set(), "told": [], "refused": error.message, "shows": []}]
 
     def _asked(self, scene: Scene, p: ExchangeParams) -> Thing:
         rows, told = {"http": _by_http, "client": _by_client, "dashboard": _by_dashboard}[p.by](self, scene, p)
-        return {"name": p.at, "rows": rows, "told": told, "refused": None}
+        return {
+            "name": p.at,
+            "rows": rows,
+            "told": told,
+            "refused": None,
+            "shows": [scene.called(ref) for ref in p.shows],
+        }
 
     def compare(self, scene: Scene, p: ExchangeParams, thing: Thing) -> list[Difference]:
         if thing["refused"]:
@@ -116,7 +122,8 @@ class Exchange(Kind[ExchangeParams]):
         return [Difference(p.at, f"{name} is listed", listed) for name in names if name not in thing["rows"]]
 
     def shown(self, thing: Thing) -> str:
-        return _listing(thing["rows"])
+        # A page of Horizon has more cells than names.
+        return f"it shows {_listing(set(thing['shows']) & thing['rows'])}"
 
     def look(self, scene: Scene, p: ExchangeParams) -> Command:
         return Command((_LISTS[p.at].path.removesuffix("s"), "list"))
