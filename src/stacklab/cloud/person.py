@@ -76,16 +76,23 @@ class Person:
         self.__dict__.pop("sdk", None)
         self._endpoints.clear()
 
+    @property
+    def _interface(self) -> str:
+        return str(self.sdk.config.get_interface() or "public")
+
     @cached_property
     def _endpoints(self) -> dict[str, str]:
         return {}
 
     def endpoint(self, service: str) -> str:
-        """The public URL of a service as the catalogue has it, with the API version that we speak. Raises CloudRefused."""
+        """A service's URL as the catalogue has it, with the API version that we speak. Raises CloudRefused.
+
+        The public one, unless this entry of clouds.yaml says `interface: internal` (session https-endpoints).
+        """
         if service not in self._endpoints:
             with answered():
                 region = self.sdk.config.get_region_name(service)
-                url = self.sdk.session.get_endpoint(service_type=service, interface="public", region_name=region)
+                url = self.sdk.session.get_endpoint(service_type=service, interface=self._interface, region_name=region)
             if not url:
                 raise CloudRefused(
                     f"the catalogue has no {service} service", advice="openstack catalog list shows what it has"

@@ -28,6 +28,8 @@ from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
+from stacklab.https.logins import laid_over
+from stacklab.https.server import Https
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
 from stacklab.machines.site import Site
@@ -140,6 +142,7 @@ class DevstackHome(ABC):
             ADMIN_LOGIN: entry(ADMIN, ADMIN, self.lab.secret("admin")),
             LEARNER_LOGIN: entry(LEARNER["learner"], LEARNER["learner_project"], self.lab.secret("learner")),
         }
+        clouds = laid_over(clouds, self.lab.home_directory / "https")
         return json.dumps({"clouds": clouds}, indent=2) + "\n"  # JSON is YAML, and quotes as needed
 
     def _has_access(self) -> str | None:
@@ -197,7 +200,7 @@ class DevstackHome(ABC):
         return CloudAccess(
             clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
             data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, site=self.site,
-            services=self.services, faults=self.faults, dashboard=self.dashboard(),
+            services=self.services, faults=self.faults, https=self.https, dashboard=self.dashboard(),
         )  # fmt: skip
 
     def site(self) -> Site:
@@ -210,6 +213,16 @@ class DevstackHome(ABC):
 
     def services(self) -> list[ServiceState]:
         return [_service(one) for one in units(self.machine(), self.profile)]
+
+    def https(self) -> Https:
+        from stacklab.https.guest import GuestHttps
+
+        return GuestHttps(
+            self.lab, self.machine(), self.profile, self.host_ip(), self.dashboard(), self._rewrite_access
+        )
+
+    def _rewrite_access(self) -> None:
+        write_atomic(self.clouds_file, self._clouds(), mode=0o600)
 
     def faults(self) -> dict[str, Fault]:
         return breakable(Ground(self.deployment, self.admin))

@@ -20,9 +20,10 @@ from stacklab.files import write_atomic
 from stacklab.homes.embedded import ports, supervision
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import urls
-from stacklab.https.authority import Names
+from stacklab.https.authority import Names, fingerprint
 from stacklab.https.facts import facts, template
 from stacklab.https.fronts import HORIZON, Front
+from stacklab.https.peer import NoTls, certificate_of
 from stacklab.https.server import Catalogue, Https, Setting
 from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
@@ -84,9 +85,6 @@ class OwnHttps(Https):
 
     def _ours(self, port: int) -> bool:
         """Whether a learner's own Apache with the lab's certificate listens there already."""
-        from stacklab.https.authority import fingerprint
-        from stacklab.https.peer import NoTls, certificate_of
-
         mine = self.authority.server_certificate()
         try:
             return mine is not None and fingerprint(certificate_of("127.0.0.1", port)) == fingerprint(mine)
@@ -151,6 +149,14 @@ class OwnHttps(Https):
     def install(self) -> None:
         if self.running():
             self._run("graceful")
+            there = self.there()
+            self.await_certificate(front for name, front in self.remembered().items() if name in there)
+
+    def copying(self) -> list[str]:
+        return []
+
+    def installed(self) -> bool:
+        return True  # they are the same files
 
     def uninstall(self) -> None:
         """The certificate that Apache reads is the lab's own file."""
@@ -158,7 +164,7 @@ class OwnHttps(Https):
     def before(self) -> dict[str, Any]:
         return {}
 
-    def apply(self, contents: Mapping[str, str], kept: Mapping[str, Any]) -> None:
+    def apply(self, contents: Mapping[str, str]) -> None:
         self._sites.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, content in contents.items():
             write_atomic(Path(self.site_path(name)), content)
@@ -176,7 +182,7 @@ class OwnHttps(Https):
             if removed:
                 self._serve()
             return removed
-        self.end()
+        self.stop()
         for path in (self.configuration, self.log, self._pid_file):
             path.unlink(missing_ok=True)
         if self._sites.is_dir():
@@ -207,7 +213,7 @@ class OwnHttps(Https):
         self.remember(fronts)
         keep = self.there()
         progress("starting Apache")
-        self.apply({name: self.content(front, fronts) for name, front in fronts.items() if name in keep}, {})
+        self.apply({name: self.content(front, fronts) for name, front in fronts.items() if name in keep})
         return f"{len(keep)} services behind TLS"
 
     def should_run(self) -> bool:
@@ -229,7 +235,7 @@ class OwnHttps(Https):
         """Whether Apache's first process lives."""
         return bool(processes(self.configuration))
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End Apache and wait until nothing of it is left."""
         end_apache(self.layout)
 
@@ -285,6 +291,16 @@ class OwnHttps(Https):
             Setting(str(self.layout.conf / file), section, option, value, (unit,))
             for file, section, option, value, unit in inside
         ]
+
+    def additions(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def originals(self) -> str:
+        return str(self.directory / "original")
+
+    def restarting(self, units: Iterable[str]) -> list[str]:
+        return [f"lab restart {unit}" for unit in dict.fromkeys(units)]
 
     def restart(self, units: Iterable[str]) -> None:
         for unit in units:

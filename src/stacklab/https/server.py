@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from stacklab.errors import StepFailed
 from stacklab.files import read_json, write_json
 from stacklab.https import fronts as planning
 from stacklab.https import logins
-from stacklab.https.authority import Authority, Names
+from stacklab.https.authority import Authority, Names, fingerprint
 from stacklab.https.facts import template
 from stacklab.https.fronts import HORIZON, KEYSTONE, Front
-from stacklab.https.options import get_option
+from stacklab.https.options import get_option, set_option
+from stacklab.https.peer import NoTls, certificate_of
 from stacklab.machines.base import Machine
 
 
@@ -129,6 +133,14 @@ class Https(ABC):
         """Put the lab's certificate where Apache reads it, and let a running Apache read it."""
 
     @abstractmethod
+    def copying(self) -> list[str]:
+        """The commands that bring the lab's certificate to where Apache reads it."""
+
+    @abstractmethod
+    def installed(self) -> bool:
+        """Whether Apache's files are those that the lab keeps."""
+
+    @abstractmethod
     def uninstall(self) -> None:
         """Take it away from there."""
 
@@ -137,7 +149,7 @@ class Https(ABC):
         """What must be known of Apache, to be put back later, before the first front is made. JSON without secrets."""
 
     @abstractmethod
-    def apply(self, contents: Mapping[str, str], kept: Mapping[str, Any]) -> None:
+    def apply(self, contents: Mapping[str, str]) -> None:
         """Write these sites (content by name) and make Apache serve them. Raises StepFailed with Apache's words."""
 
     @abstractmethod
@@ -155,6 +167,10 @@ class Https(ABC):
     @abstractmethod
     def restart(self, units: Iterable[str]) -> None:
         """Restart services and wait until they answer."""
+
+    @abstractmethod
+    def restarting(self, units: Iterable[str]) -> list[str]:
+        """The commands that restart services."""
 
     # --- what follows from that ------------------------------------------------------------------------------------
 
@@ -200,6 +216,93 @@ class Https(ABC):
                 wrong.append((one, value))
         return wrong
 
+    # --- settings --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def additions(self) -> dict[str, str]:
+        """Files that only this adds to the services' configuration: content by path."""
+
+    def original_path(self, file: str) -> str:
+        """Where the original of a file of the machine's is kept, on that machine."""
+        return f"{self.originals}/{file.strip('/').replace('/', '--')}"
+
+    @property
+    @abstractmethod
+    def originals(self) -> str:
+        """The directory on the machine for originals; nobody else reads it."""
+
+    def keep_originals(self, files: Iterable[str]) -> dict[str, str]:
+        """Keep these files as they are; their SHA-256 by path. One that is kept already stays as it was kept."""
+        found = {}
+        for file in sorted(set(files)):
+            kept = self.machine.read(self.original_path(file))
+            if kept is None:
+                kept = self.machine.read(file)
+                if kept is None:
+                    continue
+                self.machine.put(self.original_path(file), kept, mode=0o600)
+            found[file] = hashlib.sha256(kept).hexdigest()
+        return found
+
+    def change_settings(self, wrong: Iterable[Setting]) -> None:
+        """Set these options, add what is to be added, and restart the services that read them."""
+        texts: dict[str, str] = {}
+        units: dict[str, None] = {}
+        for one in wrong:
+            text = texts.get(one.file) or self.read_text(one.file) or ""
+            texts[one.file] = set_option(text, one.section, one.option, one.value)
+            units |= dict.fromkeys(one.units)
+        for file, text in texts.items():
+            self._overwrite(file, text.encode())
+        for file, content in self.additions().items():
+            self.machine.put(file, content)
+        self.restart(units)
+
+    def undo_settings(self, kept: Mapping[str, str], units: Iterable[str]) -> bool:
+        """The files as they were, byte for byte; False if nothing was changed. Raises StepFailed if an original is lost."""
+        changed = False
+        for file, digest in kept.items():
+            original, now = self.machine.read(self.original_path(file)), self.machine.read(file)
+            if original is not None and now is not None and now != original:
+                self._overwrite(file, original)
+                changed = True
+            elif original is None and now is not None and hashlib.sha256(now).hexdigest() != digest:
+                raise StepFailed(f"{file} is not as it was, and what was kept of it is gone", advice="lab reset")
+        gone = [*self.additions(), *(self.original_path(file) for file in kept)]
+        deleted = [self._delete(file) for file in gone]
+        changed = changed or any(deleted)
+        if changed:
+            self.restart(units)
+        return changed
+
+    def _overwrite(self, file: str, content: bytes) -> None:
+        """In place: whose file it is, and who may read it, stays."""
+        self.machine.run("sh", "-c", 'cat >"$1"', "sh", file, user=self.account, given=content)
+
+    def _delete(self, file: str) -> bool:
+        there = self.machine.read(file) is not None
+        if there:
+            self.machine.run("rm", "-f", file, user=self.account)
+        return there
+
+    account: str | None = None
+    """As whom files of the machine are changed."""
+
+    # --- what was begun --------------------------------------------------------------------------------------------
+
+    def begun(self, what: str) -> bool:
+        """Whether a change of this name has been begun and not taken back."""
+        return (self.directory / f"{what}.json").exists()
+
+    def begin(self, what: str, before: Mapping[str, Any]) -> None:
+        """Keep how it was before a change, in the lab's directory."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_json(self.directory / f"{what}.json", dict(before), mode=0o600)
+
+    def end(self, what: str) -> None:
+        """The change is taken back."""
+        (self.directory / f"{what}.json").unlink(missing_ok=True)
+
     # --- logins ----------------------------------------------------------------------------------------------------
 
     def begin_logins(self, identity: str) -> None:
@@ -210,6 +313,22 @@ class Https(ABC):
     def end_logins(self) -> bool:
         """clouds.yaml as it was; False if there is nothing of ours."""
         return logins.end(self.directory, self.clouds_file, self._rewrite)
+
+    def await_certificate(self, fronts: Iterable[Front], seconds: float = 30) -> None:
+        """Until all these fronts show the lab's certificate: after a reload the old processes answer for a moment."""
+        mine = self.authority.server_certificate()
+        deadline = time.monotonic() + seconds
+        for front in fronts:
+            while mine is not None:
+                try:
+                    if fingerprint(certificate_of(front.host, front.port)) == fingerprint(mine):
+                        break
+                    trouble = "another certificate"
+                except NoTls as error:
+                    trouble = str(error)
+                if time.monotonic() > deadline:
+                    raise StepFailed(f"the TLS front of {front.name} does not show the new certificate: {trouble}")
+                time.sleep(0.1)
 
     # --- ports -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from stacklab.kinds import (
     answer_file,
+    catalogue,
+    certificates,
     component,
     compute,
     departure,
@@ -13,6 +15,7 @@ from stacklab.kinds import (
     exchange,
     identity,
     image,
+    inside,
     instance,
     large_object,
     local_conf,
@@ -25,6 +28,8 @@ from stacklab.kinds import (
     security_group,
     shell,
     terms,
+    tls_check,
+    tls_front,
     volume,
 )
 from stacklab.kinds.kind import Kind
@@ -42,7 +47,9 @@ KINDS: dict[str, Kind[Any]] = {
         look,
         instance,
         repair,
-        component, shell, terms,
+        component,
+        shell,
+        terms,
         roles,
         deployed,
         local_conf,
@@ -51,6 +58,11 @@ KINDS: dict[str, Kind[Any]] = {
         exchange,
         large_object,
         objects,
+        certificates,
+        tls_front,
+        inside,
+        catalogue,
+        tls_check,
     )
     for kind in module.KINDS
 }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from stacklab.errors import CloudRefused
 from stacklab.fault import Fault
+from stacklab.https.server import Https
 from stacklab.kinds.declaration import AssetRef, Params, Ref, SecretRef
 from stacklab.kinds.narration import Command, Hidden, Request, Word
 from stacklab.machines.site import Site
@@ -102,6 +103,9 @@ class Person(Protocol):
     def verify(self) -> bool | str:
         """How TLS certificates are checked, as requests wants it."""
 
+    def forget(self) -> None:
+        """Log in anew when next asked: what the catalogue held is not what it holds."""
+
     def endpoint(self, service: str) -> str:
         """The public URL of a service, with the API version that we speak. Raises CloudRefused."""
 
@@ -189,6 +193,9 @@ class Scene(Protocol):
     def dashboard(self) -> str:
         """Horizon's address, "" where there is none. Raises Absent on paper."""
 
+    def https(self) -> Https:
+        """TLS in front of the cloud. Raises Absent on paper."""
+
     def fault(self, name: str) -> Fault:
         """What can be broken on purpose. Raises Absent on paper, UnknownName."""
 
@@ -256,6 +263,14 @@ class Kind(ABC, Generic[P]):
     def remove(self, scene: Scene, thing: Thing) -> bool:
         """Remove what was made, given what `keep` recorded of it; False if it was gone already."""
         raise NotImplementedError(self.name)
+
+    def foresee(self, scene: Scene, p: P) -> Thing | None:
+        """What `remove` must know to put back what this changes, where that can only be seen before it is done.
+
+        It goes to the journal before anything is changed, in place of what `keep` says, so that a step that was cut off
+        half-way can be undone, too. None for a step that makes something of its own.
+        """
+        return None
 
     def keep(self, scene: Scene, p: P, thing: Thing) -> Thing:
         """What `remove` must know later (goes to the journal: no secrets)."""

@@ -12,6 +12,7 @@ from stacklab.errors import NotRunning, ServiceFailed
 from stacklab.homes.embedded import mirror, software, supervision, template
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.layout import Layout
+from stacklab.https.own import end_apache
 from stacklab.machines import scratch
 from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
@@ -26,6 +27,7 @@ def stop(layout: Layout, progress: Progress, *, patience: int) -> None:
         except (NotRunning, ServiceFailed):
             progress("nova does not answer; its instances are ended without it")
         supervision.stop(layout, progress)
+    end_apache(layout)
     end_leftovers(layout, progress)
 
 

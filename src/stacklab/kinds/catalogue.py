@@ -1,0 +1,231 @@
+"""The endpoints of Keystone's catalogue: an internal one for each service, and the public ones moved to https.
+
+The catalogue is changed by Keystone's API alone: it checks what it is given, tells its caches, and every endpoint keeps its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stacklab.errors import CloudRefused
+from stacklab.https.fronts import front_of
+from stacklab.https.server import Catalogue
+from stacklab.kinds.certificates import NoParams
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+
+INTERNAL, PUBLIC = "internal-endpoints", "public-endpoints"
+"""Also what the lab calls its notes of how it was before."""
+
+
+class _Endpoints(Kind[NoParams]):
+    params = NoParams
+
+    def horizon(self, p: NoParams) -> str:
+        return "(Horizon shows endpoints, under Project ▸ API Access, and changes none)"
+
+    def applicable(self, scene: Scene, p: NoParams) -> str | None:
+        return scene.https().why_not()
+
+    def look(self, scene: Scene, p: NoParams) -> Command:
+        interface = self.name.removesuffix("-endpoints")
+        return Command(("endpoint", "list", "--interface", interface))
+
+
+class InternalEndpoints(_Endpoints):
+    """An internal endpoint for every service: where the services reach each other, whatever becomes of the public ones."""
+
+    name = INTERNAL
+
+    def title(self, p: NoParams) -> str:
+        return "internal endpoint of every service"
+
+    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+        missing = (
+            _missing(scene) if _on_stage(scene) else [{"service_id": "$SERVICE", "region_id": "$REGION", "url": "$URL"}]
+        )
+        return [
+            Command(("endpoint", "create", *region(one), one["service_id"], "internal", one["url"])) for one in missing
+        ] or [Command(("endpoint", "list", "--interface", "internal"))]
+
+    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+        return [
+            Request("POST", "identity", ("endpoints",), {"endpoint": {**one, "interface": "internal"}})
+            for one in (_missing(scene) if _on_stage(scene) else [])
+        ] or [Request("GET", "identity", ("endpoints",), query={"interface": "internal"})]
+
+    def foresee(self, scene: Scene, p: NoParams) -> Thing:
+        catalogue = Catalogue.read(scene.admin)
+        before = {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(scene)}
+        scene.https().begin(INTERNAL, before)
+        return before
+
+    def create(self, scene: Scene, p: NoParams) -> None:
+        for one in _missing(scene):
+            scene.who.post("identity", "endpoints", body={"endpoint": {**one, "interface": "internal"}})
+
+    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
+        if _missing(scene) and not scene.https().begun(INTERNAL):
+            return []
+        catalogue = Catalogue.read(scene.admin)
+        urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("internal")}
+        return [{"name": self.title(p), "urls": urls}]
+
+    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
+        catalogue = Catalogue.read(scene.admin)
+        return [
+            Difference(catalogue.called(one["service_id"]), "an internal endpoint", "none") for one in _missing(scene)
+        ]
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        """Only what came after `there` was noted, and is what was meant to be made, was made by the step."""
+        removed = False
+        meant = {(one["service_id"], one["url"]) for one in thing["made"]}
+        for one in Catalogue.read(scene.admin).endpoints:
+            new = one["id"] not in thing["there"] and one["interface"] == "internal"
+            if new and (one["service_id"], one["url"]) in meant:
+                removed = scene.admin.delete("identity", "endpoints", one["id"]) or removed
+        scene.https().end(INTERNAL)
+        return removed
+
+    def shown(self, thing: Thing) -> str:
+        return _listed(thing["urls"])
+
+
+class PublicEndpoints(_Endpoints):
+    """The public endpoints point at the TLS fronts; ids, regions and all other endpoints stay."""
+
+    name = PUBLIC
+
+    def title(self, p: NoParams) -> str:
+        return "public endpoints on https"
+
+    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+        moves = _moves(scene) if _on_stage(scene) else [("$ENDPOINT", "", "https://…")]
+        return [Command(("endpoint", "set", "--url", url, identity)) for identity, _, url in moves] or [
+            Command(("endpoint", "list", "--interface", "public"))
+        ]
+
+    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+        return [
+            Request("PATCH", "identity", ("endpoints", identity), {"endpoint": {"url": url}})
+            for identity, _, url in (_moves(scene) if _on_stage(scene) else [])
+        ] or [Request("GET", "identity", ("endpoints",), query={"interface": "public"})]
+
+    def more(self, scene: Scene, p: NoParams) -> list[str]:
+        """The way through the database, as the course's learner went it: told, never run."""
+        updates = [
+            f"    UPDATE endpoint SET url = {_sql(url)} WHERE id = {_sql(identity)};"  # noqa: S608 - shown, never run
+            for identity, _, url in (_moves(scene)[:2] if _on_stage(scene) else [])
+        ]
+        return [
+            "For comparison, what changing Keystone's database by hand would be (lab never does it):",
+            "    SELECT id, interface, url FROM endpoint WHERE interface = 'public';",
+            *updates,
+            "    … and so on, then a restart of Keystone, whose caches know nothing of it. Nobody checks what is written, and",
+            "    a WHERE that is too wide changes the internal endpoints as well. The API does it with one request each.",
+        ]
+
+    def foresee(self, scene: Scene, p: NoParams) -> Thing:
+        catalogue = Catalogue.read(scene.admin)
+        twins = {(one["service_id"], one["url"]): one["id"] for one in catalogue.of_interface("internal")}
+        moved = {identity for identity, _, _ in _moves(scene)}
+        endpoints = [
+            {
+                **{key: one.get(key) for key in ("id", "url", "interface", "region_id", "service_id")},
+                "twin": twins.get((one["service_id"], one["url"])),
+            }
+            for one in catalogue.endpoints
+            if one["id"] in moved
+        ]
+        scene.https().begin(PUBLIC, {"endpoints": endpoints})
+        return {"endpoints": endpoints}
+
+    def create(self, scene: Scene, p: NoParams) -> None:
+        for identity, _, url in _moves(scene):
+            scene.who.sdk.identity.update_endpoint(identity, url=url)
+
+    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
+        catalogue = Catalogue.read(scene.admin)
+        urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("public")}
+        if not scene.https().begun(PUBLIC) and any(url.startswith("http://") for url in urls.values()):
+            return []
+        return [{"name": self.title(p), "urls": urls}]
+
+    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
+        expected = {name: url for _, name, url in _moves(scene)}
+        wrong = [Difference(name, url, thing["urls"][name]) for name, url in expected.items() if name in thing["urls"]]
+        plain = {name: url for name, url in thing["urls"].items() if url.startswith("http://") and name not in expected}
+        return wrong + [Difference(name, "https", url) for name, url in plain.items()]
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        changed = False
+        now = {one["id"]: one for one in Catalogue.read(scene.admin).endpoints}
+        for one in thing["endpoints"]:
+            url = one["url"]
+            if one["twin"] in now:  # the service may answer on another port by now, and its internal endpoint knows
+                url = now[one["twin"]]["url"]
+            if one["id"] in now and now[one["id"]]["url"] != url:
+                scene.admin.sdk.identity.update_endpoint(one["id"], url=url)
+                changed = True
+        scene.https().end(PUBLIC)
+        scene.admin.forget()  # its token's catalogue is that of before
+        return changed
+
+    def shown(self, thing: Thing) -> str:
+        return _listed(thing["urls"])
+
+
+def region(endpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The client's option for an endpoint's region, if it has one."""
+    return ("--region", endpoint["region_id"]) if endpoint.get("region_id") else ()
+
+
+def _missing(scene: Scene) -> list[dict[str, Any]]:
+    """What an internal endpoint must be made of, for each enabled service (and region) that has only a public one."""
+    catalogue = Catalogue.read(scene.admin)
+    have = {(one["service_id"], one.get("region_id")) for one in catalogue.of_interface("internal")}
+    plain = catalogue.plain()
+    missing = {}
+    for one in catalogue.of_interface("public"):
+        place = (one["service_id"], one.get("region_id"))
+        if place in have or one["service_id"] not in plain:
+            continue
+        url = one["url"] if one["url"].startswith("http://") else plain[one["service_id"]][1]
+        missing[place] = {"service_id": place[0], "region_id": place[1], "url": url}
+    return list(missing.values())
+
+
+def _moves(scene: Scene) -> list[tuple[str, str, str]]:
+    """For each public endpoint that is not where its front is: its id, its service's name, its URL to be."""
+    catalogue = Catalogue.read(scene.admin)
+    fronts, plain = scene.https().fronts(catalogue), catalogue.plain()
+    moves = []
+    for one in catalogue.of_interface("public"):
+        if one["service_id"] not in plain:
+            continue
+        inside = one["url"] if one["url"].startswith("http://") else plain[one["service_id"]][1]
+        front = front_of(fronts, inside)
+        if front and front.public_url(inside) != one["url"]:
+            moves.append((str(one["id"]), catalogue.called(one["service_id"]), front.public_url(inside)))
+    return moves
+
+
+def _on_stage(scene: Scene) -> bool:
+    """Whether there is a cloud to look at."""
+    try:
+        return bool(scene.admin.name)
+    except (Absent, CloudRefused):
+        return False
+
+
+def _listed(urls: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {url}" for name, url in sorted(urls.items()))
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+KINDS: list[Kind[Any]] = [InternalEndpoints(), PublicEndpoints()]

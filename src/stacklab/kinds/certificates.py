@@ -1,0 +1,190 @@
+"""The lab's certificate authority, and the server certificate that it signs: files, made by hand with openssl or by lab."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from stacklab.https.authority import (
+    AUTHORITY_DAYS,
+    SERVER_DAYS,
+    Names,
+    days_left,
+    fingerprint,
+    names_of,
+    signed_by,
+)
+from stacklab.kinds.declaration import Params
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.narration import Command, Request, Script
+
+
+class NoParams(Params):
+    """Everything about it follows from the cloud."""
+
+
+NOWHERE = "(not in Horizon: a certificate is a file on the machine that serves)"
+
+
+class _OnMachine(Kind[NoParams]):
+    """What the kinds of this module share: no API does it."""
+
+    params = NoParams
+
+    def horizon(self, p: NoParams) -> str:
+        return NOWHERE
+
+    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+        return []
+
+    def applicable(self, scene: Scene, p: NoParams) -> str | None:
+        return scene.https().why_not()
+
+
+class CertificateAuthority(_OnMachine):
+    """A certificate authority of the lab's own."""
+
+    name = "certificate-authority"
+
+    def title(self, p: NoParams) -> str:
+        return "certificate authority of the lab"
+
+    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+        subject = shlex.quote(f"/CN={_title(scene)}")
+        lines = [
+            f'cd "{directory_of(scene)}"; umask 077',
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key",
+            f"openssl req -x509 -new -key ca.key -sha256 -days {AUTHORITY_DAYS} -subj {subject} -out ca.pem \\",
+            "  -addext 'basicConstraints=critical,CA:TRUE,pathlen:0' -addext 'keyUsage=critical,keyCertSign,cRLSign'",
+            "chmod 644 ca.pem",
+        ]
+        return [told(*lines)]
+
+    def create(self, scene: Scene, p: NoParams) -> None:
+        scene.https().authority.make()
+
+    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
+        authority = scene.https().authority
+        certificate = authority.certificate()
+        if certificate is None:
+            # A key alone is what an interrupted run left: the certificate is written after it.
+            return [{"name": "its key alone", "alone": True}] if authority.key_file.exists() else []
+        return [{"name": authority.title, "file": str(authority.certificate_file), "id": fingerprint(certificate)}]
+
+    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
+        return [Difference(*one) for one in scene.https().authority.trouble()]
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.https().authority.remove()
+
+    def look(self, scene: Scene, p: NoParams) -> Command:
+        return _shown_by_openssl(scene, "ca.pem")
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['name']}: {thing.get('file', '')}"
+
+
+class ServerCertificate(_OnMachine):
+    """The certificate that the cloud's TLS servers show, for the names and addresses that its endpoints carry."""
+
+    name = "server-certificate"
+
+    def title(self, p: NoParams) -> str:
+        return "server certificate"
+
+    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+        try:
+            https = scene.https()
+            names, copying = https.names(), https.copying()
+        except Absent:
+            names, copying = Names(("$NAME",), ("$ADDRESS",)), []
+        lines = [
+            f'cd "{directory_of(scene)}"; umask 077',
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out server.key",
+            f'openssl req -new -key server.key -subj "/CN={names.first}" -out server.csr',
+            f"printf '%s\\n' \"subjectAltName={names.alternative}\" basicConstraints=critical,CA:FALSE \\",
+            "  keyUsage=critical,digitalSignature extendedKeyUsage=serverAuth subjectKeyIdentifier=hash \\",
+            "  authorityKeyIdentifier=keyid >server.ext",
+            "openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial \\",
+            f"  -sha256 -days {SERVER_DAYS} -extfile server.ext -out server.pem",
+            "rm server.csr server.ext ca.srl; chmod 644 server.pem",
+            *copying,
+        ]
+        return [told(*lines)]
+
+    def create(self, scene: Scene, p: NoParams) -> None:
+        https = scene.https()
+        if https.authority.certificate() is None:
+            raise Absent("certificate authority of the lab")
+        https.authority.keep(*https.authority.issue(https.names()))
+        https.install()
+
+    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
+        https = scene.https()
+        certificate = https.authority.server_certificate()
+        if certificate is None:
+            return [{"name": "its key alone"}] if https.authority.server_key_file.exists() else []
+        names = names_of(certificate)
+        return [
+            {
+                "id": fingerprint(certificate),
+                "name": ", ".join([*names.hosts, *names.addresses]),
+                "days": int(days_left(certificate)),
+            }
+        ]
+
+    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
+        https = scene.https()
+        certificate, authority = https.authority.server_certificate(), https.authority.certificate()
+        if certificate is None:
+            return [Difference("certificate", str(https.authority.server_certificate_file), "no such file")]
+        wanted, has = https.names(), names_of(certificate)
+        missing = (*({*wanted.hosts} - {*has.hosts}), *({*wanted.addresses} - {*has.addresses}))
+        by_us = authority is not None and signed_by(certificate, authority)
+        return differing(
+            [
+                ("signed by", "the lab's authority", "the lab's authority" if by_us else "another one"),
+                ("names that it lacks", "none", ", ".join(missing) or "none"),
+                ("its key", "beside it", "beside it" if https.authority.server_key_fits() else "none, or another one"),
+                ("where Apache reads it", "the same", "the same" if https.installed() else "none, or another one"),
+            ]
+        )
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        https = scene.https()
+        https.uninstall()
+        return https.authority.remove_server()
+
+    def look(self, scene: Scene, p: NoParams) -> Command:
+        return _shown_by_openssl(scene, "server.pem")
+
+    def shown(self, thing: Thing) -> str:
+        return f"for {thing['name']}, valid for {thing.get('days')} more days"
+
+
+def told(*lines: str) -> Script:
+    """Lines for a shell of the learner's; lab does the same in its own way."""
+    return Script((), program="sh", script="\n".join(lines))
+
+
+def directory_of(scene: Scene) -> str:
+    """Where the lab keeps its certificates; a variable on paper."""
+    try:
+        return str(scene.https().directory)
+    except Absent:
+        return "$LAB_HTTPS"
+
+
+def _title(scene: Scene) -> str:
+    try:
+        return scene.https().authority.title
+    except Absent:
+        return "certificate authority of the lab"
+
+
+def _shown_by_openssl(scene: Scene, name: str) -> Script:
+    return told(f'openssl x509 -noout -subject -issuer -dates -text -in "{directory_of(scene)}/{name}"')
+
+
+KINDS: list[Kind[Any]] = [CertificateAuthority(), ServerCertificate()]

@@ -1,0 +1,149 @@
+"""A TLS server (Apache) before a service: its file, and what really answers there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from stacklab.https.fronts import HORIZON, KEYSTONE, SWIFT, Front
+from stacklab.https.peer import NoTls, ask
+from stacklab.https.server import Catalogue
+from stacklab.kinds.certificates import told
+from stacklab.kinds.declaration import Params
+from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.narration import Command, Request
+
+APART = (HORIZON, KEYSTONE, SWIFT)
+OTHERS = "others"
+
+
+class FrontParams(Params):
+    """`others`: every service of the catalogue that is none of the three."""
+
+    service: Literal["horizon", "keystone", "swift", "others"]
+
+
+class TlsFront(Kind[FrontParams]):
+    """Apache ends TLS before a service and passes plain HTTP on to it."""
+
+    name = "tls-front"
+    params = FrontParams
+
+    def title(self, p: FrontParams) -> str:
+        return "TLS in front of the other services" if p.service == OTHERS else f"TLS in front of {p.service}"
+
+    def horizon(self, p: FrontParams) -> str:
+        return "(not in Horizon: Apache's configuration is files)"
+
+    def applicable(self, scene: Scene, p: FrontParams) -> str | None:
+        if why := scene.https().why_not():
+            return why
+        if not self._chosen(scene, p):
+            return f"the catalogue of this cloud has no {p.service}"
+        return None
+
+    def commands(self, scene: Scene, p: FrontParams) -> list[Command]:
+        https, fronts = scene.https(), self._all(scene)
+        chosen = self._chosen(scene, p)
+        files = [
+            f"cat >'{https.site_path(name)}' <<'END'\n{https.content(front, fronts).rstrip()}\nEND"
+            for name, front in chosen.items()
+        ]
+        return [told(*files), told(*https.lines(chosen))]
+
+    def requests(self, scene: Scene, p: FrontParams) -> list[Request]:
+        return []
+
+    def create(self, scene: Scene, p: FrontParams) -> None:
+        https, fronts = scene.https(), self._all(scene)
+        if https.authority.server_certificate() is None:
+            raise Absent("server certificate")
+        chosen = self._chosen(scene, p)
+        https.remember({**https.remembered(), **chosen})
+        https.apply({name: https.content(front, fronts) for name, front in chosen.items()})
+
+    def foresee(self, scene: Scene, p: FrontParams) -> Thing:
+        return {"fronts": sorted(self._chosen(scene, p)), "apache": scene.https().before()}
+
+    def candidates(self, scene: Scene, p: FrontParams) -> Iterable[Thing]:
+        chosen = self._chosen(scene, p)
+        troubles = {name: trouble(front) for name, front in chosen.items()}
+        silent = all(found and found[0].field.startswith("TLS") for found in troubles.values())
+        if silent and not scene.https().there() & set(chosen):
+            return []
+        return [{"name": self.title(p), "at": [one.public for one in chosen.values()], "troubles": troubles}]
+
+    def compare(self, scene: Scene, p: FrontParams, thing: Thing) -> list[Difference]:
+        return [difference for found in thing["troubles"].values() for difference in found]
+
+    def remove(self, scene: Scene, thing: Thing) -> bool:
+        return scene.https().withdraw(thing["fronts"], thing["apache"])
+
+    def look(self, scene: Scene, p: FrontParams) -> Command:
+        known = list(scene.https().remembered().values()) if _has_https(scene) else []
+        wanted = [one for one in known if (one.name == p.service or (p.service == OTHERS and one.name not in APART))]
+        lines = [f"curl -k -sS -i {one.public}{one.ask}" for one in wanted]
+        return told(*(lines or [f"curl -k -sS -i ${p.service.upper()}_HTTPS"]))
+
+    def expected(self, p: FrontParams) -> str:
+        return f"{self.title(p)}: it answers, and no link in its answer leads back to plain HTTP"
+
+    def shown(self, thing: Thing) -> str:
+        return f"answers at {', '.join(thing['at'])}"
+
+    def settle_seconds(self, p: FrontParams) -> float:
+        return 60
+
+    def _all(self, scene: Scene) -> dict[str, Front]:
+        return scene.https().fronts(Catalogue.read(scene.admin))
+
+    def _chosen(self, scene: Scene, p: FrontParams) -> dict[str, Front]:
+        fronts = self._all(scene)
+        if p.service == OTHERS:
+            return {name: front for name, front in fronts.items() if name not in APART}
+        return {p.service: fronts[p.service]} if p.service in fronts else {}
+
+
+def _has_https(scene: Scene) -> bool:
+    try:
+        scene.https()
+    except Absent:
+        return False
+    return True
+
+
+def trouble(front: Front) -> list[Difference]:
+    """What is wrong with a front, seen from outside; the first difference's field begins with TLS if nobody speaks it there."""
+    try:
+        answer = ask(front.host, front.port, front.ask, tls=True)
+    except NoTls as error:
+        return [Difference(f"TLS at {front.public}", "an answer", str(error))]
+    found = []
+    if answer.status >= 500 or answer.status == 404:
+        found.append(Difference(f"{front.public}{front.ask}", "an answer of the service's", f"HTTP {answer.status}"))
+    if front.name == HORIZON and 'name="password"' not in answer.body:
+        found.append(
+            Difference(f"{front.public}{front.ask}", "the login page", f"HTTP {answer.status} without a login form")
+        )
+    plain = f"http://{front.host}"
+    told = [answer.body, *answer.headers.values()]
+    leading_back = next((text[text.index(plain) :][:60].split('"')[0] for text in told if plain in text), None)
+    if leading_back:
+        found.append(Difference(f"links from {front.public}", "https", leading_back))
+    return found + (_redirect(front) if front.plain_port else [])
+
+
+def _redirect(front: Front) -> list[Difference]:
+    path = f"{front.prefix.rstrip('/')}/"
+    wanted = f"301 to {front.public}{path}"
+    try:
+        answer = ask(front.host, int(front.plain_port or 0), path, tls=False)
+    except NoTls as error:
+        return [Difference(f"plain HTTP at {front.redirecting}", wanted, str(error))]
+    location = answer.headers.get("location", "")
+    if answer.status != 301 or not location.startswith(f"{front.public}/"):
+        return [Difference(f"plain HTTP at {front.redirecting}", wanted, f"{answer.status} {location}".strip())]
+    return []
+
+
+KINDS: list[Kind[Any]] = [TlsFront()]
