@@ -27,7 +27,9 @@ from stacklab.lab import Lab
 from stacklab.learn import Shown, do_steps
 from stacklab.records import Records
 from stacklab.replay.apply import Applied
+from stacklab.replay.check import check
 from stacklab.replay.consent import Allow, refuse_foreign
+from stacklab.replay.scene import Desk
 from stacklab.stages import Progress, Stage
 
 PREFIX = "at."
@@ -85,7 +87,8 @@ def goto(
                 clear(lab, home, progress, agreed)
         notes = missing_services(home, access, session)
         desk = desk_at(home.access(), lab, session, say, agreed)
-        applied = do_steps(lab, desk, journal_of(lab), before[done:], "sdk", show)
+        left = [*_lost(desk, before[:done]), *before[done:]]
+        applied = do_steps(lab, desk, journal_of(lab), left, "sdk", show)
         saved = None
         if before[done:] and home.saves:
             name = checkpoint_name(lab, session, start, before, turn)
@@ -179,6 +182,12 @@ def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequenc
         if name in saved:
             return name, count
     return start, 0
+
+
+def _lost(desk: Desk, steps: Sequence[Step]) -> list[Step]:
+    """Steps that a checkpoint does not hold: what they left was no part of the cloud (a process, a file beside it)."""
+    kept = [step for step in steps if step.kind.lasting(step.params)]
+    return [step for step, grade in zip(kept, check(desk, kept).grades, strict=True) if grade.status == "failed"]
 
 
 def _save(home: Home, records: Records, name: str, working: Working) -> tuple[str | None, str]:

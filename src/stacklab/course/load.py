@@ -85,7 +85,7 @@ def read_session(path: Path, variables: Variables | None = None, *, foreign: boo
     """The session in one file. Raises SessionInvalid."""
     examined = examine(path, variables, foreign=foreign)
     if examined.session is None:
-        raise examined.problems[0]
+        raise examined.problems[0][1]
     return examined.session
 
 
@@ -98,7 +98,7 @@ class Examined:
 
     file: YamlFile
     session: Session | None
-    problems: list[LabError]
+    problems: list[tuple[Where, LabError]]
     places: dict[str, Where]
     unused: list[str]
 
@@ -135,8 +135,7 @@ def examine(path: Path, variables: Variables | None = None, *, foreign: bool = F
             foreign=foreign,
             faults=faults,
         )
-    problems = [problem for _, problem in builder.problems]
-    return Examined(file, session, problems, builder.places, builder.unused())
+    return Examined(file, session, builder.problems, builder.places, builder.unused())
 
 
 class _Builder:

@@ -108,6 +108,14 @@ class Image(Kind[ImageParams]):
     def remove(self, scene: Scene, thing: Thing) -> bool:
         return scene.admin.delete("image", "images", thing["id"])
 
+    def runs(self, p: ImageParams) -> str:
+        if not isinstance(p.source, FileSource):
+            return ""
+        unpacked = f", unpacked by {' '.join(UNPACK[p.unpack])}," if p.unpack else ""
+        return (
+            f"# reads this file{unpacked} and uploads it to the cloud:\n{Path(p.source.file).expanduser().absolute()}"
+        )
+
     def look(self, scene: Scene, p: ImageParams) -> Command:
         return Command(("image", "show", p.name))
 

@@ -41,6 +41,7 @@ def foreign_of(session: Session, step: Step) -> Foreign | None:
 def to_agree_to(session: Session, steps: Iterable[Step]) -> list[Foreign]:
     """The same for several steps and all that they build on (which are looked at, too), in the session's order."""
     wanted = {step.id for step in steps}
+    wanted |= {step.until for step in session.steps() if step.id in wanted and step.until}
     for step in reversed(list(session.steps())):
         if step.id in wanted:
             wanted |= step.needs

@@ -21,6 +21,8 @@ def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
         urls = [_base(desk, step, request) for request in requests]
         more = step.kind.more(scene, step.params)
     except (CloudRefused, CloudUnreachable, Absent):
+        if desk is None:
+            raise  # a kind that cannot be told on paper either
         # The one who acts cannot log in (yet): then the telling is on paper.
         return narrate(None, paper, step)
     return {

@@ -30,7 +30,8 @@ def _declared(step: Step) -> dict[str, Any]:
         "kind": step.kind.name,
         "as": step.who,
         "needs": sorted(step.needs),
-        "with": step.params.model_dump(mode="json", by_alias=True),
+        "until": step.until,
+        "with": step.params.model_dump(mode="json", by_alias=True, exclude_unset=True),
     }
 
 
@@ -79,4 +80,4 @@ def _step(told: dict[str, Any]) -> Step | None:
     except ValidationError:
         return None
     needs = frozenset(str(one) for one in told["needs"])
-    return Step(str(told["id"]), str(told["exercise"]), kind, params, told["as"], "", "", needs)
+    return Step(str(told["id"]), str(told["exercise"]), kind, params, told["as"], "", "", needs, told.get("until"))

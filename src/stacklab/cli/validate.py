@@ -1,0 +1,57 @@
+"""`lab validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stacklab.cli.options import Context, complete_file, json_option
+
+if TYPE_CHECKING:
+    from stacklab.console import Console
+    from stacklab.validating import Report
+
+
+@click.command()
+@click.argument("path", metavar="DIR|FILE", shell_complete=complete_file)
+@json_option
+@click.pass_obj
+def validate(context: Context, path: str, as_json: bool) -> None:
+    """Read the sessions of a directory (or one session), and tell everything that is wrong with them.
+
+    Also what could be read, but is bad for learners, and everything that the sessions would run on their machines.
+    Nothing of it is run. Exit 40 if anything is wrong.
+    """
+    from stacklab.errors import SessionInvalid
+    from stacklab.validating import validate as do_validate
+
+    console = context.console(as_json)
+    reports = do_validate(Path(path))
+    wrong = sum(len(report.problems) for report in reports)
+    console.result({"good": wrong == 0, "sessions": [report.to_json() for report in reports]})
+    for report in reports:
+        _show(console, report)
+    if wrong:
+        click.get_current_context().exit(SessionInvalid.exit_code)
+
+
+def _show(console: Console, report: Report) -> None:
+    from stacklab.cli.learn import counted
+    from stacklab.plain import visible
+
+    mark = console.mark("failed" if report.problems else "passed")
+    number = len(report.problems)
+    said = counted(report.steps, "step") if not number else counted(number, "problem")
+    console.print(f"{mark} {visible(report.name)}: {said}")
+    for one in report.problems:
+        console.print(f"    {visible(one.text())}")
+        if one.advice:
+            console.print(f"      → {visible(one.advice)}")
+    if report.scripts:
+        console.print(f"    it would run or read on a machine ({counted(len(report.scripts), 'step')}):")
+    for script in report.scripts:
+        console.print(f"    {script.step} ({script.kind})")
+        for line in script.text.splitlines():
+            console.print(f"      │ {visible(line)}")
