@@ -81,7 +81,8 @@ def in_words(broken: Iterable[Broken]) -> str:
     known = list(broken)
     names = [one.address for one in known if not one.surprise]
     secret = sum(one.surprise for one in known)
-    return ", ".join([*names, *([f"{secret} chosen at random"] if secret else [])])
+    what = "something" if secret == 1 else f"{secret} things"
+    return ", ".join([*names, *([f"{what} chosen at random"] if secret else [])])
 
 
 def sort_of(home: Home) -> CloudSort:
