@@ -12,6 +12,7 @@ from stacklab.deploy.complaint import Complaint
 from stacklab.deploy.explained import Explanations
 from stacklab.errors import StepFailed
 from stacklab.kinds.declaration import Name, Params
+from stacklab.kinds.features import make_scratch
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
 from stacklab.kinds.narration import Command, Request
 from stacklab.machines.site import Site
@@ -88,6 +89,7 @@ class WrittenFile(Kind[P]):
         site = scene.site()
         if path := self.deployed(site):
             raise StepFailed(f"{path} is gone from {site.machine.name}", advice="lab up writes it again")
+        make_scratch(site)
         site.machine.put(self.path(scene, p), self.text(p, site, shown=False), mode=0o600)
 
     def candidates(self, scene: Scene, p: P) -> Iterable[Thing]:
