@@ -3,23 +3,76 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stacklab.course.session import Session, Step
+from stacklab.course.session import Exercise, Session, Step
 from stacklab.files import read_json, write_json
 from stacklab.lab import Lab
+
+COUNTED = ("passed", "failed", "not_applicable", "unknown")
+DONE = ("passed", "not_applicable")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many steps ended how when they were last looked at; the rest of `total` was not done, or undone since."""
+
+    passed: int
+    failed: int
+    not_applicable: int
+    unknown: int
+    total: int
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to do."""
+        return self.passed + self.not_applicable == self.total
+
+
+@dataclass(frozen=True)
+class ExerciseProgress:
+    """One exercise. `failed` and `open`: ids of its steps that failed, and of those that are not done for another reason."""
+
+    id: str
+    title: str
+    counts: Counts
+    failed: tuple[str, ...]
+    open: tuple[str, ...]
+
+    @property
+    def state(self) -> str:
+        """done, failed, begun or open."""
+        if self.counts.done:
+            return "done"
+        if self.failed:
+            return "failed"
+        return "begun" if self.counts.passed else "open"
 
 
 @dataclass(frozen=True)
 class Progress:
     """Counts for one session, the next step to do, and when it was last looked at (seconds since the epoch)."""
 
-    passed: int
-    failed: int
-    total: int
+    counts: Counts
+    exercises: tuple[ExerciseProgress, ...]
     next: Step | None
     at: float | None
+
+    @property
+    def passed(self) -> int:
+        """Of all its steps."""
+        return self.counts.passed
+
+    @property
+    def failed(self) -> int:
+        """Of all its steps."""
+        return self.counts.failed
+
+    @property
+    def total(self) -> int:
+        """All its steps."""
+        return self.counts.total
 
 
 class ProgressFile:
@@ -46,7 +99,17 @@ class ProgressFile:
         entry = (read_json(self._path) or {}).get(session.name, {})
         statuses = entry.get("steps", {})
         steps = list(session.steps())
-        done = {"passed", "not_applicable"}
-        following = next((step for step in steps if statuses.get(step.id) not in done), None)
-        count = {status: sum(statuses.get(step.id) == status for step in steps) for status in ("passed", "failed")}
-        return Progress(count["passed"], count["failed"], len(steps), following, entry.get("at"))
+        following = next((step for step in steps if statuses.get(step.id) not in DONE), None)
+        exercises = tuple(_exercise(one, statuses) for one in session.exercises)
+        return Progress(_counts(steps, statuses), exercises, following, entry.get("at"))
+
+
+def _counts(steps: Sequence[Step], statuses: Mapping[str, str]) -> Counts:
+    found = {status: sum(statuses.get(step.id) == status for step in steps) for status in COUNTED}
+    return Counts(**found, total=len(steps))
+
+
+def _exercise(exercise: Exercise, statuses: Mapping[str, str]) -> ExerciseProgress:
+    failed = tuple(step.id for step in exercise.steps if statuses.get(step.id) == "failed")
+    left = tuple(step.id for step in exercise.steps if statuses.get(step.id) not in (*DONE, "failed"))
+    return ExerciseProgress(exercise.id, exercise.title, _counts(exercise.steps, statuses), failed, left)

@@ -10,6 +10,8 @@ import click
 
 from stacklab.cli.completing import complete_session
 from stacklab.cli.options import Context, complete_service, complete_step, json_option
+from stacklab.cli.standing import as_json as session_json
+from stacklab.cli.standing import show_standing, whole_course
 from stacklab.cli.trusting import agreement_to_all, trust_option
 
 if TYPE_CHECKING:
@@ -31,16 +33,18 @@ def status(context: Context, as_json: bool) -> None:
     from stacklab.breaking import broken_faults, in_words
     from stacklab.desk import home_of, session_of
     from stacklab.errors import SessionInvalid, UnknownName
-    from stacklab.progress import Progress, ProgressFile
+    from stacklab.progress import ProgressFile
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
     found = home.status()
+    standing, trouble = None, None
     try:
         session = session_of(lab, None)
-        standing, trouble = ProgressFile(lab).of(session), None
+        standing = ProgressFile(lab).of(session)
     except (SessionInvalid, UnknownName) as error:  # the cloud is worth showing all the same
-        standing, trouble = Progress(0, 0, 0, None, None), error
+        trouble = error
+    course = whole_course(lab)
     broken = broken_faults(lab)
     services = [asdict(one) | {"log": str(one.log) if one.log else None} for one in found.services]
     console.result(
@@ -50,10 +54,12 @@ def status(context: Context, as_json: bool) -> None:
             "state": found.state,
             "dashboard": found.dashboard,
             "session": lab.record.get("session"),
-            "passed": standing.passed,
-            "failed": standing.failed,
-            "steps": standing.total,
-            "next": standing.next.id if standing.next else None,
+            "passed": standing.passed if standing else 0,
+            "failed": standing.failed if standing else 0,
+            "steps": standing.total if standing else 0,
+            "next": standing.next.id if standing and standing.next else None,
+            "exercises": [asdict(one) | {"state": one.state} for one in standing.exercises] if standing else [],
+            "sessions": [session_json(name, progress) for name, progress in course.items()],
             "broken_on_purpose": [None if one.surprise else one.address for one in broken],
             "services": services,
             "notes": found.notes,
@@ -64,11 +70,8 @@ def status(context: Context, as_json: bool) -> None:
         console.print(f"broken on purpose: {in_words(broken)}   ({context.command} hint: a clue; fix: mend it)")
     if trouble:
         raise trouble
-    console.print(f"session: {session.name}, {standing.passed} of {standing.total} steps passed when last looked at")
-    if standing.next and found.state == "running":
-        console.print(
-            f"next:    {standing.next.title}   (lab show {session.name}/{standing.next.exercise}/{standing.next.id})"
-        )
+    assert standing is not None  # noqa: S101 -- else there was trouble
+    show_standing(console, session, standing, course, running=found.state == "running")
     if found.state != "running":
         click.get_current_context().exit(23 if found.state in ("absent", "stopped") else 21)
 
