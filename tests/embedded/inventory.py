@@ -6,6 +6,7 @@ from typing import Any
 
 from stacklab.cloud.person import Person
 
+JSON = {"format": "json"}
 COLLECTIONS: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
     ("identity", ("projects",), {}),
     ("identity", ("users",), {}),
@@ -33,11 +34,34 @@ def inventory(admin: Person) -> dict[str, list[str]]:
     found["security-groups"] = _without_living_defaults(admin, found["projects"])
     roles = admin.get("identity", "role_assignments")["role_assignments"]
     found["roles"] = sorted(str((one["role"], one["scope"], one.get("user"), one.get("group"))) for one in roles)
+    found["containers"], found["objects"] = _learners_objects(admin)
+    found["object files"] = [str(_object_files(admin))]
     providers = _placement(admin, "/resource_providers")["resource_providers"]
     found["usages"] = [
         str(_placement(admin, f"/resource_providers/{one['uuid']}/usages")["usages"]) for one in providers
     ]
     return found
+
+
+def _learners_objects(admin: Person) -> tuple[list[str], list[str]]:
+    """What the learner's account in Swift holds. Only its own users may look into it, so without any nothing is seen."""
+    query = {"include_names": "true"}
+    roles = admin.get("identity", "role_assignments", **query)["role_assignments"]
+    mine = [one for one in roles if one["scope"].get("project", {}).get("name") == "lab-project" and "user" in one]
+    if not any(one["user"]["name"] == "learner" for one in mine):
+        return [], []
+    learner = Person(admin.clouds_file, "lab-learner")
+    containers = [row["name"] for row in learner.fetch("GET", learner.endpoint("object-store"), query=JSON).json()]
+    objects = []
+    for container in containers:
+        listed = learner.fetch("GET", learner.address("object-store", container), query=JSON).json()
+        objects += [f"{container}/{row['name']} {row['hash']} {row['bytes']}" for row in listed]
+    return sorted(containers), sorted(objects)
+
+
+def _object_files(admin: Person) -> int:
+    """How many objects lie on the disk of the embedded cloud's Swift, also those that nobody can ask for any more."""
+    return len(list((admin.clouds_file.parent / "swift" / "disk" / "objects").rglob("*.data")))
 
 
 def _without_living_defaults(admin: Person, projects: list[str]) -> list[str]:
@@ -69,6 +93,7 @@ def outline(admin: Person) -> dict[str, list[str]]:
     rules = _rows(admin, "network", ("security-group-rules",), {})
     shown = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max", "remote_ip_prefix")
     found["rules"] = sorted(str([rule[key] for key in shown]) for rule in rules)
+    found["containers"], found["objects"] = _learners_objects(admin)
     servers = _rows(admin, "compute", ("servers", "detail"), {"all_tenants": "1"})
     found["server details"] = [
         str((one["key_name"], sorted(one["addresses"]), one["security_groups"])) for one in servers
