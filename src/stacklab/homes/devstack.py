@@ -28,8 +28,8 @@ from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
+from stacklab.https.guest import GuestHttps
 from stacklab.https.logins import laid_over
-from stacklab.https.server import Https
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
 from stacklab.machines.site import Site
@@ -214,9 +214,7 @@ class DevstackHome(ABC):
     def services(self) -> list[ServiceState]:
         return [_service(one) for one in units(self.machine(), self.profile)]
 
-    def https(self) -> Https:
-        from stacklab.https.guest import GuestHttps
-
+    def https(self) -> GuestHttps:
         return GuestHttps(
             self.lab, self.machine(), self.profile, self.host_ip(), self.dashboard(), self._rewrite_access
         )

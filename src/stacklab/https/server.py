@@ -299,6 +299,10 @@ class Https(ABC):
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_json(self.directory / f"{what}.json", dict(before), mode=0o600)
 
+    def noted(self, what: str) -> dict[str, Any]:
+        """What was kept of it; empty if nothing was."""
+        return dict(read_json(self.directory / f"{what}.json") or {})
+
     def end(self, what: str) -> None:
         """The change is taken back."""
         (self.directory / f"{what}.json").unlink(missing_ok=True)

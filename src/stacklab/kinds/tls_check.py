@@ -87,7 +87,7 @@ class TlsCheck(Kind[CheckParams]):
         return []
 
     def create(self, scene: Scene, p: CheckParams) -> None:
-        scene.say(self.shown(self._look(scene, p)))
+        """Nothing: what is to be seen is looked at, and told, right after."""
 
     def candidates(self, scene: Scene, p: CheckParams) -> Iterable[Thing]:
         return [self._look(scene, p)]
@@ -134,7 +134,8 @@ def _of_certificates(judge: Callable[[Scene, Any, str], tuple[str, Difference | 
     """Look at the certificate that each address shows."""
 
     def look(scene: Scene) -> Seen:
-        seen, differences = [], []
+        seen: dict[str, list[str]] = {}
+        differences = []
         for name, (host, port) in _addresses(scene).items():
             try:
                 certificate = certificate_of(host, port)
@@ -142,10 +143,10 @@ def _of_certificates(judge: Callable[[Scene, Any, str], tuple[str, Difference | 
                 differences.append(Difference(name, "a TLS server", str(error)))
                 continue
             said, difference = judge(scene, certificate, host)
-            seen.append(f"{name}: {said}")
+            seen.setdefault(said, []).append(name)
             if difference:
                 differences.append(Difference(f"{name} ({host}:{port})", difference.expected, difference.actual))
-        return seen, differences
+        return [f"{', '.join(sorted(names))}: {said}" for said, names in seen.items()], differences
 
     return look
 

@@ -81,6 +81,7 @@ class LibvirtHome(DevstackHome):
         # Until the new one is whole, the old one is nobody's start: what the journal says of it is replaced before.
         self.lab.update(start_of=None)
         Records(self.lab).keep(name)
+        kept.keep(self.lab.home_directory, name)
         self.vm.save(name, progress)
         self.lab.update(start_of=self._session(), **({"stacked_for": self._session()} if name == STACKED else {}))
         return f"saved as '{name}', memory and disk"
@@ -109,6 +110,7 @@ class LibvirtHome(DevstackHome):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def checkpoint(self, name: str, progress: Progress) -> None:
+        kept.keep(self.lab.home_directory, name)
         self.vm.save(name, progress)
 
     def checkpoints(self) -> list[str]:
@@ -135,6 +137,8 @@ class LibvirtHome(DevstackHome):
                 f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
             )
         self.vm.restore(chosen, progress)
+        kept.put_back(self.lab.home_directory, chosen)
+        self._rewrite_access()
         self.prove(progress)
 
     # --- down ------------------------------------------------------------------------------------------------------
