@@ -44,7 +44,7 @@ STORE = "/opt/stack/data/glance/images"
 OVN = """
 ovn-sbctl set-connection ptcp:6642
 ovs-vsctl set open_vswitch . external_ids:ovn-remote="tcp:$1:6642" external_ids:ovn-encap-ip="$1" \
-  external_ids:ovn-encap-type=geneve external_ids:system-id=standin
+  external_ids:ovn-encap-type=geneve
 for i in $(seq 100); do [ "$(ovn-appctl -t ovn-controller connection-status)" != connected ] || exit 0; sleep 0.2; done
 exit 1
 """
@@ -286,7 +286,7 @@ def test_a_password_that_was_changed_twice_is_made_one_again(ground: Ground) -> 
     machine, fault = ground.deployment().machine, CASES["wrong-password"].of(ground)
     before = state(machine)
     fault.inflict(quiet)
-    machine.put("/opt/stack/standin/users.json", '{"cinder": "a third one"}')
+    machine.put("/opt/stack/standin/users.json", '{"cinder": "a third one"}', owner="stack")
     fault.mend(quiet)
     assert fault.look().state == "well"
     assert state(machine) == before

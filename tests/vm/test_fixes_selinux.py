@@ -1,25 +1,33 @@
 """The fixes in a guest whose SELinux really enforces: a denial and its module, permissive mode over a reboot, loop devices.
 
-Debian's policy knows no ovsdb_port_t, so memcached stands where CentOS has ovsdb-server: a confined service that is told to
-listen on 6640 and is denied name_bind there, as in the course.
+And the faults that need such a guest, which are the same thing backwards, so that one boot does for both. Debian's policy knows
+no ovsdb_port_t, so memcached stands where CentOS has ovsdb-server: a confined service that is told to listen on 6640 and is
+denied name_bind there, as in the course. The agent that asks for it there is a stand-in.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stacklab.cloud.person import Person
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.faults import Ground, faults
 from stacklab.deploy.fixes.catalogue import Catalogue
 from stacklab.deploy.fixes.repair import Outcome, repair
-from stacklab.deploy.profile import Recovery, Selinux
+from stacklab.deploy.profile import Breakable, Recovery, Selinux
 from stacklab.deploy.profiles import load_profile
 from stacklab.deploy.settings import Settings
+from stacklab.errors import NotRunning
 from stacklab.events import Event
+from stacklab.fault import Fault
 from stacklab.finding import Finding
 from stacklab.lab import Lab
+from stacklab.machines.clock import ahead
 from tests.vm.guest import Guest, built_box, guest, missing
 
 MODULE = """module lab_memcached 1.0;
@@ -108,6 +116,139 @@ def test_the_module_allows_the_one_thing_that_was_denied_and_selinux_goes_on_enf
     assert "lab_memcached" in machine.run("semodule", "-l", user="root").out
     (again,) = apply(deployment, "selinux", permissive=False)
     assert (again.result, again.changed) == ("already", False)
+
+
+# --- faults: from here on the module is loaded, and SELinux enforces ----------------------------------------------------
+
+AGENT = """[Service]
+ExecStart=/bin/bash -c "sleep 3; exec 3<>/dev/tcp/127.0.0.1/6640 || { echo \'Could not retrieve schema from \
+tcp:127.0.0.1:6640: Connection refused\'; exit 1; }; exec sleep infinity"
+[Install]
+WantedBy=multi-user.target
+"""
+STACKED = """
+mkdir -p /var/lib/stacklab/stack /var/www/html/identity /var/www/html/dashboard; cd /var/lib/stacklab/stack
+printf '%s\n' run=standin at=1 boot=none profile=standin services= host_ip=192.0.2.1 >began
+printf '%s\n' status=0 at=2 >ended; touch ../lock log
+for page in identity dashboard; do cp /var/www/html/index.html /var/www/html/$page; done
+systemctl daemon-reload; systemctl enable --now apache2 devstack@q-agt standin-time
+"""
+
+
+@pytest.fixture
+def broken(deployment: Deployment) -> dict[str, Fault]:
+    """The faults of the guest, as of one whose stack.sh has ended well."""
+    machine = deployment.machine
+    machine.put("/etc/systemd/system/devstack@q-agt.service", AGENT)
+    machine.put(
+        "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 3; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
+    )
+    machine.script(STACKED, user="root")
+    profile = deployment.profile.model_copy(update={"faults": Breakable(time=["chrony", "standin-time"])})
+
+    def nobody() -> Person:
+        raise NotRunning("there is no cloud in the guest")
+
+    return faults(Ground(lambda: replace(deployment, profile=profile), nobody))
+
+
+def settles(fault: Fault) -> Finding:
+    """What it comes to look like when its units have started."""
+    for _ in range(60):
+        found = fault.look()
+        if not found.early:
+            break
+        time.sleep(1)
+    return found
+
+
+def quiet(said: str) -> None:
+    """Nobody listens."""
+
+
+def test_the_agent_is_denied_its_port_and_permissive_mode_is_one_repair_and_the_module_another(
+    deployment: Deployment, broken: dict[str, Fault]
+) -> None:
+    machine, fault = deployment.machine, broken["selinux-q-agt"]
+    assert fault.why_not() is None
+    apply(deployment, "selinux", permissive=False)  # nothing to do after the test before
+    machine.script("sed -i 's/^-p .*/-p 6640/' /etc/memcached.conf; systemctl restart memcached", user="root")
+    machine.run("systemctl", "restart", "devstack@q-agt", user="root")
+    assert settles(fault).state == "well"
+
+    fault.inflict(quiet)
+    found = fault.look()
+    assert found.state == "broken"
+    assert found.evidence.startswith("devstack@q-agt is failed (exit-code); its journal ends:")
+    assert "Could not retrieve schema from tcp:127.0.0.1:6640: Connection refused" in found.evidence
+    assert "getenforce says Enforcing" in found.evidence
+    assert "the policy does not allow memcached_t:unreserved_port_t:tcp_socket:name_bind" in found.evidence
+    denial = found.evidence.splitlines()[-1]
+    assert "denied  { name_bind }" in denial
+    assert "src=6640" in denial
+    assert "lab_memcached" not in machine.run("semodule", "-l", user="root").out
+
+    # Started again, as the course did it first: it fails again.
+    machine.run("systemctl", "restart", "devstack@q-agt", user="root")
+    assert fault.look().early
+    assert settles(fault).state == "broken"
+
+    # The quick way, as a learner does it; and it is said that it is one.
+    machine.script("setenforce 0; systemctl restart memcached", user="root")
+    assert listens(deployment, 6640)
+    machine.run("systemctl", "restart", "devstack@q-agt", user="root")
+    found = fault.look()
+    assert found.state == "well"
+    assert "until the next reboot only" in found.evidence
+
+    fault.inflict(quiet)
+    assert fault.look().state == "broken"
+    # The proper way, which is also how this machine was before.
+    fault.mend(quiet)
+    found = fault.look()
+    assert found.state == "well"
+    assert "getenforce says Enforcing" in found.evidence
+    assert "lab_memcached" in machine.run("semodule", "-l", user="root").out
+    assert listens(deployment, 6640)
+    assert machine.read("/var/lib/stacklab/faults/selinux-q-agt/state.json") is None
+
+
+def test_apache_is_stopped_and_brought_back_under_enforcing_selinux(
+    deployment: Deployment, broken: dict[str, Fault]
+) -> None:
+    fault = broken["httpd"]
+    assert fault.look().state == "well"
+    fault.inflict(quiet)
+    assert fault.look().evidence == "apache2 is inactive, and will not start at boot (disabled)"
+    deployment.machine.run("systemctl", "start", "apache2", user="root")
+    assert "will not start at boot" in fault.look().evidence
+    fault.mend(quiet)
+    assert fault.look().state == "well"
+
+
+def test_the_guests_own_clock_is_slow_until_it_is_set_and_kept(
+    deployment: Deployment, broken: dict[str, Fault]
+) -> None:
+    machine, fault = deployment.machine, broken["clock"]
+    assert fault.why_not() is None
+    assert fault.look().state == "well"
+    fault.inflict(quiet)
+    fault.inflict(quiet)  # no slower
+    assert -7300 < ahead(machine) < -7100
+    assert "behind ours; standin-time is inactive" in fault.look().evidence
+    # A learner sets the clock, and forgets what should keep it.
+    machine.run("date", "-s", "+2 hours", user="root")
+    assert "agrees with ours; standin-time is inactive" in fault.look().evidence
+    machine.run("systemctl", "start", "standin-time", user="root")
+    assert fault.look().state == "well"
+
+    fault.inflict(quiet)
+    fault.mend(quiet)
+    assert fault.look().state == "well"
+    assert abs(ahead(machine)) < 30
+
+
+# --- and fixes again ------------------------------------------------------------------------------------------------------
 
 
 def test_a_module_for_another_policy_is_refused_with_what_is_missing(deployment: Deployment) -> None:

@@ -24,6 +24,7 @@ from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, un
 from stacklab.deploy.stacked import require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.fault import Fault
+from stacklab.faults.quota import QuotaFault
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
@@ -223,7 +224,9 @@ class DevstackHome(ABC):
         write_atomic(self.clouds_file, self._clouds(), mode=0o600)
 
     def faults(self) -> dict[str, Fault]:
-        return breakable(Ground(self.deployment, self.admin))
+        kept = self.lab.home_directory / "quota.json"
+        quota = QuotaFault(self.admin, LEARNER["learner_project"], kept)
+        return {**breakable(Ground(self.deployment, self.admin)), quota.id: quota}
 
     def _way_to(self, server: str) -> Way | None:
         """To the floating IP, which only the machine itself can reach."""

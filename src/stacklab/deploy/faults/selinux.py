@@ -122,7 +122,8 @@ class SelinuxAgent(MachineFault):
         """What the audit log says of it: the last denial of the module's own type."""
         types = {rule.split(":")[0] for rule in rules(self._selinux.module or "")}
         try:
-            lines = probe(self.machine, "ausearch", "-m", "avc", "-ts", "today").lines
+            # Without --input-logs it reads a standard input that is no terminal.
+            lines = probe(self.machine, "ausearch", "--input-logs", "-m", "avc", "-ts", "today").lines
         except CommandFailed:
             return []  # no auditd: the kernel's ring buffer has other things to do
         return [line for line in lines if "denied" in line and any(f":{one}:" in line for one in types)][-1:]
