@@ -82,7 +82,7 @@ def _show(console: Console, found: Foreign) -> None:
     text = [
         f"{session.name}/{step.exercise}/{step.id} is from {visible(str(session.file))}, not one of the course's own.",
         f"It would run or read this on a machine of yours, as {step.kind.name}:",
-        *(f"    │ {visible(line)}" for line in found.text.splitlines()),
+        *(f"    │ {visible(line)}" for line in found.text.split("\n")),
     ]
     # With --json the document on stdout must stay one; what is agreed to is seen all the same.
     for line in text:

@@ -53,5 +53,5 @@ def _show(console: Console, report: Report) -> None:
         console.print(f"    it would run or read on a machine ({counted(len(report.scripts), 'step')}):")
     for script in report.scripts:
         console.print(f"    {script.step} ({script.kind})")
-        for line in script.text.splitlines():
+        for line in script.text.split("\n"):
             console.print(f"      │ {visible(line)}")
