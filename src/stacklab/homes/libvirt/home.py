@@ -19,6 +19,7 @@ from stacklab.errors import (
 from stacklab.homes.devstack import START, DevstackHome
 from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
+from stacklab.https import kept
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
 from stacklab.records import Records
