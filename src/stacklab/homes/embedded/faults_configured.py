@@ -52,12 +52,15 @@ class Misconfigured(EmbeddedFault):
 
     def inflict(self, progress: Progress) -> None:
         now, before = self._path.read_text(encoding="utf-8"), self._before()
-        if before is None or now != self.broken(before):
+        half_way = before is not None and now == self.broken(before)
+        if half_way:
+            self.ground.restart(self.service, progress)
+        if not half_way or self.settled().state == "well":  # well all the same: somebody has made the cloud fit the mistake
             self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._kept, now, mode=0o600)
             progress(f"putting a mistake into {self.file}")
             write_atomic(self._path, self.broken(now), mode=0o600)
-        self.ground.restart(self.service, progress)
+            self.ground.restart(self.service, progress)
         self.wait("broken", "symptoms", progress)
 
     def mend(self, progress: Progress) -> None:

@@ -67,7 +67,7 @@ class Supervisor:
             elif child.kill_at and now > child.kill_at and child.pid:
                 send(child.pid, signal.SIGKILL)
                 child.kill_at = None
-            elif child.state == "starting" and child.pid and child.answers():
+            elif child.state == "starting" and child.pid and not child.ending and child.answers():
                 child.state = "running"
         if now - self._looked > 20:
             self._looked = now
