@@ -55,7 +55,8 @@ class Misconfigured(EmbeddedFault):
         half_way = before is not None and now == self.broken(before)
         if half_way:
             self.ground.restart(self.service, progress)
-        if not half_way or self.settled().state == "well":  # well all the same: somebody has made the cloud fit the mistake
+        # What is well all the same has been made to fit the mistake, and can be broken once more.
+        if not half_way or self.settled().state == "well":
             self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._kept, now, mode=0o600)
             progress(f"putting a mistake into {self.file}")
