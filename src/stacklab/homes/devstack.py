@@ -29,6 +29,7 @@ from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
+from stacklab.https.fault import ExpiredCertificate
 from stacklab.https.guest import GuestHttps
 from stacklab.https.logins import laid_over
 from stacklab.lab import Lab
@@ -226,7 +227,8 @@ class DevstackHome(ABC):
     def faults(self) -> dict[str, Fault]:
         kept = self.lab.home_directory / "quota.json"
         quota = QuotaFault(self.admin, LEARNER["learner_project"], kept)
-        return {**breakable(Ground(self.deployment, self.admin)), quota.id: quota}
+        expired = ExpiredCertificate(self.https)
+        return {**breakable(Ground(self.deployment, self.admin)), quota.id: quota, expired.id: expired}
 
     def _way_to(self, server: str) -> Way | None:
         """To the floating IP, which only the machine itself can reach."""

@@ -15,6 +15,7 @@ from stacklab.homes.embedded import config, ending, faults, readiness, shared, s
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
+from stacklab.https.fault import ExpiredCertificate
 from stacklab.https.own import OwnHttps
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
@@ -160,7 +161,8 @@ class EmbeddedHome:
         return self._https
 
     def faults(self) -> dict[str, Fault]:
-        return faults.faults(self.cloud)
+        expired = ExpiredCertificate(self.https)
+        return {**faults.faults(self.cloud), expired.id: expired}
 
     def service_names(self) -> tuple[str, ...]:
         return (*NAMES, SUPERVISOR)
