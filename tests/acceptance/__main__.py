@@ -1,11 +1,12 @@
-"""A real DevStack through `lab`, from a bare machine to session 4 and over a restart. Not part of `make test`.
+"""A real DevStack through `lab`, from a bare machine to every session, over a restart and two faults. Not part of `make test`.
 
     python -m tests.acceptance --mirrors DIR [--keep] [--write]
 
 It makes a Debian 12 machine (a systemd container, see tests/systems.py), and on it, through the `lab` command and SSH only:
 `lab up session4 --on ssh:…` with the profile debian12-2026.1 (DevStack's stack.sh, unmodified, to the end), the fixes,
-session 4 replayed and checked, the machine restarted, `lab recover`, session 4 checked again. It prints what each took
-and showed, as a table for the README; --write puts it there. --keep leaves the machine running, and says how to get in.
+session 4 replayed and checked, the machine restarted, `lab recover`, session 4 checked again; two faults broken on purpose,
+graded, mended and graded; every other session replayed, checked and undone, and the lab reset. It prints what each took and
+showed, as a table for the README; --write puts it there. --keep leaves the machine running, and says how to get in.
 
 It needs root, what tests/systems.py needs, git, 10 GB of disk, 8 GB of memory, half an hour to an hour and a half, the package
 registries that this machine is configured with, and **mirrors** of OpenStack's repositories: a directory (--mirrors or
