@@ -106,7 +106,9 @@ def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
     for key, title in (("commands", "command"), ("requests", "REST"), ("horizon", "Horizon")):
         value = told[key]
         for line in [value] if isinstance(value, str) else list(value):  # type: ignore[call-overload]
-            console.print(f"    {console.style(title.ljust(8), 'bright_black')} {line}")
+            # What has several lines is a script, which a terminal is given as it stands: indented, its end would not be seen.
+            begin = "\n" if "\n" in line else " "
+            console.print(f"    {console.style(title.ljust(8), 'bright_black')}{begin}{line}")
     for line in told["more"]:  # type: ignore[attr-defined]
         console.print(f"    {line}")
 
@@ -256,7 +258,7 @@ def _graded(console: Console, grade: Grade) -> None:
     )
     if grade.status in ("failed", "unknown"):
         console.print(f"    expected  {grade.expected}")
-        console.print(f"    look      {grade.look}")
+        console.print("    look     " + ("\n" if "\n" in grade.look else " ") + grade.look)
         console.print(f"    hint      lab hint {grade.id}")
 
 
@@ -306,4 +308,4 @@ def hint(context: Context, step: str, as_json: bool) -> None:
     console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
     console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
     console.indented(_wrapped(chosen.hint))
-    console.print(f"    look: {look}")
+    console.print("    look:" + ("\n" if "\n" in look else " ") + look)

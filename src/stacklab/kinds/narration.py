@@ -29,6 +29,8 @@ class Hidden:
 
 
 Word = str | Later
+END = "LAB"
+"""The line after a script that is shown."""
 Saved = Mapping[str, str]
 
 
@@ -95,10 +97,12 @@ class Script(Command):
     """Lines of shell for the machine that the cloud runs on: what is shown is what `sh -eu` is given there, to the letter."""
 
     script: str = ""
+    machine: str = "the machine that the cloud runs on"
+    root: bool = False
 
     def text(self) -> str:
-        """The lines."""
-        return self.script
+        """What a learner types into a shell there; an `exit` in it does not end that shell."""
+        return f"# on {self.machine}\n{'sudo ' if self.root else ''}sh -eu <<'{END}'\n{self.script}\n{END}"
 
 
 def _shell(word: Word) -> str:

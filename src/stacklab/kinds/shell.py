@@ -14,7 +14,7 @@ from stacklab.errors import LabError, StepFailed, UndoIncomplete
 from stacklab.kinds.declaration import Id, Name, Params
 from stacklab.kinds.features import Feature, make_scratch, possible
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
-from stacklab.kinds.narration import Command, Request, Script
+from stacklab.kinds.narration import END, Command, Request, Script
 from stacklab.machines import scratch
 from stacklab.machines.base import Finished
 from stacklab.machines.site import Site
@@ -63,6 +63,8 @@ class ShellParams(Params):
 
     @model_validator(mode="after")
     def _agrees(self) -> ShellParams:
+        if any(END in (text or "").split("\n") for text in (self.run, self.check, self.undo)):
+            raise ValueError(f"no line of a script may be just '{END}', which ends it where it is shown")
         if self.undo and not self.check:
             raise ValueError("'undo' without 'check': nobody could tell whether there is anything to take back")
         if self.processes and not (self.undo and self.place):
@@ -86,10 +88,9 @@ class _Place:
         used = {name: value for name, value in self.variables.items() if re.search(rf"\b{name}\b", lines)}
         if self.directory:
             used = {"LAB_SCRATCH": self.variables["LAB_SCRATCH"], **used}
-        head = [f"# on {self.site.machine.name}{', as root' if self.user == 'root' else ''}"]
-        if used:
-            head.append("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in used.items()))
-        return "\n".join([*head, *_entering(self.directory, make), lines.rstrip("\n")])
+        values = " ".join(f"{name}={shlex.quote(value)}" for name, value in used.items())
+        given = [f"export {values}"] if used else []
+        return "\n".join([*given, *_entering(self.directory, make), lines.rstrip("\n")])
 
     def run(self, lines: str, seconds: float, *, make: bool) -> Finished:
         """Run it. Raises what the machine raises, but not for how the script ends."""
@@ -127,18 +128,21 @@ class Shell(Kind[ShellParams]):
         return []
 
     def commands(self, scene: Scene, p: ShellParams) -> list[Command]:
-        return [Script((), program="sh", script=self._told(scene, p, p.run, make=self.lasting(p)))]
+        return [self._told(scene, p, p.run, make=self.lasting(p))]
 
     def look(self, scene: Scene, p: ShellParams) -> Command:
-        return Script((), program="sh", script=self._told(scene, p, p.check or p.run, make=False))
+        return self._told(scene, p, p.check or p.run, make=False)
 
-    def _told(self, scene: Scene, p: ShellParams, lines: str, *, make: bool) -> str:
+    def _told(self, scene: Scene, p: ShellParams, lines: str, *, make: bool) -> Script:
         """As it is run; on paper, or while nobody can ask the machine, its variables stay variables."""
         try:
-            return self._place(scene, p).script(lines, make=make)
+            place = self._place(scene, p)
         except (Absent, LabError):
             where = f"{scene.session_name}/{p.place}" if p.place else None
-            return "\n".join(["# on the machine that the cloud runs on", *_entering(where, make), lines.rstrip("\n")])
+            text = "\n".join([*_entering(where, make), lines.rstrip("\n")])
+            return Script((), program="sh", script=text, root=p.root is True)
+        name, root = place.site.machine.name, place.user == "root"
+        return Script((), program="sh", script=place.script(lines, make=make), machine=name, root=root)
 
     def _place(self, scene: Scene, p: ShellParams) -> _Place:
         site = scene.site()
