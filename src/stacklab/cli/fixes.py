@@ -30,9 +30,23 @@ def complete_fix(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return [CompletionItem(fix.id, help=fix.title) for fix in Catalogue().all() if fix.id.startswith(incomplete)]
 
 
-@click.group()
+class _Fixes(click.Group):
+    """Knows that `lab fix` is something else."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            known = ", ".join(self.commands)
+            ctx.fail(f"'{args[0]}' is none of {known}; what lab break has broken is mended by: lab fix")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Fixes)
 def fixes() -> None:
     """Repairs of the machine that the cloud runs on: after stack.sh, after a reboot.
+
+    What you broke on purpose is mended by something else: lab fix.
 
     \b
     lab fixes list                    what is well and what is not, with the evidence
