@@ -89,6 +89,11 @@ def _explained(
     if first["type"] == "missing":
         problem = f"'{first['loc'][-1]}' is missing"
         return full, document.error(full[:-1], problem, advice=f"add '{first['loc'][-1]}:' there")
+    if first["type"] == "too_short":
+        least = first["ctx"]["min_length"]
+        return full, document.error(
+            full, f"has to hold at least {least}", advice="add what belongs there, or remove it whole"
+        )
     given = f" (it is {_shown(first['input'])})"
     # Where a union was tried, each of its members has complained of the same place.
     same = [one["type"] for one in errors if _real(one["loc"], value) == loc]
