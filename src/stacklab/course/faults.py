@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from stacklab.course.session import CloudSort, Clue, FaultCase, Step
 from stacklab.course.yamlfile import Where
@@ -33,11 +33,16 @@ class _Symptoms(_Strict):
     embedded: Text
 
 
+def _everywhere(value: Any) -> Any:
+    """One text stands for the same on every sort of cloud."""
+    return dict.fromkeys(SORTS, value) if isinstance(value, str) else value
+
+
 class _Fault(_Strict):
     id: Id
     breaks: Id | None = None
     title: Text
-    say: Text | _Symptoms
+    say: Annotated[_Symptoms, BeforeValidator(_everywhere)]
     on: CloudSort | None = None
     trail: list[_Clue] = Field(min_length=1)
     step: Id
@@ -75,9 +80,7 @@ def read_faults(reader: Reader, listed: list[Any], steps: Mapping[str, Step]) ->
 
 def _case(fault: _Fault) -> FaultCase:
     trail = tuple(Clue(one.look, one.shows, one.means, (one.on,) if one.on else SORTS) for one in fault.trail)
-    said: dict[CloudSort, str] = {
-        sort: fault.say if isinstance(fault.say, str) else getattr(fault.say, sort) for sort in SORTS
-    }
+    said: dict[CloudSort, str] = {"devstack": fault.say.devstack, "embedded": fault.say.embedded}
     return FaultCase(fault.id, fault.breaks or fault.id, fault.title, said, trail, fault.step)
 
 

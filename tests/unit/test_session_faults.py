@@ -1,0 +1,251 @@
+"""What a session file says under `faults:`, what the lab remembers of it, and the verbs where there is no cloud."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stacklab import breaking
+from stacklab.breaking import Broken, Record
+from stacklab.cli.main import run
+from stacklab.course.load import load_session, read_session, session_names
+from stacklab.errors import BrokenOnPurpose, LabDamaged, SessionInvalid, UnknownName
+from stacklab.kinds import KINDS
+from stacklab.lab import Lab
+
+GOOD = """\
+session: demo
+title: A demonstration
+summary: A repair.
+exercises:
+  - id: trouble
+    title: Trouble
+    say: Why.
+    steps:
+      - {id: services, kind: look, as: admin, say: A., hint: B., with: {at: services}}
+      - {id: mend-web, kind: repair, as: admin, say: A., hint: B., with: {fault: httpd}}
+faults:
+  - id: web
+    breaks: httpd
+    title: No web
+    say: {devstack: It is refused., embedded: It is refused here.}
+    step: mend-web
+    trail:
+      - {look: systemctl status $APACHE, shows: dead, means: It is off., on: devstack}
+      - {look: lab status, shows: $CONF, means: It is off., on: embedded}
+      - {look: lab fix, shows: well, means: Done.}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """Writes a session file where it belongs and reads it."""
+
+    def read(text: str) -> Any:
+        folder = tmp_path / "demo"
+        folder.mkdir(exist_ok=True)
+        (folder / "session.yaml").write_text(text, encoding="utf-8")
+        return read_session(folder / "session.yaml")
+
+    return read
+
+
+def test_a_fault_has_symptoms_and_a_trail_for_each_sort_of_cloud(write: Any) -> None:
+    (case,) = write(GOOD).faults
+    assert (case.id, case.breaks, case.step) == ("web", "httpd", "mend-web")
+    assert case.say["embedded"] == "It is refused here."
+    assert [clue.look for clue in case.clues("embedded")] == ["lab status", "lab fix"]
+    assert [clue.look for clue in case.clues("devstack")] == ["systemctl status $APACHE", "lab fix"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "says", "advises"),
+    [
+        ("breaks: httpd", "braeks: httpd", "braeks", "no such key", "did you mean 'breaks'"),
+        (
+            "step: mend-web",
+            "step: mend-wep",
+            "step: mend-wep",
+            "no step is called 'mend-wep'",
+            "did you mean 'mend-web'",
+        ),
+        ("step: mend-web", "step: services", "step: services", "is a look, but a repair belongs here", ""),
+        ("{fault: httpd}", "{fault: quota}", "step: mend-web", "grades the repair of 'quota', not 'httpd'", ""),
+        ("on: embedded", "on: devstack", "trail:", "nothing of it", ""),
+        ("on: embedded", "on: moon", "- {look: lab status", "'devstack' or 'embedded'", ""),
+        ("shows: dead, ", "", "- {look: systemctl", "'shows' is missing", ""),
+        ("{devstack: It is refused., ", "{", "say:", "'devstack' is missing", ""),
+        ("title: No web", "title: 7", "title: 7", "has to be text", ""),
+    ],
+)
+def test_a_mistake_is_answered_with_file_line_key_and_advice(
+    write: Any, old: str, new: str, at: str, says: str, advises: str
+) -> None:
+    text = GOOD.replace(old, new, 1)
+    if at == "trail:":  # the last clue is true of both
+        text = text.replace("means: Done.}", "means: Done., on: devstack}")
+    assert text != GOOD
+    with pytest.raises(SessionInvalid) as caught:
+        write(text)
+    assert says in caught.value.message
+    assert advises in caught.value.advice
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if at in line]
+    assert any(f"session.yaml:{number}: " in caught.value.message for number in lines), caught.value.message
+
+
+def test_two_faults_cannot_share_a_name(write: Any) -> None:
+    with pytest.raises(SessionInvalid, match="there is a fault 'web' already"):
+        write(GOOD + GOOD.partition("faults:\n")[2])
+
+
+def test_a_fault_of_one_sort_of_cloud_needs_no_trail_on_the_other(write: Any) -> None:
+    text = GOOD.replace("    breaks: httpd", "    breaks: httpd\n    on: devstack").replace(
+        "      - {look: lab fix,", "      # "
+    )
+    text = text.replace("      - {look: lab status", "      # {look: lab status")
+    assert write(text).faults[0].clues("embedded") == []
+
+
+def test_every_repair_of_the_course_belongs_to_a_fault() -> None:
+    for name in session_names():
+        session = load_session(name)
+        repairs = {step.id for step in session.steps() if step.kind is KINDS["repair"]}
+        assert {case.step for case in session.faults} == repairs
+        for case in session.faults:
+            assert session.fault(case.id) is case
+            with pytest.raises(UnknownName, match="has no fault"):
+                session.fault(f"{case.id}-not")
+
+
+# --- what is remembered ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(own_directories: Path) -> Lab:
+    """A lab that was brought up for session 4, and is gone since."""
+    lab = Lab("intro")
+    lab.update(session="session4", home="embedded")
+    return lab
+
+
+def broken(name: str, **values: Any) -> Broken:
+    """Something that is broken."""
+    return Broken("session4", name, name, **{"state": "broken", **values})
+
+
+def test_what_is_broken_is_remembered_until_it_passes_but_not_while_it_is_being_broken(lab: Lab) -> None:
+    record, session = Record(lab), load_session("session4")
+    record.put(broken("httpd", state="breaking"))
+    breaking.noticed(lab, session, ["repair-httpd"])
+    assert [one.state for one in record.all()] == ["breaking"]
+    record.put(broken("httpd"))
+    record.put(broken("quota"))
+    assert [one.fault for one in record.all()] == ["httpd", "quota"]
+    breaking.noticed(lab, session, ["repair-httpd", "services"])
+    assert [one.fault for one in breaking.broken_faults(lab)] == ["quota"]
+    breaking.forget_all(lab)
+    assert breaking.broken_faults(lab) == []
+
+
+def test_a_record_that_cannot_be_read_is_a_damaged_lab(lab: Lab) -> None:
+    (lab.directory / "broken.json").write_text('[{"fault": "httpd"}]', encoding="utf-8")
+    with pytest.raises(LabDamaged, match=r"broken\.json"):
+        breaking.broken_faults(lab)
+
+
+def test_what_was_chosen_at_random_has_no_name() -> None:
+    assert breaking.in_words([broken("httpd"), broken("quota", surprise=True)]) == (
+        "session4/httpd, something chosen at random"
+    )
+
+
+# --- the verbs, without a cloud -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["break", "session4/httpd"], 50, "lab up session4"),
+        (["break", "--random"], 50, "lab up session4"),
+        (["break"], 2, "--random"),
+        (["fix"], 50, "lab up session4"),
+        (["hint"], 50, "lab up session4"),
+        (["fixes", "session4/httpd"], 2, "lab fix"),
+    ],
+)
+def test_nothing_is_broken_outside_of_a_lab(
+    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str], own_directories: Path
+) -> None:
+    assert run(arguments) == code
+    assert says in capsys.readouterr().err
+    assert not (own_directories / "state" / "stacklab" / "intro").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["break", "session4/htpd"], 41, "did you mean 'httpd'"),
+        (["break", "session4/httpd"], 23, "lab up"),
+        (["fix", "apache"], 41, "lab fixes apply apache"),
+        (["hint"], 2, "name a step"),
+        (["hint", "httpd"], 2, "lab break session4/httpd"),
+        (["hint", "session4/service-project"], 2, "no single step"),
+    ],
+)
+@pytest.mark.usefixtures("lab")
+def test_a_mistake_is_one_clear_line(
+    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_step_keeps_its_hint_where_a_fault_has_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["hint", "network", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "network"
+    assert run(["hint", "session4/network", "--all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fault"] == "session4/network"
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_the_list_needs_no_lab(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["faults", "session4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {
+        "fault": "session4/httpd",
+        "title": "Horizon does not answer",
+        "state": "",
+        "why": "",
+        "on_purpose": False,
+    } in (found["faults"])
+    assert run(["show", "session4"]) == 0
+    assert "lab break session4/NAME" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("lab break session4/ht", "session4/httpd"),
+        ("lab fix ", "session4/quota"),
+        ("lab hint session4/sel", "session4/selinux-q-agt"),
+    ],
+)
+@pytest.mark.usefixtures("lab")
+def test_tab_completes_faults(words: str, expected: str, own_directories: Path) -> None:
+    env = {"_LAB_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2", "PATH": "/usr/bin:/bin"}
+    env |= {"XDG_STATE_HOME": str(own_directories / "state")}
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lab")], env=env, capture_output=True, text=True, check=False
+    )
+    assert expected in done.stdout, done.stderr
+
+
+def test_its_error_has_the_exit_code_of_the_home() -> None:
+    assert 20 <= BrokenOnPurpose.exit_code < 30
