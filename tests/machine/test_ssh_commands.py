@@ -1,4 +1,7 @@
-"""Running programs over SSH: what is given arrives, what comes back is what was said, and nothing outlives its time."""
+"""Running programs: what is given arrives, what comes back is what was said, and nothing outlives its time.
+
+The same is promised of a machine at the other end of SSH and of this one, so it is tested on both.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,29 @@ from hypothesis import strategies as st
 
 from stacklab.errors import CommandFailed, SudoRefused
 from stacklab.machines import output, ssh
+from stacklab.machines.base import Machine
+from stacklab.machines.local import LocalMachine
 from stacklab.machines.ssh import SshMachine
 from tests.machine.conftest import running_sshd
 from tests.machine.sshd import Sshd, kill
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshMachine]:
+def over_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshMachine]:
     """One account on one sshd for all tests of this module: none of them breaks anything."""
     with running_sshd(tmp_path_factory.mktemp("sshd")) as server:
         here = server.machine()
         yield here
         here.close()
+
+
+@pytest.fixture(params=["ssh", "local"])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    """The current user's account, by both ways."""
+    if request.param == "local":
+        return LocalMachine()
+    found: Machine = request.getfixturevalue("over_ssh")
+    return found
 
 
 HOSTILE = [
@@ -99,7 +113,7 @@ def eventually(happens: object, seconds: float = 20.0) -> bool:
     return True
 
 
-def test_hostile_arguments_arrive_as_they_are(machine: SshMachine) -> None:
+def test_hostile_arguments_arrive_as_they_are(machine: Machine) -> None:
     assert machine.run(*PRINT, *HOSTILE).out == "\0".join(HOSTILE)
 
 
@@ -107,21 +121,21 @@ def test_hostile_arguments_arrive_as_they_are(machine: SshMachine) -> None:
 @given(
     words=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=30)
 )
-def test_any_argument_and_any_variable_arrives_as_it_is(machine: SshMachine, words: list[str]) -> None:
+def test_any_argument_and_any_variable_arrives_as_it_is(machine: Machine, words: list[str]) -> None:
     environment = {f"LAB_{number}": word for number, word in enumerate(words)}
     show = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.environb[b'LAB_%d' % n] for n in range(int(sys.argv[1]))))"
     assert machine.run(*PRINT, *words).out == "\0".join(words)
     assert machine.run("python3", "-c", show, str(len(words)), environment=environment).out == "\0".join(words)
 
 
-def test_an_argument_that_is_no_utf8_arrives_as_it_is(machine: SshMachine) -> None:
+def test_an_argument_that_is_no_utf8_arrives_as_it_is(machine: Machine) -> None:
     assert machine.run("sh", "-c", 'printf %s "$1" | od -An -tx1', "sh", os.fsdecode(b"a\xff")).out.split() == [
         "61",
         "ff",
     ]
 
 
-def test_a_nul_byte_is_refused_before_anything_is_sent(machine: SshMachine) -> None:
+def test_a_nul_byte_is_refused_before_anything_is_sent(machine: Machine) -> None:
     with pytest.raises(CommandFailed, match="NUL"):
         machine.run("echo", "a\0b")
     with pytest.raises(CommandFailed, match="NUL"):
@@ -129,18 +143,18 @@ def test_a_nul_byte_is_refused_before_anything_is_sent(machine: SshMachine) -> N
 
 
 @pytest.mark.parametrize("name", ["", "A B", "1A", "A=B", "A;id"])
-def test_a_name_that_is_no_variable_is_refused(machine: SshMachine, name: str) -> None:
+def test_a_name_that_is_no_variable_is_refused(machine: Machine, name: str) -> None:
     with pytest.raises(CommandFailed, match="environment variable"):
         machine.run("env", environment={name: "x"})
 
 
 @pytest.mark.parametrize("name", ["", "a b", "$(id)", "-x", "a\nb"])
-def test_a_name_that_is_no_user_is_refused(machine: SshMachine, name: str) -> None:
+def test_a_name_that_is_no_user_is_refused(machine: Machine, name: str) -> None:
     with pytest.raises(CommandFailed, match="user's name"):
         machine.run("id", user=name)
 
 
-def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(machine: SshMachine) -> None:
+def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(machine: Machine) -> None:
     machine.run("true", "x" * 100_000)
     with pytest.raises(CommandFailed, match="longer than a machine takes") as refused:
         machine.run("true", "x" * 130_000)
@@ -148,50 +162,50 @@ def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(mac
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-def test_no_time_is_not_all_the_time(machine: SshMachine, seconds: float) -> None:
+def test_no_time_is_not_all_the_time(machine: Machine, seconds: float) -> None:
     with pytest.raises(CommandFailed, match="no time is left"):
         machine.run("true", seconds=seconds)
 
 
-def test_standard_input_of_megabytes_arrives_whole(machine: SshMachine) -> None:
+def test_standard_input_of_megabytes_arrives_whole(machine: Machine) -> None:
     data = os.urandom(5_000_000)
     assert int(machine.run("wc", "-c", given=data).out) == len(data)
     assert machine.run("cat", given="ünï\n").out == "ünï\n"
 
 
-def test_without_standard_input_a_program_finds_its_end(machine: SshMachine) -> None:
+def test_without_standard_input_a_program_finds_its_end(machine: Machine) -> None:
     assert machine.run("cat", seconds=20).out == ""
 
 
-def test_a_program_that_does_not_read_its_input_ends_all_the_same(machine: SshMachine) -> None:
+def test_a_program_that_does_not_read_its_input_ends_all_the_same(machine: Machine) -> None:
     assert machine.run("true", given=b"x" * 8_000_000, seconds=30).ok
 
 
 @pytest.mark.parametrize("status", [0, 1, 124, 255])
-def test_the_exit_status_is_told(machine: SshMachine, status: int) -> None:
+def test_the_exit_status_is_told(machine: Machine, status: int) -> None:
     done = machine.run("sh", "-c", f"exit {status}", check=False)
     assert (done.status, done.out, done.err) == (status, "", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_death_by_a_signal_is_128_and_the_signal(machine: SshMachine, number: signal.Signals) -> None:
+def test_death_by_a_signal_is_128_and_the_signal(machine: Machine, number: signal.Signals) -> None:
     done = machine.run("sh", "-c", f"kill -{number.value} $$", check=False)
     assert (done.status, done.err) == (128 + number, "")
 
 
-def test_a_program_that_is_not_there_is_named(machine: SshMachine) -> None:
+def test_a_program_that_is_not_there_is_named(machine: Machine) -> None:
     with pytest.raises(CommandFailed, match="no-such-program") as failed:
         machine.run("no-such-program")
     assert failed.value.status == 127
 
 
-def test_a_failure_tells_the_last_line_and_keeps_all(machine: SshMachine) -> None:
+def test_a_failure_tells_the_last_line_and_keeps_all(machine: Machine) -> None:
     with pytest.raises(CommandFailed, match=r"status 3: the reason$") as failed:
         machine.run("sh", "-c", "echo first >&2; echo the reason >&2; exit 3")
     assert (failed.value.status, failed.value.said) == (3, "first\nthe reason\n")
 
 
-def test_a_script_gets_arguments_and_stops_at_the_first_failure(machine: SshMachine) -> None:
+def test_a_script_gets_arguments_and_stops_at_the_first_failure(machine: Machine) -> None:
     assert machine.script('printf "%s|" "$@"', "a b", "-c", "$(id)").out == "a b|-c|$(id)|"
     done = machine.script("echo one; false; echo two", check=False)
     assert (done.status, done.out) == (1, "one\n")
@@ -200,31 +214,31 @@ def test_a_script_gets_arguments_and_stops_at_the_first_failure(machine: SshMach
         machine.script("# why\nexit 7")
 
 
-def test_what_a_script_runs_does_not_eat_the_script(machine: SshMachine) -> None:
+def test_what_a_script_runs_does_not_eat_the_script(machine: Machine) -> None:
     assert machine.script("cat\nwhile read -r line; do echo $line; done\necho end\n").out == "end\n"
 
 
-def test_half_a_script_is_not_run(machine: SshMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_a_script_is_not_run(over_ssh: SshMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "_stream", lambda text: io.BytesIO(text.encode()[:10]))
-    done = machine.script("echo one\necho two", check=False)
+    done = over_ssh.script("echo one\necho two", check=False)
     assert (done.status, done.out) == (1, "")
     assert "whole" in done.err
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root: run the tests as root")
-def test_as_another_user_home_directory_and_names_are_that_users(machine: SshMachine) -> None:
-    done = machine.script('id -un; echo "$HOME $USER"; pwd', user="games")
+def test_as_another_user_home_directory_and_names_are_that_users(over_ssh: SshMachine) -> None:
+    done = over_ssh.script('id -un; echo "$HOME $USER"; pwd', user="games")
     assert done.lines == ["games", "/usr/games games", "/usr/games"]
-    assert machine.run("id", "-un", user="root").lines == ["root"]
+    assert over_ssh.run("id", "-un", user="root").lines == ["root"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root: run the tests as root")
-def test_a_user_who_is_not_there_is_an_error_of_its_own(machine: SshMachine) -> None:
+def test_a_user_who_is_not_there_is_an_error_of_its_own(machine: Machine) -> None:
     with pytest.raises(SudoRefused, match="lab-nobody-here"):
         machine.run("true", user="lab-nobody-here")
 
 
-def test_a_huge_output_keeps_its_ends_and_says_what_is_missing(machine: SshMachine) -> None:
+def test_a_huge_output_keeps_its_ends_and_says_what_is_missing(machine: Machine) -> None:
     out = machine.script("printf begin; head -c 40000000 /dev/zero | tr '\\0' x; printf end", seconds=100).out
     assert out.startswith("begin")
     assert out.endswith("end")
@@ -232,7 +246,7 @@ def test_a_huge_output_keeps_its_ends_and_says_what_is_missing(machine: SshMachi
     assert output.LIMIT <= len(out) < output.LIMIT * 1.2
 
 
-def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(machine: SshMachine) -> None:
+def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(machine: Machine) -> None:
     nap = long_time()
     done = machine.run("sh", "-c", f"echo started; sleep {nap} & exit 5", seconds=25, check=False)
     end(nap)
@@ -240,7 +254,7 @@ def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(machine: SshMachine
     assert done.seconds < 20
 
 
-def test_a_command_that_is_too_slow_is_ended_on_the_machine(machine: SshMachine) -> None:
+def test_a_command_that_is_too_slow_is_ended_on_the_machine(machine: Machine) -> None:
     nap = long_time()
     with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s") as failed:
         machine.run("sh", "-c", f"echo so far; sleep {nap}", seconds=0.5, check=False)
@@ -249,7 +263,7 @@ def test_a_command_that_is_too_slow_is_ended_on_the_machine(machine: SshMachine)
     assert eventually(lambda: gone(nap))
 
 
-def test_children_that_ignore_the_end_are_ended_too(machine: SshMachine) -> None:
+def test_children_that_ignore_the_end_are_ended_too(machine: Machine) -> None:
     nap = long_time()
     with pytest.raises(CommandFailed, match="did not end"):
         machine.run("sh", "-c", f"(trap '' TERM; exec sleep {nap}) & wait", seconds=0.5)
@@ -275,9 +289,9 @@ def test_a_machine_without_timeout_has_its_command_ended_by_us(tmp_path: Path, m
         machine.close()
 
 
-def test_an_interrupt_reaches_the_program_on_the_machine(machine: SshMachine) -> None:
+def test_an_interrupt_reaches_the_program_on_the_machine(machine: Machine) -> None:
     nap = long_time()
-    machine.connect()
+    machine.run("true")  # connects
 
     def interrupt() -> None:
         assert eventually(lambda: running(nap))
@@ -292,7 +306,7 @@ def test_an_interrupt_reaches_the_program_on_the_machine(machine: SshMachine) ->
     assert machine.run("echo", "still here").out == "still here\n"
 
 
-def test_several_threads_share_a_machine(machine: SshMachine) -> None:
+def test_several_threads_share_a_machine(machine: Machine) -> None:
     answers: dict[int, str] = {}
 
     def ask(number: int) -> None:
@@ -306,10 +320,10 @@ def test_several_threads_share_a_machine(machine: SshMachine) -> None:
     assert answers == {number: f"{number}\n" for number in range(12)}
 
 
-def test_the_system_ssh_client_gets_in_the_same_way(machine: SshMachine) -> None:
-    machine.connect()  # pins the host key
+def test_the_system_ssh_client_gets_in_the_same_way(over_ssh: SshMachine) -> None:
+    over_ssh.connect()  # pins the host key
     words = ["printf", "%s|", *[word for word in HOSTILE if word]]
-    done = subprocess.run(machine.ssh_argv(*words), capture_output=True, check=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(over_ssh.ssh_argv(*words), capture_output=True, check=True, stdin=subprocess.DEVNULL)
     assert done.stdout.decode() == "|".join(words[2:]) + "|"
 
 
