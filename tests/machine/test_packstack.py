@@ -1,0 +1,310 @@
+"""PackStack in DevStack's place: the command `lab`, a real Debian 12 machine, a stand-in for packstack on it."""
+
+# ruff: noqa: F811 - a fixture that is imported and then named as an argument
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stacklab.deploy import packstack, stacking
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.detached import ANSWERS
+from stacklab.deploy.following import Course, Kept, Patience
+from stacklab.deploy.packstack import switching
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.settings import Settings
+from stacklab.errors import MachineInUse, StackFailed
+from stacklab.events import StageEnded
+from stacklab.lab import Lab
+from stacklab.machines.address import Address
+from stacklab.machines.ssh import SshMachine
+from stacklab.stages import run_stages
+from tests import standin
+from tests.machine.deploying import connection
+from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
+from tests.machine.test_home_ssh import SLEEPER, Learner
+from tests.standin import packstack_standin
+from tests.systems import System
+
+BESIDE = ("httpd", "memcached", "mariadb", "rabbitmq-server", "libvirtd")
+"""What stands beside OpenStack's own services on a real machine, and here is a sleeping unit of the same name."""
+NETWORKS = ("NetworkManager", "network")
+QUICK = Patience(poll=0.2, silent=180, reconnect=60)
+ON = ("--on", "ssh:course", "--profile", "standin-packstack")
+_CLEAR = """
+systemctl stop lab-packstack 2>/dev/null || true
+systemctl reset-failed lab-packstack 2>/dev/null || true
+units=$(cd /etc/systemd/system; ls openstack-*.service neutron-*.service 2>/dev/null || true)
+[ -z "$units" ] || systemctl disable --quiet --now $units
+for unit in $units; do rm "/etc/systemd/system/$unit"; done
+rm -rf /var/lib/stacklab /etc/stacklab
+systemctl daemon-reload
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(debian: System) -> Iterator[SshMachine]:
+    """The machine with what a CentOS has: NetworkManager, and the service `network` beside it."""
+    there = SshMachine(Address(debian.address, debian.user), known_hosts=debian.known_hosts, key=debian.key)
+    there.run("systemctl", "disable", "--now", "apache2", "memcached", user="root")
+    for name in (*BESIDE, *NETWORKS):
+        there.put(f"/etc/systemd/system/{name}.service", SLEEPER)
+    there.run("systemctl", "daemon-reload", user="root")
+    there.run("systemctl", "enable", *BESIDE, user="root")  # started later: a machine with a database looks used
+    there.run("systemctl", "enable", "--now", "NetworkManager", user="root")
+    yield there
+    there.close()
+
+
+@pytest.fixture(scope="module")
+def learner(debian: System, machine: SshMachine, tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    scratch = tmp_path_factory.mktemp("learner")
+    machine.script(_CLEAR, user="root")
+    packstack_standin.bring(machine, STANDIN_SECONDS="10")
+    (scratch / ".ssh").mkdir(mode=0o700)
+    (scratch / ".ssh" / "config").write_text(
+        f"Host course\n  HostName {debian.address}\n  User {debian.user}\n  IdentityFile {debian.key}\n"
+    )
+    profiles = scratch / ".config" / "stacklab" / "profiles"
+    profiles.mkdir(parents=True)
+    container = {"container": {"title": "In a container", "why": "a test", "when": "container"}}
+    data = packstack_standin.packstack_profile_data(variants=container)
+    (profiles / "standin-packstack.yaml").write_text(json.dumps(data))
+    image = scratch / "image.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
+    return Learner(kept | {"HOME": str(scratch), "NO_COLOR": "1"}, debian, machine, image)
+
+
+@pytest.fixture
+def deployment(debian: System, machine: SshMachine, own_directories: Path) -> Iterator[Deployment]:
+    """The machine as a fresh lab sees it, with a connection that notices soon that it is lost."""
+    machine.script(_CLEAR, user="root")
+    packstack_standin.bring(machine, STANDIN_SECONDS="1")
+    lab = Lab("deploy")
+    lab.update(session="session4")
+    profile = Profile.model_validate(packstack_standin.packstack_profile_data())
+    there = connection(debian)
+    yield Deployment(lab=lab, profile=profile, machine=there, host_ip=debian.address, settings=Settings())
+    there.close()
+    machine.script(_CLEAR, user="root")
+
+
+def up(deployment: Deployment) -> dict[str, StageEnded]:
+    """The stages between a machine that lets us in and packstack's good end; how each ended."""
+    ended: dict[str, StageEnded] = {}
+
+    def emit(event: object) -> None:
+        if isinstance(event, StageEnded):
+            ended[event.stage] = event
+
+    run_stages(deployment.lab, packstack.stages(deployment), emit)
+    return ended
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"still not: {what}"
+        time.sleep(0.2)
+
+
+# --- the parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_answer_file_is_roots_alone_and_what_packstack_makes_of_it_is_a_copy(deployment: Deployment) -> None:
+    first = up(deployment)
+    machine = deployment.machine
+    assert first["stack"].outcome == "done"
+    held = machine.run("stat", "-c", "%U %a", ANSWERS, f"{ANSWERS}.used", user="root").lines
+    assert held == ["root 600", "root 600"]
+    answers = configparser.ConfigParser()
+    answers.read_string((machine.read(ANSWERS) or b"").decode())
+    assert answers["general"]["CONFIG_KEYSTONE_ADMIN_PW"] == deployment.lab.secret("admin")
+    assert answers["general"]["CONFIG_CONTROLLER_HOST"] == deployment.host_ip
+    assert b"made-up" in (machine.read(f"{ANSWERS}.used") or b"")
+    assert b"made-up" not in (machine.read(ANSWERS) or b"")
+    assert not {"source", "local-conf", "pip", "user", "fixes"} & first.keys()
+    assert not machine.run("test", "-e", "/opt/stack/devstack", check=False).ok
+    second = up(deployment)
+    assert {name: event.outcome for name, event in second.items() if event.outcome != "already"} == {}
+
+
+def test_network_manager_is_off_and_the_service_network_in_its_place(deployment: Deployment) -> None:
+    deployment.machine.run("systemctl", "enable", "--now", "NetworkManager", user="root")
+    stage = switching.stages(deployment)[0]
+    assert stage.already() is None
+    stage.run(lambda _: None)
+    assert deployment.machine.run("systemctl", "is-active", *NETWORKS, check=False).lines == ["inactive", "active"]
+    assert deployment.machine.run("systemctl", "is-enabled", *NETWORKS, check=False).lines == ["disabled", "enabled"]
+    assert stage.already()
+
+
+def test_connection_lost_in_the_middle_is_made_again_and_the_log_is_whole(
+    deployment: Deployment, debian: System
+) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="8")
+    said: list[str] = []
+    for stage in packstack.stages(deployment)[:-1]:
+        stage.already() or stage.run(lambda _: None)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            said.append(stacking.stages(deployment, patience=QUICK)[0].run(said.append))
+        except BaseException as error:  # noqa: BLE001 - told below
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until(lambda: any("Puppet makes the controller" in line for line in said), "in the middle")
+    for _ in range(3):
+        debian.ssh(f"pkill -9 -u {debian.user} sshd", user="root", check=False)
+        time.sleep(0.5)
+    thread.join(120)
+    assert raised == []
+    assert said[-1].startswith("packstack took")
+    kept = Kept(deployment.lab, "packstack").log.read_bytes()
+    assert kept == deployment.machine.read("/var/lib/stacklab/packstack/log")
+    assert b"Installation completed successfully" in kept
+    course = Course(0.0)
+    course.feed(kept)
+    assert [name for name, _ in course.phases][1:] == [
+        "Preparing what Puppet is to make",
+        *(f"Puppet makes the {role}" for role in ("controller", "network", "compute")),
+    ]
+    assert min(took for _, took in course.durations(course.last.at or 0.0)[2:]) > 0  # its lines have got times
+
+
+@pytest.mark.parametrize(
+    ("told", "command", "cause", "remedy"),
+    [
+        ("ssh", "Failed to run remote script", "sshd does not let root in", "permitrootlogin"),
+        (
+            "package",
+            "yum -d 0 -e 0 -y install openstack-nova-api",
+            "none of the machine's repositories",
+            "yum repolist",
+        ),
+    ],
+)
+def test_failure_is_named_with_its_cause_and_the_same_command_goes_on(
+    deployment: Deployment, told: str, command: str, cause: str, remedy: str
+) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="1", STANDIN_FAIL=told)
+    with pytest.raises(StackFailed) as raised:
+        up(deployment)
+    assert raised.value.message.startswith("packstack failed with exit status 1")
+    assert command in raised.value.message
+    assert cause in raised.value.message
+    assert remedy in raised.value.advice
+    assert "packstack goes over everything once more" in raised.value.advice
+    assert "unstack" not in raised.value.advice
+    standin.behave(deployment.machine, STANDIN_SECONDS="1")
+    assert stacking.stages(deployment, patience=QUICK)[0].run(lambda _: None).startswith("packstack took")
+
+
+def test_a_machine_without_packstack_says_so(deployment: Deployment) -> None:
+    deployment.machine.run("rm", "/usr/local/bin/packstack", user="root")
+    with pytest.raises(StackFailed, match="PackStack is not installed on the machine"):
+        up(deployment)
+
+
+def test_two_at_once_are_refused_also_one_that_somebody_runs_by_hand(deployment: Deployment) -> None:
+    standin.behave(deployment.machine, STANDIN_SECONDS="5")
+    for stage in packstack.stages(deployment)[:-1]:
+        stage.already() or stage.run(lambda _: None)
+    stacking.start(deployment, "packstack")
+    for program in ("packstack", "stack"):
+        with pytest.raises(MachineInUse, match=r"lab-packstack\.service runs there"):
+            stacking.start(deployment, program)
+    until(lambda: stacking.state(deployment.machine, "packstack").state == "done", "the end")
+    deployment.machine.script(
+        f"cp {ANSWERS} /root/mine; nohup packstack --answer-file=/root/mine >/dev/null 2>&1 & sleep 1", user="root"
+    )
+    with pytest.raises(MachineInUse, match="somebody runs a packstack by hand"):
+        stacking.start(deployment, "packstack")
+    deployment.machine.run("pkill", "-f", "[b]in/packstack --answer-file=/root/mine", user="root")
+
+
+# --- the whole, by the command `lab` -------------------------------------------------------------------------------------
+
+
+def test_killed_in_the_middle_it_is_taken_up_and_ends_usable(learner: Learner) -> None:
+    first = learner.start("up", "session4", "--image", str(learner.image), *ON)
+    deadline = time.monotonic() + 240
+    while "lab-packstack" not in learner.machine.run("systemctl", "list-units", "lab-packstack*", "--no-legend").out:
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline, "packstack never began"
+        time.sleep(0.3)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    began = learner.machine.read("/var/lib/stacklab/packstack/began")
+    assert learner.lab("status", expect=21).count("packstack is running there; lab attach watches it") == 1
+    assert "packstack took" in learner.lab("attach")
+    learner.machine.run("systemctl", "start", *BESIDE, user="root")
+    told = learner.up()  # without options: what was planned is known
+    assert "session4 is ready" in told
+    assert learner.machine.read("/var/lib/stacklab/packstack/began") == began  # not run twice
+
+
+def test_status_names_the_units_by_their_real_names(learner: Learner) -> None:
+    told = json.loads(learner.lab("status", "--json"))
+    assert told["state"] == "running"
+    assert {"openstack-nova-compute", "neutron-server", "httpd", "mariadb"} <= {one["name"] for one in told["services"]}
+    learner.machine.run("systemctl", "stop", "openstack-glance-api", user="root")
+    told = json.loads(learner.lab("status", "--json", expect=21))
+    assert [one["name"] for one in told["services"] if one["state"] != "running"] == ["openstack-glance-api"]
+    learner.lab("restart", "openstack-glance-api")
+    assert json.loads(learner.lab("status", "--json"))["state"] == "running"
+    assert "openstack-nova-compute is ready" in learner.lab("logs", "openstack-nova-compute", "-n", "100")
+
+
+def test_the_cloud_is_reached_at_packstacks_addresses(learner: Learner) -> None:
+    clouds = next(Path(learner.environment["HOME"]).rglob("clouds.yaml"))
+    assert clouds.stat().st_mode & 0o777 == 0o600
+    assert f"http://{learner.system.address}:5000/v3" in clouds.read_text()
+    assert "block-storage" in learner.lab("openstack", "--admin", "catalog", "list")
+
+
+def test_session_3_sees_who_made_the_cloud(learner: Learner) -> None:
+    learner.lab("replay", "session3/packstack")
+    told = json.loads(learner.lab("check", "session3/packstack", "--json"))
+    assert {step["id"]: step["status"] for step in told["steps"]} == dict.fromkeys(
+        ("answer-file", "packstack", "real-names", "at-boot"), "passed"
+    )
+    assert json.loads(learner.lab("check", "session3/roles", "--json"))["passed"] == 4
+    devstack = json.loads(learner.lab("check", "session3/devstack", "--json", expect=1))
+    actual = {step["id"]: step["actual"] for step in devstack["steps"]}
+    assert actual["clone"] == actual["stack"] == "PackStack made this cloud, not DevStack"
+
+
+def test_a_service_that_will_not_start_at_boot_is_named(learner: Learner) -> None:
+    learner.machine.run("systemctl", "disable", "--quiet", "openstack-cinder-volume", user="root")
+    told = json.loads(learner.lab("check", "session3/packstack", "--json", expect=1))
+    failed = {step["id"]: step["actual"] for step in told["steps"] if step["status"] != "passed"}
+    learner.machine.run("systemctl", "enable", "--quiet", "openstack-cinder-volume", user="root")
+    assert list(failed) == ["at-boot"]
+    assert "openstack-cinder-volume.service will not start at boot" in failed["at-boot"]
+
+
+def test_repairs_of_devstacks_are_refused(learner: Learner) -> None:
+    assert "PackStack made this cloud" in learner.lab("fixes", "list", expect=43)
+    assert "PackStack made this cloud" in learner.lab("recover", expect=43)
+
+
+def test_after_a_restart_of_the_machine_all_is_there(learner: Learner) -> None:
+    learner.machine.close()
+    learner.system.reboot()
+    assert json.loads(learner.lab("status", "--json"))["state"] == "running"
+    learner.lab("destroy", "--yes")
