@@ -25,10 +25,11 @@ from stacklab.https.facts import facts, template
 from stacklab.https.fronts import HORIZON, Front
 from stacklab.https.peer import NoTls, certificate_of
 from stacklab.https.server import Catalogue, Https, Setting
+from stacklab.machines.base import Finished
 from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
 
-START_SECONDS = 20
+START_SECONDS = 60
 END_SECONDS = 10
 _HTTP = "http"  # the port that stands for 80
 
@@ -240,30 +241,32 @@ class OwnHttps(Https):
         end_apache(self.layout)
 
     def _run(self, what: str) -> None:
-        program = _program()
-        if program is None:
-            raise MissingProgram("Apache is not installed", advice=str(facts()["packages"]["debian"]))
-        argv = (program, "-f", str(self.configuration))
-        tested = self.local.run(*argv, "-t", check=False)
+        tested = self._apache("-t", check=False)
         if not tested.ok:
             raise StepFailed(f"Apache does not take its configuration: {' '.join(tested.err.split())[-400:]}")
+        self._signal(what)
+        self._wait()
+
+    def _signal(self, what: str) -> None:
         try:
-            self.local.run(*argv, "-k", what, seconds=START_SECONDS)
+            self._apache("-k", what)
         except CommandFailed as error:
             raise StepFailed(
                 f"Apache did not {what}: {error.said or error.message}", advice=f"see {self.log}"
             ) from error
-        self._wait()
+
+    def _apache(self, *words: str, check: bool = True) -> Finished:
+        program = _program()
+        if program is None:
+            raise MissingProgram("Apache is not installed", advice=str(facts()["packages"]["debian"]))
+        argv = (program, "-f", str(self.configuration), *words)
+        return self.local.run(*argv, seconds=START_SECONDS, check=check)
 
     def _wait(self) -> None:
         """Until it listens on every port; a graceful restart may take a moment."""
-        wanted = [
-            (front.host, port)
-            for name, front in self.remembered().items()
-            if name in self.there()
-            for port in (front.port, front.plain_port)
-            if port
-        ]
+        there = self.there()
+        fronts = [front for name, front in self.remembered().items() if name in there]
+        wanted = [(front.host, port) for front in fronts for port in (front.port, front.plain_port) if port]
         deadline = time.monotonic() + START_SECONDS
         for host, port in wanted:
             while not _listens(host, port):
@@ -272,6 +275,8 @@ class OwnHttps(Https):
                         f"Apache does not listen on port {port} after {START_SECONDS} s: {supervision.last_line(self.log)}",
                         advice=f"see {self.log}",
                     )
+                if not self.running():
+                    self._signal("start")  # it was dying when it was told to look at its files again
                 time.sleep(0.05)
 
     # --- the services ----------------------------------------------------------------------------------------------

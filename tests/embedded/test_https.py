@@ -1,0 +1,574 @@
+"""Session https-endpoints on a real cloud with a real Apache: done three ways, broken step by step, undone byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from stacklab.bringup import bring_up, reset, stop
+from stacklab.cloud.person import Person
+from stacklab.course.load import load_session
+from stacklab.course.session import Step
+from stacklab.desk import desk_at, home_of, journal_of
+from stacklab.errors import NotServed
+from stacklab.homes.embedded import supervision
+from stacklab.homes.embedded.home import EmbeddedHome
+from stacklab.homes.plan import Plan
+from stacklab.https import own
+from stacklab.https.authority import Names
+from stacklab.https.own import OwnHttps
+from stacklab.lab import Lab
+from stacklab.replay.apply import apply_step
+from stacklab.replay.check import check
+from stacklab.replay.scene import Desk
+from stacklab.replay.undo import undo
+from tests.embedded.conftest import quiet
+from tests.embedded.mutation import Break, Mend, assert_noticed, failed
+
+SESSION = load_session("https-endpoints")
+STEPS = list(SESSION.steps())
+SLOW = {"client", "client-refusal"}
+"""Each starts the openstack client, which takes seconds."""
+
+
+def open_desk(lab: Lab) -> Desk:
+    """The lab's cloud, opened for this session."""
+    return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
+
+
+def https_of(lab: Lab) -> OwnHttps:
+    """TLS before the lab's cloud."""
+    home = home_of(lab)
+    assert isinstance(home, EmbeddedHome)
+    return home.https()
+
+
+def replay(lab: Lab, steps: list[Step], via: str = "sdk") -> None:
+    """Do the steps."""
+    desk, journal = open_desk(lab), journal_of(lab)
+    for step in steps:
+        apply_step(desk, journal, step, via)
+
+
+def everything(lab: Lab) -> dict[str, str]:
+    """What undo must leave as it was: the catalogue, every file of ours with its mode, and no process of Apache's."""
+    home = home_of(lab)
+    assert isinstance(home, EmbeddedHome)
+    layout = home.layout
+    found = {}
+    for path in sorted([layout.clouds_file, *(layout.home / "https").rglob("*"), *layout.conf.rglob("*")]):
+        if path.is_file():
+            found[str(path)] = f"{oct(path.stat().st_mode)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        else:
+            found[str(path)] = "a directory"
+    admin = Person(layout.clouds_file, "lab-admin")
+    for one in admin.get("identity", "endpoints")["endpoints"]:
+        found[one["id"]] = str(sorted((key, value) for key, value in one.items() if key != "links"))
+    for name in ("apache.log", "apache.pid"):
+        found[name] = str([path.exists() for path in (layout.logs / name, layout.run / name)])
+    found["apache"] = str(own.processes(own.configuration_of(layout)))
+    return found
+
+
+@pytest.fixture
+def lab(running: Lab) -> Lab:
+    """The cloud at its start."""
+    if why := https_of(running).why_not():
+        pytest.skip(why)
+    reset(running, quiet)
+    return running
+
+
+@pytest.fixture(scope="module")
+def done(running: Lab) -> Iterator[Lab]:
+    """The whole session, done."""
+    if why := https_of(running).why_not():
+        pytest.skip(why)
+    reset(running, quiet)
+    replay(running, STEPS)
+    yield running
+    reset(running, quiet)
+
+
+# --- the session done ----------------------------------------------------------------------------------------------
+
+
+def browser(front: Any, ca: Path) -> requests.Session:
+    """A client that comes by https with the lab's authority, as a browser would."""
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = str(ca)
+    session.headers["Origin"] = front.public
+    session.headers["Referer"] = f"{front.public}/auth/login/"
+    return session
+
+
+def test_a_login_to_the_dashboard_by_https_stays_on_https(done: Lab) -> None:
+    https = https_of(done)
+    front = https.remembered()["horizon"]
+    session = browser(front, https.authority.certificate_file)
+    at_plain = session.get(f"{front.redirecting}/auth/login/", timeout=60)
+    assert [one.status_code for one in at_plain.history] == [301]
+    assert at_plain.url == f"{front.public}/auth/login/"
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', at_plain.text)
+    assert token
+    form = {
+        "username": "admin", "password": done.secret("admin"), "csrfmiddlewaretoken": token[1], "region": "default",
+    }  # fmt: skip
+    answer = session.post(f"{front.public}/auth/login/", data=form, timeout=120)
+    assert answer.status_code == 200
+    assert all(one.url.startswith("https://") for one in [*answer.history, answer])
+    assert 'name="password"' not in answer.text
+
+
+def test_no_answer_of_a_public_endpoint_leads_back_to_plain_http(done: Lab) -> None:
+    """Version documents, links in lists, and where a client without a token is sent."""
+    https = https_of(done)
+    ca = str(https.authority.certificate_file)
+    for name, front in https.remembered().items():
+        for path in ("/", "/v3", "/v2.1", "/v2.0", "/v2"):
+            answer = requests.get(f"{front.public}{path}", verify=ca, timeout=60, allow_redirects=False)
+            told = answer.text + str(answer.headers)
+            assert "http://127.0.0.1" not in told, (name, path, told[:500])
+    person = Person(https.clouds_file, "lab-https")
+    listed = str(person.get("identity", "projects")) + str(person.get("network", "networks"))
+    assert "https://127.0.0.1" in listed
+    assert "http://127.0.0.1" not in listed
+
+
+def test_an_object_of_swift_goes_through_tls_and_back(done: Lab) -> None:
+    person = Person(https_of(done).clouds_file, "lab-https")
+    base = person.endpoint("object-store")
+    assert base.startswith("https://")
+    content = os.urandom(3 << 20)
+    name = f"{base}/tls/a%2Fb%20c"
+    session = person.sdk.session
+    assert session.put(f"{base}/tls").status_code in (201, 202)
+    assert session.put(name, data=content).status_code == 201
+    assert session.get(name).content == content
+    assert session.delete(name).status_code == 204
+    assert session.delete(f"{base}/tls").status_code == 204
+
+
+def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(done: Lab) -> None:
+    """Another session's steps, by way of Nova, Neutron, Cinder and Glance, which ask each other; readiness; the client."""
+    home = home_of(done)
+    assert isinstance(home, EmbeddedHome)
+    home.prove(quiet)
+    session4 = load_session("session4")
+    desk = desk_at(home.access(), done, session4, lambda text: None)
+    wanted = [
+        step
+        for step in session4.steps()
+        if step.exercise in ("project", "network", "ingredients", "instance", "volume")
+    ]
+    wanted = [step for step in wanted if step.id not in ("console", "login")]
+    journal = journal_of(done)
+    try:
+        for step in wanted:
+            apply_step(desk, journal, step, "sdk")
+        graded = {grade.id: grade.actual for grade in check(desk, wanted).grades if grade.status != "passed"}
+        assert graded == {}
+        admin = Person(home.layout.clouds_file, "lab-admin")
+        assert admin.endpoint("compute").startswith("http://")
+    finally:
+        undo(desk, journal, wanted, lambda step, detail: None)
+
+
+def test_status_tells_of_apache_and_a_cloud_that_was_stopped_comes_up_with_it(done: Lab) -> None:
+    home = home_of(done)
+    assert isinstance(home, EmbeddedHome)
+    assert any(note.startswith("behind TLS, by Apache: cinder, ") for note in home.status().notes)
+    stop(done, quiet)
+    assert own.processes(own.configuration_of(home.layout)) == []
+    assert any("Apache" in note and "lab up starts it" in note for note in home.https().notes())
+    bring_up(done, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
+    steps = [step for step in STEPS if step.id not in SLOW]
+    grades = {grade.id: grade.actual for grade in check(open_desk(done), steps).grades if grade.status != "passed"}
+    assert grades == {}
+
+
+def test_apache_that_died_is_noticed_and_started_again_by_lab_up(done: Lab) -> None:
+    home = home_of(done)
+    assert isinstance(home, EmbeddedHome)
+    for pid in own.processes(own.configuration_of(home.layout)):
+        os.kill(pid, signal.SIGKILL)
+    grade = check(open_desk(done), [SESSION.step("keystone")]).grades[0]
+    assert (grade.status, "nobody listens" in grade.actual) == ("failed", True)
+    bring_up(done, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
+    assert failed_fast(open_desk(done)) == {}
+
+
+def test_the_certificates_say_what_openssl_wants_of_them(done: Lab) -> None:
+    https = https_of(done)
+    ca, server = https.authority.certificate_file, https.authority.server_certificate_file
+    verified = openssl("verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(ca), str(server))
+    assert verified.stdout.strip().endswith("OK")
+    told = openssl("x509", "-noout", "-text", "-in", str(ca)).stdout
+    assert "CA:TRUE, pathlen:0" in told
+    assert "Certificate Sign, CRL Sign" in told
+    for key in (https.authority.key_file, https.authority.server_key_file):
+        assert key.stat().st_mode & 0o777 == 0o600
+    front = https.remembered()["keystone"]
+    shaken = openssl(
+        "s_client", "-connect", f"{front.host}:{front.port}", "-CAfile", str(ca), "-verify_return_error", "-brief",
+        "-verify_ip", front.host,
+    )  # fmt: skip
+    assert "Verification: OK" in shaken.stderr
+
+
+def openssl(*argv: str) -> subprocess.CompletedProcess[str]:
+    """The program of that name; raises if it fails."""
+    return subprocess.run(
+        ["openssl", *argv], check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+    )
+
+
+def test_an_expired_certificate_is_seen_graded_and_mended(done: Lab) -> None:
+    home = home_of(done)
+    fault = home.faults()["expired-certificate"]
+    assert fault.why_not() is None
+    assert fault.look().state == "well"
+    fault.inflict(quiet)
+    try:
+        found = fault.look()
+        assert found.state == "broken"
+        assert "expired at" in found.evidence
+        bad = failed_fast(open_desk(done))
+        assert set(bad) == {"dates", "login", "repair-certificate"}
+        assert "certificate has expired" in bad["login"]
+    finally:
+        fault.mend(quiet)
+    assert fault.look().state == "well"
+    assert failed_fast(open_desk(done)) == {}
+
+
+def failed_fast(desk: Desk) -> dict[str, str]:
+    """`failed` without the steps that start the client."""
+    steps = [step for step in SESSION.steps() if step.id not in SLOW]
+    return {grade.id: grade.actual for grade in check(desk, steps).grades if grade.status != "passed"}
+
+
+# --- grading by mutation -------------------------------------------------------------------------------------------
+
+
+def certificate(**change: Any) -> Break:
+    """The fronts show another certificate: expired, for another name, or of another authority."""
+
+    def broken(desk: Desk) -> Mend:
+        https = desk.access.https()
+        files = (https.authority.server_key_file, https.authority.server_certificate_file)
+        before = [file.read_bytes() for file in files]
+        authority = https.authority
+        if change.get("stranger"):
+            authority = type(authority)(https.directory.parent / "stranger", authority.title)
+            authority.make()
+        names = change.get("names", https.names())
+        https.authority.keep(*authority.issue(names, expired=bool(change.get("expired"))))
+        https.install()
+
+        def mend() -> None:
+            https.authority.keep(*before)
+            https.install()
+            if change.get("stranger"):
+                authority.remove()
+                authority.directory.rmdir()
+
+        return mend
+
+    return broken
+
+
+def rewritten(service: str, change: Callable[[str], str]) -> Break:
+    """The file of a front says something else."""
+
+    def broken(desk: Desk) -> Mend:
+        https = desk.access.https()
+        before = Path(https.site_path(service)).read_text(encoding="utf-8")
+
+        def write(text: str) -> None:
+            https.apply({service: text})
+            time.sleep(1)  # the old processes answer for a moment
+
+        write(change(before))
+        return lambda: write(before)
+
+    return broken
+
+
+def endpoint(interface: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Break:
+    """Placement's endpoint (nothing that a check asks needs it) is another one."""
+
+    def broken(desk: Desk) -> Mend:
+        service = desk.admin.get("identity", "services", name="placement")["services"][0]["id"]
+        one = desk.admin.get("identity", "endpoints", service_id=service, interface=interface)["endpoints"][0]
+
+        def write(values: dict[str, Any]) -> None:
+            desk.admin.request("PATCH", "identity", ("endpoints", one["id"]), body={"endpoint": values})
+
+        write(change(one))
+        return lambda: write({key: one[key] for key in ("url", "enabled")})
+
+    return broken
+
+
+def no_placement(desk: Desk) -> Mend:
+    """The service is disabled."""
+    service = desk.admin.get("identity", "services", name="placement")["services"][0]["id"]
+    desk.admin.request("PATCH", "identity", ("services", service), body={"service": {"enabled": False}})
+
+    def mend() -> None:
+        desk.admin.request("PATCH", "identity", ("services", service), body={"service": {"enabled": True}})
+
+    return mend
+
+
+def in_file(path: Callable[[OwnHttps], Path], change: Callable[[str], str]) -> Break:
+    """A file says something else; nobody is told."""
+
+    def broken(desk: Desk) -> Mend:
+        https = desk.access.https()
+        assert isinstance(https, OwnHttps)
+        file = path(https)
+        before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
+        file.write_text(change(before), encoding="utf-8")
+        assert file.read_text(encoding="utf-8") != before
+
+        def mend() -> None:
+            file.write_text(before, encoding="utf-8")
+            file.chmod(mode)
+
+        return mend
+
+    return broken
+
+
+def open_key(desk: Desk) -> Mend:
+    """Everybody may read the authority's key."""
+    file = desk.access.https().authority.key_file
+    file.chmod(0o644)
+    return lambda: file.chmod(0o600)
+
+
+def speaks_plain(desk: Desk) -> Mend:
+    """The dashboard's plain port shows the dashboard instead of redirecting."""
+    return rewritten("horizon", lambda text: text.replace('Redirect permanent "/"', 'RedirectMatch temp "^/(.*)"'))(
+        desk
+    )
+
+
+def trusted(desk: Desk) -> Mend:
+    """The entry without the authority has verification switched off, as people do who are in a hurry."""
+    change = in_file(
+        lambda https: https.clouds_file,
+        lambda text: re.sub(r'("lab-https-no-ca": \{)', r'\1 "verify": false,', text),
+    )
+    return change(desk)
+
+
+def without_authority(desk: Desk) -> Mend:
+    """The entry for https has another file as its authority: the server's own certificate."""
+    return in_file(
+        lambda https: https.clouds_file,
+        lambda text: re.sub(r'("lab-https": \{.*?"cacert": ")[^"]+"', r'\1/etc/hostname"', text, flags=re.DOTALL),
+    )(desk)
+
+
+def other_link(text: str) -> str:
+    """The service is not told that TLS was before it."""
+    return text.replace('RequestHeader set X-Forwarded-Proto "https"', "RequestHeader unset X-Forwarded-Proto")
+
+
+def nowhere(text: str) -> str:
+    """What is passed on goes to a port where nobody listens."""
+    return re.sub(r'ProxyPass "/" "http://127.0.0.1:\d+/"', 'ProxyPass "/" "http://127.0.0.1:9/"', text)
+
+
+BREAKS: dict[str, Break] = {
+    "services": no_placement,
+    "internal": endpoint("internal", lambda one: {"enabled": False}),
+    "settings": in_file(
+        lambda https: https.layout.conf / "neutron.conf", lambda text: text.replace("endpoint_type = internal", "#")
+    ),
+    "authority": open_key,
+    "certificate": certificate(names=Names(("localhost",), ("192.0.2.1",))),
+    "horizon": speaks_plain,
+    "keystone": rewritten("keystone", other_link),
+    "swift": rewritten("swift", nowhere),
+    "others": rewritten("glance", other_link),
+    "logins": without_authority,
+    "endpoints": endpoint("public", lambda one: {"url": f"{one['url']}/elsewhere"}),
+    "chain": certificate(stranger=True),
+    "name": certificate(names=Names(("elsewhere.example",), ())),
+    "dates": certificate(expired=True),
+    "plain": speaks_plain,
+    "no-plain-url": endpoint("public", lambda one: {"url": one["url"].replace("https://", "http://")}),
+    "login": rewritten("glance", nowhere),
+    "client": rewritten("nova", nowhere),
+    "refusal": trusted,
+    "client-refusal": trusted,
+    "repair-certificate": certificate(expired=True),
+}
+
+SHARED = {
+    # What these steps declare is declared by another one, too, so breaking it breaks both.
+    "plain": {"horizon"},
+    "chain": {"certificate"},
+    "name": {"certificate"},
+    "no-plain-url": {"endpoints"},
+    "login": {"others"},
+    "client": {"others"},
+    "refusal": {"client-refusal"},
+    "client-refusal": {"refusal"},
+    "dates": {"repair-certificate"},
+    "repair-certificate": {"dates"},
+}
+
+
+def test_every_step_has_its_mutation() -> None:
+    assert set(BREAKS) == {step.id for step in SESSION.steps()}
+
+
+@pytest.fixture(scope="module")
+def desk(done: Lab) -> Desk:
+    """The whole session, done, looked at through one login."""
+    return open_desk(done)
+
+
+@pytest.fixture
+def graded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps that start the client are looked at by the tests that break them; it takes seconds each time."""
+    import tests.embedded.mutation as mutation
+
+    if request.node.callspec.params["step"] in {*SLOW, "refusal"}:
+        return
+    monkeypatch.setattr(mutation, "failed", failed_fast)
+
+
+@pytest.mark.usefixtures("graded")
+@pytest.mark.parametrize("step", BREAKS)
+def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(desk: Desk, step: str) -> None:
+    assert_noticed(desk, step, BREAKS[step], SHARED.get(step, ()))
+
+
+def test_after_all_that_everything_is_well_again(desk: Desk) -> None:
+    assert failed(desk) == {}
+
+
+# --- the way there and back ----------------------------------------------------------------------------------------
+
+
+def test_three_ways_lead_to_the_same_catalogue_and_undo_leaves_every_byte_as_it_was(lab: Lab) -> None:
+    before = everything(lab)
+    left = {}
+    quick = [step for step in STEPS if step.id not in SLOW]
+    for via in ("sdk", "cli", "rest"):
+        replay(lab, quick, via)
+        desk = open_desk(lab)
+        assert failed_fast(desk) == {}, via
+        left[via] = {one["id"]: one["url"] for one in desk.admin.get("identity", "endpoints")["endpoints"]}
+        undo(desk, journal_of(lab), STEPS, lambda step, detail: None)
+        assert everything(lab) == before, via
+        assert journal_of(lab).entries(SESSION.name) == {}
+    assert left["cli"] == left["sdk"]
+    assert left["rest"] == left["sdk"]
+
+
+@pytest.mark.parametrize("when", ["fronts/horizon", "catalogue/logins", "catalogue/endpoints"])
+def test_killed_in_the_middle_of_a_step_undo_leaves_every_byte_as_it_was(lab: Lab, when: str) -> None:
+    before = everything(lab)
+    upto = [step.id for step in STEPS].index(when.partition("/")[2])
+    replay(lab, STEPS[:upto])
+    kill_in_the_middle(lab, when)
+    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    assert everything(lab) == before
+    assert journal_of(lab).entries(SESSION.name) == {}
+
+
+def kill_in_the_middle(lab: Lab, address: str) -> None:
+    """`lab replay` of one step, killed (-9) as soon as the journal says that it has begun."""
+    program = str(Path(sys.executable).parent / "lab")
+    step = address.partition("/")[2]
+    child = subprocess.Popen(
+        [program, "--lab", lab.name, "replay", f"{SESSION.name}/{address}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while step not in journal_of(lab).entries(SESSION.name):
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.005)
+    time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+
+
+def test_undo_knows_the_catalogue_from_before_also_when_the_lab_was_cut_off_between_two_endpoints(lab: Lab) -> None:
+    before = everything(lab)
+    replay(lab, STEPS[: [step.id for step in STEPS].index("endpoints")])
+    desk, step = open_desk(lab), SESSION.step("endpoints")
+    scene = desk.scene(step)
+    foreseen = step.kind.foresee(scene, step.params)
+    journal_of(lab).write(SESSION.name, "endpoints", step.kind.name, "begin", foreseen)
+    first = step.kind.requests(scene, step.params)[0]
+    desk.admin.request("PATCH", "identity", tuple(map(str, first.path)), body=first.body)
+    assert check(desk, [step]).grades[0].status == "failed"
+    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    assert everything(lab) == before
+
+
+def test_reset_ends_apache_and_puts_the_catalogue_and_the_logins_back(lab: Lab) -> None:
+    before = everything(lab)
+    replay(lab, [step for step in STEPS if step.exercise in ("certificates", "fronts", "catalogue")])
+    reset(lab, quiet)
+    assert everything(lab) == before
+
+
+def test_services_that_were_set_wrong_are_put_right_and_back(lab: Lab) -> None:
+    """On an embedded cloud they are right from the start; where they are not, the step changes them and undo restores them."""
+    home = home_of(lab)
+    assert isinstance(home, EmbeddedHome)
+    file = home.layout.conf / "cinder.conf"
+    right = file.read_bytes()
+    file.write_bytes(right.replace(b"interface = internal", b"interface = public"))
+    try:
+        before = everything(lab)
+        step = SESSION.step("settings")
+        replay(lab, [step])
+        assert check(open_desk(lab), [step]).grades[0].status == "passed"
+        assert b"interface = internal" in file.read_bytes()
+        undo(open_desk(lab), journal_of(lab), [step], lambda step, detail: None)
+        assert everything(lab) == before
+    finally:
+        file.write_bytes(right)
+        supervision.order(home.layout, "restart", service="cinder")
+        supervision.wait_until_running(home.layout, quiet, time.monotonic() + 90)
+
+
+def test_before_the_session_the_fault_says_why_it_cannot_be_had(lab: Lab) -> None:
+    fault = home_of(lab).faults()["expired-certificate"]
+    assert fault.look().state == "not_applicable"
+    assert "lab replay https-endpoints" in str(fault.why_not())
+    from stacklab.breaking import fault_of
+
+    with pytest.raises(NotServed, match="lab replay https-endpoints"):
+        fault_of(home_of(lab), SESSION.fault("expired-certificate"))
+
+
+def test_without_apache_the_steps_say_which_package_is_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "_program", lambda: None)
+    grades = check(open_desk(lab), STEPS[1:]).grades
+    assert {grade.status for grade in grades} == {"not_applicable"}
+    assert all("apache2" in grade.actual and "httpd" in grade.actual for grade in grades[:-1])
