@@ -137,6 +137,17 @@ def test_undo_leaves_what_somebody_else_keeps_there(bench: Make) -> None:
     assert [path.name for path in one.place.iterdir()] == ["mine"]
 
 
+def test_where_its_directory_cannot_be_made_nothing_is_run(bench: Make, tmp_path: Path) -> None:
+    one = bench(**{**FILE, "run": f"touch {tmp_path}/ran"})
+    (one.scratch / "small").mkdir(parents=True)
+    (one.scratch / "small" / "here").write_text("a file in its place")
+    with pytest.raises(CommandFailed):
+        one.apply()
+    told = narrate(one.desk, one.desk.paper(one.step), one.step)["commands"][0]
+    assert subprocess.run(["bash", "-c", told], check=False, capture_output=True).returncode != 0
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
 def test_every_way_of_doing_it_runs_the_very_text_that_is_shown(bench: Make, via: str) -> None:
     ran: list[str] = []

@@ -64,6 +64,7 @@ def _tried(site: Site, wanted: Sequence[Feature], user: str | None) -> Possible:
     return found
 
 
-def make_scratch(site: Site) -> None:
-    """Make the scratch directory as whoever logs in, so that steps of root's and others can both work in it."""
-    site.machine.run("mkdir", "-p", "-m", "0755", "--", site.scratch)
+def make_scratch(site: Site, below: str = "") -> None:
+    """Make the scratch directory, and one below it, as whoever logs in: so steps of root's and others can work there both."""
+    directory = f"{site.scratch}/{below}" if below else site.scratch
+    site.machine.run("mkdir", "-p", "--", directory)

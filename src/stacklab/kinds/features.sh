@@ -6,7 +6,7 @@ shift 3
 if [ "$whose" = root ]; then own='' enter=''; else own=' --user --map-root-user' enter=' --user --preserve-credentials'; fi
 UNSHARE="unshare$own"
 
-last() { tail -n 1 | tr -d '\r' | cut -c 1-200; }
+last() { grep -v 'dmesg(1)' | tail -n 1 | tr -d '\r' | cut -c 1-200; }
 
 namespaces() {
     if ! why=$($UNSHARE --fork --pid --mount-proc --uts --net --mount sh -c \

@@ -95,7 +95,7 @@ class _Place:
     def run(self, lines: str, seconds: float, *, make: bool) -> Finished:
         """Run it. Raises what the machine raises, but not for how the script ends."""
         if make and self.directory:
-            make_scratch(self.site)
+            make_scratch(self.site, self.directory)
         return self.site.machine.script(self.script(lines, make=make), user=self.user, seconds=seconds, check=False)
 
 
@@ -103,8 +103,8 @@ def _entering(directory: str | None, make: bool) -> list[str]:
     if directory is None:
         return []
     where = f'"$LAB_SCRATCH"/{directory}'
-    if make:
-        return [f"mkdir -p {where} && cd {where}"]
+    if make:  # on lines of their own: where the first fails, nothing may go on in another directory
+        return [f"mkdir -p {where}", f"cd {where}"]
     return [f'cd {where} 2> /dev/null || {{ echo "there is no directory {directory} yet"; exit 1; }}']
 
 
@@ -188,7 +188,8 @@ class Shell(Kind[ShellParams]):
             scratch.end_processes(
                 site.machine, site.scratch, [f"{below}/{one}" for one in thing["processes"]], user=user
             )
-        make_scratch(site)
+        if thing["directory"]:
+            make_scratch(site, thing["directory"])
         done = site.machine.script(thing["undo"], user=user, seconds=thing["seconds"], check=False)
         if not done.ok:
             raise UndoIncomplete(f"{thing['name']} cannot be taken back: {_ended(done)}", advice=f"look into {below}")
