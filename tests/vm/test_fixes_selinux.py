@@ -143,7 +143,7 @@ def broken(deployment: Deployment) -> dict[str, Fault]:
     machine.put(
         "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 3; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
     )
-    machine.script(STACKED, user="root")
+    machine.script(STACKED, user="root", seconds=600)
     profile = deployment.profile.model_copy(update={"faults": Breakable(time=["chrony", "standin-time"])})
 
     def nobody() -> Person:
@@ -173,7 +173,7 @@ def test_the_agent_is_denied_its_port_and_permissive_mode_is_one_repair_and_the_
     assert fault.why_not() is None
     apply(deployment, "selinux", permissive=False)  # nothing to do after the test before
     machine.script("sed -i 's/^-p .*/-p 6640/' /etc/memcached.conf; systemctl restart memcached", user="root")
-    machine.run("systemctl", "restart", "devstack@q-agt", user="root")
+    machine.run("systemctl", "restart", "devstack@q-agt", user="root", seconds=600)
     assert settles(fault).state == "well"
 
     fault.inflict(quiet)
