@@ -18,8 +18,8 @@ from stacklab.machines.base import Machine
 FRONT = Front()
 NOVA_COMPUTE = "nova-compute"
 LONG_AGO = (
-    "UPDATE services SET last_seen_up = UTC_TIMESTAMP() - INTERVAL 1 DAY"
-    f" WHERE `binary` = '{NOVA_COMPUTE}' AND deleted = 0"
+    "UPDATE services SET last_seen_up = UTC_TIMESTAMP() - INTERVAL 1 DAY "
+    "WHERE `binary` = 'nova-compute' AND deleted = 0"
 )
 """As if it had been stopped since yesterday; it writes the time anew as soon as it runs.
 
