@@ -162,7 +162,10 @@ class Shell(Kind[ShellParams]):
     # --- doing ---------------------------------------------------------------------------------------------------------
 
     def create(self, scene: Scene, p: ShellParams) -> None:
-        done = self._place(scene, p).run(p.run, p.seconds, make=self.lasting(p))
+        place = self._place(scene, p)
+        if p.processes:  # done again, it would forget what it has left running before
+            _end_left(place.site, f"{place.directory}", p.processes, place.user)
+        done = place.run(p.run, p.seconds, make=self.lasting(p))
         scene.say(shown_part(done.out + done.err))
         if not done.ok:
             raise StepFailed(f"{p.what}: {_ended(done)}", advice="lab show prints the commands; run them one by one")
@@ -185,9 +188,7 @@ class Shell(Kind[ShellParams]):
         site, user = scene.site(), thing["user"]
         below = f"{site.scratch}/{thing['directory']}"
         if thing["processes"]:
-            scratch.end_processes(
-                site.machine, site.scratch, [f"{below}/{one}" for one in thing["processes"]], user=user
-            )
+            _end_left(site, thing["directory"], thing["processes"], user)
         if thing["directory"]:
             make_scratch(site, thing["directory"])
         done = site.machine.script(thing["undo"], user=user, seconds=thing["seconds"], check=False)
@@ -234,6 +235,12 @@ class Shell(Kind[ShellParams]):
         parts = (("run", p.run), ("check", p.check), ("undo", p.undo))
         who = " as root" if p.root else ""
         return "\n".join(f"# {name}{who}:\n{text.rstrip()}" for name, text in parts if text)
+
+
+def _end_left(site: Site, directory: str, files: Iterable[str], user: str | None) -> None:
+    """End what the pid files in a step's directory name."""
+    paths = [f"{site.scratch}/{directory}/{one}" for one in files]
+    scratch.end_processes(site.machine, site.scratch, paths, user=user)
 
 
 def _user(site: Site, p: ShellParams) -> str | None:
