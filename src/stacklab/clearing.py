@@ -23,6 +23,7 @@ from stacklab.desk import desk_at, journal_of, session_to_undo
 from stacklab.errors import CloudRefused, NotTrusted, StepFailed, UndoIncomplete
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
+from stacklab.machines import scratch
 from stacklab.progress import ProgressFile
 from stacklab.replay.consent import Allow
 from stacklab.replay.undo import undo
@@ -79,6 +80,9 @@ def clear(lab: Lab, home: Home, progress: Progress, agreed: Allow) -> None:
         progress(f"key pair {name}")
         admin.delete("compute", "os-keypairs", name, version=KEYPAIRS_OF_OTHERS, user_id=str(user))
     _undo_all(lab, home, progress, agreed, last=True)
+    site = access.site()
+    progress("ending what steps left running, emptying their directory")
+    scratch.clear(site.machine, site.scratch, user=None if site.why_not_root else "root")
     journal_of(lab).clear()
     ProgressFile(lab).forget()
     home.prove(progress)
