@@ -13,7 +13,7 @@ SECONDS = 120
 """How long one page may take: the first one after a start is slow."""
 
 
-class _Page(HTMLParser):
+class Page(HTMLParser):
     """What of a page is looked at: hidden fields of forms, the text of table cells, whether it asks for a password."""
 
     def __init__(self, text: str) -> None:
@@ -55,7 +55,9 @@ class Visit:
         url = f"{self._address}{page}"
         try:
             # Django wants to know where a form was filled in.
-            answer = self._browser.request(method, url, data=data, headers={"Referer": url}, timeout=SECONDS)
+            answer = self._browser.request(
+                method, url, data=data, headers={"Referer": url}, timeout=SECONDS, allow_redirects=method == "GET"
+            )
         except requests.RequestException as error:
             raise CloudUnreachable(f"{url}: {error}", advice="lab status shows what runs") from error
         if answer.status_code >= 400:
@@ -64,16 +66,16 @@ class Visit:
 
     def login(self, user: str, password: str) -> None:
         """Fill in the form. Raises CloudRefused, CloudUnreachable."""
-        form = _Page(self._ask("GET", "/auth/login/").text)
+        form = Page(self._ask("GET", "/auth/login/").text)
         if not form.asks_password:
             raise CloudRefused(f"{self._address}/auth/login/ has no form for a password")
         answer = self._ask("POST", "/auth/login/", {**form.hidden, "username": user, "password": password})
-        if _Page(answer.text).asks_password:
+        if not answer.is_redirect and Page(answer.text).asks_password:
             raise CloudRefused(f"Horizon does not let {user} in", status=401)
 
     def cells(self, page: str) -> list[str]:
         """The text of all table cells of a page, in order. Raises CloudRefused, CloudUnreachable."""
-        read = _Page(self._ask("GET", page).text)
+        read = Page(self._ask("GET", page).text)
         if read.asks_password:
             raise CloudRefused(f"Horizon asks for a login before it shows {page}", status=401)
         return [" ".join(cell.split()) for cell in read.cells]

@@ -99,9 +99,7 @@ class Exchange(Kind[ExchangeParams]):
         try:
             return [self._asked(scene, p)]
         except CloudRefused as error:
-            if error.status is not None and error.status >= 500:
-                raise
-            # It was understood and refused: the operation does not work, and that is an answer.
+            # Whether it was refused or somebody broke over it: the operation does not work now, and that is the answer.
             return [{"name": p.at, "rows": set(), "told": [], "refused": error.message, "shows": []}]
 
     def _asked(self, scene: Scene, p: ExchangeParams) -> Thing:
