@@ -81,7 +81,7 @@ def shell(desk: Desk, step: str, broken: str, mended: str) -> Break:
 
     def run(lines: str) -> None:
         chosen = SESSION.step(step)
-        other = chosen.params.model_copy(update={"run": lines, "check": None, "shows": []})
+        other = chosen.params.model_copy(update={"run": lines, "check": None, "shows": [], "processes": []})
         chosen.kind.create(desk.scene(chosen), other)
 
     def act(desk: Desk) -> Mend:
