@@ -1,0 +1,327 @@
+"""Moving about in the course on a real cloud: goto, reset between sessions, status, sessions from outside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stacklab import moving
+from stacklab.bringup import reset
+from stacklab.course.load import load_session
+from stacklab.course.search import VARIABLE
+from stacklab.course.session import Session
+from stacklab.desk import begin_session, home_of, journal_of, open_desk, session_to_undo
+from stacklab.errors import NotRunning, NotTrusted
+from stacklab.lab import Lab
+from stacklab.learn import check_steps, replay_steps, undo_steps
+from stacklab.moving import PREFIX, Arrived, goto
+from stacklab.progress import ProgressFile
+from stacklab.records import Records
+from stacklab.replay.consent import Allow, to_agree_to
+from stacklab.trust import Trust
+from tests.embedded.conftest import quiet
+from tests.embedded.inventory import inventory
+from tests.embedded.test_session4 import assert_becomes
+
+TEXT = """\
+session: elsewhere
+title: A short session
+summary: From outside the repository.
+exercises:
+  - id: first
+    title: First
+    say: Why.
+    steps:
+      - {id: network, kind: network, as: admin, say: A., hint: Look at the networks., with: {name: away-net}}
+      - id: subnet
+        kind: subnet
+        as: admin
+        say: A.
+        hint: Look at the subnets.
+        with: {name: away-subnet, network: {step: network}, cidr: 10.9.0.0/24}
+      - id: script
+        kind: shell
+        as: admin
+        say: A script.
+        hint: Look at the file that it makes.
+        with: {what: a file, in: place, run: echo hello > made.txt, check: test -f made.txt, undo: rm -f made.txt}
+      - id: router
+        kind: router
+        as: admin
+        say: A.
+        hint: Look at the routers.
+        with: {name: away-router, external: public, subnets: [{step: subnet}]}
+      - {id: last, kind: network, as: admin, say: A., hint: Look at the networks., with: {name: away-last}}
+"""
+FILE = Path("elsewhere/session.yaml")
+
+
+@pytest.fixture
+def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of sessions, on the search path."""
+    (tmp_path / FILE).parent.mkdir()
+    (tmp_path / FILE).write_text(TEXT, encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def lab(running: Lab, labs: Path) -> Iterator[Lab]:
+    """The shared cloud at the start, without checkpoints of goto's and with nothing agreed to; put back afterwards."""
+
+    def fresh() -> None:
+        reset(running, quiet, load_session("session4"))
+        for name in home_of(running).checkpoints():
+            if name.startswith(PREFIX):
+                home_of(running).drop(name, quiet)
+        for name in Records(running).names():
+            Records(running).drop(name)
+        (running.directory / "trust.json").unlink(missing_ok=True)
+
+    fresh()
+    yield running
+    fresh()
+
+
+@contextmanager
+def working(title: str, usual: float | None) -> Iterator[Any]:
+    """Nobody watches."""
+    yield quiet
+
+
+def agreed(lab: Lab, session: Session) -> Allow:
+    """Somebody has said yes to all of it."""
+    trust = Trust(lab)
+    for found in to_agree_to(session, session.steps()):
+        trust.accept(found)
+    return trust.agreed
+
+
+def go(lab: Lab, step: str | None) -> Arrived:
+    """`lab goto elsewhere --step STEP`, agreed to."""
+    session = load_session("elsewhere")
+    return goto(lab, session, step, lambda shown: None, quiet, working, agreed(lab, session))
+
+
+def done(arrived: Arrived) -> list[str]:
+    """The steps that were done for the learner."""
+    return [one.step.id for one in arrived.applied]
+
+
+def passed(lab: Lab) -> set[str]:
+    """Steps that are done in the cloud, whatever anybody remembers."""
+    session = load_session("elsewhere")
+    report = check_steps(lab, session, list(session.steps()), lambda grade: None, agreed(lab, session))
+    return {grade.id for grade in report.grades if grade.status == "passed"}
+
+
+def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> None:
+    arrived = go(lab, "script")
+    assert (arrived.step.id, arrived.checkpoint, done(arrived)) == ("script", "start", ["network", "subnet"])
+    standing = ProgressFile(lab).of(load_session("elsewhere"))
+    assert standing.next is not None
+    assert standing.next.id == "script"
+    assert lab.record["session"] == "elsewhere"
+    assert passed(lab) == {"network", "subnet"}
+
+
+def test_goto_begins_at_the_nearest_checkpoint_that_an_earlier_one_has_saved(lab: Lab) -> None:
+    first = go(lab, "subnet")
+    assert first.saved in home_of(lab).checkpoints()
+    replay_steps(
+        lab, load_session("elsewhere"), [load_session("elsewhere").step("last")], "sdk", lambda shown: None, quiet
+    )
+    again = go(lab, "subnet")
+    assert (again.checkpoint, done(again), again.saved) == (first.saved, [], None)
+    assert passed(lab) == {"network"}, "what was made after it is gone"
+    further = go(lab, "script")
+    assert (further.checkpoint, done(further)) == (first.saved, ["subnet"])
+    assert go(lab, "network").checkpoint == "start"
+    assert passed(lab) == set()
+
+
+def test_a_changed_session_never_meets_an_old_checkpoint(lab: Lab, labs: Path) -> None:
+    go(lab, "script")
+    (labs / FILE).write_text(TEXT.replace("10.9.0.0/24", "10.8.0.0/24"), encoding="utf-8")
+    arrived = go(lab, "script")
+    assert (arrived.checkpoint, done(arrived)) == ("start", ["network", "subnet"])
+    (labs / FILE).write_text(TEXT.replace("away-last", "away-at-last"), encoding="utf-8")
+    assert go(lab, "script").checkpoint != "start", "what comes later is no reason"
+
+
+def test_undo_after_goto_removes_what_the_checkpoint_holds(lab: Lab) -> None:
+    admin = open_desk(lab, load_session("session4"), quiet).admin
+    before = inventory(admin)
+    go(lab, "last")
+    reset(lab, quiet)
+    assert journal_of(lab).entries("elsewhere") == {}
+    assert done(go(lab, "last")) == ["script"], "a file beside the cloud is in no checkpoint: it is made again"
+    assert passed(lab) == {"network", "subnet", "script", "router"}
+    session = load_session("elsewhere")
+    gone: list[str] = []
+    undo_steps(lab, session, list(session.steps()), lambda step, detail: gone.append(step.id), agreed(lab, session))
+    assert set(gone) == {"network", "subnet", "script", "router"}
+    assert_becomes(admin, before)
+    assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
+
+
+def test_only_a_few_checkpoints_are_kept_and_the_oldest_goes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moving, "KEEP", 2)
+    saved = [go(lab, step).saved for step in ("subnet", "script", "router")]
+    there = [name for name in home_of(lab).checkpoints() if name.startswith(PREFIX)]
+    assert sorted(there) == sorted(str(name) for name in saved[1:])
+    assert set(Records(lab).names()) == set(there)
+
+
+def test_a_checkpoint_without_its_records_is_not_used(lab: Lab) -> None:
+    first = go(lab, "subnet")
+    Records(lab).drop(str(first.saved))
+    again = go(lab, "subnet")
+    assert (again.checkpoint, again.saved) == ("start", first.saved)
+
+
+@pytest.mark.parametrize("moment", ["putting back databases", "first/subnet", "saving the databases"])
+@pytest.mark.parametrize("mend", ["goto", "reset"])
+def test_killed_in_the_middle_the_same_goto_or_a_reset_mends_it(lab: Lab, labs: Path, moment: str, mend: str) -> None:
+    agreed(lab, load_session("elsewhere"))
+    kill(lab, moment)
+    if moment == "putting back databases":
+        with pytest.raises(NotRunning, match="interrupted"):
+            open_desk(lab, load_session("elsewhere"), quiet)
+    if mend == "reset":
+        reset(lab, quiet)
+        assert (passed(lab), journal_of(lab).sessions()) == (set(), [])
+    else:
+        go(lab, "script")
+        assert passed(lab) == {"network", "subnet"}
+        assert set(journal_of(lab).entries("elsewhere")) == {"network", "subnet"}
+
+
+def kill(lab: Lab, moment: str) -> None:
+    """`lab goto`, ended by kill -9 as soon as it says this."""
+    program = str(Path(sys.executable).parent / "lab")
+    with subprocess.Popen(
+        [program, "--lab", lab.name, "goto", "elsewhere", "--step", "script"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if moment in line:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stdout.read()
+    assert process.returncode == -signal.SIGKILL, said
+
+
+def test_lab_up_ends_what_an_interrupted_goto_began(lab: Lab) -> None:
+    agreed(lab, load_session("elsewhere"))
+    go(lab, "script")
+    kill(lab, "putting back databases")
+    assert lab_says(lab, "up", "session4")[0] == 0
+    open_desk(lab, load_session("session4"), quiet)
+    assert lab.record["restoring"] is None
+    assert passed(lab) == set(journal_of(lab).entries("elsewhere"))
+
+
+def test_reset_goes_to_another_session_and_the_lab_follows(lab: Lab) -> None:
+    go(lab, "script")
+    reset(lab, quiet, load_session("session4"))
+    assert (lab.record["session"], lab.labs) == ("session4", [])
+    assert passed(lab) == set()
+    code, said = lab_says(lab, "reset", "elsewhere")
+    assert (code, lab.record["session"]) == (0, "elsewhere"), said
+
+
+# --- sessions from outside -------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_agreed_to_is_neither_run_nor_passed(lab: Lab) -> None:
+    session = load_session("elsewhere")
+    with pytest.raises(NotTrusted, match="script"):
+        replay_steps(lab, session, list(session.steps()), "sdk", lambda shown: None, quiet)
+    assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
+    replay_steps(lab, session, list(session.steps()), "sdk", lambda shown: None, quiet, agreed=agreed(lab, session))
+    report = check_steps(lab, session, list(session.steps()), lambda grade: None)
+    grades = {grade.id: grade.status for grade in report.grades}
+    assert grades == {
+        "network": "passed",
+        "subnet": "passed",
+        "script": "unknown",
+        "router": "passed",
+        "last": "passed",
+    }
+    assert not report.good
+    with pytest.raises(NotTrusted):
+        undo_steps(lab, session, [session.step("script")], lambda step, detail: None)
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+def test_a_session_whose_file_is_gone_or_changed_is_undone_as_it_was_applied(lab: Lab, labs: Path, how: str) -> None:
+    admin = open_desk(lab, load_session("session4"), quiet).admin
+    before = inventory(admin)
+    marker = labs / "not-agreed-to"
+    session = load_session("elsewhere")
+    begin_session(lab, session)
+    allow = agreed(lab, session)
+    replay_steps(lab, session, list(session.steps()), "sdk", lambda shown: None, quiet, agreed=allow)
+    if how == "gone":
+        (labs / FILE).unlink()
+    else:
+        text = (
+            TEXT.replace("rm -f made.txt", f"touch {marker}")
+            .replace("away-", "other-")
+            .replace("id: last", "id: later")
+        )
+        (labs / FILE).write_text(text, encoding="utf-8")
+    remembered = session_to_undo(lab, "elsewhere")
+    undo_steps(lab, remembered, list(remembered.steps()), lambda step, detail: None, allow)
+    assert_becomes(admin, before)
+    assert not marker.exists()
+    assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def lab_says(lab: Lab, *words: str) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    program = str(Path(sys.executable).parent / "lab")
+    line = [program, "--lab", lab.name, *words]
+    result = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_goto_says_whose_turn_it_is_and_status_says_where_the_learner_is(lab: Lab) -> None:
+    code, said = lab_says(lab, "goto", "elsewhere", "--step", "router")
+    assert (code, "not-trusted" in said or "agreed to" in said) == (44, True), said
+    code, said = lab_says(lab, "goto", "elsewhere", "--step", "router", "--trust", "--json")
+    assert code == 0, said
+    arrived = next(json.loads(line) for line in said.splitlines() if '"arrived"' in line)
+    assert (arrived["step"], arrived["as"], arrived["exercise"]) == ("router", "admin", "first")
+    assert [one["id"] for one in arrived["done"]] == ["network", "subnet", "script"]
+    assert "away-router" in arrived["look"]
+
+    code, said = lab_says(lab, "check", "elsewhere/first/last")
+    assert code == 1, said
+    code, said = lab_says(lab, "status")
+    assert code == 0
+    assert "▸ elsewhere" in said
+    assert "✗ first" in said
+    assert "3 of 5; failed: last" in said
+    assert "lab show elsewhere/first/router" in said
+    assert max(map(len, said.splitlines())) <= 80
+    value = json.loads(lab_says(lab, "status", "--json")[1])
+    rows = {row["session"]: row for row in value["sessions"]}
+    assert (rows["elsewhere"]["passed"], rows["elsewhere"]["failed"], rows["elsewhere"]["total"]) == (3, 1, 5)
+    assert (rows["session4"]["passed"], value["next"]) == (0, "router")
+    assert value["exercises"][0]["failed"] == ["last"]
