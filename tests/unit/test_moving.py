@@ -1,0 +1,142 @@
+"""Which checkpoint a `lab goto` may begin at, and what is kept with a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stacklab.assets import Assets
+from stacklab.course.load import read_session
+from stacklab.course.session import Session
+from stacklab.errors import NotRunning
+from stacklab.homes.embedded.home import EmbeddedHome
+from stacklab.lab import Lab
+from stacklab.moving import checkpoint_name, goto
+from stacklab.progress import ProgressFile
+from stacklab.records import Records
+from stacklab.replay.journal import Journal
+
+TEXT = """\
+session: demo
+title: A demonstration
+summary: Three steps.
+exercises:
+  - id: first
+    title: First
+    say: Why.
+    steps:
+      - {id: network, kind: network, as: admin, say: A., hint: B., with: {name: x}}
+      - {id: subnet, kind: subnet, as: admin, say: A., hint: B., with: {name: y, network: {step: network}, cidr: 10.0.0.0/24}}
+      - {id: last, kind: network, as: admin, say: A., hint: B., with: {name: z}}
+"""
+
+
+def session(tmp_path: Path, text: str = TEXT) -> Session:
+    """The session of this text."""
+    path = tmp_path / "demo" / "session.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return read_session(path)
+
+
+@pytest.fixture
+def lab(own_directories: Path) -> Lab:
+    """With a key pair and an image, which steps use."""
+    lab = Lab("intro")
+    image = own_directories / "image"
+    image.write_bytes(b"image")
+    lab.update(session="demo", home="embedded", image={"path": str(image), "disk_format": "raw"})
+    Assets(lab).public_key.parent.mkdir(parents=True)
+    Assets(lab).public_key.write_text("key")
+    return lab
+
+
+def name(lab: Lab, which: Session, count: int, start: str = "start") -> str:
+    """Of the checkpoint that holds the first `count` steps."""
+    steps = list(which.steps())
+    return checkpoint_name(lab, which, start, steps[:count], steps[count])
+
+
+def test_a_checkpoint_is_named_for_session_and_step_and_any_home_takes_the_name(tmp_path: Path, lab: Lab) -> None:
+    found = name(lab, session(tmp_path), 1)
+    assert found.startswith("at.demo.subnet.")
+    EmbeddedHome(lab).drop(found, lambda detail: None)  # raises for a name that it would not take
+    steps = list(session(tmp_path).steps())
+    longest = replace(steps[1], id="s" * 60)
+    long = checkpoint_name(lab, replace(session(tmp_path), name="n" * 60), "start", steps[:1], longest)
+    EmbeddedHome(lab).drop(long, lambda detail: None)
+
+
+def test_the_same_steps_have_the_same_name_whatever_comes_later_or_is_told(tmp_path: Path, lab: Lab) -> None:
+    before = name(lab, session(tmp_path), 2)
+    assert name(lab, session(tmp_path), 2) == before
+    assert name(lab, session(tmp_path, TEXT.replace("name: z", "name: other")), 2) == before
+    assert name(lab, session(tmp_path, TEXT.replace("hint: B.", "hint: Better.")), 2) == before
+
+
+@pytest.mark.parametrize("change", ["step", "who", "image", "key", "start", "start-of"])
+def test_whatever_came_before_and_is_another_one_makes_another_name(tmp_path: Path, lab: Lab, change: str) -> None:
+    before = name(lab, session(tmp_path), 2)
+    text, start = TEXT, "start"
+    if change == "step":
+        text = TEXT.replace("name: x", "name: other")
+    elif change == "who":
+        text = TEXT.replace("as: admin", "as: learner", 1)
+    elif change == "image":
+        Path(lab.record["image"]["path"]).write_bytes(b"another image")
+    elif change == "key":
+        Assets(lab).public_key.write_text("another key")
+    elif change == "start":
+        start = "stacked"
+    else:
+        lab.update(start_of="another")
+    assert name(lab, session(tmp_path, text), 2, start) != before
+
+
+def test_journal_and_progress_go_back_with_a_checkpoint(lab: Lab) -> None:
+    journal, progress, records = Journal(lab.journal_file), ProgressFile(lab), Records(lab)
+    journal.write("demo", "network", "network", "made", {"id": "1"})
+    progress.note("demo", [("network", "passed")])
+    saved = lab.journal_file.read_bytes(), (lab.directory / "progress.json").read_bytes()
+    records.keep("mine", session="demo")
+    journal.write("demo", "network", "network", "undone")
+    progress.forget()
+    records.put_back("mine")
+    assert (lab.journal_file.read_bytes(), (lab.directory / "progress.json").read_bytes()) == saved
+    records.put_back("start")
+    assert journal.sessions() == []
+    assert not lab.journal_file.exists()
+    assert not (lab.directory / "progress.json").exists()
+
+
+def test_records_that_were_cut_off_count_for_nothing(lab: Lab) -> None:
+    records = Records(lab)
+    Journal(lab.journal_file).write("demo", "network", "network", "made", {"id": "1"})
+    records.keep("mine")
+    (lab.directory / "saved" / "mine" / "about.json").unlink()
+    assert records.names() == []
+    records.put_back("mine")
+    assert not lab.journal_file.exists()
+    records.keep("mine")
+    assert records.names() == ["mine"]
+    records.drop("mine")
+    assert records.names() == []
+
+
+def test_a_lab_that_is_not_up_is_told_how_to_bring_it_up(tmp_path: Path, lab: Lab) -> None:
+    with pytest.raises(NotRunning) as caught:
+        goto(lab, session(tmp_path), "last", lambda shown: None, lambda text: None, lambda *title: None)  # type: ignore[arg-type]
+    assert caught.value.advice == "lab up demo"
+    assert lab.record.get("restoring") is None
+
+
+def test_a_journal_knows_its_sessions_the_one_worked_on_last_at_the_end(lab: Lab) -> None:
+    journal = Journal(lab.journal_file)
+    journal.write("one", "a", "network", "made", {})
+    journal.write("two", "a", "network", "made", {})
+    journal.write("gone", "a", "network", "made", {})
+    journal.write("gone", "a", "network", "undone")
+    journal.write("one", "b", "network", "made", {})
+    assert journal.sessions() == ["two", "one"]
