@@ -29,12 +29,13 @@ from stacklab.https import own
 from stacklab.https.authority import Names
 from stacklab.https.own import OwnHttps
 from stacklab.lab import Lab
+from stacklab.replay import undo as undoing
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
-from stacklab.replay.undo import undo
+from stacklab.replay.undo import dependants, undo
 from tests.embedded.conftest import quiet
-from tests.embedded.mutation import Break, Mend, assert_noticed, failed
+from tests.embedded.mutation import Break, Mend, failed
 
 SESSION = load_session("https-endpoints")
 STEPS = list(SESSION.steps())
@@ -72,13 +73,21 @@ def everything(lab: Lab) -> dict[str, str]:
             found[str(path)] = f"{oct(path.stat().st_mode)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
         else:
             found[str(path)] = "a directory"
-    admin = Person(layout.clouds_file, "lab-admin")
-    for one in admin.get("identity", "endpoints")["endpoints"]:
-        found[one["id"]] = str(sorted((key, value) for key, value in one.items() if key != "links"))
+    found |= catalogue_of(lab)
     for name in ("apache.log", "apache.pid"):
         found[name] = str([path.exists() for path in (layout.logs / name, layout.run / name)])
     found["apache"] = str(own.processes(own.configuration_of(layout)))
     return found
+
+
+def catalogue_of(lab: Lab) -> dict[str, str]:
+    """Every endpoint, by its id."""
+    admin = Person(https_of(lab).clouds_file, "lab-admin")
+    rows = admin.get("identity", "endpoints")["endpoints"]
+    return {
+        one["id"]: str(sorted((key, value) for key, value in one.items() if key not in ("links", "service")))
+        for one in rows
+    }
 
 
 @pytest.fixture
@@ -446,20 +455,18 @@ def desk(done: Lab) -> Desk:
     return open_desk(done)
 
 
-@pytest.fixture
-def graded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The steps that start the client are looked at by the tests that break them; it takes seconds each time."""
-    import tests.embedded.mutation as mutation
-
-    if request.node.callspec.params["step"] in {*SLOW, "refusal"}:
-        return
-    monkeypatch.setattr(mutation, "failed", failed_fast)
-
-
-@pytest.mark.usefixtures("graded")
 @pytest.mark.parametrize("step", BREAKS)
 def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(desk: Desk, step: str) -> None:
-    assert_noticed(desk, step, BREAKS[step], SHARED.get(step, ()))
+    """That all was well before is told by the test before, and by the last one."""
+    chosen = [one for one in STEPS if one.id == step or one.id not in SLOW]  # the client takes seconds each time
+    mend = BREAKS[step](desk)
+    try:
+        grades = check(desk, chosen).grades
+    finally:
+        mend()
+    bad = {one.id: f"{one.status}: {one.actual}" for one in grades if one.status not in ("passed", "not_applicable")}
+    assert bad.get(step, "not noticed").startswith("failed"), bad
+    assert set(bad) <= dependants(SESSION, [SESSION.step(one) for one in {step, *SHARED.get(step, ())}]), bad
 
 
 def test_after_all_that_everything_is_well_again(desk: Desk) -> None:
@@ -471,25 +478,28 @@ def test_after_all_that_everything_is_well_again(desk: Desk) -> None:
 
 def test_three_ways_lead_to_the_same_catalogue_and_undo_leaves_every_byte_as_it_was(lab: Lab) -> None:
     before = everything(lab)
+    replay(lab, [step for step in STEPS if step.kind.leaves and step.id != "endpoints"])
     left = {}
-    quick = [step for step in STEPS if step.id not in SLOW]
+    endpoints = SESSION.step("endpoints")
     for via in ("sdk", "cli", "rest"):
-        replay(lab, quick, via)
+        replay(lab, [endpoints], via)
         desk = open_desk(lab)
-        assert failed_fast(desk) == {}, via
+        assert check(desk, [endpoints]).grades[0].status == "passed", via
         left[via] = {one["id"]: one["url"] for one in desk.admin.get("identity", "endpoints")["endpoints"]}
-        undo(desk, journal_of(lab), STEPS, lambda step, detail: None)
-        assert everything(lab) == before, via
-        assert journal_of(lab).entries(SESSION.name) == {}
+        undo(desk, journal_of(lab), [endpoints], lambda step, detail: None)
+        assert catalogue_of(lab) == {name: told for name, told in before.items() if "url" in told}, via
     assert left["cli"] == left["sdk"]
     assert left["rest"] == left["sdk"]
+    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    assert everything(lab) == before
+    assert journal_of(lab).entries(SESSION.name) == {}
 
 
-@pytest.mark.parametrize("when", ["fronts/horizon", "catalogue/logins", "catalogue/endpoints"])
+@pytest.mark.parametrize("when", ["fronts/horizon", "catalogue/endpoints"])
 def test_killed_in_the_middle_of_a_step_undo_leaves_every_byte_as_it_was(lab: Lab, when: str) -> None:
     before = everything(lab)
     upto = [step.id for step in STEPS].index(when.partition("/")[2])
-    replay(lab, STEPS[:upto])
+    replay(lab, [step for step in STEPS[:upto] if step.kind.leaves])
     kill_in_the_middle(lab, when)
     undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
     assert everything(lab) == before
@@ -515,9 +525,10 @@ def kill_in_the_middle(lab: Lab, address: str) -> None:
     child.wait()
 
 
-def test_undo_knows_the_catalogue_from_before_also_when_the_lab_was_cut_off_between_two_endpoints(lab: Lab) -> None:
+def test_cut_off_between_two_endpoints_undo_knows_how_all_were(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undoing, "IN_FLIGHT", 0.0)
     before = everything(lab)
-    replay(lab, STEPS[: [step.id for step in STEPS].index("endpoints")])
+    replay(lab, [step for step in STEPS[: [step.id for step in STEPS].index("endpoints")] if step.kind.leaves])
     desk, step = open_desk(lab), SESSION.step("endpoints")
     scene = desk.scene(step)
     foreseen = step.kind.foresee(scene, step.params)
@@ -531,7 +542,8 @@ def test_undo_knows_the_catalogue_from_before_also_when_the_lab_was_cut_off_betw
 
 def test_reset_ends_apache_and_puts_the_catalogue_and_the_logins_back(lab: Lab) -> None:
     before = everything(lab)
-    replay(lab, [step for step in STEPS if step.exercise in ("certificates", "fronts", "catalogue")])
+    replay(lab, [step for step in STEPS if step.id in ("authority", "certificate", "keystone", "logins")])
+    assert own.processes(own.configuration_of(https_of(lab).layout)) != []
     reset(lab, quiet)
     assert everything(lab) == before
 

@@ -213,9 +213,10 @@ class OwnHttps(Https):
                     )
         self.remember(fronts)
         keep = self.there()
+        renewed = ", with a new certificate: the old one was about to expire" if self.renew_if_due() else ""
         progress("starting Apache")
         self.apply({name: self.content(front, fronts) for name, front in fronts.items() if name in keep})
-        return f"{len(keep)} services behind TLS"
+        return f"{len(keep)} services behind TLS{renewed}"
 
     def should_run(self) -> bool:
         """Whether the session's state says that there are fronts."""

@@ -14,7 +14,7 @@ from stacklab.errors import StepFailed
 from stacklab.files import read_json, write_json
 from stacklab.https import fronts as planning
 from stacklab.https import logins
-from stacklab.https.authority import Authority, Names, fingerprint
+from stacklab.https.authority import RENEW_DAYS, Authority, Names, days_left, fingerprint, names_of
 from stacklab.https.facts import template
 from stacklab.https.fronts import HORIZON, KEYSTONE, Front
 from stacklab.https.options import get_option, set_option
@@ -215,6 +215,14 @@ class Https(ABC):
             if (value or "").lower() != (one.value or "").lower():
                 wrong.append((one, value))
         return wrong
+
+    def renew_if_due(self) -> bool:
+        """Issue a new server certificate where the lab's own is about to expire; whether it did. Apache is not told."""
+        mine = self.authority.server_certificate()
+        if mine is None or days_left(mine) > RENEW_DAYS or self.authority.trouble():
+            return False
+        self.authority.keep(*self.authority.issue(names_of(mine)))
+        return True
 
     # --- settings --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.parse
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ TYPES = {
     "network": "/networking",
 }
 LISTS = {"/identity/v3/projects": "projects", "/image/v2/images": "images", "/compute/v2.1/servers": "servers",
+         "/compute/v2.1/servers/detail": "servers",
          "/placement/resource_providers": "resource_providers", "/volume/v3/volumes": "volumes",
          "/networking/v2.0/networks": "networks"}  # fmt: skip
 BREAK = Path("/run/standin/break")
@@ -46,7 +48,11 @@ TOKEN = "standin-token"  # worth nothing: the answers are the same for everybody
 
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        path, host = self.path.partition("?")[0].rstrip("/"), f"http://{self.headers.get('Host', '127.0.0.1')}"
+        path = self.path.partition("?")[0].rstrip("/")
+        root = path.split("/")[1] if "/" in path else ""
+        host = things.own_address(
+            root, self.headers.get("Host", "127.0.0.1"), self.headers.get("X-Forwarded-Proto", "")
+        )
         if path.startswith("/dashboard"):
             return self.say(
                 200, '<form><input name="username"><input type="password" name="password"></form>', "text/html"
@@ -64,6 +70,13 @@ class Answers(BaseHTTPRequestHandler):
             return self.say(
                 200, {"services": [{"id": kind, "type": kind, "name": kind, "enabled": True} for kind in TYPES]}
             )
+        if path == "/identity/v3/endpoints":
+            rows = [
+                one
+                for one in self.endpoints().values()
+                if one["interface"] in (self.asked("interface") or [one["interface"]])
+            ]
+            return self.say(200, {"endpoints": rows})
         if path.startswith("/volume") and not things.cinder_logs_in():
             print("Identity server rejected authorization necessary to fetch token data: 401 Unauthorized", flush=True)
             return self.say(503, {"error": {"code": 503, "message": "Service Unavailable"}})
@@ -85,6 +98,26 @@ class Answers(BaseHTTPRequestHandler):
             return self.say(200, {LISTS[path]: []})
         return self.say(404, {"error": {"code": 404, "message": f"the stand-in knows no {path}"}})
 
+    def endpoints(self) -> dict[str, dict[str, Any]]:
+        """As DevStack registers them: public ones alone."""
+        host = self.headers.get("Host", "127.0.0.1").partition(":")[0]
+        values = {"interface": "public", "region": "RegionOne", "region_id": "RegionOne", "enabled": True}
+        return things.endpoints(
+            {
+                kind: {"id": kind, "service_id": kind, "url": f"http://{host}{path}", **values}
+                for kind, path in TYPES.items()
+            }
+        )
+
+    def change_endpoint(self, name: str, values: dict[str, Any] | None) -> None:
+        found = self.endpoints()
+        if values is None:
+            found.pop(name, None)
+        else:
+            old = found.get(name, {"id": name, "enabled": True, "region": values.get("region_id")})
+            found[name] = {**old, **values}
+        things.keep_endpoints(found)
+
     def asked(self, key: str) -> list[str]:
         """The values of one of the query's keys."""
         return urllib.parse.parse_qs(self.path.partition("?")[2]).get(key, [])
@@ -104,18 +137,29 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_PATCH(self) -> None:
         asked = json.loads(self.body())
+        if "endpoint" in asked:
+            name = self.path.rsplit("/", 1)[1]
+            self.change_endpoint(name, asked["endpoint"])
+            return self.say(200, {"endpoint": self.endpoints()[name]})
         name = self.path.rsplit("/", 1)[1].removeprefix("id-of-")
         things.set_password(name, asked["user"]["password"])
-        self.say(200, {"user": {"id": f"id-of-{name}", "name": name}})
+        return self.say(200, {"user": {"id": f"id-of-{name}", "name": name}})
 
     def do_DELETE(self) -> None:
+        if self.path.startswith("/identity/v3/endpoints/"):
+            self.change_endpoint(self.path.rsplit("/", 1)[1], None)
+            return self.say(204, "")
         there = self.path.startswith("/image/v2/images/") and things.delete_image(self.path.split("/")[4])
-        self.say(204 if there else 404, "")
+        return self.say(204 if there else 404, "")
 
     def do_POST(self) -> None:
         asked = json.loads(self.body() or b"{}")
         if self.path.rstrip("/") == "/image/v2/images":
             return self.say(201, things.new_image(asked))
+        if self.path.rstrip("/") == "/identity/v3/endpoints":
+            name = uuid.uuid4().hex
+            self.change_endpoint(name, asked["endpoint"])
+            return self.say(201, {"endpoint": self.endpoints()[name]})
         if self.path.rstrip("/") != "/identity/v3/auth/tokens":
             return self.say(404, {"error": {"code": 404, "message": f"the stand-in knows no {self.path}"}})
         user = asked["auth"]["identity"]["password"]["user"]
@@ -123,12 +167,11 @@ class Answers(BaseHTTPRequestHandler):
             return self.say(
                 401, {"error": {"code": 401, "message": "The request you have made requires authentication."}}
             )
-        host = f"http://{self.headers.get('Host', '127.0.0.1')}"
+        known = self.endpoints().values()
         catalogue = [
-            {"id": kind, "type": kind, "name": kind, "endpoints": [
-                {"id": kind, "interface": "public", "region": "RegionOne", "region_id": "RegionOne", "url": host + path}
-            ]} for kind, path in TYPES.items()
-        ]  # fmt: skip
+            {"id": kind, "type": kind, "name": kind, "endpoints": [one for one in known if one["service_id"] == kind]}
+            for kind in TYPES
+        ]
         token = {"methods": ["password"], "expires_at": "2099-01-01T00:00:00.000000Z", "catalog": catalogue,
                  "issued_at": "2026-01-01T00:00:00.000000Z", "roles": [{"id": "admin", "name": "admin"}],
                  "user": {"id": "admin", "name": "admin", "domain": {"id": "default", "name": "Default"}},

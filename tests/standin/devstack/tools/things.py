@@ -20,6 +20,12 @@ USERS = HERE / "users.json"
 """Passwords that were set since, by user."""
 IMAGES = HERE / "images.json"
 CINDER, GLANCE, ML2 = "/etc/cinder/cinder.conf", "/etc/glance/glance-api.conf", "/etc/neutron/plugins/ml2/ml2_conf.ini"
+ENDPOINTS = HERE / "endpoints.json"
+FILES = {
+    "identity": "/etc/keystone/keystone.conf", "image": GLANCE, "volume": CINDER, "compute": "/etc/nova/nova.conf",
+    "networking": "/etc/neutron/neutron.conf",
+}  # fmt: skip
+"""By the path that Apache passes on."""
 SERVICE_USERS = ("cinder", "glance")
 
 
@@ -41,6 +47,29 @@ def set_password(user: str, password: str) -> None:
     """As PATCH /v3/users does it."""
     changed = json.loads(USERS.read_text(encoding="utf-8")) if USERS.exists() else {}
     USERS.write_text(json.dumps(changed | {user: password}), encoding="utf-8")
+
+
+def endpoints(defaults: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Keystone's endpoints by id: these, until one of them is changed."""
+    return json.loads(ENDPOINTS.read_text(encoding="utf-8")) if ENDPOINTS.exists() else defaults
+
+
+def keep_endpoints(found: dict[str, dict[str, Any]]) -> None:
+    """As the API was asked to."""
+    ENDPOINTS.write_text(json.dumps(found), encoding="utf-8")
+
+
+def own_address(service: str, host: str, forwarded: str) -> str:
+    """What a service's own links begin with: as its file fixes it, else as it was asked, by way of which proxy.
+
+    (oslo.middleware's http_proxy_to_wsgi; public_endpoint in Keystone and Glance)
+    """
+    file = FILES.get(service, "")
+    fixed = setting(file, "DEFAULT", "public_endpoint") if service in ("identity", "image") else ""
+    if fixed:
+        return fixed.removesuffix(f"/{service}")
+    believes = setting(file, "oslo_middleware", "enable_proxy_headers_parsing").lower() == "true"
+    return f"{forwarded if believes and forwarded else 'http'}://{host}"
 
 
 def cinder_logs_in() -> bool:

@@ -1,0 +1,171 @@
+"""Session https-endpoints on a real Debian 12 with its own Apache and systemd, and a stand-in for DevStack behind it."""
+
+# ruff: noqa: F811 - a fixture that is imported and then named as an argument
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from stacklab.desk import home_of
+from stacklab.homes.plan import Plan
+from stacklab.https.peer import ask
+from stacklab.lab import Lab
+from stacklab.stages import run_stages
+from tests import standin
+from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
+from tests.machine.test_home_ssh import ON, Learner, learner  # noqa: F401 - a fixture
+
+SESSION = "https-endpoints"
+NOT_HERE = {"swift"}
+"""The stand-in has no object store."""
+UNITS = ("keystone", "n-api", "n-cpu", "placement-api", "c-api", "g-api", "neutron-api")
+FILES = {
+    "/etc/keystone/keystone.conf": "[DEFAULT]\npublic_endpoint = http://{address}/identity\n\n[token]\nprovider = fernet\n",
+    "/etc/nova/nova.conf": "[DEFAULT]\nmy_ip = {address}\n\n[cinder]\nos_region_name = RegionOne",
+    "/etc/neutron/neutron.conf": "[nova]\nauth_type = password\n",
+}
+LOCAL_SETTINGS = "/opt/stack/horizon/openstack_dashboard/local/local_settings.d"
+TREE = rf"""
+for directory in /etc/apache2 /etc/stacklab/https /etc/keystone /etc/nova /etc/neutron /etc/cinder /etc/glance \
+    /var/lib/apache2 {LOCAL_SETTINGS}; do
+    [ ! -e $directory ] || find $directory -printf '%p %y %m %u:%g %l\n' | sort
+    [ ! -e $directory ] || find $directory -type f -exec sha256sum {{}} + | sort
+done
+apache2ctl -M 2>/dev/null | sort
+ss -Hltn | awk '{{print $4}}' | sort
+cat /opt/stack/standin/endpoints.json 2>/dev/null || :
+"""
+
+
+@pytest.fixture(scope="module")
+def stacked(learner: Learner) -> Learner:
+    """A lab whose cloud is up, with the files of services that DevStack would have written."""
+    address, machine = learner.system.address, learner.machine
+    standin.behave(machine, STANDIN_SECONDS="2", STANDIN_UNITS=" ".join(UNITS))
+    home = Path(learner.environment["HOME"])
+    profile = home / ".config" / "stacklab" / "profiles" / "standin.yaml"
+    data = json.loads(profile.read_text())
+    data["units"]["devstack"] = list(UNITS)
+    profile.write_text(json.dumps(data))
+    with pytest.MonkeyPatch.context() as patched:
+        for name in [name for name in os.environ if name.startswith(("XDG_", "LAB_", "OS_"))]:
+            patched.delenv(name)
+        patched.setenv("HOME", str(home))
+        bring_up_without_watching(ON[1].removeprefix("ssh:"))
+    for path, content in FILES.items():
+        machine.put(path, content.format(address=address), mode=0o640, owner="stack")
+    machine.run("install", "-d", "-o", "stack", LOCAL_SETTINGS, user="root")
+    # The catalogue as the API hands it out, from now on in a file.
+    body = json.dumps({"endpoint": {"enabled": True}})
+    url = f"http://{address}/identity/v3/endpoints/identity"
+    requests.patch(url, data=body, headers={"X-Auth-Token": "standin-token"}, timeout=30).raise_for_status()
+    return learner
+
+
+def bring_up_without_watching(address: str) -> None:
+    """`lab up` without the fixes, one of which watches units for more than a minute; other tests are about them."""
+    lab = Lab("intro")
+    with lab.writing(new=True):
+        Plan(home="ssh", address=address, profile="standin").keep(lab)
+        lab.update(session=SESSION)
+        home = home_of(lab)
+        run_stages(lab, (stage for stage in home.stages() if stage.name != "fixes"), lambda event: None)
+
+
+def tree(learner: Learner) -> list[str]:
+    """Everything of the machine that the session may touch."""
+    return learner.machine.script(TREE, user="root").lines
+
+
+def checked(learner: Learner, expect: int = 0) -> dict[str, tuple[str, str]]:
+    """`lab check`: status and what was found, by step."""
+    told = learner.lab("check", SESSION, "--json", expect=expect)
+    report: Any = json.loads(told[told.index("{") : told.rindex("}") + 1])
+    return {one["id"]: (one["status"], one["actual"]) for one in report["steps"]}
+
+
+def directory(learner: Learner) -> Path:
+    """Where the lab keeps what is its own."""
+    return Path(learner.environment["HOME"]) / ".local" / "state" / "stacklab" / "intro" / "home"
+
+
+def test_the_session_is_done_graded_and_undone_and_leaves_every_byte_as_it_was(stacked: Learner) -> None:
+    clouds = directory(stacked) / "clouds.yaml"
+    before, logins = tree(stacked), clouds.read_bytes()
+    stacked.lab("replay", SESSION)
+    said = checked(stacked)
+    assert {step for step, (status, _) in said.items() if status == "not_applicable"} == NOT_HERE, said
+    assert {status for step, (status, _) in said.items() if step not in NOT_HERE} == {"passed"}, said
+
+    address = stacked.system.address
+    ca = str(directory(stacked) / "https" / "ca.pem")
+    page = requests.get(f"http://{address}/dashboard/auth/login/", verify=ca, timeout=60)
+    assert [one.status_code for one in page.history] == [301]
+    assert page.url == f"https://{address}/dashboard/auth/login/"
+    assert 'name="password"' in page.text
+    version = requests.get(f"https://{address}:5000/identity/v3", verify=ca, timeout=60).json()
+    assert version["version"]["links"][0]["href"].startswith(f"https://{address}:5000/identity/v3")
+    assert ask(address, 80, "/identity/v3", tls=False).status == 200, "the internal endpoint goes on"
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(f"https://{address}:5000/identity/v3", timeout=60)
+    assert "passed" in checked(stacked)["services"]
+    assert "server list" not in stacked.lab("openstack", "--admin", "image", "list"), "the lab's own login goes on"
+
+    stacked.lab("undo", SESSION)
+    assert tree(stacked) == before
+    assert clouds.read_bytes() == logins
+    assert list((directory(stacked) / "https").iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["before/settings", "fronts/horizon", "fronts/others", "catalogue/endpoints"])
+def test_killed_in_the_middle_undo_leaves_every_byte_as_it_was(stacked: Learner, step: str) -> None:
+    clouds = directory(stacked) / "clouds.yaml"
+    before, logins = tree(stacked), clouds.read_bytes()
+    order = ["before", "certificates", "fronts/horizon", "fronts/keystone", "fronts/others", "catalogue/logins"]
+    for earlier in order:
+        if earlier == step or step.startswith(f"{earlier}/"):
+            break
+        stacked.lab("replay", f"{SESSION}/{earlier}")
+    if step == "before/settings":
+        stacked.lab("replay", f"{SESSION}/before/internal")
+    child = stacked.start("replay", f"{SESSION}/{step}")
+    journal = directory(stacked).parent / "journal.jsonl"
+    name, deadline = step.rpartition("/")[2], time.monotonic() + 120
+    while not begun(journal, name):
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    stacked.lab("undo", SESSION)
+    assert tree(stacked) == before
+    assert clouds.read_bytes() == logins
+
+
+def begun(journal: Path, step: str) -> bool:
+    """Whether the last that the journal knows of a step is that it began."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+    states = [line["state"] for line in lines if line["session"] == SESSION and line["step"] == step]
+    return bool(states) and states[-1] == "begin"
+
+
+def test_an_expired_certificate_is_broken_seen_by_the_check_and_fixed(stacked: Learner) -> None:
+    before = tree(stacked)
+    stacked.lab("replay", SESSION)
+    stacked.lab("break", f"{SESSION}/expired-certificate", "--yes")
+    said = checked(stacked, expect=1)
+    assert "failed" in {said["dates"][0], said["repair-certificate"][0]}
+    assert said["chain"][0] == said["name"][0] == "passed"
+    stacked.lab("fix", f"{SESSION}/expired-certificate")
+    assert checked(stacked)["dates"][0] == "passed"
+    stacked.lab("undo", SESSION)
+    assert tree(stacked) == before
