@@ -88,7 +88,7 @@ class MachineFault(Fault):
         return Kept(self.machine, self.id)
 
     def why_not(self) -> str | None:
-        left = unfinished(self.machine)
+        left = unfinished(self.machine, self.profile.program)
         return f"{left.said}; {left.todo}" if left else self.lacks()
 
     def lacks(self) -> str | None:

@@ -36,6 +36,10 @@ class Network(WrongValue):
     def lacks(self) -> str | None:
         if self.breakable.network is None:
             return f"the profile {self.profile.name} does not say where its network keeps the machine's address"
+        if entry := self._where.entry:
+            (unit,) = systemd.look(self.machine, [stack_unit(entry.unit)])
+            if not unit.there:
+                return f"the machine has no unit {unit.name}"
         value = self.place().read(self.machine)
         if value is None or not ADDRESS.search(value):
             return f"{self.place().name} holds no address here ({value or 'it is not set'})"
