@@ -73,22 +73,29 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def fresh(lab: Lab) -> None:
+    """At the start of session 4, without checkpoints of goto's and with nothing agreed to."""
+    reset(lab, quiet, load_session("session4"))
+    for name in home_of(lab).checkpoints():
+        if name.startswith(PREFIX):
+            home_of(lab).drop(name, quiet)
+    for name in Records(lab).names():
+        Records(lab).drop(name)
+    (lab.directory / "trust.json").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def put_back(running: Lab) -> Iterator[None]:
+    """The cloud is shared."""
+    yield
+    fresh(running)
+
+
 @pytest.fixture
-def lab(running: Lab, labs: Path) -> Iterator[Lab]:
-    """The shared cloud at the start, without checkpoints of goto's and with nothing agreed to; put back afterwards."""
-
-    def fresh() -> None:
-        reset(running, quiet, load_session("session4"))
-        for name in home_of(running).checkpoints():
-            if name.startswith(PREFIX):
-                home_of(running).drop(name, quiet)
-        for name in Records(running).names():
-            Records(running).drop(name)
-        (running.directory / "trust.json").unlink(missing_ok=True)
-
-    fresh()
-    yield running
-    fresh()
+def lab(running: Lab, labs: Path) -> Lab:
+    """The shared cloud at the start, and the session from outside on the search path."""
+    fresh(running)
+    return running
 
 
 @contextmanager
@@ -188,8 +195,15 @@ def test_a_checkpoint_without_its_records_is_not_used(lab: Lab) -> None:
     assert (again.checkpoint, again.saved) == ("start", first.saved)
 
 
-@pytest.mark.parametrize("moment", ["putting back databases", "first/subnet", "saving the databases"])
-@pytest.mark.parametrize("mend", ["goto", "reset"])
+@pytest.mark.parametrize(
+    ("moment", "mend"),
+    [
+        ("putting back databases", "goto"),
+        ("putting back databases", "reset"),
+        ("first/subnet", "goto"),
+        ("saving the databases", "goto"),
+    ],
+)
 def test_killed_in_the_middle_the_same_goto_or_a_reset_mends_it(lab: Lab, labs: Path, moment: str, mend: str) -> None:
     agreed(lab, load_session("elsewhere"))
     kill(lab, moment)

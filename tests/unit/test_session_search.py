@@ -155,6 +155,14 @@ def test_a_document_that_holds_itself_or_nests_too_deeply_is_refused(tmp_path: P
         read_session(path)
 
 
+@pytest.mark.parametrize("name", ["-oProxyCommand=x", "--file=id", "a\\x9b2J", "a/b"])
+def test_a_name_is_no_option_and_no_path(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path) / NAME / "session.yaml"
+    path.write_text(path.read_text().replace("{name: x}", f'{{name: "{name}"}}'), encoding="utf-8")
+    with pytest.raises(SessionInvalid, match="name"):
+        read_session(path)
+
+
 def test_a_session_of_thousands_of_steps_is_read_or_refused(tmp_path: Path) -> None:
     path = tmp_path / NAME / "session.yaml"
     path.parent.mkdir()
