@@ -36,7 +36,13 @@ NOT_HERE: dict[str, set[str]] = {
 }
 """Steps that make no sense on the embedded home, with QEMU and Apache at hand: they need a machine that DevStack made."""
 
-DEPENDS: dict[str, set[str]] = {}
+DEPENDS: dict[str, set[str]] = {
+    "session1": {
+        *("box", "own-processes", "own-mounts", "own-network", "own-name"),  # namespaces
+        *("pids", "memory", "cpu", "limited"),  # control groups
+        *("layers", "copy-on-write", "whiteout", "run-it"),  # overlays
+    },
+}
 """Steps that the kernel or the account that runs the tests may not allow; each says why."""
 
 

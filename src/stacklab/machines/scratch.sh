@@ -41,6 +41,7 @@ family() {
 roots=
 while read -r file; do
     pid=
+    [ -n "$file" ] || continue
     read -r pid _ <"$file" || [ -n "$pid" ] || continue
     case $pid in '' | *[!0-9]* | 0 | 1) continue ;; esac
     if belongs "$pid" 2>/dev/null; then roots="$roots $pid"; fi
