@@ -38,6 +38,10 @@ TYPES = {
     "image": "/image",
     "network": "/networking",
 }
+NAMES = {
+    "identity": "keystone", "compute": "nova", "placement": "placement", "block-storage": "cinder", "image": "glance",
+    "network": "neutron",
+}  # fmt: skip
 LISTS = {"/identity/v3/projects": "projects", "/image/v2/images": "images", "/compute/v2.1/servers": "servers",
          "/compute/v2.1/servers/detail": "servers",
          "/placement/resource_providers": "resource_providers", "/volume/v3/volumes": "volumes",
@@ -68,7 +72,7 @@ class Answers(BaseHTTPRequestHandler):
             )
         if path == "/identity/v3/services":
             return self.say(
-                200, {"services": [{"id": kind, "type": kind, "name": kind, "enabled": True} for kind in TYPES]}
+                200, {"services": [{"id": kind, "type": kind, "name": NAMES[kind], "enabled": True} for kind in TYPES]}
             )
         if path == "/identity/v3/endpoints":
             rows = [
@@ -169,7 +173,12 @@ class Answers(BaseHTTPRequestHandler):
             )
         known = self.endpoints().values()
         catalogue = [
-            {"id": kind, "type": kind, "name": kind, "endpoints": [one for one in known if one["service_id"] == kind]}
+            {
+                "id": kind,
+                "type": kind,
+                "name": NAMES[kind],
+                "endpoints": [one for one in known if one["service_id"] == kind],
+            }
             for kind in TYPES
         ]
         token = {"methods": ["password"], "expires_at": "2099-01-01T00:00:00.000000Z", "catalog": catalogue,
