@@ -317,6 +317,28 @@ SAID = {
         '  Volume group "stack-volumes-lvmdriver-1" not found',
         "losetup: cannot find an unused loop device",
     ],
+    "packstack-missing": ["/var/lib/stacklab/run-packstack: 10: exec: packstack: not found"],
+    "packstack-answers": [
+        "ERROR : Failed handling answer file: Parameter CONFIG_CONTROLLER_HOST failed validation",
+        "Parameter CONFIG_CINDER_VOLUMES_SIZE failed validation: Given value does not match required regular expression",
+    ],
+    "packstack-package": [
+        "Package openstack-packstack-puppet has not been found in enabled Yum repos.",
+        "Error: Execution of '/usr/bin/yum -d 0 -e 0 -y install openstack-nova-api' returned 1: Error: Nothing to do",
+    ],
+    "packstack-ssh": [
+        "ERROR : Failed to run remote script, stdout: stderr: root@192.0.2.7: Permission denied (publickey,password).",
+        "root@192.0.2.7: Permission denied (publickey,gssapi-keyex,gssapi-with-mic).",
+    ],
+    "packstack-service": [
+        "Error: Could not start Service[rabbitmq-server]: Execution of '/bin/systemctl start rabbitmq-server' returned 1",
+        "Error: Systemd start for mariadb failed!",
+    ],
+    "packstack-keystone": [
+        "Error: Could not prefetch keystone_role provider 'openstack': Could not authenticate",
+        "Unable to establish connection to http://192.0.2.7:35357/v3/auth/tokens",
+    ],
+    "packstack-puppet": ["ERROR : Error appeared during Puppet run: 192.0.2.7_controller.pp"],
 }
 
 
@@ -324,14 +346,44 @@ SAID = {
 def test_what_programs_say_is_known(known: str, line: str) -> None:
     before = log("+ lib/some:thing:1                        :   do_it\n")
     after = log("+ lib/some:thing:1                        :   exit_trap\n")
-    assert diagnose(before + f"{STAMP}{line}\n" + after).known == known
+    program = next(one.program for one in catalogue() if one.id == known) or "stack"
+    assert diagnose(before + f"{STAMP}{line}\n" + after, program).known == known
+
+
+def test_what_puppet_said_is_what_failed_and_the_notes_at_the_end_are_not_it() -> None:
+    found = diagnose(
+        log(
+            """
+            Installing:
+            Preparing servers                                    [ \x1b[32mDONE\x1b[0m ]
+            Applying 192.0.2.7_controller.pp
+            192.0.2.7_controller.pp:                             [ \x1b[31mERROR\x1b[0m ]
+
+            \x1b[31mERROR : Error appeared during Puppet run: 192.0.2.7_controller.pp
+            Error: Could not start Service[mariadb]: Execution of '/bin/systemctl start mariadb' returned 1\x1b[0m
+            You will find full trace in log /var/tmp/packstack/latest/manifests/192.0.2.7_controller.pp.log
+            Please check log file /var/tmp/packstack/latest/openstack-setup.log for more information
+            Additional information:
+             * Warning: No space left on device is what another note might say
+            """
+        ),
+        "packstack",
+    )
+    assert found.command.startswith("Error: Could not start Service[mariadb]")
+    assert found.line == "192.0.2.7_controller.pp"
+    assert found.known == "packstack-service"
+    assert "packstack goes over everything once more" in found.advice
+
+
+def test_stack_sh_is_not_explained_with_packstacks_words() -> None:
+    assert diagnose(log("Error: Systemd start for mariadb failed!")).known == ""
 
 
 def test_every_known_failure_is_tried_and_says_where_it_comes_from() -> None:
     assert {one.id for one in catalogue()} == set(SAID)
     for one in catalogue():
         re.compile(one.pattern)
-        assert re.match("DevStack |measured|published log|documented|unproven|Keystone", one.source), one.id
+        assert re.match("DevStack |PackStack |measured|published log|documented|unproven|Keystone", one.source), one.id
         assert not one.remedy.endswith("."), one.id  # the advice goes on behind it
 
 

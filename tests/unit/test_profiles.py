@@ -23,7 +23,7 @@ from stacklab.deploy.settings import Settings
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Finished
 
-SHIPPED = ["centos7-pike", "debian12-2026.1", "rocky9-2026.1"]
+SHIPPED = ["centos7-pike", "centos7-pike-packstack", "debian12-2026.1", "rocky9-2026.1"]
 
 pytestmark = pytest.mark.usefixtures("own_directories")
 
@@ -185,7 +185,7 @@ def test_a_profile_is_derived_with_few_lines(home: Path) -> None:
         "files: []\n"
     )
     profile = load_profile("mine")
-    assert profile_names() == [SHIPPED[0], SHIPPED[1], "mine", SHIPPED[2]]
+    assert profile_names() == [*SHIPPED[:3], "mine", SHIPPED[3]]
     assert (profile.name, profile.summary) == ("mine", "a small one")
     assert (profile.devstack.repo, profile.devstack.directory) == ("/srv/standin", "/opt/stack/devstack")
     assert profile.packages.install == ["git"]
