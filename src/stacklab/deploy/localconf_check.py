@@ -217,7 +217,7 @@ def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | 
         return None, Complaint(number, f"{name}: a quote is opened and not closed")
     if len(words) > 1:
         return None, Complaint(
-            number, f"{name}: a value with blanks needs quotes; bash would run '{words[1][:20]}' as a command"
+            number, f"{name}: a value with blanks needs quotes; bash would run what comes after the first as a command"
         )
     plain = words[0] if words else ""
     single = value.strip().startswith("'")

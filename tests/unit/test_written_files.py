@@ -1,0 +1,300 @@
+"""local.conf and the answer file: every line explained, what lab writes is fine, each mistake is told with its line."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+
+from stacklab.cli.main import run
+from stacklab.deploy import localconf, localconf_check
+from stacklab.deploy.explained import of_local_conf
+from stacklab.deploy.localconf import served
+from stacklab.deploy.packstack import answers
+from stacklab.deploy.packstack import check as answers_check
+from stacklab.deploy.profile import Profile
+from stacklab.deploy.profiles import load_profile, profile_names, with_variants
+from stacklab.deploy.services import unit_names
+from stacklab.deploy.settings import Settings
+from stacklab.errors import NotServed, ProfileInvalid, UnknownName
+from stacklab.kinds.roles import sorting
+from tests.unit.localconf_reader import sections
+
+HOST = "192.0.2.7"
+PASSWORDS = {name: f"{name.replace('-', '')}Secret1" for name in (*localconf.SECRETS, *answers.SECRETS)}
+SHIPPED = ("centos7-pike", "debian12-2026.1", "rocky9-2026.1")
+PACKSTACK = "centos7-pike-packstack"
+
+pytestmark = pytest.mark.usefixtures("own_directories")
+
+
+def every_profile() -> Iterator[Profile]:
+    """Each with each of its variants."""
+    for name in SHIPPED:
+        profile = load_profile(name)
+        yield profile
+        for variant in profile.variants:
+            yield with_variants(profile, [variant])
+
+
+def local_conf(profile: Profile, *services: str) -> str:
+    return localconf.render(
+        profile, Settings(proxy="http://proxy:3128"), services=services, secrets=PASSWORDS, host_ip=HOST
+    )
+
+
+def answer_file(*services: str) -> str:
+    return answers.render(load_profile(PACKSTACK), services=services, secrets=PASSWORDS, host_ip=HOST)
+
+
+# --- every line is explained -----------------------------------------------------------------------------------------------
+
+
+def test_every_line_of_every_local_conf_is_explained() -> None:
+    explanations, told = of_local_conf(), 0
+    for profile in every_profile():
+        for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+            for line in explanations.tell(local_conf(profile, *services)):
+                assert line.why or not line.line.strip() or line.line.startswith("#"), line
+                told += bool(line.why)
+    assert told > 500
+
+
+def test_every_line_of_the_answer_file_is_explained() -> None:
+    profile = load_profile(PACKSTACK)
+    for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+        told = answers.explanations().tell(answer_file(*services))
+        assert sum(bool(one.why) for one in told) > 40
+
+
+def test_a_line_that_nothing_explains_is_named() -> None:
+    with pytest.raises(KeyError, match="SOMETHING_NEW=1"):
+        of_local_conf().tell("[[local|localrc]]\nSOMETHING_NEW=1\n")
+
+
+# --- local.conf ------------------------------------------------------------------------------------------------------------
+
+
+def graded(text: str) -> list[str]:
+    found = localconf_check.check(text, addresses=[HOST], known=of_local_conf().names)
+    return [str(one) for one in found]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_lab_writes_itself_has_nothing_wrong(name: str) -> None:
+    profile = load_profile(name)
+    for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+        assert graded(local_conf(profile, *services)) == []
+
+
+def test_sections_are_found_as_another_reader_finds_them() -> None:
+    text = local_conf(with_variants(load_profile("centos7-pike"), ["vsctl"]))
+    ours = {part.head: [line for _, line in part.body] for part in localconf_check.sections(text)[1]}
+    assert ours == {head: body.splitlines() for head, body in sections(text).items()}
+
+
+GOOD = f"""[[local|localrc]]
+ADMIN_PASSWORD=secret1
+DATABASE_PASSWORD=secret2
+RABBIT_PASSWORD=secret3
+SERVICE_PASSWORD=secret4
+HOST_IP={HOST}
+LOGFILE=/opt/stack/logs/stack.sh.log
+disable_service tempest
+[[post-config|$NOVA_CONF]]
+[DEFAULT]
+debug = True
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "says"),
+    [
+        ("[[local|localrc]]", "[local|localrc]", "line 1: .*opens no section"),
+        ("[[local|localrc]]", " [[local|localrc]]", "line 1: .*opens no section"),
+        ("[[local|localrc]]", "[[locale|localrc]]", "line 1: .*group 'locale': local?"),
+        ("[[local|localrc]]", "[[local|localc]]", "line 1: .*not 'localc'"),
+        ("[[local|localrc]]", "FOO=1\n[[local|localrc]]", "line 1: .*never reads it"),
+        ("[[post-config|", "[[post-conf|", "line 9: .*'post-conf': post-config?"),
+        ("[[post-config|$NOVA_CONF]]", "[post-config|$NOVA_CONF]", "line 9: .*opens no section"),
+        ("ADMIN_PASSWORD=secret1\n", "", "line 1: ADMIN_PASSWORD is not set"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=", "line 2: ADMIN_PASSWORD is empty"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASWORD=secret1", "line 2: .*is ADMIN_PASSWORD meant"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD='********'", "line 2: .*asterisks"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD='a/b@c'", "line 2: .*letters and digits alone"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD = secret1", "line 2: .*no blank beside '='"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=my secret", "line 2: .*needs quotes"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD='secret1", "line 2: .*not closed"),
+        ("RABBIT_PASSWORD=secret3\n", "", "line 1: RABBIT_PASSWORD is not set"),
+        (f"HOST_IP={HOST}\n", "", "line 1: HOST_IP is not set"),
+        (f"HOST_IP={HOST}", "HOST_IP=192.0.2.8", "line 6: .*no address of the machine"),
+        (f"HOST_IP={HOST}", "HOST_IP=127.0.0.1", "line 6: .*loopback"),
+        (f"HOST_IP={HOST}", "HOST_IP=devstack", "line 6: .*no IPv4 address"),
+        (f"HOST_IP={HOST}", f"HOST_IP={HOST}\nHOST_IP={HOST}", "line 7: HOST_IP is set a second time .first on line 6"),
+        ("LOGFILE=", "FLOATING_RANGE=192.0.2.0/24\nLOGFILE=", "line 7: HOST_IP lies in FLOATING_RANGE"),
+        ("LOGFILE=", "FLOATING_RANGE=172.24.4.1/24\nLOGFILE=", "line 7: .*no network"),
+        ("LOGFILE=", "FIXED_RANGE=10.0.0.0/8\nFLOATING_RANGE=10.1.0.0/16\nLOGFILE=", "line 7: .*in common"),
+        ("disable_service tempest", "disable_servce tempest", "line 8: .*disable_service?"),
+        ("disable_service tempest", "disable_service", "line 8: .*names no service"),
+        ("disable_service tempest", "enable_plugin heat", "line 8: enable_plugin needs"),
+        ("disable_service tempest", "tempest off", "line 8: bash would run 'tempest'"),
+        ("debug = True", "debug True", "line 11: .*name = value"),
+        ("[DEFAULT]\n", "", "line 10: .*has to come first"),
+    ],
+)
+def test_each_mistake_in_a_local_conf_is_told_with_its_line(was: str, now: str, says: str) -> None:
+    assert graded(GOOD) == []
+    assert was in GOOD
+    found = graded(GOOD.replace(was, now, 1))
+    assert any(re.match(says.replace("?", "[?]"), one) for one in found), found
+    assert not any("secret" in one for one in found)  # a password is never quoted
+
+
+def test_what_bash_cannot_read_is_told_with_the_files_own_line() -> None:
+    text = GOOD.replace("disable_service tempest", "if true; then")
+    part = localconf_check.shell_part(text)
+    done = subprocess.run(["bash", "-n"], input=part, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    found = localconf_check.misread(text, done.stderr)
+    assert len(found) == 1
+    assert found[0].line >= 8
+    assert "syntax error" in found[0].text
+
+
+def test_no_section_at_all() -> None:
+    assert any("there is no section [[local|localrc]]" in one for one in graded(""))
+
+
+# --- the answer file -------------------------------------------------------------------------------------------------------
+
+
+def graded_answers(text: str) -> list[str]:
+    found = answers_check.check(text, addresses=[HOST], known=answers.explanations().names)
+    return [str(one) for one in found]
+
+
+def test_the_answer_file_that_lab_writes_has_nothing_wrong() -> None:
+    profile = load_profile(PACKSTACK)
+    for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+        assert graded_answers(answer_file(*services)) == []
+
+
+def test_answers_are_read_back_as_they_were_meant() -> None:
+    parser = configparser.ConfigParser()
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read_string(answer_file("swift", "heat"))
+    read = parser["general"]
+    assert read["CONFIG_KEYSTONE_ADMIN_PW"] == PASSWORDS["admin"]
+    assert read["CONFIG_MARIADB_PW"] == PASSWORDS["database"]
+    assert {read[key] for key in answers_check.HOSTS} == {HOST}
+    assert (read["CONFIG_SWIFT_INSTALL"], read["CONFIG_HEAT_INSTALL"]) == ("y", "y")
+    parser.read_string(answer_file())
+    assert parser["general"]["CONFIG_SWIFT_INSTALL"] == "n"
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "says"),
+    [
+        ("[general]", "[genral]", "'[genral]': PackStack reads the section [general] alone"),
+        ("[general]\n", "", "stands before [general]"),
+        (
+            f"CONTROLLER_HOST={HOST}",
+            "CONTROLLER_HOST=192.0.2.9",
+            "CONFIG_CONTROLLER_HOST is 192.0.2.9, which is no address",
+        ),
+        (f"COMPUTE_HOSTS={HOST}", "COMPUTE_HOSTS=localhost", "CONFIG_COMPUTE_HOSTS is 'localhost', which is no IPv4"),
+        (f"NETWORK_HOSTS={HOST}", "NETWORK_HOSTS=127.0.0.1", "CONFIG_NETWORK_HOSTS is a loopback address"),
+        (f"CONFIG_AMQP_HOST={HOST}", "CONFIG_AMQP_HOST=", "CONFIG_AMQP_HOST is not set"),
+        ("CONFIG_NOVA_INSTALL=y", "CONFIG_NOVA_INSTALL=n", "CONFIG_NOVA_INSTALL is n"),
+        ("CONFIG_NOVA_INSTALL=y", "CONFIG_NOVA_INSTALL=yes", "has to be y or n"),
+        ("CONFIG_NOVA_INSTALL=y", "CONFIG_NOVA_INSTAL=y", "is CONFIG_NOVA_INSTALL meant"),
+        ("CONFIG_NOVA_INSTALL=y", "NOVA=y", "they begin with CONFIG_"),
+        ("CONFIG_NOVA_INSTALL=y", "CONFIG_NOVA_INSTALL", "written KEY=value"),
+        ("CONFIG_NOVA_INSTALL=y", " CONFIG_NOVA_INSTALL=y", "begins with a blank"),
+        ("CONFIG_NOVA_INSTALL=y", "CONFIG_NOVA_INSTALL=y\nCONFIG_NOVA_INSTALL=y", "a second time"),
+        ("ADMIN_PW=adminSecret1", 'ADMIN_PW="adminSecret1"', "no quotes"),
+        ("ADMIN_PW=adminSecret1", "ADMIN_PW=100%", "begins an interpolation"),
+        ("ADMIN_PW=adminSecret1", "ADMIN_PW=********", "asterisks"),
+        ("TENANT_NETWORK_TYPES=vxlan", "TENANT_NETWORK_TYPES=gre", "names gre, which is not among"),
+        ("EXTERNAL_PHYSNET=extnet", "EXTERNAL_PHYSNET=public", "is public, which .*MAPPINGS does not name"),
+        ("FLOATRANGE=172.24.4.0/24", "FLOATRANGE=192.0.2.0/24", "the machine itself lies in"),
+    ],
+)
+def test_each_mistake_in_an_answer_file_is_told_with_its_line(was: str, now: str, says: str) -> None:
+    good = answer_file()
+    assert was in good
+    changed = good.replace(was, now, 1)
+    pattern = "".join(re.escape(part) if part != ".*" else part for part in re.split(r"(\.\*)", says))
+    found = [one for one in graded_answers(changed) if re.search(pattern, one)]
+    assert found, graded_answers(changed)
+    assert "Secret1" not in "".join(graded_answers(changed))
+    line = int(found[0].partition(":")[0].removeprefix("line "))
+    assert 0 < line <= len(changed.splitlines())
+
+
+def test_without_any_password_nobody_could_log_in() -> None:
+    lines = [line for line in answer_file().splitlines() if "ADMIN_PW" not in line and "DEFAULT_PASSWORD" not in line]
+    assert any("nobody could log in as admin" in one for one in graded_answers("\n".join(lines)))
+
+
+@pytest.mark.parametrize("password", ["two\nlines", "a b", "per%cent", 'quo"te', "semi;colon", "ünïcödé"])
+def test_a_value_that_packstack_would_read_otherwise_is_refused_and_not_told(password: str) -> None:
+    with pytest.raises(ProfileInvalid) as caught:
+        answers.render(load_profile(PACKSTACK), secrets=dict.fromkeys(answers.SECRETS, password), host_ip=HOST)
+    assert password not in caught.value.message
+
+
+def test_what_packstack_does_not_install_is_refused() -> None:
+    with pytest.raises(NotServed, match="PackStack does not install it"):
+        answer_file("barbican")
+    with pytest.raises(UnknownName):
+        answer_file("swfit")
+    with pytest.raises(NotServed, match="no profile deploys debian 12 with PackStack"):
+        answers.profile_like(load_profile("debian12-2026.1"))
+    assert answers.profile_like(load_profile("centos7-pike")).name == PACKSTACK
+
+
+def test_lab_render_shows_the_answer_file_of_the_same_machine_without_passwords(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["render", "answer-file", "--profile", "centos7-pike", "--with", "heat"]) == 0
+    out = capsys.readouterr().out
+    assert "CONFIG_HEAT_INSTALL=y" in out
+    assert out.count("********") == 4
+    assert run(["render", "answer-file", "--profile", "debian12-2026.1"]) == 43
+
+
+# --- the profile, and the roles ---------------------------------------------------------------------------------------------
+
+
+def test_everything_of_the_packstack_profiles_own_is_marked_unproven() -> None:
+    own = load_profile(PACKSTACK)
+    base = load_profile("centos7-pike")
+    assert own.deployed_by == "packstack"
+    keys = ("packages", "files", "values", "services", "units", "cloud", "recovery")
+    changed = [key for key in keys if getattr(own, key) != getattr(base, key)]
+    assert len(changed) == 7
+    assert {own.marks[key].how for key in changed} == {"unproven"}
+
+
+def test_a_shipped_profile_that_is_based_on_another_is_not_the_users() -> None:
+    assert "yours" not in {mark.how for mark in load_profile(PACKSTACK).marks.values()}
+
+
+def test_every_unit_of_every_profile_has_its_role() -> None:
+    known = sorting().services
+    for name in profile_names():
+        missing = [unit for unit in unit_names(load_profile(name)) if unit not in known]
+        assert missing == [], name
+        roles = {role for unit in unit_names(load_profile(name)) for role in known[unit].roles}
+        assert roles == {"controller", "network", "compute", "storage"}
+
+
+def test_real_names_are_the_units_names() -> None:
+    units = unit_names(load_profile(PACKSTACK))
+    assert units["openstack-nova-compute"] == "openstack-nova-compute.service"
+    assert not [unit for unit in units.values() if unit.startswith("devstack@")]
