@@ -213,7 +213,7 @@ class Answers(BaseHTTPRequestHandler):
         one: dict[str, Any] = {
             "id": name,
             "status": "CURRENT",
-            "links": [{"rel": "self", "href": host + base.get(root, root)}],
+            "links": [{"rel": "self", "href": host + base[root] if root in base else ""}],
         }
         if least:
             one |= {"version": "2.96" if root == "/compute" else least, "min_version": least, "max_version": least}
