@@ -339,6 +339,7 @@ def test_killed_in_the_middle_of_breaking_a_reset_makes_all_well(lab: Lab, name:
     ):
         assert child.poll() is None
         assert time.monotonic() < deadline
+        time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert [one.state for one in breaking.broken_faults(lab)] == ["breaking"]
