@@ -180,9 +180,9 @@ def _dates(scene: Scene, certificate: Any, host: str) -> tuple[str, Difference |
 
 def _plain(scene: Scene) -> Seen:
     seen, differences = [], []
-    for name, (host, port) in _plain_addresses(scene).items():
+    for name, (host, port, path) in _plain_addresses(scene).items():
         try:
-            answer = ask(host, port, tls=False)
+            answer = ask(host, port, path, tls=False)
         except NoTls:
             seen.append(f"{name}: refused")
             continue
@@ -200,11 +200,12 @@ def _plain(scene: Scene) -> Seen:
     return seen, differences
 
 
-def _plain_addresses(scene: Scene) -> dict[str, tuple[str, int]]:
-    found = _addresses(scene)
+def _plain_addresses(scene: Scene) -> dict[str, tuple[str, int, str]]:
+    """Host, port and path: on a shared port 80 only the dashboard's path is public."""
+    found = {name: (host, port, "/") for name, (host, port) in _addresses(scene).items()}
     front = scene.https().remembered().get(HORIZON)
     if front and front.plain_port and HORIZON in found:
-        found["horizon's plain address"] = (front.host, front.plain_port)
+        found["horizon's plain address"] = (front.host, front.plain_port, f"{front.prefix.rstrip('/')}/")
     return found
 
 
