@@ -145,6 +145,22 @@ def test_the_cloud_is_reached_with_the_labs_own_clouds_file(learner: Learner) ->
     assert "block-storage" in learner.lab("openstack", "--admin", "catalog", "list")
 
 
+def test_session_3_looks_at_what_devstack_was_really_deployed_with(learner: Learner) -> None:
+    told = json.loads(learner.lab("check", "session3/devstack", "--json"))
+    passed = {step["id"]: step["actual"] for step in told["steps"] if step["status"] == "passed"}
+    assert set(passed) == {"clone", "local-conf", "stack", "horizon"}
+    assert passed["local-conf"].startswith("/opt/stack/devstack/local.conf: ")
+    assert "stack.sh ended well after" in passed["stack"]
+    assert learner.system.address in passed["horizon"]
+    change = 'sed -i "s/^HOST_IP=.*/HOST_IP=$1/" /opt/stack/devstack/local.conf'
+    learner.machine.script(change, "192.0.2.9", user="root")
+    told = json.loads(learner.lab("check", "session3/devstack", "--json", expect=1))
+    learner.machine.script(change, learner.system.address, user="root")
+    failed = {step["id"]: step["actual"] for step in told["steps"] if step["status"] == "failed"}
+    assert list(failed) == ["local-conf"]
+    assert "HOST_IP is 192.0.2.9, which is no address of the machine" in failed["local-conf"]
+
+
 def test_after_a_restart_up_makes_it_usable_again(learner: Learner) -> None:
     learner.machine.run("systemctl", "disable", "apache2", "memcached", user="root")  # as on CentOS 7
     learner.machine.close()
