@@ -43,10 +43,13 @@ for module in $closure; do [ -e /etc/apache2/mods-enabled/$module.load ] || echo
 # a2dismod and a2dissite keep notes of what an administrator switched off.
 _DISABLE = r"""
 what=$1; shift
+noted=/var/lib/apache2/$what/disabled_by_admin
+[ -d $noted ] && known=yes || known=no
 for name; do
     if [ $what = module ]; then a2dismod -q -f $name; else a2dissite -q $name; fi >/dev/null 2>&1 || :
-    rm -f /var/lib/apache2/$what/enabled_by_admin/$name /var/lib/apache2/$what/disabled_by_admin/$name
+    rm -f /var/lib/apache2/$what/enabled_by_admin/$name $noted/$name
 done
+[ $known = yes ] || [ ! -d $noted ] || rmdir $noted
 """
 
 
