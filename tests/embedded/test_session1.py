@@ -348,7 +348,12 @@ def test_the_words_are_seen_in_every_way_of_doing_it(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(done, "say", said.append)
-    assert do(running, done, [SESSION.step("terms")], via) == {"terms": "done"}
+    step = SESSION.step("terms")
+    if via == "cli":  # the client takes a second and more for each row: one of each sort
+        sorts = ("server", "key-pair", "floating-ip", "container")
+        rows = [row for row in step.params.model_dump(by_alias=True)["rows"] if row["is"] in sorts]
+        step = replace(step, params=type(step.params).model_validate({"rows": rows}))
+    assert do(running, done, [step], via) == {"terms": "done"}
     assert find(done, "instance")["id" if via == "cli" else "name"] in "".join(said)
 
 
