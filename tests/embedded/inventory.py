@@ -55,7 +55,9 @@ def _learners_objects(admin: Person) -> tuple[list[str], list[str]]:
     objects = []
     for container in containers:
         listed = learner.fetch("GET", learner.address("object-store", container), query=JSON).json()
-        objects += [f"{container}/{row['name']} {row['hash']} {row['bytes']}" for row in listed]
+        # A manifest's own sum has the times of its segments in it; `slo_etag` is that of the segments' sums.
+        sums = ((row["name"], row.get("slo_etag", row["hash"]), row["bytes"]) for row in listed)
+        objects += [f"{container}/{name} {etag} {size}" for name, etag, size in sums]
     return sorted(containers), sorted(objects)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -434,7 +435,7 @@ def test_an_image_that_a_broken_pipe_cut_off_fails_though_it_is_active(done: Des
     whole = find(done, "image")
     done.admin.sdk.image.update_image(whole["id"], name="kept-aside")
     part = images.create_image(
-        "tour-image", data=b"only the beginning", disk_format=whole["disk_format"], container_format="bare",
+        "tour-image", data=io.BytesIO(b"only the beginning"), disk_format=whole["disk_format"], container_format="bare",
         os_type="linux", hypervisor_type="qemu",
     )  # fmt: skip
     done.memory.clear()
