@@ -195,26 +195,20 @@ def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(don
         undo(desk, journal, wanted, lambda step, detail: None)
 
 
-def test_status_tells_of_apache_and_a_cloud_that_was_stopped_comes_up_with_it(done: Lab) -> None:
+def test_apache_that_died_is_noticed_and_a_cloud_that_was_stopped_comes_up_with_it(done: Lab) -> None:
     home = home_of(done)
     assert isinstance(home, EmbeddedHome)
+    configuration = own.configuration_of(home.layout)
     assert any(note.startswith("behind TLS, by Apache: cinder, ") for note in home.status().notes)
-    stop(done, quiet)
-    assert own.processes(own.configuration_of(home.layout)) == []
-    assert any("Apache" in note and "lab up starts it" in note for note in home.https().notes())
-    bring_up(done, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
-    steps = [step for step in STEPS if step.id not in SLOW]
-    grades = {grade.id: grade.actual for grade in check(open_desk(done), steps).grades if grade.status != "passed"}
-    assert grades == {}
-
-
-def test_apache_that_died_is_noticed_and_started_again_by_lab_up(done: Lab) -> None:
-    home = home_of(done)
-    assert isinstance(home, EmbeddedHome)
-    for pid in own.processes(own.configuration_of(home.layout)):
+    for pid in own.processes(configuration):
         os.kill(pid, signal.SIGKILL)
     grade = check(open_desk(done), [SESSION.step("keystone")]).grades[0]
     assert (grade.status, "nobody listens" in grade.actual) == ("failed", True)
+    assert any("Apache" in note and "lab up starts it" in note for note in home.status().notes)
+    home.https().start(quiet)
+    assert own.processes(configuration) != []
+    stop(done, quiet)
+    assert own.processes(configuration) == []
     bring_up(done, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
     assert failed_fast(open_desk(done)) == {}
 

@@ -184,8 +184,8 @@ class OwnHttps(Https):
                 self._serve()
             return removed
         self.stop()
-        for path in (self.configuration, self.log, self._pid_file):
-            path.unlink(missing_ok=True)
+        self.configuration.unlink(missing_ok=True)
+        self.tidy()
         if self._sites.is_dir():
             self._sites.rmdir()
         return removed
@@ -236,6 +236,11 @@ class OwnHttps(Https):
     def running(self) -> bool:
         """Whether Apache's first process lives."""
         return bool(processes(self.configuration))
+
+    def tidy(self) -> None:
+        """Remove what an Apache that is no longer wanted left outside the directory for https."""
+        for path in (self.log, self._pid_file):
+            path.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End Apache and wait until nothing of it is left."""

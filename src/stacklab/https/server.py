@@ -279,6 +279,7 @@ class Https(ABC):
         gone = [*self.additions(), *(self.original_path(file) for file in kept)]
         deleted = [self._delete(file) for file in gone]
         changed = changed or any(deleted)
+        self.machine.run("rmdir", "--ignore-fail-on-non-empty", self.originals, user=self.account, check=False)
         if changed:
             self.restart(units)
         return changed

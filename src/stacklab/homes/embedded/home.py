@@ -221,7 +221,9 @@ class EmbeddedHome:
         self._https.stop()
         self.saved.restore(name, progress)
         self._write_logins()
-        if supervision.is_running(self.layout) and self._https.should_run():
+        if not self._https.should_run():
+            self._https.tidy()
+        elif supervision.is_running(self.layout):
             self._https.start(progress)
 
     def _require(self) -> None:
