@@ -200,8 +200,8 @@ class Breakable(Part):
     """What can be broken on purpose, and where it is on this release; what is not named cannot be broken.
 
     `compute`: nova-compute's unit. `heartbeats`: the database where Nova keeps when it was last heard of, on a release on which
-    it takes Nova many minutes to notice that it does not run. `password`: Cinder's, for checking tokens. `store`: Glance's directory. `network`: see
-    AddressPlace. `time`: units that keep the clock right, whichever of them the machine has.
+    it takes Nova many minutes to notice that it does not run. `password`: Cinder's, for checking tokens. `store`: Glance's
+    directory. `network`: see AddressPlace. `time`: units that keep the clock right, whichever of them the machine has.
     """
 
     compute: str = "n-cpu"

@@ -43,6 +43,12 @@ class TlsFront(Kind[FrontParams]):
         return None
 
     def commands(self, scene: Scene, p: FrontParams) -> list[Command]:
+        if not _has_https(scene):  # on paper nobody knows which Apache, which addresses
+            return [
+                told(
+                    "# the files, and the commands that switch them on, are shown once there is a cloud: lab up https-endpoints"
+                )
+            ]
         https, fronts = scene.https(), self._all(scene)
         chosen = self._chosen(scene, p)
         files = [

@@ -106,12 +106,13 @@ class Answers(BaseHTTPRequestHandler):
         """As DevStack registers them: public ones alone."""
         host = self.headers.get("Host", "127.0.0.1").partition(":")[0]
         values = {"interface": "public", "region": "RegionOne", "region_id": "RegionOne", "enabled": True}
-        return things.endpoints(
+        there: dict[str, dict[str, Any]] = things.endpoints(
             {
                 kind: {"id": kind, "service_id": kind, "url": f"http://{host}{path}", **values}
                 for kind, path in TYPES.items()
             }
         )
+        return there
 
     def change_endpoint(self, name: str, values: dict[str, Any] | None) -> None:
         found = self.endpoints()
