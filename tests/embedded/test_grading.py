@@ -16,7 +16,7 @@ from stacklab.homes.base import Ability
 from stacklab.lab import Lab
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
-from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, find
+from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session4")
 
@@ -293,6 +293,10 @@ def test_every_step_has_its_mutation() -> None:
 @pytest.mark.parametrize("step", BREAKS)
 def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
     assert_noticed(done, step, BREAKS[step], SHARED.get(step, ()))
+
+
+def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:
+    assert failed(done) == {}
 
 
 def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Desk, running: Lab) -> None:

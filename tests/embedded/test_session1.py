@@ -29,7 +29,7 @@ from stacklab.replay.check import check
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
-from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, find
+from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session1")
 ON_THE_MACHINE = [step for step in SESSION.steps() if step.kind.name == "shell"]
@@ -315,6 +315,10 @@ def test_breaking_what_a_step_did_on_the_machine_fails_it_and_only_what_needs_it
 @pytest.mark.parametrize("step", [step.id for step in SESSION.steps() if step not in ON_THE_MACHINE])
 def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
     assert_noticed(done, step, BREAKS[step], SHARED.get(step, ()))
+
+
+def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:
+    assert failed(done) == {}
 
 
 def processes(desk: Desk) -> set[int]:
