@@ -13,7 +13,7 @@ from stacklab.https.fronts import front_of
 from stacklab.https.server import Catalogue
 from stacklab.kinds.certificates import NoParams
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
-from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.narration import Command, Later, Request
 
 INTERNAL, PUBLIC = "internal-endpoints", "public-endpoints"
 """Also what the lab calls its notes of how it was before."""
@@ -42,17 +42,22 @@ class InternalEndpoints(_Endpoints):
         return "internal endpoint of every service"
 
     def commands(self, scene: Scene, p: NoParams) -> list[Command]:
-        missing = (
-            _missing(scene) if _on_stage(scene) else [{"service_id": "$SERVICE", "region_id": "$REGION", "url": "$URL"}]
-        )
+        if not _on_stage(scene):
+            return [
+                Command(("endpoint", "create", "--region", Later("REGION"), Later("SERVICE"), "internal", Later("URL")))
+            ]
         return [
-            Command(("endpoint", "create", *region(one), one["service_id"], "internal", one["url"])) for one in missing
+            Command(("endpoint", "create", *region(one), one["service_id"], "internal", one["url"]))
+            for one in _missing(scene)
         ] or [Command(("endpoint", "list", "--interface", "internal"))]
 
     def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+        made: list[dict[str, Any]] = [
+            {"service_id": Later("SERVICE_ID"), "region_id": Later("REGION"), "url": Later("URL")}
+        ]
         return [
             Request("POST", "identity", ("endpoints",), {"endpoint": {**one, "interface": "internal"}})
-            for one in (_missing(scene) if _on_stage(scene) else [])
+            for one in (_missing(scene) if _on_stage(scene) else made)
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "internal"})]
 
     def foresee(self, scene: Scene, p: NoParams) -> Thing:
@@ -102,15 +107,20 @@ class PublicEndpoints(_Endpoints):
         return "public endpoints on https"
 
     def commands(self, scene: Scene, p: NoParams) -> list[Command]:
-        moves = _moves(scene) if _on_stage(scene) else [("$ENDPOINT", "", "https://…")]
-        return [Command(("endpoint", "set", "--url", url, identity)) for identity, _, url in moves] or [
+        if not _on_stage(scene):
+            return [Command(("endpoint", "set", "--url", Later("URL"), Later("ENDPOINT_ID")))]
+        return [Command(("endpoint", "set", "--url", url, identity)) for identity, _, url in _moves(scene)] or [
             Command(("endpoint", "list", "--interface", "public"))
         ]
 
     def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+        if not _on_stage(scene):
+            return [
+                Request("PATCH", "identity", ("endpoints", Later("ENDPOINT_ID")), {"endpoint": {"url": Later("URL")}})
+            ]
         return [
             Request("PATCH", "identity", ("endpoints", identity), {"endpoint": {"url": url}})
-            for identity, _, url in (_moves(scene) if _on_stage(scene) else [])
+            for identity, _, url in _moves(scene)
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "public"})]
 
     def more(self, scene: Scene, p: NoParams) -> list[str]:

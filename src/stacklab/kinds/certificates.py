@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from stacklab.https.authority import (
@@ -17,7 +18,7 @@ from stacklab.https.authority import (
 )
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
-from stacklab.kinds.narration import Command, Request, Script
+from stacklab.kinds.narration import Command, Request
 
 
 class NoParams(Params):
@@ -163,9 +164,20 @@ class ServerCertificate(_OnMachine):
         return f"for {thing['name']}, valid for {thing.get('days')} more days"
 
 
-def told(*lines: str) -> Script:
-    """Lines for a shell of the learner's; lab does the same in its own way."""
-    return Script((), program="sh", script="\n".join(lines))
+@dataclass(frozen=True)
+class Told(Command):
+    """Lines for a shell, where they say they belong. lab does the same in its own way, whichever way was asked for."""
+
+    lines: str = ""
+
+    def text(self) -> str:
+        """The lines."""
+        return self.lines
+
+
+def told(*lines: str) -> Told:
+    """See Told."""
+    return Told((), program="sh", lines="\n".join(lines))
 
 
 def directory_of(scene: Scene) -> str:
@@ -183,7 +195,7 @@ def _title(scene: Scene) -> str:
         return "certificate authority of the lab"
 
 
-def _shown_by_openssl(scene: Scene, name: str) -> Script:
+def _shown_by_openssl(scene: Scene, name: str) -> Told:
     return told(f'openssl x509 -noout -subject -issuer -dates -text -in "{directory_of(scene)}/{name}"')
 
 
