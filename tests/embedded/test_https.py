@@ -467,6 +467,25 @@ def test_after_all_that_everything_is_well_again(desk: Desk) -> None:
     assert failed(desk) == {}
 
 
+# --- by hand -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_typed_into_a_shell_passes_and_is_never_undone(lab: Lab) -> None:
+    by_hand = [SESSION.step(one) for one in ("authority", "certificate", "horizon", "keystone")]
+    desk = open_desk(lab)
+    for step in by_hand:
+        for command in step.kind.commands(desk.scene(step), step.params):
+            subprocess.run(["sh", "-eu"], input=command.text(), text=True, check=True, capture_output=True, timeout=60)
+    deadline = time.monotonic() + 30
+    while any(grade.status != "passed" for grade in check(desk, by_hand).grades) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert {grade.id: grade.actual for grade in check(desk, by_hand).grades if grade.status != "passed"} == {}
+    for step in by_hand:
+        assert apply_step(desk, journal_of(lab), step, "sdk").outcome == "already"
+    assert undo(desk, journal_of(lab), by_hand, lambda step, detail: None) == 0
+    assert {grade.status for grade in check(desk, by_hand).grades} == {"passed"}
+
+
 # --- the way there and back ----------------------------------------------------------------------------------------
 
 

@@ -135,6 +135,9 @@ class OwnHttps(Https):
         start = [program, "-f", str(self.configuration), "-k"]
         return [f"{shlex.join([*start[:-1], '-t'])}   # is the configuration right?", shlex.join([*start, "graceful"])]
 
+    def groundwork(self) -> dict[str, str]:
+        return {} if self.configuration.exists() else {str(self.configuration): self.main()}
+
     def main(self) -> str:
         """The content of Apache's main file."""
         user, group = _account()

@@ -196,6 +196,10 @@ class Https(ABC):
     def listening(self, front: Front) -> dict[str, Any]:
         """`address` of the virtual host, `listen` where it needs a line of its own, `own_plain_port`, `plain_listen`."""
 
+    def groundwork(self) -> dict[str, str]:
+        """Files that the first front needs beside its own, by path; empty where Apache has its own configuration."""
+        return {}
+
     def read_text(self, path: str) -> str | None:
         """A file of the machine's."""
         content = self.machine.read(path)

@@ -51,11 +51,16 @@ class TlsFront(Kind[FrontParams]):
             ]
         https, fronts = scene.https(), self._all(scene)
         chosen = self._chosen(scene, p)
-        files = [
-            f"cat >'{https.site_path(name)}' <<'END'\n{https.content(front, fronts).rstrip()}\nEND"
-            for name, front in chosen.items()
+        contents = {https.site_path(name): https.content(front, fronts) for name, front in chosen.items()}
+        files = {**https.groundwork(), **contents}
+        directories = sorted({path.rpartition("/")[0] for path in files})
+        return [
+            told(
+                *(f"mkdir -p '{directory}'" for directory in directories),
+                *(f"cat >'{path}' <<'END'\n{content.rstrip()}\nEND" for path, content in files.items()),
+            ),
+            told(*https.lines(chosen)),
         ]
-        return [told(*files), told(*https.lines(chosen))]
 
     def requests(self, scene: Scene, p: FrontParams) -> list[Request]:
         return []
