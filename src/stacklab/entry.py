@@ -8,11 +8,11 @@ from typing import Any
 from stacklab.assets import Assets
 from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER
-from stacklab.desk import home_of
 from stacklab.errors import InstanceUnreachable, UnknownName
 from stacklab.kinds.instance import ssh_options
 from stacklab.lab import Lab
 from stacklab.suggest import closest
+from stacklab.verbs.desk import home_of
 
 
 def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> tuple[list[str], str]:

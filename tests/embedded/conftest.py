@@ -14,7 +14,6 @@ from typing import Any
 import openstack
 import pytest
 
-from stacklab.bringup import bring_up as lab_up
 from stacklab.course.load import load_session
 from stacklab.events import StageEnded
 from stacklab.homes.embedded import ending, supervision
@@ -22,6 +21,7 @@ from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.stages import run_stages
+from stacklab.verbs.bringup import bring_up as lab_up
 
 Up = Callable[[EmbeddedHome], dict[str, StageEnded]]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 
 Mend = Callable[[], None]
 Break = Callable[[Desk], Mend]

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
-from stacklab.desk import desk_at, home_of
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import Report, check
 from stacklab.replay.journal import Journal
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of
 
 LEARNERS = 20
 

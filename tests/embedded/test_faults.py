@@ -14,11 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from stacklab import breaking
-from stacklab.bringup import bring_up, reset, stop
 from stacklab.cli.main import run
 from stacklab.course.load import load_session
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.errors import BrokenOnPurpose, CloudRefused, NotRunning, NotServed, UnknownName
 from stacklab.homes.embedded import config, readiness, software, supervision
 from stacklab.homes.embedded.faults_configured import value_of, with_value
@@ -28,6 +25,9 @@ from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
+from stacklab.verbs import breaking
+from stacklab.verbs.bringup import bring_up, reset, stop
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
 
 SESSION = load_session("session4")

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
-from stacklab.desk import desk_at, home_of
 from stacklab.homes.base import Ability
 from stacklab.lab import Lab
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of
 from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session4")

@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-from stacklab.bringup import reset
 from stacklab.course.load import LEARNER, load_session
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.browser import BROWSERS, Browser, program
 
 PEOPLE = ("admin", "learner")

@@ -16,11 +16,9 @@ from typing import Any
 import pytest
 import requests
 
-from stacklab.bringup import bring_up, reset, stop
 from stacklab.cloud.person import Person
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.errors import NotServed
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
@@ -34,6 +32,8 @@ from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants, undo
+from stacklab.verbs.bringup import bring_up, reset, stop
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
 from tests.embedded.mutation import Break, Mend, failed
 
@@ -586,7 +586,7 @@ def test_before_the_session_the_fault_says_why_it_cannot_be_had(lab: Lab) -> Non
     fault = home_of(lab).faults()["expired-certificate"]
     assert fault.look().state == "not_applicable"
     assert "lab replay https-endpoints" in str(fault.why_not())
-    from stacklab.breaking import fault_of
+    from stacklab.verbs.breaking import fault_of
 
     with pytest.raises(NotServed, match="lab replay https-endpoints"):
         fault_of(home_of(lab), SESSION.fault("expired-certificate"))

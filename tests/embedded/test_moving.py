@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from stacklab import moving
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
 from stacklab.course.search import VARIABLE
 from stacklab.course.session import Session
-from stacklab.desk import begin_session, home_of, journal_of, open_desk, session_to_undo
 from stacklab.errors import NotRunning, NotTrusted
 from stacklab.lab import Lab
-from stacklab.learn import check_steps, replay_steps, undo_steps
-from stacklab.moving import PREFIX, Arrived, goto
 from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay.consent import Allow, to_agree_to
-from stacklab.trust import Trust
+from stacklab.verbs import moving
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import begin_session, home_of, journal_of, open_desk, session_to_undo
+from stacklab.verbs.learn import check_steps, replay_steps, undo_steps
+from stacklab.verbs.moving import PREFIX, Arrived, goto
+from stacklab.verbs.trust import Trust
 from tests.embedded.conftest import quiet
 from tests.embedded.inventory import inventory
 from tests.embedded.test_session4 import assert_becomes

@@ -15,10 +15,8 @@ from typing import Any
 
 import pytest
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
 from stacklab.course.session import Exercise, Step
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
 from stacklab.machines.base import Finished
@@ -29,6 +27,8 @@ from stacklab.replay.check import check
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session1")

@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.errors import CloudRefused
 from stacklab.kinds import KINDS
 from stacklab.kinds.component import ComponentParams, version_address
@@ -30,6 +28,8 @@ from stacklab.replay.check import check
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.inventory import outline
 from tests.embedded.mutation import Break, Mend, applicable, failed, find
 from tests.embedded.test_grading import (

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
-from stacklab.desk import home_of, journal_of
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.services import NAMES
@@ -21,6 +19,8 @@ from stacklab.replay.check import check_step
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import home_of, journal_of
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed
 
 SESSION = load_session("session3")

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from stacklab.bringup import reset
 from stacklab.cloud.person import Person
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.errors import StepDiffers, StepFailed, UndoIncomplete
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.inventory import inventory, outline
 
 SESSION = load_session("session4")

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.bringup import reset
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
-from stacklab.desk import desk_at, home_of, journal_of
 from stacklab.errors import DownloadFailed
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
 from stacklab.replay.undo import undo
+from stacklab.verbs.bringup import reset
+from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.inventory import inventory
 
 LABS = Path(__file__).parent / "labs"

@@ -20,7 +20,7 @@ from stacklab.deploy.faults import Ground, faults
 from stacklab.deploy.following import Patience
 from stacklab.deploy.profile import AddressPlace, Breakable, Entry
 from stacklab.errors import HomeUnavailable
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.machines.base import Machine
 from stacklab.stages import run_stages
 from tests import standin

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from stacklab.course.load import load_session
-from stacklab.desk import desk_at
 from stacklab.homes.base import Ability, CloudAccess
 from stacklab.https.server import Https
 from stacklab.lab import Lab
@@ -17,6 +16,7 @@ from stacklab.machines.site import Site
 from stacklab.machines.ssh import SshMachine
 from stacklab.replay.check import Grade, check
 from stacklab.replay.scene import Desk
+from stacklab.verbs.desk import desk_at
 from tests.machine.test_fixes import PACKAGES
 from tests.systems import System, missing, system
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
-from stacklab.bringup import bring_up, destroy
 from stacklab.cloud.person import Person
 from stacklab.console import Console
 from stacklab.course.load import load_session
@@ -20,6 +19,7 @@ from stacklab.files import lock_holder, locked
 from stacklab.homes.base import CloudAccess
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.verbs.bringup import bring_up, destroy
 
 LAB = "tempest"
 SESSION = "session4"  # any will do: none of its steps is run

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.bringup import purge, who_else
 from stacklab.cli.main import run
 from stacklab.files import locked, write_json
 from stacklab.homes.embedded import shared, software, template
 from stacklab.lab import Lab
 from stacklab.removal import freed_by_removing
 from stacklab.removal import purge as purge_directories
+from stacklab.verbs.bringup import purge, who_else
 
 pytestmark = pytest.mark.usefixtures("own_directories")
 

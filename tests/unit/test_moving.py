@@ -13,10 +13,10 @@ from stacklab.course.session import Session
 from stacklab.errors import NotRunning
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
-from stacklab.moving import checkpoint_name, goto
 from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay.journal import Journal
+from stacklab.verbs.moving import checkpoint_name, goto
 
 TEXT = """\
 session: demo

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from stacklab import breaking
-from stacklab.breaking import Broken, Record
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, read_session, session_names
 from stacklab.errors import BrokenOnPurpose, LabDamaged, SessionInvalid, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.lab import Lab
+from stacklab.verbs import breaking
+from stacklab.verbs.breaking import Broken, Record
 
 GOOD = """\
 session: demo

@@ -13,9 +13,9 @@ import pytest
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, read_session, session_names
 from stacklab.course.search import VARIABLE
-from stacklab.desk import begin_session, session_of
 from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.lab import Lab
+from stacklab.verbs.desk import begin_session, session_of
 
 TEXT = """\
 session: {name}

@@ -24,7 +24,7 @@ from stacklab.deploy.profiles import load_profile
 from stacklab.deploy.settings import Settings
 from stacklab.errors import NotRunning
 from stacklab.events import Event
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.finding import Finding
 from stacklab.lab import Lab
 from stacklab.machines.clock import ahead

@@ -18,7 +18,7 @@ def attach(context: Context, as_json: bool) -> None:
     """
     from stacklab.deploy.detached import called
     from stacklab.deploy.following import follow
-    from stacklab.desk import home_of
+    from stacklab.verbs.desk import home_of
 
     lab, console = context.lab, context.console(as_json)
     deployment = home_of(lab).deployment()

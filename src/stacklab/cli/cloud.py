@@ -24,7 +24,7 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
     lab openstack --admin -- project list --long
     """
     from stacklab.cloud.client import environment, openstack_program
-    from stacklab.desk import home_of
+    from stacklab.verbs.desk import home_of
 
     access = home_of(context.lab).access()
     env = environment(access.clouds_file, access.admin if admin else access.learner)
@@ -39,7 +39,7 @@ def openrc(context: Context, admin: bool) -> None:
 
     It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
     """
-    from stacklab.desk import home_of
+    from stacklab.verbs.desk import home_of
 
     access = home_of(context.lab).access()
     others = (
@@ -65,7 +65,7 @@ def openrc(context: Context, admin: bool) -> None:
 def password(context: Context, admin: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
     from stacklab.course.load import LEARNER
-    from stacklab.desk import home_of
+    from stacklab.verbs.desk import home_of
 
     home_of(context.lab)
     user = "admin" if admin else LEARNER["learner"]

@@ -183,8 +183,8 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
     from dataclasses import replace
 
     from stacklab.deploy.fixes.catalogue import Catalogue
-    from stacklab.desk import home_of
     from stacklab.errors import NotServed
+    from stacklab.verbs.desk import home_of
 
     deployment = home_of(lab).deployment()
     if deployment.profile.deployed_by == "packstack":
@@ -214,7 +214,7 @@ def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
 def _cloud(lab: Lab) -> Callable[[], Person]:
     """How the instances' fix reaches the API. The login is looked for when it is needed."""
     from stacklab.cloud.person import Person
-    from stacklab.desk import home_of
+    from stacklab.verbs.desk import home_of
 
     def opened() -> Person:
         access = home_of(lab).access()

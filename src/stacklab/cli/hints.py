@@ -12,8 +12,8 @@ from stacklab.cli.faults import complete_fault, fault_addressed
 from stacklab.cli.options import Context, addressed, complete_step, json_option
 
 if TYPE_CHECKING:
-    from stacklab.breaking import Broken, Told
     from stacklab.course.session import FaultCase, Session, Step
+    from stacklab.verbs.breaking import Broken, Told
 
 
 def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -47,7 +47,7 @@ def hint(context: Context, what: str | None, everything: bool, as_json: bool) ->
 def _step(context: Context, what: str) -> tuple[Session, Step] | None:
     """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
     from stacklab.course.session import Address
-    from stacklab.desk import session_of
+    from stacklab.verbs.desk import session_of
 
     if "/" not in what:
         session = session_of(context.lab, None)
@@ -66,7 +66,7 @@ def _step(context: Context, what: str) -> tuple[Session, Step] | None:
 
 
 def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool) -> None:
-    from stacklab.learn import Narrator
+    from stacklab.verbs.learn import Narrator
 
     console = context.console(as_json)
     look = Narrator(context.lab, session).look(chosen)
@@ -77,8 +77,8 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
 
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
-    from stacklab.breaking import next_clue, trail
-    from stacklab.desk import home_of
+    from stacklab.verbs.breaking import next_clue, trail
+    from stacklab.verbs.desk import home_of
 
     console, lab = context.console(as_json), context.lab
     lab.require()
@@ -105,8 +105,8 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
 
 def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Broken | None]:
     """The fault, and what is recorded of it; without a name, what was broken last."""
-    from stacklab.breaking import broken_faults
-    from stacklab.desk import session_of
+    from stacklab.verbs.breaking import broken_faults
+    from stacklab.verbs.desk import session_of
 
     entries = broken_faults(context.lab)
     if what is None:

@@ -13,9 +13,9 @@ from stacklab.cli.trusting import agreement, trust_option
 if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.course.session import Step
-    from stacklab.learn import Narrator, Shown
     from stacklab.replay.apply import Applied
     from stacklab.replay.check import Grade
+    from stacklab.verbs.learn import Narrator, Shown
 
 
 @click.command("list")
@@ -58,8 +58,8 @@ def list_(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Context, address: str | None, as_json: bool) -> None:
     """Show a session's exercises, or the steps of one: why, the openstack command, the REST call, the way in Horizon."""
-    from stacklab.learn import Narrator
     from stacklab.replay.narrate import outline
+    from stacklab.verbs.learn import Narrator
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -141,7 +141,7 @@ def replay(
     What is there already, as declared, is left alone; what is there but different is reported, never changed.
     --via cli runs the very openstack commands that are shown, --via rest sends the very requests that are shown as curl.
     """
-    from stacklab.learn import Narrator, between, replay_steps
+    from stacklab.verbs.learn import Narrator, between, replay_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -239,7 +239,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
 
     Exit 0 only if no step failed and none is unknown.
     """
-    from stacklab.learn import check_steps
+    from stacklab.verbs.learn import check_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -269,7 +269,7 @@ def _graded(console: Console, grade: Grade) -> None:
 @click.pass_obj
 def undo(context: Context, address: str | None, trust: bool, as_json: bool) -> None:
     """Remove what the lab's replay made (and what builds on it), in reverse order, and nothing else."""
-    from stacklab.learn import as_remembered, undo_steps
+    from stacklab.verbs.learn import as_remembered, undo_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address, gone=True)
@@ -292,8 +292,8 @@ def undo(context: Context, address: str | None, trust: bool, as_json: bool) -> N
 def hint(context: Context, step: str, as_json: bool) -> None:
     """Show the hint for a step, and the command to look with."""
     from stacklab.course.session import Address
-    from stacklab.desk import session_of
-    from stacklab.learn import Narrator
+    from stacklab.verbs.desk import session_of
+    from stacklab.verbs.learn import Narrator
 
     console = context.console(as_json)
     if "/" in step:

@@ -85,7 +85,7 @@ def complete_address(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A step's id, of the session that is up."""
-    from stacklab.desk import session_of
+    from stacklab.verbs.desk import session_of
 
     known_sessions(ctx)
     session = session_of(_lab_of(ctx), None)
@@ -94,7 +94,7 @@ def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A service of the lab's cloud."""
-    from stacklab.desk import home_of
+    from stacklab.verbs.desk import home_of
 
     home = home_of(_lab_of(ctx))
     return [CompletionItem(name) for name in home.service_names() if name.startswith(incomplete)]
@@ -123,8 +123,8 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
     `gone`: also those that only the journal remembers, because their file is gone or has changed.
     """
     from stacklab.course.session import Address
-    from stacklab.desk import session_of, session_remembered, session_to_undo
     from stacklab.errors import UnknownName
+    from stacklab.verbs.desk import session_of, session_remembered, session_to_undo
 
     find = session_to_undo if gone else session_of
     if address is None:
@@ -146,8 +146,8 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
 
 def _meant(context: Context, word: str) -> LabError | None:
     """A better answer for a word that is no session, but an exercise or a step of the one that is up."""
-    from stacklab.desk import session_of
     from stacklab.errors import UnknownName
+    from stacklab.verbs.desk import session_of
 
     name = context.lab.record.get("session")
     if not name or name == word:

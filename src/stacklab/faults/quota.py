@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stacklab.cloud.person import Person
 from stacklab.errors import HomeUnavailable, LabError, ServiceFailed
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.files import read_json, write_json
 from stacklab.finding import Finding
 from stacklab.stages import Progress

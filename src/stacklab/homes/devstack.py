@@ -23,7 +23,7 @@ from stacklab.deploy.profiles import load_settings, profile_for
 from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
 from stacklab.deploy.stacked import require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.faults.quota import QuotaFault
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way

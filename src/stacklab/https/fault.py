@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from stacklab.errors import LabError, ServiceFailed
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.finding import Finding
 from stacklab.https.authority import days_left
 from stacklab.https.fronts import Front

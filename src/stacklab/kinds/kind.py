@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from stacklab.errors import CloudRefused
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.https.server import Https
 from stacklab.kinds.declaration import AssetRef, Params, Ref, SecretRef
 from stacklab.kinds.narration import Command, Hidden, Request, Word

@@ -9,7 +9,7 @@ from typing import Any
 from stacklab.cloud.person import Person
 from stacklab.course.session import Session, Step
 from stacklab.errors import UnknownName
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.homes.base import Ability, CloudAccess, ServiceState, Way
 from stacklab.https.server import Https
 from stacklab.kinds import KINDS

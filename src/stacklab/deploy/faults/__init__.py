@@ -13,7 +13,7 @@ from stacklab.deploy.faults.password import Password
 from stacklab.deploy.faults.selinux import SelinuxAgent
 from stacklab.deploy.faults.services import Compute, Web
 from stacklab.deploy.faults.store import FullStore
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 
 __all__ = ["Ground", "faults"]
 

@@ -16,7 +16,7 @@ from stacklab.deploy.fixes.repair import masked
 from stacklab.deploy.profile import Breakable, Profile
 from stacklab.deploy.stacked import unfinished
 from stacklab.errors import CloudRefused, CloudUnreachable, CommandFailed, HomeUnavailable, NotRunning, ServiceFailed
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress
@@ -50,7 +50,7 @@ class Repair:
 
 
 class MachineFault(Fault):
-    """See `stacklab.fault.Fault`. All methods raise MachineUnreachable and its kin.
+    """See `stacklab.faults.fault.Fault`. All methods raise MachineUnreachable and its kin.
 
     What breaks and what mends is a list of actions: each is announced before it runs, and after a crash at any of them both
     lists can be made and run again. A subclass says what to do (`breaking`, `mending`) and how to see what came of it (`see`).

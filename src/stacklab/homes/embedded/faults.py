@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stacklab.course.load import LEARNER
 from stacklab.errors import HomeUnavailable
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.faults.quota import QuotaFault
 from stacklab.finding import Finding
 from stacklab.homes.embedded import supervision

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stacklab.cloud.person import Person
 from stacklab.errors import LabError, ServiceFailed
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.finding import Finding
 from stacklab.homes.base import ServiceState
 from stacklab.homes.embedded import supervision
@@ -67,7 +67,7 @@ class Ground:
 
 
 class EmbeddedFault(Fault):
-    """See `stacklab.fault.Fault`. `see` is given somebody who is logged in."""
+    """See `stacklab.faults.fault.Fault`. `see` is given somebody who is logged in."""
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
 from stacklab.homes.embedded import config, ending, faults, readiness, shared, software, supervision, template

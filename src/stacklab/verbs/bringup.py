@@ -11,10 +11,7 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
-from stacklab.breaking import broken_faults, forget_all, in_words, mend_all
-from stacklab.clearing import clear
 from stacklab.course.session import Session
-from stacklab.desk import begin_session, home_of
 from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError
 from stacklab.events import Emit, Note
 from stacklab.homes import HOMES, best_home, check_plan, open_home
@@ -22,11 +19,14 @@ from stacklab.homes.base import Home
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
-from stacklab.moving import go_back, going_back_stage
 from stacklab.removal import purge as purge_directories
 from stacklab.replay.consent import Allow
 from stacklab.stages import Progress, Stage, run_stages
-from stacklab.trust import Trust
+from stacklab.verbs.breaking import broken_faults, forget_all, in_words, mend_all
+from stacklab.verbs.clearing import clear
+from stacklab.verbs.desk import begin_session, home_of
+from stacklab.verbs.moving import go_back, going_back_stage
+from stacklab.verbs.trust import Trust
 
 
 def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: Emit) -> Home:
@@ -107,7 +107,7 @@ def _something_made(lab: Lab) -> bool:
 def reset(lab: Lab, progress: Progress, session: Session | None = None, agreed: Allow | None = None) -> None:
     """Cloud and files back to the start of the lab's session, or of another one; the services keep running.
 
-    Where the home has no checkpoints, thing by thing (`stacklab.clearing`). Raises CheckpointMissing, NotRunning,
+    Where the home has no checkpoints, thing by thing (`stacklab.verbs.clearing`). Raises CheckpointMissing, NotRunning,
     UndoIncomplete.
     """
     with lab.writing():

@@ -16,21 +16,21 @@ from pathlib import Path
 
 from stacklab import __version__
 from stacklab.assets import Assets
-from stacklab.breaking import mend_all
-from stacklab.clearing import clear
 from stacklab.cloud.person import Person
 from stacklab.course.session import Session, Step
-from stacklab.desk import begin_session, desk_at, home_of, journal_of
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.homes.base import CloudAccess, Home
 from stacklab.lab import Lab
-from stacklab.learn import Shown, do_steps
 from stacklab.records import Records
 from stacklab.replay.apply import Applied
 from stacklab.replay.check import check
 from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.replay.scene import Desk
 from stacklab.stages import Progress, Stage
+from stacklab.verbs.breaking import mend_all
+from stacklab.verbs.clearing import clear
+from stacklab.verbs.desk import begin_session, desk_at, home_of, journal_of
+from stacklab.verbs.learn import Shown, do_steps
 
 PREFIX = "at."
 """Begins the names of the checkpoints that `lab goto` saves."""

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from stacklab.course.session import CloudSort, Clue, FaultCase, Session
-from stacklab.desk import home_of
 from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError, NotServed, ServiceFailed, UnknownName
-from stacklab.fault import Fault
+from stacklab.faults.fault import Fault
 from stacklab.files import read_json, write_json
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 from stacklab.suggest import closest
+from stacklab.verbs.desk import home_of
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stacklab.assets import PAPER, Assets
-from stacklab.breaking import noticed
 from stacklab.course.session import Session, Step
-from stacklab.desk import journal_of, open_desk
 from stacklab.errors import LabError, NoLab, NotRunning, NotTrusted, UnknownName
 from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
@@ -20,6 +18,8 @@ from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Desk, Paper
+from stacklab.verbs.breaking import noticed
+from stacklab.verbs.desk import journal_of, open_desk
 
 Say = Callable[[str], None]
 

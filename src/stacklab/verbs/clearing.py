@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from stacklab.cloud.person import Person, answered
 from stacklab.course.load import LEARNER
-from stacklab.desk import desk_at, journal_of, session_to_undo
 from stacklab.errors import CloudRefused, NotTrusted, StepFailed, UndoIncomplete
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
@@ -28,6 +27,7 @@ from stacklab.progress import ProgressFile
 from stacklab.replay.consent import Allow
 from stacklab.replay.undo import undo
 from stacklab.stages import Progress
+from stacklab.verbs.desk import desk_at, journal_of, session_to_undo
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
