@@ -61,7 +61,7 @@ def prove(admin: Person, dashboard: str, progress: Progress, *, seconds: float =
     unknown = sorted(types - set(asked) - LEGACY)
     checks: dict[str, Callable[[], Any]] = {kind: _lister(admin, kind) for kind in asked}
     checks["compute services"] = lambda: _compute_up(admin)
-    checks["dashboard"] = lambda: _login_page(dashboard)
+    checks["dashboard"] = lambda: _login_page(dashboard, admin.verify)
     progress(f"asking {', '.join(checks)}")
     with ThreadPoolExecutor(max_workers=4) as pool:
         answers = [pool.submit(_until, name, check, deadline, progress) for name, check in checks.items()]
@@ -103,11 +103,11 @@ def _compute_up(admin: Person) -> None:
         raise NotYet("no nova-compute has reported yet")
 
 
-def _login_page(dashboard: str) -> None:
+def _login_page(dashboard: str, verify: bool | str) -> None:
     import requests
 
     try:
-        answer = requests.get(f"{dashboard.rstrip('/')}/auth/login/", timeout=60)
+        answer = requests.get(f"{dashboard.rstrip('/')}/auth/login/", timeout=60, verify=verify)
     except requests.RequestException as error:
         raise NotYet(f"{dashboard} does not answer: {type(error).__name__}") from error
     if answer.status_code != 200 or 'name="password"' not in answer.text:
