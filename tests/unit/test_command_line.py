@@ -167,4 +167,14 @@ def test_status_shows_the_cloud_even_when_its_session_is_gone(capsys: pytest.Cap
     assert run(["status"]) == 41
     said = capsys.readouterr()
     assert "home embedded" in said.out
-    assert "no session 'gone'" in said.err
+    assert "the session 'gone', which this lab is at, is not there any more" in said.err
+    assert "lab reset SESSION" in said.err
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_status_and_the_client_say_that_a_reset_was_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    Lab("intro").update(session="session4", home="embedded", restoring="start")
+    assert run(["status"]) == 23
+    assert "lab reset, or lab up, ends it" in capsys.readouterr().out
+    assert run(["openstack", "server", "list"]) == 23
+    assert "was interrupted" in capsys.readouterr().err

@@ -147,6 +147,16 @@ def test_a_fault_that_no_step_grades_is_told(tmp_path: Path) -> None:
     assert "a repair belongs here" in problem.problem
 
 
+def test_a_fault_that_no_home_knows_is_told_with_the_closest(tmp_path: Path) -> None:
+    repair = (
+        "{id: mend, kind: repair, as: admin, say: A., hint: Look at what runs and what does not., with: {fault: htpd}}"
+    )
+    fault = "faults:\n  - {id: htpd, title: T, say: S, step: mend, trail: [{look: a, shows: b, means: c}]}\n"
+    (problem,) = report(tmp_path, GOOD + f"      - {repair}\n" + fault).problems
+    assert problem.problem == "no home knows a fault 'htpd'"
+    assert "httpd" in problem.advice
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     image = "{id: i, kind: image, as: admin, say: A., hint: Look at the list of images., with: {name: i, source: {file: /no}}}"
     found = report(tmp_path, GOOD + f"      - {image}\n")

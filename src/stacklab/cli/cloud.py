@@ -22,10 +22,14 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
     \b
     lab openstack server list
     lab openstack --admin -- project list --long
+
+    The learner's user is made by a session's steps (session4/project); until then only --admin can log in.
     """
     from stacklab.cloud.client import environment, openstack_program
-    from stacklab.verbs.desk import home_of
+    from stacklab.verbs.desk import home_of, interruption
 
+    if interrupted := interruption(context.lab):
+        raise interrupted
     access = home_of(context.lab).access()
     env = environment(access.clouds_file, access.admin if admin else access.learner)
     os.execve(openstack_program(), ["openstack", *(words[1:] if words[:1] == ("--",) else words)], env)  # noqa: S606 -- becomes the client, arguments apart

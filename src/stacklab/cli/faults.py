@@ -200,7 +200,7 @@ def _what_next(context: Context, console: Console, symptoms: str, graded: str, a
 
     me = context.command
     console.print()
-    console.print(textwrap.fill(symptoms, 100))
+    console.print(textwrap.fill(symptoms, 100, break_on_hyphens=False))
     console.print()
     console.print(f"  stuck        {me} hint      a clue, and the next one each time")
     names = "   (it names what is broken)" if at_random else ""
@@ -249,13 +249,19 @@ def fix(context: Context, fault: str | None, as_json: bool) -> None:
 
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
     """
-    from stacklab.verbs.breaking import broken_faults, mend
+    from stacklab.verbs.breaking import broken_faults, fault_of, mend
+    from stacklab.verbs.desk import home_of
 
     lab, console = context.lab, context.console(as_json)
     lab.require()
     if fault:
         session, case = fault_addressed(context, fault)
         chosen = {case.breaks: f"{session.name}/{case.id}"}
+        recorded = {one.breaks for one in broken_faults(lab)}
+        if case.breaks not in recorded and fault_of(home_of(lab), case).look().fine:
+            console.print(f"{session.name}/{case.id} is well: nothing to mend")
+            console.result_line({"event": "mended", "faults": []})
+            return
     else:
         chosen = {one.breaks: one.address for one in broken_faults(lab)}
     if chosen:

@@ -13,6 +13,7 @@ from stacklab.cli.options import Context, addressed, complete_step, json_option
 
 if TYPE_CHECKING:
     from stacklab.course.session import FaultCase, Session, Step
+    from stacklab.lab import Lab
     from stacklab.verbs.breaking import Broken, Told
 
 
@@ -72,12 +73,12 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
     look = Narrator(context.lab, session).look(chosen)
     console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
     console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
-    console.indented(textwrap.fill(chosen.hint, 100))
+    console.indented(textwrap.fill(chosen.hint, 100, break_on_hyphens=False))
     console.print(f"    look: {look}")
 
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
-    from stacklab.verbs.breaking import next_clue, trail
+    from stacklab.verbs.breaking import broken_faults, next_clue, trail
     from stacklab.verbs.desk import home_of
 
     console, lab = context.console(as_json), context.lab
@@ -97,6 +98,10 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
         _tell(context, one, as_json=as_json)
     if not told:
         console.print(f"    nobody has written its trail for this sort of cloud; {context.command} fix mends it")
+    elif told[-1].last and what is None and len(broken_faults(lab)) > 1:
+        console.print(
+            f"    that was its last clue, and more is broken: {context.command} check grades what was repaired"
+        )
     elif told[-1].last:
         console.print(f"    that was the last clue; {context.command} fix solves it")
     else:
@@ -112,10 +117,22 @@ def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Brok
     if what is None:
         if not entries:
             raise click.UsageError("nothing is broken on purpose, so name a step (lab show lists them)")
-        session = session_of(context.lab, entries[-1].session)
-        return session, session.fault(entries[-1].fault), entries[-1]
+        chosen = _still_broken(context.lab, entries)
+        session = session_of(context.lab, chosen.session)
+        return session, session.fault(chosen.fault), chosen
     session, case = fault_addressed(context, what)
     return session, case, next((one for one in entries if one.breaks == case.breaks), None)
+
+
+def _still_broken(lab: Lab, entries: list[Broken]) -> Broken:
+    """The last one that was broken and is not repaired yet; where all are well, the last one."""
+    from stacklab.verbs.desk import home_of
+
+    if len(entries) == 1:
+        return entries[0]
+    faults = home_of(lab).faults()
+    left = (one for one in reversed(entries) if one.breaks not in faults or not faults[one.breaks].look().fine)
+    return next(left, entries[-1])
 
 
 def _as_json(one: Told) -> dict[str, object]:
@@ -128,6 +145,6 @@ def _tell(context: Context, one: Told, *, as_json: bool) -> None:
     console = context.console(as_json)
     console.print(f"  clue {one.number} of {one.of}")
     for title, text in (("look", one.look), ("shows", one.shows), ("means", one.means)):
-        lines = [text] if title == "look" else textwrap.wrap(text, 92)
+        lines = [text] if title == "look" else textwrap.wrap(text, 92, break_on_hyphens=False)
         for number, line in enumerate(lines):
             console.print(f"    {console.style((title if not number else '').ljust(6), 'bright_black')} {line}")

@@ -97,7 +97,7 @@ def counted(number: int, noun: str) -> str:
 def _wrapped(text: str) -> str:
     import textwrap
 
-    return textwrap.fill(text, 100)
+    return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def _tell(console: Console, step: Step, told: dict[str, object]) -> None:

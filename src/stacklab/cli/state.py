@@ -33,11 +33,11 @@ def status(context: Context, as_json: bool) -> None:
     from stacklab.errors import SessionInvalid, UnknownName
     from stacklab.progress import ProgressFile
     from stacklab.verbs.breaking import broken_faults, in_words
-    from stacklab.verbs.desk import home_of, session_of
+    from stacklab.verbs.desk import home_of, interruption, session_of
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
-    found = home.status()
+    found, interrupted = home.status(), interruption(lab)
     standing, trouble = None, None
     try:
         session = session_of(lab, None)
@@ -51,7 +51,7 @@ def status(context: Context, as_json: bool) -> None:
         {
             "lab": lab.name,
             "home": home.name,
-            "state": found.state,
+            "state": "degraded" if interrupted and found.state == "running" else found.state,
             "dashboard": found.dashboard,
             "session": lab.record.get("session"),
             "passed": standing.passed if standing else 0,
@@ -62,16 +62,20 @@ def status(context: Context, as_json: bool) -> None:
             "sessions": [session_json(name, progress) for name, progress in course.items()],
             "broken_on_purpose": [None if one.surprise else one.address for one in broken],
             "services": services,
-            "notes": found.notes,
+            "notes": [*found.notes, *([interrupted.message] if interrupted else [])],
         }
     )
     _show_status(console, lab, home.name, found)
+    if interrupted:
+        console.print(f"! {interrupted.message}\n    → {interrupted.advice}")
     if broken:
         console.print(f"broken on purpose: {in_words(broken)}   ({context.command} hint: a clue; fix: mend it)")
     if trouble:
         raise trouble
     assert standing is not None  # noqa: S101 -- else there was trouble
     show_standing(console, session, standing, course, running=found.state == "running")
+    if interrupted:
+        click.get_current_context().exit(interrupted.exit_code)
     if found.state != "running":
         click.get_current_context().exit(23 if found.state in ("absent", "stopped") else 21)
 

@@ -49,10 +49,12 @@ def agreement(
         if trust:
             _show(console, found)
             known.accept(found, once=True)
-        elif not console.as_json and sys.stdin.isatty() and sys.stdout.isatty() and _asked(console, found):
+            continue
+        can_ask = not console.as_json and sys.stdin.isatty() and sys.stdout.isatty()
+        if can_ask and _asked(console, found):
             known.accept(found)
         elif needed:
-            raise refused(found)
+            raise refused(found, asked=can_ask)
     return known.agreed
 
 

@@ -58,7 +58,7 @@ class Repair(Kind[RepairParams]):
         return str(thing["evidence"])
 
     def look(self, scene: Scene, p: RepairParams) -> Command:
-        return Command(("faults",), program="lab")
+        return Command(("faults", "--tell"), program="lab")
 
     def applicable(self, scene: Scene, p: RepairParams) -> str | None:
         try:

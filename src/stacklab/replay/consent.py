@@ -56,8 +56,10 @@ def refuse_foreign(session: Session, step: Step) -> None:
         raise refused(found)
 
 
-def refused(found: Foreign) -> NotTrusted:
-    """The error for something that nobody has agreed to."""
+def refused(found: Foreign, *, asked: bool = False) -> NotTrusted:
+    """The error for something that nobody has agreed to; `asked`: somebody has just said no."""
+    if asked:
+        return NotTrusted(f"step {found.step.id} was not run: you did not agree", advice="the same command asks again")
     return NotTrusted(
         f"step {found.step.id}: session '{found.session.name}' is not the course's own, and what this step runs here "
         "was not agreed to",

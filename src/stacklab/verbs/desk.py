@@ -30,12 +30,19 @@ def home_of(lab: Lab) -> Home:
 def open_desk(lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign) -> Desk:
     """Raises NoLab, NotRunning (also in the middle of a reset that was interrupted)."""
     home = home_of(lab)
-    if lab.record.get("restoring"):
-        raise NotRunning(
-            "a lab reset or goto was interrupted: what is there is half one thing and half another",
-            advice="the same command again, or lab up, ends it",
-        )
+    if interrupted := interruption(lab):
+        raise interrupted
     return desk_at(home.access(), lab, session, say, agreed)
+
+
+def interruption(lab: Lab) -> NotRunning | None:
+    """What to say as long as a reset or a goto that was cut short has not been ended."""
+    if not lab.record.get("restoring"):
+        return None
+    return NotRunning(
+        "a lab reset or goto was interrupted: what is there is half one thing and half another",
+        advice="lab reset, or lab up, ends it",
+    )
 
 
 def desk_at(
@@ -56,7 +63,13 @@ def session_of(lab: Lab, name: str | None) -> Session:
     chosen = name or lab.record.get("session")
     if not chosen:
         raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
-    return load_session(str(chosen), also=lab.labs)
+    try:
+        return load_session(str(chosen), also=lab.labs)
+    except UnknownName as error:
+        if name is None:
+            error.message = f"the session '{chosen}', which this lab is at, is not there any more"
+            error.advice = "lab reset SESSION goes to another one; lab list shows them"
+        raise
 
 
 def session_to_undo(lab: Lab, name: str | None) -> Session:

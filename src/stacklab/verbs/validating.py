@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stacklab.assets import PAPER
-from stacklab.course.load import Examined, examine
+from stacklab.course.load import Examined, examine, load_session, session_names
 from stacklab.course.search import FILE, Found, all_sessions, clash_of, own_labs, sessions_in
 from stacklab.course.session import Session, Step
 from stacklab.course.yamlfile import Where
@@ -17,6 +18,7 @@ from stacklab.kinds.image import FileSource
 from stacklab.plain import visible
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Paper
+from stacklab.suggest import closest_of
 
 SHORT = 20
 """A hint of fewer characters tells nobody where to look."""
@@ -121,6 +123,11 @@ def _clash(found: Found) -> SessionInvalid | None:
 def _bad_steps(examined: Examined, session: Session) -> list[Problem]:
     found: list[Problem] = []
     broken = {case.breaks for case in session.faults}
+    known = _known_faults()
+    for index, case in enumerate(session.faults):
+        if case.breaks not in known:
+            advice = closest_of(case.breaks, known, "what homes can break")
+            found.append(_at(examined, ("faults", index), f"no home knows a fault '{case.breaks}'", advice))
     for step in session.steps():
         where = examined.places[step.id]
         if len(step.hint) < SHORT or step.hint in (step.say, step.title):
@@ -140,6 +147,15 @@ def _bad_steps(examined: Examined, session: Session) -> list[Problem]:
                 _at(examined, (*where, "with", "source"), trouble, "name a file that learners have, or a url:")
             )
     return found
+
+
+def _known_faults() -> list[str]:
+    """What the course's own sessions break: between them they name all that homes can."""
+    found: set[str] = set()
+    for name in session_names():
+        with suppress(SessionInvalid):  # that one has a report of its own
+            found |= {case.breaks for case in load_session(name).faults}
+    return sorted(found)
 
 
 def _untold(session: Session, step: Step) -> str:
