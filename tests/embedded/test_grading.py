@@ -274,6 +274,9 @@ BREAKS: dict[str, Break] = {
 }
 
 SHARED = {
+    # A repair is seen by doing, so it needs the catalogue, and the services' own accounts.
+    "services": {step.id for step in SESSION.select("troubleshooting")},
+    "service-users": {"repair-password"},
     # What these steps declare is declared by another one, too, so breaking it breaks both.
     "over-quota": {"quota"},
     "admin-view": {"server"},
