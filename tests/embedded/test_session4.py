@@ -122,7 +122,7 @@ def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab,
 
 
 @settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
