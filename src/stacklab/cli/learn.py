@@ -1,4 +1,4 @@
-"""`lab list`, `show`, `replay`, `check`, `undo`, `hint`: the course."""
+"""`lab list`, `show`, `replay`, `check`, `undo`: the course."""
 
 from __future__ import annotations
 
@@ -283,29 +283,3 @@ def undo(context: Context, address: str | None, trust: bool, as_json: bool) -> N
     count = undo_steps(context.lab, session, steps, told, agreed)
     console.result({"session": session.name, "undone": undone})
     console.print(f"{counted(count, 'step')} undone" if count else "nothing to undo: the lab has made nothing there")
-
-
-@click.command()
-@click.argument("step", metavar="STEP", shell_complete=complete_step)
-@json_option
-@click.pass_obj
-def hint(context: Context, step: str, as_json: bool) -> None:
-    """Show the hint for a step, and the command to look with."""
-    from stacklab.course.session import Address
-    from stacklab.verbs.desk import session_of
-    from stacklab.verbs.learn import Narrator
-
-    console = context.console(as_json)
-    if "/" in step:
-        session, found = addressed(context, step)
-        if Address.parse(step).step is None:
-            raise click.UsageError(f"'{step}' is no single step; lab show {step} lists the steps")
-        chosen = found[0]
-    else:
-        session = session_of(context.lab, None)
-        chosen = session.step(step)
-    look = Narrator(context.lab, session).look(chosen)
-    console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
-    console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
-    console.indented(_wrapped(chosen.hint))
-    console.print("    look:" + ("\n" if "\n" in look else " ") + look)
