@@ -177,6 +177,8 @@ def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json
         agreed = agreement_to_all(context, console, trust=trust).agreed
     with console.working(f"back to the start of {chosen.name}", 3) as progress:
         do_reset(lab, progress, chosen, agreed)
+    if home_of(lab).status().state == "stopped":
+        console.print(f"the cloud is stopped: {context.command} up starts it")
 
 
 @click.command()

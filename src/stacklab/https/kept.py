@@ -13,11 +13,15 @@ def _saved(home: Path, name: str) -> Path:
 def keep(home: Path, name: str) -> None:
     """Keep it for a checkpoint. `home`: the lab's home directory."""
     target = _saved(home, name)
-    if target.exists():
-        shutil.rmtree(target)
+    drop(home, name)
     if (home / "https").is_dir():
         target.parent.mkdir(exist_ok=True, mode=0o700)
         shutil.copytree(home / "https", target)
+
+
+def drop(home: Path, name: str) -> None:
+    """Forget what was kept with a checkpoint that is dropped."""
+    shutil.rmtree(_saved(home, name), ignore_errors=True)
 
 
 def put_back(home: Path, name: str) -> None:

@@ -124,11 +124,12 @@ class LibvirtHome(DevstackHome):
             return START
         if STACKED in names:
             self.lab.update(start_of=self._session(), stacked_for=self._session())
-            self.vm.drop(START, lambda detail: None)
+            self.drop(START, lambda detail: None)
         return STACKED
 
     def drop(self, name: str, progress: Progress) -> None:
         self.vm.drop(name, progress)
+        kept.drop(self.lab.home_directory, name)
 
     def restore(self, name: str, progress: Progress) -> None:
         names = self.vm.checkpoints()
