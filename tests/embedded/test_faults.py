@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from stacklab.cli.main import run
 from stacklab.course.load import load_session
 from stacklab.errors import BrokenOnPurpose, CloudRefused, NotRunning, NotServed, UnknownName
+from stacklab.faults import upload
 from stacklab.homes.embedded import config, readiness, software, supervision
 from stacklab.homes.embedded.faults_configured import value_of, with_value
 from stacklab.homes.embedded.home import EmbeddedHome
@@ -415,3 +418,18 @@ def test_what_cannot_be_broken_is_refused_before_anything_is_recorded(
     assert lab_says(lab, capsys, "break")[0] == 2
     assert breaking.broken_faults(lab) == []
     assert not own_home.lab.directory.exists()
+
+
+def test_a_class_may_look_for_room_at_once_and_what_a_killed_look_left_goes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = opened(lab).admin
+    left = admin.post("image", "images", body=upload.BODY)["id"]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: home_of(lab).faults()["glance-full"].look(), range(16)))
+    assert [(one.state, one.evidence) for one in found if one.state != "well"] == []
+    images = admin.get("image", "images", name=upload.NAME)["images"]
+    assert [one["id"] for one in images] == [left]  # it may be somebody's who is still at it
+    monkeypatch.setattr(upload, "ABANDONED", timedelta(-1))
+    assert upload.upload_refused(admin, 1 << 10) is None
+    assert admin.get("image", "images", name=upload.NAME)["images"] == []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from stacklab.cloud.person import Person, answered, said_in
 from stacklab.deploy.faults.fault import MachineFault
 from stacklab.deploy.faults.settings import IniEntry
 from stacklab.deploy.fixes import systemd
@@ -17,6 +16,7 @@ from stacklab.deploy.fixes.fix import Action, Script
 from stacklab.deploy.fixes.systemd import stack_unit
 from stacklab.deploy.profile import Entry
 from stacklab.errors import CommandFailed
+from stacklab.faults.upload import upload_refused
 from stacklab.finding import Finding
 
 STORE_MIB = 8
@@ -25,7 +25,6 @@ STORE_MIB = 8
 LEAST_MIB = 64
 """The room that a store must have: the smallest of cloud images is of this order."""
 
-PROBE = "lab-probe-of-the-store"
 PROBE_BYTES = 1 << 20
 FILLER = "upload-that-was-never-finished"
 SOURCE = "lab-small-store"
@@ -106,7 +105,7 @@ class FullStore(MachineFault):
         store = self._store()
         room = int(self.machine.run("df", "--block-size=1M", "--output=avail", store, user="root").lines[-1])
         said = f"{store} has room for {room} MiB"
-        if trouble := _refused(self.ground.cloud()):
+        if trouble := upload_refused(self.ground.cloud(), PROBE_BYTES):
             return Finding("broken", f"{said}, and Glance takes no image: {trouble}")
         if room < LEAST_MIB:
             return Finding("broken", f"{said}: Glance takes a very small image, but no real one (df -h {store})")
@@ -156,19 +155,3 @@ def _shell(what: str, script: str, *arguments: str) -> Action:
     """A script whose first line says what it is for."""
     words = " ".join(map(shlex.quote, arguments))
     return Script(f"# {what}\nSOURCE={SOURCE}\nset -- {words}\n{script}")
-
-
-def _refused(cloud: Person) -> str | None:
-    """What Glance says to a small image, which is deleted again; None if it takes it."""
-    for left in cloud.get("image", "images", name=PROBE)["images"]:  # of a look that was killed
-        cloud.delete("image", "images", left["id"])
-    body = {"name": PROBE, "disk_format": "raw", "container_format": "bare", "visibility": "private"}
-    image = cloud.post("image", "images", body=body)["id"]
-    try:
-        url = f"{cloud.endpoint('image')}/images/{image}/file"
-        headers = {"Content-Type": "application/octet-stream"}
-        with answered():
-            answer = cloud.sdk.session.put(url, data=bytes(PROBE_BYTES), headers=headers, raise_exc=False)
-        return said_in(answer) if answer.status_code >= 400 else None
-    finally:
-        cloud.delete("image", "images", image)

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from stacklab.faults.upload import upload_refused
 from stacklab.files import write_atomic
 from stacklab.finding import Finding
 from stacklab.homes.embedded.faults_ground import EmbeddedFault
@@ -150,29 +151,19 @@ class FullStore(Misconfigured):
     title = "Glance has no room for another image"
     file = "glance-api.conf"
     service = "glance"
-    name = "lab-room-for-an-image"
     size = 64 << 10
 
     def broken(self, text: str) -> str:
         return with_value(text, "DEFAULT", "user_storage_quota", "16KB")
 
     def see(self, prober: Prober) -> Finding:
-        """By uploading something, which is removed again; also what an earlier look was kept from removing."""
-        base = f"{prober.urls['glance']}/v2/images"
         try:
-            for old in prober.ask(f"{base}?name={self.name}")[0]["images"]:
-                prober.send("DELETE", f"{base}/{old['id']}")
-            body = {"name": self.name, "disk_format": "raw", "container_format": "bare", "visibility": "private"}
-            image = prober.ask(base, body)[0]["id"]
+            prober.glance()
         except Trouble as error:
             found = self.unanswered("glance", "cannot tell whether Glance has room", error)
             return Finding("unknown", found.evidence, found.early)
-        try:
-            prober.send("PUT", f"{base}/{image}/file", b"\0" * self.size)
-        except urllib.error.HTTPError as error:
-            return Finding("broken", f"an image of {self.size >> 10} KiB cannot be uploaded: {explain(error)}")
-        finally:
-            prober.send("DELETE", f"{base}/{image}")
+        if refused := upload_refused(self.ground.admin(), self.size):
+            return Finding("broken", f"an image of {self.size >> 10} KiB cannot be uploaded: {refused}")
         return Finding("well", f"an image of {self.size >> 10} KiB was uploaded, and removed again")
 
 

@@ -52,13 +52,6 @@ class Prober:
                 name.lower(): value for name, value in response.headers.items()
             }
 
-    def send(self, method: str, url: str, data: bytes | None = None) -> None:
-        """A request whose answer does not matter, as long as it is none of an error. Raises HTTPError and its kin."""
-        headers = {"X-Auth-Token": self._token, "Content-Type": "application/octet-stream"}
-        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own loopback addresses
-        with _opener.open(request, timeout=30) as response:
-            response.read()
-
     def login(self, user: str, password: str) -> None:
         """Whether Keystone lets a user of a service in; no token is kept. Raises HTTPError (401)."""
         login = {"name": user, "domain": {"id": "default"}, "password": password}
