@@ -186,9 +186,17 @@ def vm(made: tuple[Vm, Journey]) -> Vm:
     return vm
 
 
+def put_back(vm: Vm) -> None:
+    """The VM as it was when it had just been made, with no other checkpoint than that."""
+    with measured("back to a checkpoint, to SSH and the right time"):
+        vm.restore(CLEAN, quiet)
+    for name in vm.checkpoints():
+        if name != CLEAN:
+            vm.drop(name, quiet)
+
+
 @pytest.fixture
 def clean_vm(vm: Vm) -> Iterator[Vm]:
     """The VM, up, and as it was when it had just been made; put back afterwards."""
     yield vm
-    with measured("back to a checkpoint, to SSH and the right time"):
-        vm.restore(CLEAN, quiet)
+    put_back(vm)

@@ -22,7 +22,7 @@ from stacklab.errors import MachineUnreachable
 from stacklab.homes.libvirt.vm import Vm
 from tests import standin
 from tests.measure import measured
-from tests.vm.conftest import CLEAN, LAB, Journey, bring_up, quiet
+from tests.vm.conftest import LAB, Journey, bring_up, put_back
 
 PROGRAM = str(Path(sys.executable).with_name("lab"))
 UNITS = ["keystone", "n-api", "q-ovn-agent", "neutron-api", "placement-api", "n-cpu", "c-api", "g-api"]
@@ -84,7 +84,7 @@ def course(
     standin.bring(machine, scratch, STANDIN_SECONDS="20", STANDIN_UNITS=" ".join(UNITS))
     environment = os.environ | {"XDG_CONFIG_HOME": str(scratch / "config"), "NO_COLOR": "1"}
     yield Course(vm, environment, ("--on", "libvirt", "--profile", "standin", "--box", str(box), "--image", str(image)))
-    vm.restore(CLEAN, quiet)
+    put_back(vm)
 
 
 def test_a_dropped_connection_and_a_killed_lab_do_not_end_the_stack_and_up_again_finishes(course: Course) -> None:

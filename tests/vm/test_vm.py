@@ -38,7 +38,11 @@ def runs(vm: Vm, name: str) -> bool:
 
 
 def eventually_on_console(vm: Vm) -> str:
-    """What is on the console, once there is a login prompt: sshd may be there before it."""
+    """What is on the console, once there is a login prompt.
+
+    It is asked for: sshd may be there before the first one, and a VM that was put back to a checkpoint has its own behind it.
+    """
+    vm.machine().run("systemctl", "restart", "serial-getty@ttyS0", user="root")
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and "login:" not in "\n".join(vm.console() or []):
         time.sleep(1)
