@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -135,6 +136,24 @@ def test_a_service_that_keeps_dying_is_started_later_and_later_and_then_given_up
     assert not child.wanted
     assert "exited with status 1" in child.reason
     assert "ValueError: the disk is on fire" in child.reason
+
+
+def test_a_machine_without_room_for_a_process_ends_no_supervisor(
+    inside: Any, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    module = inside("child")
+    child = module.Child("nova", True, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fork", no_room)
+        told = [child.start() for _ in range(module.TRIES)]
+    assert "could not be started" in told[0]
+    assert "Resource temporarily unavailable" in child.reason
+    assert (child.state, child.wanted, child.pid) == ("failed", False, None)
+    shutil.rmtree(layout.logs)
+    assert "No such file" in child.start()
 
 
 def test_a_service_that_lived_long_starts_with_a_clean_record(inside: Any, layout: Layout) -> None:

@@ -46,14 +46,20 @@ class Child:
     # --- life ------------------------------------------------------------------------------------------------------
 
     def start(self, close_in_child=()):
-        logfile.keep_bounded(self.log)
-        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._log_start = os.fstat(descriptor).st_size
+        """Returns what to say of it. A machine without room for a file or a process is no reason to end the others."""
         self.state, self.since, self.ending, self.kill_at = "starting", time.time(), False, None
+        logfile.keep_bounded(self.log)
         try:
-            self.pid = self._fork(descriptor, close_in_child) if self.forked else self._spawn(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                self._log_start = os.fstat(descriptor).st_size
+                self.pid = self._fork(descriptor, close_in_child) if self.forked else self._spawn(descriptor)
+            finally:
+                os.close(descriptor)
+        except (OSError, subprocess.SubprocessError) as error:
+            self.reason = f"could not be started at {time.strftime('%H:%M:%S')}: {error}"
+            return self._again()
+        return f"process {self.pid}"
 
     def _fork(self, descriptor, close_in_child):
         parent = os.getpid()
@@ -111,14 +117,20 @@ class Child:
         self.reason = f"{how_it_ended(status)} at {time.strftime('%H:%M:%S')}" + (
             f"; last said: {line}" if line else ""
         )
-        self.deaths = 1 if lived > HEALTHY else self.deaths + 1
+        if lived > HEALTHY:
+            self.deaths = 0
         self.restarts += 1
+        return f"process {pid} {self._again()}"
+
+    def _again(self):
+        """It starts later and later, and then not any more."""
+        self.deaths += 1
         if self.deaths >= TRIES:
             self.state, self.wanted = "failed", False
-            return f"process {pid} {self.reason}; gave up after {self.deaths} deaths"
+            return f"{self.reason}; gave up after {self.deaths} deaths"
         self.state = "starting"
         self.not_before = time.monotonic() + (0.2 if self.deaths == 1 else min(30, 2 ** (self.deaths - 1)))
-        return f"process {pid} {self.reason}; starting it again"
+        return f"{self.reason}; starting it again"
 
 
 def how_it_ended(status):

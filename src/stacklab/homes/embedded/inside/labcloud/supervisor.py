@@ -45,7 +45,7 @@ class Supervisor:
         for child in self.children.values():
             child.state = "starting"
             if not child.forked:
-                child.start()
+                say(f"{child.name}: {child.start()}")
         self.tell()
         missing = preload()
         for line in missing:
@@ -62,8 +62,7 @@ class Supervisor:
         now = time.monotonic()
         for child in self.children.values():
             if child.pid is None and child.wanted and not self.stopping and now >= child.not_before:
-                child.start(self.own)
-                say(f"{child.name}: process {child.pid}")
+                say(f"{child.name}: {child.start(self.own)}")
             elif child.kill_at and now > child.kill_at and child.pid:
                 send(child.pid, signal.SIGKILL)
                 child.kill_at = None
