@@ -20,8 +20,8 @@ from stacklab.cli.main import run
 from stacklab.course.load import load_session
 from stacklab.errors import BrokenOnPurpose, CloudRefused, NotRunning, NotServed, UnknownName
 from stacklab.faults import upload
+from stacklab.faults.inifile import value_of, with_value
 from stacklab.homes.embedded import config, readiness, software, supervision
-from stacklab.homes.embedded.faults_configured import value_of, with_value
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab

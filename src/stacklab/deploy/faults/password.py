@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stacklab.cloud.person import Person
-from stacklab.deploy.faults.settings import IniEntry, value_of
+from stacklab.deploy.faults.settings import IniEntry
 from stacklab.deploy.faults.wrong import WrongValue, restarting
 from stacklab.deploy.fixes import systemd
 from stacklab.deploy.fixes.fix import Action
 from stacklab.deploy.fixes.systemd import plain, stack_unit
 from stacklab.deploy.profile import Entry
 from stacklab.errors import CloudRefused, CommandFailed
+from stacklab.faults.inifile import value_of
 from stacklab.finding import Finding
 from stacklab.machines.base import Machine
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
 from stacklab.deploy.fixes.fix import Action, probe
 from stacklab.deploy.profile import Entry
 from stacklab.errors import CommandFailed
+from stacklab.faults.inifile import value_of, with_value
 from stacklab.machines.base import Machine
 
 # Owner, mode and SELinux label are the old file's; the name never stands for half a file, also where we are cut off.
@@ -68,6 +68,8 @@ class _Written:
         text = machine.read(entry.file)
         if text is None:
             raise CommandFailed(f"there is no {entry.file} on {machine.name}")
+        if value_of(text.decode(), entry.section, entry.key) is None:
+            raise CommandFailed(f"there is no {self.place.name}")
         new = with_value(text.decode(), entry.section, entry.key, self.value).encode()
         machine.run("sh", "-euc", REPLACE, "replace", entry.file, str(len(new)), user="root", given=new)
 
@@ -108,31 +110,3 @@ class _Set:
 
     def run(self, machine: Machine) -> None:
         machine.run(*self.argv, user="root")
-
-
-def value_of(text: str, section: str, key: str) -> str | None:
-    """The value of a key; where it is set twice the last one counts, as for oslo.config."""
-    found = _lines(text, section, key)
-    return found[-1][1].group("value").strip() if found else None
-
-
-def with_value(text: str, section: str, key: str, value: str) -> str:
-    """The text with another value and nothing else changed. Raises CommandFailed if the key is not there."""
-    found = _lines(text, section, key)
-    if not found:
-        raise CommandFailed(f"the file has no {key} in [{section}]")
-    number, match = found[-1]
-    lines = text.splitlines(keepends=True)
-    lines[number] = f"{match.group('before')}{value}{match.group('after')}"
-    return "".join(lines)
-
-
-def _lines(text: str, section: str, key: str) -> list[tuple[int, re.Match[str]]]:
-    wanted = re.compile(rf"(?P<before>{re.escape(key)}\s*[=:][ \t]*)(?P<value>.*?)(?P<after>[ \t]*\r?\n?)$", re.DOTALL)
-    found, within = [], False
-    for number, line in enumerate(text.splitlines(keepends=True)):
-        if head := re.match(r"\s*\[([^]]+)\]", line):
-            within = head[1] == section
-        elif within and (match := wanted.match(line)):
-            found.append((number, match))
-    return found

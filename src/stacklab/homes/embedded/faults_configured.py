@@ -13,6 +13,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from stacklab.faults.inifile import value_of, with_value
 from stacklab.faults.upload import upload_refused
 from stacklab.files import write_atomic
 from stacklab.finding import Finding
@@ -210,36 +211,3 @@ class Password(Misconfigured):
             for user in admin.get("identity", "users", name="cinder")["users"]:
                 admin.request("PATCH", "identity", ("users", user["id"]), body={"user": {"password": password}})
             self.ground.restart(self.service, progress)
-
-
-def value_of(text: str, section: str, key: str) -> str | None:
-    """The value of a key in an INI file; the last one where there are several, as for oslo.config."""
-    found = [match["value"] for _, match in _lines(text, section, key)]
-    return found[-1] if found else None
-
-
-def with_value(text: str, section: str, key: str, value: str) -> str:
-    """The text with another value of a key, and nothing else changed; a key or a section that is not there is added."""
-    lines = text.splitlines(keepends=True)
-    found = _lines(text, section, key)
-    if found:
-        number, match = found[-1]
-        lines[number] = f"{match['before']}{value}{match['after']}"
-        return "".join(lines)
-    heads = [number for number, line in enumerate(lines) if line.strip() == f"[{section}]"]
-    if not heads:
-        return f"{text.rstrip()}\n\n[{section}]\n{key} = {value}\n"
-    lines.insert(heads[0] + 1, f"{key} = {value}\n")
-    return "".join(lines)
-
-
-def _lines(text: str, section: str, key: str) -> list[tuple[int, re.Match[str]]]:
-    """The lines that give a key of a section its value."""
-    wanted = re.compile(rf"(?P<before>{re.escape(key)}\s*[=:][ \t]*)(?P<value>[^\r\n]*?)(?P<after>[ \t]*\r?\n?)$")
-    found, within = [], False
-    for number, line in enumerate(text.splitlines(keepends=True)):
-        if head := re.match(r"\s*\[([^]]+)\]", line):
-            within = head[1] == section
-        elif within and (match := wanted.match(line)):
-            found.append((number, match))
-    return found

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from stacklab.deploy.faults.settings import value_of, with_value
-from stacklab.errors import CommandFailed
+from stacklab.faults.inifile import value_of, with_value
 
 TEXT = """\
 # password = in a comment
@@ -42,6 +39,8 @@ def test_the_way_back_is_the_same_to_the_last_byte() -> None:
     assert with_value(changed, "keystone_authtoken", "password", "old") == TEXT
 
 
-def test_a_key_that_is_not_there_is_not_made_up() -> None:
-    with pytest.raises(CommandFailed, match=r"no password in \[glance\]"):
-        with_value(TEXT, "glance", "password", "new")
+def test_a_key_or_a_section_that_is_not_there_is_added() -> None:
+    added = with_value(TEXT, "nova", "user", "nova")
+    assert added == TEXT.replace("[nova]\n", "[nova]\nuser = nova\n")
+    assert with_value(TEXT, "keystone_authtoken", "url", "x").count("[keystone_authtoken]") == 2  # no third one
+    assert with_value(TEXT, "glance", "password", "new") == TEXT + "\n[glance]\npassword = new\n"
