@@ -174,8 +174,16 @@ def test_after_a_restart_up_makes_it_usable_again(learner: Learner) -> None:
 
 
 def test_what_only_a_vm_can_do_is_refused_in_a_line(learner: Learner) -> None:
-    assert "not supported here" in learner.lab("reset", expect=24)
     assert "the machine is yours" in learner.lab("down", expect=22)
+
+
+def test_a_reset_without_checkpoints_tells_what_would_go_and_asks(learner: Learner) -> None:
+    told = learner.lab("reset", expect=130)  # nobody answers
+    assert "This home has no checkpoints" in told
+    assert "(nothing)" in told
+    assert "--yes agrees" in learner.lab("reset", "--json", expect=2)
+    learner.lab("reset", "--yes")
+    assert json.loads(learner.lab("status", "--json"))["state"] == "running"
 
 
 def test_another_lab_does_not_take_the_machine(learner: Learner) -> None:

@@ -42,7 +42,7 @@ def upload_refused(cloud: Person, size: int) -> str | None:
 
 def _remove_abandoned(cloud: Person, own: dict[str, Any]) -> None:
     now = _made(own)
-    for other in cloud.get("image", "images", name=NAME, owner=own["owner"])["images"]:
+    for other in cloud.get("image", "images", name=NAME)["images"]:
         if other["id"] != own["id"] and abs(now - _made(other)) > ABANDONED:
             with suppress(CloudRefused):  # another look was quicker
                 cloud.delete("image", "images", other["id"])

@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def keep_image(image: dict[str, Any]) -> dict[str, Any]:
 
 def new_image(asked: dict[str, Any]) -> dict[str, Any]:
     """As POST /v2/images does it."""
-    return keep_image({"id": str(uuid.uuid4()), "status": "queued", **asked})
+    made = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return keep_image({"id": str(uuid.uuid4()), "status": "queued", "created_at": made, **asked})
 
 
 def upload(image: str, data: bytes) -> str:
