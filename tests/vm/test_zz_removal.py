@@ -35,7 +35,10 @@ def processes(word: str) -> list[str]:
 
 def test_the_boxes_image_stays_while_another_vm_is_made_from_it(vm: Vm) -> None:
     assert removal.unused_base(vm.hypervisor, vm.site) == []  # this one is
-    (base,) = [one for one in vm.hypervisor.volumes() if "_vagrant_box_image_" in one.name and one.pool == vm.site.pool]
+    there = vm.hypervisor.volumes()
+    bases = [one for one in there if "_vagrant_box_image_" in one.name and one.pool == vm.site.pool]
+    assert len(bases) == 1, (vm.site.pool, there)
+    base = bases[0]
     virsh("vol-create-as", base.pool, "another", "6G", "--format", "qcow2",
           "--backing-vol", base.name, "--backing-vol-format", "qcow2")  # fmt: skip
     used = [one.path for one in vm.hypervisor.volumes() if one.backing == base.path]
