@@ -1,8 +1,9 @@
-"""All tests: those with a cloud, and beside them those with machines and a VM, for much of each is waiting.
+"""All tests: those with a cloud, and beside them those with machines and those with a VM, for much of each is waiting.
 
     python -m tests [OPTIONS OF PYTEST]
 
-Each half is one pytest with its own summary; the machines' comes when it has ended. Exit 0 only if both are well.
+Each part is a pytest with a summary of its own: that of the first is seen as it runs, those of the others when it has ended.
+Exit 0 only if all are well.
 """
 
 from __future__ import annotations
@@ -10,40 +11,39 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MACHINES = ("machine", "vm")
+BESIDE = {"machine": "the tests with machines", "vm": "the tests with a VM"}
 
 
 def main(options: list[str]) -> int:
-    """The worse of the two exit codes."""
-    halves = {
-        "machines": [HERE / name for name in MACHINES],
-        "clouds": [path for path in sorted(HERE.iterdir()) if (path / "__init__.py").exists() and holds_tests(path)],
-    }
-    # pytest empties its directory when it begins, so two must not share one; short, for there are unix sockets in it.
-    with tempfile.TemporaryDirectory(prefix="lab-") as scratch, Path(scratch, "machines.log").open("w+") as log:
-        command = [sys.executable, "-m", "pytest", *options]
-        beside = subprocess.Popen(
-            [*command, f"--basetemp={scratch}/p", *halves["machines"]], stdout=log, stderr=subprocess.STDOUT
-        )
+    """The worst of the exit codes."""
+    command = [sys.executable, "-m", "pytest", *options]
+    first = [path for path in sorted(HERE.iterdir()) if (path / "__init__.py").exists() and holds_tests(path)]
+    with ExitStack() as stack:
+        # pytest empties its directory when it begins, so two must not share one; short, for there are unix sockets in it.
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
+        running: dict[str, subprocess.Popen[bytes]] = {}
+        for name in BESIDE:
+            argv = [*command, f"--basetemp={scratch}/{name[0]}", str(HERE / name)]
+            with (scratch / f"{name}.log").open("wb") as log:
+                running[name] = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        codes = []
         try:
-            clouds = subprocess.run([*command, *halves["clouds"]], check=False).returncode
-            print("\nwaiting for the tests with machines and a VM", flush=True)
-            machines = beside.wait()
-        except KeyboardInterrupt:
-            beside.wait()  # it was interrupted, too, and cleans up
-            raise
-        finally:
-            log.seek(0)
-            print(log.read(), flush=True)
-    return clouds or machines
+            codes.append(subprocess.run([*command, *first], check=False).returncode)
+        finally:  # where we are interrupted they are, too, and clean up
+            for name, process in running.items():
+                print(f"\nwaiting for {BESIDE[name]}", flush=True)
+                codes.append(process.wait())
+                print((scratch / f"{name}.log").read_text(encoding="utf-8", errors="replace"), flush=True)
+    return max(codes, key=abs)
 
 
 def holds_tests(directory: Path) -> bool:
-    """Whether this half of the tests has files there."""
-    return directory.name not in MACHINES and any(directory.glob("test_*.py"))
+    """Whether this part of the tests has files there."""
+    return directory.name not in BESIDE and any(directory.glob("test_*.py"))
 
 
 if __name__ == "__main__":
