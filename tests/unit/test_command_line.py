@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -146,6 +147,24 @@ def test_what_only_asks_leaves_no_directory_behind(own_directories: Path) -> Non
     for words in (["replay", "session4"], ["undo", "session4"], ["reset"], ["down"], ["destroy", "--yes"]):
         assert run(["--lab", "nosuch", *words]) == 50
     assert not (own_directories / "state/stacklab/nosuch").exists()
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_nothing_is_removed_unless_somebody_agrees(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lab("intro").update(session="session4", home="embedded")
+    assert run(["destroy", "--json"]) == 2  # nobody is asked
+    for answer, code in (("", 2), ("n\n", 0)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        assert run(["destroy"]) == code
+    told = capsys.readouterr()
+    assert told.err.count("--yes agrees") == 2
+    assert "nothing was removed" in told.out
+    assert Lab("intro").remains()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert run(["destroy"]) == 0
+    assert not Lab("intro").remains()
 
 
 @pytest.mark.usefixtures("own_directories")

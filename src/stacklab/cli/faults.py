@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from stacklab.cli.asking import agreed
 from stacklab.cli.completing import complete_session
 from stacklab.cli.options import Context, json_option, known_sessions
 
@@ -210,15 +210,10 @@ def _what_next(context: Context, console: Console, symptoms: str, graded: str, a
 
 def _consent(console: Console, home: Home, yes: bool) -> None:
     """A machine that the lab did not make is somebody's."""
-    if home.name != "ssh" or yes:
-        return
-    if console.as_json or not sys.stdin.isatty():
-        raise click.UsageError(
-            "the cloud is on a machine that the lab did not make; say --yes if it may be broken there"
-        )
-    where = home.site().machine.name
-    if not click.confirm(f"Something will be broken on {where}. May it?", default=False):
-        raise click.exceptions.Exit(1)
+    if home.name == "ssh":
+        question = f"Something will be broken on {home.site().machine.name}, which the lab did not make. May it?"
+        if not agreed(console, question, yes=yes):
+            raise click.exceptions.Exit(1)
 
 
 def _any(context: Context, home: Home, session: Session) -> FaultCase:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stacklab.cli.asking import agreed
 from stacklab.cli.options import Context, complete_step, json_option, known_sessions
 from stacklab.cli.trusting import agreement, agreement_to_all, trust_option
 
@@ -87,11 +88,7 @@ def confirmed(context: Context, console: Console, *, yes: bool) -> bool:
         console.print(f"  {thing}")
     if not going:
         console.print("  (nothing)")
-    if yes:
-        return True
-    if console.as_json:
-        raise click.UsageError("with --json nobody is asked: --yes agrees to what will be removed")
-    if click.confirm("Remove it?", default=False):
+    if agreed(console, "Remove it?", yes=yes):
         return True
     console.print("nothing was removed")
     return False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stacklab.cli.asking import agreed
 from stacklab.cli.completing import complete_session
 from stacklab.cli.options import Context, complete_service, complete_step, json_option
 from stacklab.cli.standing import as_json as session_json
@@ -207,8 +208,7 @@ def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
     lab, console = context.lab, context.console(as_json)
     if not purge and not lab.remains():
         lab.require()
-    question = f"Remove lab '{lab.name}' with everything in its cloud?"
-    if not yes and not as_json and not click.confirm(question, default=False):
+    if not agreed(console, f"Remove lab '{lab.name}' with everything in its cloud?", yes=yes):
         console.print("nothing was removed")
         return
     removed = []
