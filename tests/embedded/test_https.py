@@ -20,12 +20,11 @@ from stacklab.cloud.person import Person
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.errors import NotServed
-from stacklab.homes.embedded import supervision
+from stacklab.homes.embedded import apache, supervision
+from stacklab.homes.embedded.apache import EmbeddedHttps
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
-from stacklab.https import own
 from stacklab.https.authority import Names
-from stacklab.https.own import OwnHttps
 from stacklab.lab import Lab
 from stacklab.replay import undo as undoing
 from stacklab.replay.apply import apply_step
@@ -48,7 +47,7 @@ def open_desk(lab: Lab) -> Desk:
     return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
 
 
-def https_of(lab: Lab) -> OwnHttps:
+def https_of(lab: Lab) -> EmbeddedHttps:
     """TLS before the lab's cloud."""
     home = home_of(lab)
     assert isinstance(home, EmbeddedHome)
@@ -76,7 +75,7 @@ def everything(lab: Lab) -> dict[str, str]:
     found |= catalogue_of(lab)
     for name in ("apache.log", "apache.pid"):
         found[name] = str([path.exists() for path in (layout.logs / name, layout.run / name)])
-    found["apache"] = str(own.processes(own.configuration_of(layout)))
+    found["apache"] = str(apache.processes(apache.configuration_of(layout)))
     return found
 
 
@@ -198,17 +197,17 @@ def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(don
 def test_apache_that_died_is_noticed_and_a_cloud_that_was_stopped_comes_up_with_it(done: Lab) -> None:
     home = home_of(done)
     assert isinstance(home, EmbeddedHome)
-    configuration = own.configuration_of(home.layout)
+    configuration = apache.configuration_of(home.layout)
     assert any(note.startswith("behind TLS, by Apache: cinder, ") for note in home.status().notes)
-    for pid in own.processes(configuration):
+    for pid in apache.processes(configuration):
         os.kill(pid, signal.SIGKILL)
     grade = check(open_desk(done), [SESSION.step("keystone")]).grades[0]
     assert (grade.status, "nobody listens" in grade.actual) == ("failed", True)
     assert any("Apache" in note and "lab up starts it" in note for note in home.status().notes)
     home.https().start(quiet)
-    assert own.processes(configuration) != []
+    assert apache.processes(configuration) != []
     stop(done, quiet)
-    assert own.processes(configuration) == []
+    assert apache.processes(configuration) == []
     bring_up(done, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
     assert failed_fast(open_desk(done)) == {}
 
@@ -337,12 +336,12 @@ def no_placement(desk: Desk) -> Mend:
     return mend
 
 
-def in_file(path: Callable[[OwnHttps], Path], change: Callable[[str], str]) -> Break:
+def in_file(path: Callable[[EmbeddedHttps], Path], change: Callable[[str], str]) -> Break:
     """A file says something else; nobody is told."""
 
     def broken(desk: Desk) -> Mend:
         https = desk.access.https()
-        assert isinstance(https, OwnHttps)
+        assert isinstance(https, EmbeddedHttps)
         file = path(https)
         before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
         file.write_text(change(before), encoding="utf-8")
@@ -556,7 +555,7 @@ def test_cut_off_between_two_endpoints_undo_knows_how_all_were(lab: Lab, monkeyp
 def test_reset_ends_apache_and_puts_the_catalogue_and_the_logins_back(lab: Lab) -> None:
     before = everything(lab)
     replay(lab, [step for step in STEPS if step.id in ("authority", "certificate", "keystone", "logins")])
-    assert own.processes(own.configuration_of(https_of(lab).layout)) != []
+    assert apache.processes(apache.configuration_of(https_of(lab).layout)) != []
     reset(lab, quiet)
     assert everything(lab) == before
 
@@ -593,7 +592,7 @@ def test_before_the_session_the_fault_says_why_it_cannot_be_had(lab: Lab) -> Non
 
 
 def test_without_apache_the_steps_say_which_package_is_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "_program", lambda: None)
+    monkeypatch.setattr(apache, "_program", lambda: None)
     grades = check(open_desk(lab), STEPS[1:]).grades
     assert {grade.status for grade in grades} == {"not_applicable"}
     assert all("apache2" in grade.actual and "httpd" in grade.actual for grade in grades[:-1])

@@ -12,11 +12,11 @@ from stacklab.faults.fault import Fault
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
 from stacklab.homes.embedded import config, ending, faults, readiness, shared, software, supervision, template
+from stacklab.homes.embedded.apache import EmbeddedHttps
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.https.fault import ExpiredCertificate
-from stacklab.https.own import OwnHttps
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
 from stacklab.machines.local import LocalMachine
@@ -42,7 +42,7 @@ class EmbeddedHome:
         self.cloud = Cloud(lab)
         self.layout = self.cloud.layout
         self.saved = Checkpoints(self.cloud)
-        self._https = OwnHttps(self.layout, lab.name, lambda: self.cloud.ports, self._write_logins)
+        self._https = EmbeddedHttps(self.layout, lab.name, lambda: self.cloud.ports, self._write_logins)
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class EmbeddedHome:
         why = "the home 'embedded' needs no root and uses none"
         return Site(LocalMachine(), str(self.layout.scratch), "lab", why, {"conf": str(self.layout.conf)})
 
-    def https(self) -> OwnHttps:
+    def https(self) -> EmbeddedHttps:
         return self._https
 
     def faults(self) -> dict[str, Fault]:

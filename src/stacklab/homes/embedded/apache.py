@@ -34,7 +34,7 @@ END_SECONDS = 10
 _HTTP = "http"  # the port that stands for 80
 
 
-class OwnHttps(Https):
+class EmbeddedHttps(Https):
     """See `stacklab.https.server.Https`."""
 
     def __init__(
