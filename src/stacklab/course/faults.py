@@ -8,9 +8,9 @@ from typing import Annotated, Any, Protocol, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from stacklab.course.session import CloudSort, Clue, FaultCase, Step
-from stacklab.course.yamlfile import Where
 from stacklab.kinds.declaration import Id
 from stacklab.suggest import closest_of
+from stacklab.yamlfiles.yamlfile import Where
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 M = TypeVar("M", bound=BaseModel)

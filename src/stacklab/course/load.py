@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from stacklab.course.explained import complaints
 from stacklab.course.faults import read_faults
 from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
 from stacklab.course.session import Exercise, Session, Step
-from stacklab.course.yamlfile import Where, YamlFile
 from stacklab.errors import LabError, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
 from stacklab.suggest import closest, closest_of
+from stacklab.yamlfiles.complaints import complaints
+from stacklab.yamlfiles.yamlfile import Where, YamlFile
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 M = TypeVar("M", bound=BaseModel)

@@ -8,14 +8,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stacklab import places
-from stacklab.course.explained import validated
-from stacklab.course.yamlfile import Where, YamlFile
 from stacklab.deploy.localconf import known_values
 from stacklab.deploy.profile import Mark, Part, PlacedFile, Profile
 from stacklab.deploy.settings import Settings
 from stacklab.errors import LabError, NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Machine
 from stacklab.suggest import closest, closest_of
+from stacklab.yamlfiles.complaints import validated
+from stacklab.yamlfiles.yamlfile import Where, YamlFile
 
 BASED_ON = "based_on"
 """The key of a profile file that names the profile which it changes; all its other keys then are optional."""

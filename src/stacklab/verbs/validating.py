@@ -12,13 +12,13 @@ from stacklab.assets import PAPER
 from stacklab.course.load import Examined, examine, load_session, session_names
 from stacklab.course.search import FILE, Found, all_sessions, clash_of, own_labs, sessions_in
 from stacklab.course.session import Session, Step
-from stacklab.course.yamlfile import Where
 from stacklab.errors import LabError, SessionInvalid, UnknownName
 from stacklab.kinds.image import FileSource
 from stacklab.plain import visible
 from stacklab.replay.narrate import narrate
 from stacklab.replay.scene import Paper
 from stacklab.suggest import closest_of
+from stacklab.yamlfiles.yamlfile import Where
 
 SHORT = 20
 """A hint of fewer characters tells nobody where to look."""

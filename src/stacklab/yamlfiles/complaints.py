@@ -6,9 +6,9 @@ from typing import Any, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from stacklab.course.yamlfile import Where
 from stacklab.errors import LabError
 from stacklab.suggest import closest_of
+from stacklab.yamlfiles.yamlfile import Where
 
 M = TypeVar("M", bound=BaseModel)
 
