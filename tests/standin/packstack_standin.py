@@ -41,7 +41,7 @@ def packstack_profile_data(**changes: Any) -> dict[str, Any]:
             "answers_image": "/var/lib/stacklab/images/cirros.img",
         },
         services={"swift": {"title": "Swift", "values": {"CONFIG_SWIFT_INSTALL": "y"}}},
-        cloud={"identity": ":5000/v3", "dashboard": ":5000/dashboard/"},
+        cloud={"identity": ":5000/v3", "dashboard": ":5000/dashboard/", "service_project": "services"},
     )
     data["units"] |= {
         "apache": "httpd",

@@ -13,6 +13,7 @@ import pytest
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, read_session, session_names
 from stacklab.course.search import VARIABLE
+from stacklab.deploy.profiles import load_profile
 from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.lab import Lab
 from stacklab.verbs.desk import begin_session, session_of
@@ -248,3 +249,13 @@ def test_what_a_session_says_moves_no_cursor(tmp_path: Path, capsys: pytest.Capt
         said = capsys.readouterr()
         for text in (said.out, said.err):
             assert all(sign in "\n\t" or sign.isprintable() for sign in text), (words, text)
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_a_cloud_that_names_the_project_of_its_services_otherwise_is_asked_for_that_one() -> None:
+    lab = Lab("intro")
+    lab.update(session="session4")
+    assert session_of(lab, None).step("service-users").params.model_dump()["of"] == "service"
+    lab.update(service_project=load_profile("centos7-pike-packstack").cloud.service_project)
+    assert session_of(lab, None).step("service-users").params.model_dump()["of"] == "services"
+    assert session_of(lab, "session2").step("service-users").params.model_dump()["of"] == "services"

@@ -24,12 +24,13 @@ def whole_course(lab: Lab) -> dict[str, tuple[Session, Progress] | None]:
     from stacklab.course.search import all_sessions
     from stacklab.errors import SessionInvalid
     from stacklab.progress import ProgressFile
+    from stacklab.verbs.desk import clouds_variables
 
     file = ProgressFile(lab)
     found: dict[str, tuple[Session, Progress] | None] = {}
     for name in sorted(all_sessions(lab.labs)):
         try:
-            session = load_session(name, also=lab.labs)
+            session = load_session(name, variables=clouds_variables(lab), also=lab.labs)
         except SessionInvalid:  # `lab list` and `lab validate` say what is wrong with it
             found[name] = None
         else:

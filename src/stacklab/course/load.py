@@ -26,6 +26,9 @@ Variables = Mapping[str, str | int | bool]
 LEARNER = {"learner": "learner", "learner_project": "lab-project"}
 """Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
 
+CLOUDS = {"service_project": "service"}
+"""The same for what another deployer may name otherwise: the project that the services' own accounts are in."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -147,8 +150,8 @@ class _Builder:
         self.seen: dict[str, str] = {}  # step id → kind
         self.names: set[str] = set()
         self.places: dict[str, Where] = {}
-        self.known: dict[str, Any] = dict(LEARNER)
-        self._used: set[str] = set(LEARNER)
+        self.known: dict[str, Any] = {**LEARNER, **CLOUDS}
+        self._used: set[str] = {*LEARNER, *CLOUDS}
         declared = file.value.get("vars", {})
         if isinstance(declared, dict):
             self.known |= declared

@@ -142,7 +142,8 @@ class Units(Part):
 class Cloud(Part):
     """What the finished cloud looks like from outside. `floating_range` is what br-ex carries.
 
-    `identity`, `dashboard`: what comes after http://HOST_IP, a path or a port and a path.
+    `identity`, `dashboard`: what comes after http://HOST_IP, a path or a port and a path. `service_project`: the project that
+    the services' own accounts are in.
     """
 
     identity: str = "/identity"
@@ -150,6 +151,7 @@ class Cloud(Part):
     floating_range: str = "172.24.4.0/24"
     gateway: str = "172.24.4.1"
     bridge: str = "br-ex"
+    service_project: str = "service"
 
 
 class Recovery(Part):

@@ -152,6 +152,7 @@ class DevstackHome(ABC):
         return f"in {self.clouds_file}" if there else None
 
     def _write_access(self, progress: Progress) -> str:
+        self.lab.update(service_project=self.profile.cloud.service_project)
         write_atomic(self.clouds_file, self._clouds(), mode=0o600)
         return f"in {self.clouds_file}"
 
@@ -222,6 +223,7 @@ class DevstackHome(ABC):
         )
 
     def _rewrite_access(self) -> None:
+        self.lab.update(service_project=self.profile.cloud.service_project)
         write_atomic(self.clouds_file, self._clouds(), mode=0o600)
 
     def faults(self) -> dict[str, Fault]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from stacklab.assets import Assets
 from stacklab.cloud.person import Person
-from stacklab.course.load import load_session
+from stacklab.course.load import CLOUDS, Variables, load_session
 from stacklab.course.session import Session
 from stacklab.errors import NoLab, NotRunning, SessionInvalid, UnknownName
 from stacklab.homes import open_home
@@ -64,12 +64,17 @@ def session_of(lab: Lab, name: str | None) -> Session:
     if not chosen:
         raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
     try:
-        return load_session(str(chosen), also=lab.labs)
+        return load_session(str(chosen), variables=clouds_variables(lab), also=lab.labs)
     except UnknownName as error:
         if name is None:
             error.message = f"the session '{chosen}', which this lab is at, is not there any more"
             error.advice = "lab reset SESSION goes to another one; lab list shows them"
         raise
+
+
+def clouds_variables(lab: Lab) -> Variables:
+    """What sessions say of the lab's cloud where it is not what they take for granted (`stacklab.course.load.CLOUDS`)."""
+    return {name: str(lab.record[name]) for name in CLOUDS if name in lab.record}
 
 
 def session_to_undo(lab: Lab, name: str | None) -> Session:
