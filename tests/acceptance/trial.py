@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -225,12 +226,13 @@ class _Say:
 
 def _last_words(lines: list[str]) -> str:
     """The line that sums it up: each verb has its own."""
-    for beginning in (*(f"{one}:" for one in (SESSION, *OTHERS)), "✓ stack.sh", "repaired:", "✗", "!"):
-        for line in reversed(lines):
-            if line.strip().startswith(beginning):
-                return line.strip().replace("|", "/")
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].replace("|", "/") if said else "said nothing"
+    said = [line.strip().replace("|", "/") for line in lines if line.strip()]
+    sessions = "|".join((SESSION, *OTHERS))
+    for pattern in (rf"({sessions}):", "✓ stack.sh", "repaired:", "✗", "!", r"\d+ steps?\b", "✓"):
+        for line in reversed(said):
+            if re.match(pattern, line):
+                return line
+    return said[-1] if said else "said nothing"
 
 
 def _after_restart(machine: System) -> str:
