@@ -36,6 +36,7 @@ up: install
 	@echo
 	@echo "Next: put lab on your PATH for this shell, and look around:"
 	@echo '  export PATH="$(CURDIR)/$(BIN):$$PATH"'
+	@echo '  eval "$$(lab openrc)"        …and so that the openstack commands that lab shows find the cloud'
 	@echo "  lab status                 what runs, and Horizon's address;  lab password  the login"
 	@echo "  lab ssh lab-vm             into the instance"
 	@echo "  lab reset                  back to the start;  lab replay $(SESSION) --step  does it step by step"

@@ -10,7 +10,7 @@ the trouble lies, so that a script can tell them apart without reading text:
 10-19       this machine lacks something
 20-29       the home (where the cloud lives)
 30-39       the cloud or a step in it
-40-49       a session file, or a profile
+40-49       a name that nothing has, a session file, or a profile
 50-59       the lab itself: none here, or another `lab` at work
 130         interrupted; the same command goes on from there
 ==========  =================================================

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,13 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_drafts(directory: Path) -> None:
+    """Remove what a writer that was killed left of `write_atomic`, in a directory that nobody else writes to now."""
+    for path in directory.glob(".*"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) and path.is_file():  # tempfile.mkstemp's names
+            path.unlink()
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

@@ -596,3 +596,11 @@ def test_without_apache_the_steps_say_which_package_is_missing(lab: Lab, monkeyp
     grades = check(open_desk(lab), STEPS[1:]).grades
     assert {grade.status for grade in grades} == {"not_applicable"}
     assert all("apache2" in grade.actual and "httpd" in grade.actual for grade in grades[:-1])
+
+
+def test_what_a_killed_writer_left_beside_a_site_does_not_keep_undo_from_its_end(lab: Lab) -> None:
+    before = everything(lab)
+    replay(lab, [step for step in STEPS if step.kind.leaves])
+    (Path(https_of(lab).site_path("horizon")).parent / ".horizon.conf.a1b2c3_d").write_text("half a fi")
+    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    assert everything(lab) == before

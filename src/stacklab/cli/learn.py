@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,7 @@ import click
 
 from stacklab.cli.options import Context, address_argument, addressed, complete_step, json_option
 from stacklab.cli.trusting import agreement, trust_option
+from stacklab.cloud.person import VERSIONS
 
 if TYPE_CHECKING:
     from stacklab.console import Console
@@ -85,8 +87,10 @@ def show(context: Context, address: str | None, as_json: bool) -> None:
         console.print()
         _tell(console, step, told)
     console.print("\n$TOKEN is a token: openstack token issue -f value -c id")
-    if any('"$' in line for told in narrated for line in told["requests"]):
-        console.print("$NETWORK and the like are the services' URLs: openstack catalog list")
+    if any(re.search(r'"\$[A-Z_]+/', line) for told in narrated for line in told["requests"]):
+        versions = ", ".join(f"/{version} ({service})" for service, version in VERSIONS.items())
+        console.print("$NETWORK and the like are the services' URLs: openstack catalog list;")
+        console.print(f"where one ends without the API's version, add it: {versions}")
 
 
 def counted(number: int, noun: str) -> str:

@@ -115,7 +115,7 @@ def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
     lab reset                back to the start of the session
 
     Exit codes: 0 good, 1 a check failed or could not tell, 2 wrong usage, 10-19 this machine lacks something,
-    20-29 the home, 30-39 the cloud or a step, 40-49 a session file, 50-59 the lab, 130 interrupted.
+    20-29 the home, 30-39 the cloud or a step, 40-49 a name, or a session file, 50-59 the lab, 130 interrupted.
     """
     if labs:
         from stacklab.course.search import add_to_search_path

@@ -29,7 +29,7 @@ __all__ = ["complete_step", "completion", "destroy", "down", "logs", "reset", "r
 @click.pass_obj
 def status(context: Context, as_json: bool) -> None:
     """Show what runs, and how far you are. Exit 0 only if the cloud is usable."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from stacklab.errors import SessionInvalid, UnknownName
     from stacklab.progress import ProgressFile
@@ -39,6 +39,8 @@ def status(context: Context, as_json: bool) -> None:
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
     found, interrupted = home.status(), interruption(lab)
+    if interrupted and found.state == "running":
+        found = replace(found, state="degraded")
     standing, trouble = None, None
     try:
         session = session_of(lab, None)
@@ -52,7 +54,7 @@ def status(context: Context, as_json: bool) -> None:
         {
             "lab": lab.name,
             "home": home.name,
-            "state": "degraded" if interrupted and found.state == "running" else found.state,
+            "state": found.state,
             "dashboard": found.dashboard,
             "session": lab.record.get("session"),
             "passed": standing.passed if standing else 0,

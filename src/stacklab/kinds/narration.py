@@ -70,7 +70,7 @@ class Command:
     typed: Hidden | None = None
     saves: str | None = None
     column: str = "id"
-    program: Literal["openstack", "ssh", "lab", "vi", "sh"] = "openstack"
+    program: Literal["openstack", "ssh", "lab", "mkdir", "vi", "sh"] = "openstack"
 
     def argv(self, saved: Saved) -> list[str]:
         """The words to run after the program."""

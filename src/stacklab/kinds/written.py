@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Annotated, TypeVar
 
 from pydantic import StringConstraints
@@ -69,7 +70,7 @@ class WrittenFile(Kind[P]):
             path = self.path(scene, p)
         except Absent:
             path = f"SCRATCH-DIRECTORY/{p.file}"
-        return [Command((path,), program="vi")]
+        return [Command(("-p", str(PurePosixPath(path).parent)), program="mkdir"), Command((path,), program="vi")]
 
     def requests(self, scene: Scene, p: P) -> list[Request]:
         return []
@@ -133,7 +134,7 @@ class WrittenFile(Kind[P]):
         return f"{thing['path']}: {thing['lines']} lines, nothing wrong"
 
     def look(self, scene: Scene, p: P) -> Command:
-        return self.commands(scene, p)[0]
+        return self.commands(scene, p)[-1]
 
     def expected(self, p: P) -> str:
         return f"{p.file} is there, and would do what it is for"

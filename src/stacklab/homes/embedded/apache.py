@@ -10,13 +10,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from stacklab.errors import CommandFailed, MissingProgram, StepFailed
-from stacklab.files import write_atomic
+from stacklab.files import remove_drafts, write_atomic
 from stacklab.homes.embedded import ports, supervision
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import urls
@@ -190,7 +191,9 @@ class EmbeddedHttps(Https):
         self.configuration.unlink(missing_ok=True)
         self.tidy()
         if self._sites.is_dir():
-            self._sites.rmdir()
+            remove_drafts(self._sites)
+            with suppress(OSError):  # something of the learner's lies there
+                self._sites.rmdir()
         return removed
 
     def there(self) -> set[str]:
