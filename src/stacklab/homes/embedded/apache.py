@@ -334,7 +334,7 @@ def end_apache(layout: Layout) -> None:
     """End a cloud's Apache and wait until nothing of it is left. Also one that a kill left without its pid file."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in processes(configuration_of(layout)):
-            _send(pid, number)
+            supervision.send(pid, number)
         deadline = time.monotonic() + END_SECONDS
         while left := processes(configuration_of(layout)):
             if time.monotonic() > deadline:
@@ -394,10 +394,3 @@ def _listens(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return

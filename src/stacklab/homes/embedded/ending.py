@@ -65,7 +65,7 @@ def end_leftovers(layout: Layout, progress: Progress) -> None:
         progress(f"ending {len(found)} instances that outlived their services")
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in found:
-            _send(pid, number)
+            supervision.send(pid, number)
         deadline = time.monotonic() + 3
         while found and time.monotonic() < deadline:
             found = [pid for pid in found if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]
@@ -102,10 +102,3 @@ def _is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return

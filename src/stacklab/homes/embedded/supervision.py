@@ -6,9 +6,11 @@ import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,12 @@ def wait_until_running(
             progress(now)
             said = now
         time.sleep(0.1)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """A signal to a process that may be gone already."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def last_line(log: Path) -> str:
