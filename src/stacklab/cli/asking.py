@@ -16,10 +16,11 @@ def agreed(console: Console, question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if console.as_json:
-        raise click.UsageError("with --json nobody is asked: --yes agrees")
+        raise click.UsageError(f"{question} With --json nobody is asked: --yes agrees")
     try:
         return click.confirm(question, default=False)
     except click.Abort as error:
         if sys.stdin.isatty():
             raise
+        click.echo()  # the question's own line ends here
         raise click.UsageError("nobody is here to answer: --yes agrees") from error

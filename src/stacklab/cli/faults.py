@@ -264,4 +264,4 @@ def fix(context: Context, fault: str | None, as_json: bool) -> None:
             mend(lab, chosen, progress)
     console.result_line({"event": "mended", "faults": list(chosen.values())})
     if not chosen:
-        console.print(f"nothing is broken on purpose ({context.command} fixes list: repairs of the machine)")
+        console.print(f"nothing is broken on purpose ({context.command} faults: what can be)")
