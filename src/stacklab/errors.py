@@ -33,6 +33,16 @@ class LabError(Exception):
         self.advice = advice
 
 
+# --- the command line (2), beside what click itself refuses -----------------------------------------------------------
+
+
+class NobodyToAsk(LabError):
+    """Something goes for good, so it is asked for, and there is nobody to answer."""
+
+    id = "nobody-to-ask"
+    exit_code = 2
+
+
 # --- the machine (10-19) -------------------------------------------------------------------------------------------
 
 

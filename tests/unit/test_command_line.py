@@ -180,6 +180,24 @@ def test_an_exercise_in_place_of_a_session_is_understood(capsys: pytest.CaptureF
     assert "did you mean 'session4/network'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["check", "session4/router"], "session4/network/router"),
+        (["check", "session3/repair-agent"], "session4/troubleshooting/repair-agent"),
+        (["hint", "repair-agent"], "session4/troubleshooting/repair-agent"),
+        (["hint", "session1/repair-agent"], "session4/troubleshooting/repair-agent"),
+    ],
+)
+@pytest.mark.usefixtures("own_directories")
+def test_a_step_of_another_exercise_or_session_is_pointed_to(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Lab("intro").update(session="session3", home="embedded")
+    assert run(words) == 41
+    assert f"did you mean '{meant}'?" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("own_directories")
 def test_status_shows_the_cloud_even_when_its_session_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
     Lab("intro").update(session="gone", home="embedded")

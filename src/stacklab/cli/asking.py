@@ -12,15 +12,17 @@ if TYPE_CHECKING:
 
 
 def agreed(console: Console, question: str, *, yes: bool) -> bool:
-    """Whether they agree. An answer may come through a pipe; where nobody can answer, click.UsageError says what to do."""
+    """Whether they agree. An answer may come through a pipe; raises NobodyToAsk where none can come."""
+    from stacklab.errors import NobodyToAsk
+
     if yes:
         return True
     if console.as_json:
-        raise click.UsageError(f"{question} With --json nobody is asked: --yes agrees")
+        raise NobodyToAsk(f"{question} With --json nobody is asked", advice="--yes agrees")
     try:
         return click.confirm(question, default=False)
     except click.Abort as error:
         if sys.stdin.isatty():
             raise
         click.echo()  # the question's own line ends here
-        raise click.UsageError("nobody is here to answer: --yes agrees") from error
+        raise NobodyToAsk("nobody is here to answer", advice="--yes agrees") from error

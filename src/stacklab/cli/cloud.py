@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.options import Context
+from stacklab.cli.options import Context, json_option
+
+if TYPE_CHECKING:
+    from stacklab.homes.base import CloudAccess
 
 AS_ADMIN = click.option("--admin", is_flag=True, help="As the cloud's administrator instead of the learner.")
 
@@ -61,19 +65,40 @@ def openrc(context: Context, admin: bool) -> None:
     click.echo(f"export OS_CLIENT_CONFIG_FILE={shlex.quote(str(access.clouds_file))}")
     click.echo(f"export OS_CLOUD={access.admin if admin else access.learner}")
     click.echo("# for the REST calls: export TOKEN=$(openstack token issue -f value -c id)")
+    if not admin:
+        click.echo("# a session's steps make the learner's user (session4/project); until then: lab openrc --admin")
 
 
 @click.command()
 @AS_ADMIN
+@json_option
 @click.pass_obj
-def password(context: Context, admin: bool) -> None:
+def password(context: Context, admin: bool, as_json: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
     from stacklab.course.load import LEARNER
     from stacklab.verbs.desk import home_of
 
-    home_of(context.lab)
+    home = home_of(context.lab)
+    console = context.console(as_json)
     user = "admin" if admin else LEARNER["learner"]
-    click.echo(f"{user} {context.lab.secret('admin' if admin else 'learner')}")
+    secret = context.lab.secret("admin" if admin else "learner")
+    console.result({"user": user, "password": secret})
+    console.print(f"{user} {secret}")
+    if home.status().state == "running":
+        _tell_if_refused(home.access(), admin=admin)
+
+
+def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
+    """Whether the cloud lets this user in now; on stderr, for stdout is the password."""
+    from stacklab.cloud.person import Person
+    from stacklab.errors import CloudRefused, LabError
+
+    try:
+        _ = Person(access.clouds_file, access.admin if admin else access.learner).token
+    except LabError as error:
+        missing = isinstance(error, CloudRefused) and error.status == 401 and not admin
+        why = "there is no such user yet: a session's steps make it (session4/project)" if missing else error.message
+        click.echo(f"note: this login does not work now; {why}", err=True)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from stacklab.cli.faults import complete_fault, fault_addressed
-from stacklab.cli.options import Context, addressed, complete_step, json_option
+from stacklab.cli.options import Context, addressed, complete_step, json_option, known_elsewhere
 
 if TYPE_CHECKING:
     from stacklab.course.session import FaultCase, Session, Step
@@ -48,13 +48,18 @@ def hint(context: Context, what: str | None, everything: bool, as_json: bool) ->
 def _step(context: Context, what: str) -> tuple[Session, Step] | None:
     """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
     from stacklab.course.session import Address
+    from stacklab.errors import UnknownName
     from stacklab.verbs.desk import session_of
 
     if "/" not in what:
         session = session_of(context.lab, None)
         if what in {fault.id for fault in session.faults} - {step.id for step in session.steps()}:
             return None
-        return session, session.step(what)
+        try:
+            return session, session.step(what)
+        except UnknownName as error:
+            error.advice = known_elsewhere(context, what) or error.advice
+            raise
     address = Address.parse(what)
     if address.step is None:
         session = session_of(context.lab, address.session)

@@ -257,9 +257,11 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
 
 
 def _graded(console: Console, grade: Grade) -> None:
-    console.print(
-        f"{console.mark(grade.status)} {grade.exercise}/{grade.id}  {console.style(grade.actual, 'bright_black')}"
-    )
+    several = len(grade.findings) > 1
+    actual = counted(len(grade.findings), "difference") if several else grade.actual
+    console.print(f"{console.mark(grade.status)} {grade.exercise}/{grade.id}  {console.style(actual, 'bright_black')}")
+    for finding in grade.findings if several else ():
+        console.print(f"    found     {finding}")
     if grade.status in ("failed", "unknown"):
         console.print(f"    expected  {grade.expected}")
         console.print("    look     " + ("\n" if "\n" in grade.look else " ") + grade.look)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from stacklab.console import Console
     from stacklab.course.session import Session, Step
-    from stacklab.errors import LabError
     from stacklab.lab import Lab
 
 LAB_HELP = "Which lab to work on; most people have one only."
@@ -134,29 +133,36 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
     try:
         session = find(context.lab, parsed.session)
     except UnknownName as error:
-        raise _meant(context, parsed.session) or error from error
+        error.advice = known_elsewhere(context, parsed.session) or error.advice
+        raise
     try:
         return session, session.select(parsed.exercise, parsed.step)
-    except UnknownName:
+    except UnknownName as error:
         remembered = session_remembered(context.lab, parsed.session) if gone else None
         if remembered is None:
+            word = address.strip("/").rpartition("/")[2]
+            error.advice = known_elsewhere(context, word, first=session.name) or error.advice
             raise
         return session, remembered.select(parsed.exercise, parsed.step)
 
 
-def _meant(context: Context, word: str) -> LabError | None:
-    """A better answer for a word that is no session, but an exercise or a step of the one that is up."""
-    from stacklab.errors import UnknownName
-    from stacklab.verbs.desk import session_of
+def known_elsewhere(context: Context, word: str, *, first: str | None = None) -> str:
+    """Advice for a word that names nothing where it stood, but an exercise or a step somewhere else; empty if it does not.
 
-    name = context.lab.record.get("session")
-    if not name or name == word:
-        return None
-    for step in session_of(context.lab, name).steps():
-        for place in (f"{name}/{step.exercise}", f"{name}/{step.exercise}/{step.id}"):
-            if place.endswith(f"/{word}"):
-                return UnknownName(f"there is no session '{word}'", advice=f"did you mean '{place}'?")
-    return None
+    `first`: the session to look in before others; else the one that is up.
+    """
+    from stacklab.course.load import load_session
+    from stacklab.course.search import all_sessions
+    from stacklab.errors import SessionInvalid
+
+    begin = first or context.lab.record.get("session")
+    for name in sorted(all_sessions(context.lab.labs), key=lambda name: name != begin):
+        with suppress(SessionInvalid):  # `lab validate` says what is wrong with it
+            for step in load_session(name, also=context.lab.labs).steps():
+                for place in (f"{name}/{step.exercise}", f"{name}/{step.exercise}/{step.id}"):
+                    if place.endswith(f"/{word}"):
+                        return f"did you mean '{place}'?"
+    return ""
 
 
 def complete_lab(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

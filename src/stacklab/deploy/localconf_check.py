@@ -102,8 +102,8 @@ def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> 
         for number, line in part.body:
             found += _statement(number, line, settings, names)
     found += [
-        *_passwords(settings, localrc[0].line),
-        *_address(settings, localrc[0].line, list(addresses)),
+        *_passwords(settings),
+        *_address(settings, list(addresses)),
         *_ranges(settings),
     ]
     for part in parts:
@@ -237,13 +237,13 @@ def _call(number: int, text: str) -> list[Complaint]:
     return [Complaint(number, f"bash would run '{word[:30]}' as a command{hint}")]
 
 
-def _passwords(settings: dict[str, Setting], line: int) -> list[Complaint]:
+def _passwords(settings: dict[str, Setting]) -> list[Complaint]:
     found = []
     for name in PASSWORDS:
         # DevStack's old name for it still counts (stackrc).
         setting = settings.get(name) or (settings.get("MYSQL_PASSWORD") if name == "DATABASE_PASSWORD" else None)
         if setting is None:
-            found.append(Complaint(line, f"{name} is not set: stack.sh would ask for it at a prompt, and so hang"))
+            found.append(Complaint(0, f"{name} is not set: stack.sh would ask for it at a prompt, and so hang"))
         elif setting.plain == "":
             found.append(
                 Complaint(setting.line, f"{name} is empty: stack.sh would ask for it at a prompt, and so hang")
@@ -257,13 +257,13 @@ def _passwords(settings: dict[str, Setting], line: int) -> list[Complaint]:
     return found
 
 
-def _address(settings: dict[str, Setting], line: int, addresses: Sequence[str]) -> list[Complaint]:
+def _address(settings: dict[str, Setting], addresses: Sequence[str]) -> list[Complaint]:
     setting = settings.get("HOST_IP")
     wanted = " or ".join(addresses)
     if setting is None:
         return [
             Complaint(
-                line,
+                0,
                 f"HOST_IP is not set: the catalogue's addresses would carry whatever the machine has then, not {wanted}",
             )
         ]

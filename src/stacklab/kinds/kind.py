@@ -30,10 +30,10 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """One way in which a thing is not what its step declares."""
+    """One way in which a thing is not what its step declares. Where nothing is `expected`, `actual` says what is wrong."""
 
     field: str
-    expected: str
+    expected: str | None
     actual: str
 
 

@@ -114,8 +114,7 @@ class WrittenFile(Kind[P]):
 
     def compare(self, scene: Scene, p: P, thing: Thing) -> list[Difference]:
         return [
-            Difference(f"{p.file}, line {line}" if line else p.file, "nothing wrong", text)
-            for line, text in thing["complaints"]
+            Difference(f"{p.file}, line {line}" if line else p.file, None, text) for line, text in thing["complaints"]
         ]
 
     def keep(self, scene: Scene, p: P, thing: Thing) -> Thing:

@@ -16,7 +16,10 @@ Status = Literal["passed", "failed", "unknown", "not_applicable"]
 
 @dataclass(frozen=True)
 class Grade:
-    """One step's result: `expected` and `actual` in words, the command to `look` with, and the `hint`."""
+    """One step's result: `expected` and `actual` in words, the command to `look` with, and the `hint`.
+
+    `findings`: what `actual` says in one line, each by itself.
+    """
 
     id: str
     exercise: str
@@ -26,6 +29,11 @@ class Grade:
     actual: str
     look: str
     hint: str
+    findings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, str]:
+        """As `lab check --json` prints it."""
+        return {key: value for key, value in asdict(self).items() if key != "findings"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """As `lab check --json` prints it."""
         counts = {status: self.count(status) for status in ("passed", "failed", "unknown", "not_applicable")}
-        return {"session": self.session, **counts, "steps": [asdict(grade) for grade in self.grades]}
+        return {"session": self.session, **counts, "steps": [grade.to_json() for grade in self.grades]}
 
 
 def check(desk: Desk, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
@@ -65,16 +73,17 @@ def check(desk: Desk, steps: Iterable[Step], graded: Callable[[Grade], None] | N
 def check_step(desk: Desk, step: Step) -> Grade:
     """Grade one step. Never raises for anything the cloud says or does not say: that is what "unknown" is for."""
     scene = desk.scene(step)
-    status, actual = _status(desk, scene, step)
+    status, findings = _status(desk, scene, step)
     return Grade(
         id=step.id,
         exercise=step.exercise,
         kind=step.kind.name,
         status=status,
         expected=step.kind.expected(step.params),
-        actual=actual,
+        actual="; ".join(findings),
         look=look_with(desk, step),
         hint=step.hint,
+        findings=tuple(findings),
     )
 
 
@@ -101,31 +110,33 @@ def over(desk: Desk, step: Step) -> str | None:
     return f"done, until step {ending.id}: {ending.kind.shown(answer[0])}"
 
 
-def _status(desk: Desk, scene: Scene, step: Step) -> tuple[Status, str]:
+def _status(desk: Desk, scene: Scene, step: Step) -> tuple[Status, list[str]]:
     try:
         scene.desk.allow(step)
         reason = step.kind.applicable(scene, step.params)
         if reason:
-            return "not_applicable", reason
+            return "not_applicable", [reason]
         if ended := over(desk, step):
-            return "passed", ended
+            return "passed", [ended]
         answer = step.kind.find(scene, step.params)
     except Absent as absent:
         why = f"step {absent.step}: " if absent.step else ""
-        return "failed", f"missing: {why}{absent.what}"
+        return "failed", [f"missing: {why}{absent.what}"]
     except CloudRefused as error:
         # The cloud understood and said no (a 4xx) or broke (a 5xx): either way we have not seen the thing.
-        return "unknown", error.message
+        return "unknown", [error.message]
     except LabError as error:
-        return "unknown", error.message
+        return "unknown", [error.message]
     if answer is None:
-        return "failed", f"no {step.title}"
+        return "failed", [f"no {step.title}"]
     thing, differences = answer
     if differences:
-        return "failed", "; ".join(in_words(one) for one in differences)
-    return "passed", step.kind.shown(thing)
+        return "failed", [in_words(one) for one in differences]
+    return "passed", [step.kind.shown(thing)]
 
 
 def in_words(difference: Difference) -> str:
-    """`status is BUILD, not ACTIVE`"""
+    """`status: expected ACTIVE, found BUILD`"""
+    if difference.expected is None:
+        return f"{difference.field}: {difference.actual}"
     return f"{difference.field}: expected {difference.expected}, found {difference.actual}"
