@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from stacklab.cli.main import run
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.services import USERS
+from stacklab.lab import Lab
 from tests.embedded.conftest import bring_up, quiet
 
 # openstacksdk warns about what its own convenience layer does
@@ -135,6 +137,18 @@ def test_the_clouds_file_has_the_learner_before_the_user_exists(home: EmbeddedHo
     clouds = json.loads(access.clouds_file.read_text())["clouds"]
     assert clouds[access.learner]["auth"]["password"] == home.lab.secret("learner")
     assert stat.S_IMODE(access.clouds_file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("words", "lets_in"), [([], False), (["--admin"], True)])
+def test_a_login_that_does_not_work_yet_is_told_beside_its_password(
+    running: Lab, fresh: EmbeddedHome, words: list[str], lets_in: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--lab", running.name, "password", "--json", *words]) == 0
+    told = capsys.readouterr()
+    login = json.loads(told.out)
+    assert login["password"] == fresh.lab.secret("admin" if lets_in else "learner")
+    assert ("no such user yet" in told.err) is not lets_in
+    assert login["password"] not in told.err
 
 
 def test_the_dashboards_login_page_and_its_static_files_are_served(home: EmbeddedHome) -> None:
