@@ -71,6 +71,21 @@ def test_an_error_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("own_directories")
+def test_a_session_is_listed_for_scripts_with_what_each_step_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "session4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {step["exercise"] for step in told["steps"]} == {one["id"] for one in told["exercises"]}
+    assert {
+        "id": "router",
+        "exercise": "network",
+        "kind": "router",
+        "as": "learner",
+        "title": "router lab-router",
+    } in told["steps"]
+    assert "httpd" in [fault["id"] for fault in told["faults"]]
+
+
+@pytest.mark.usefixtures("own_directories")
 def test_a_dry_run_needs_no_lab(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", "session4", "--dry-run"]) == 0
     assert "openstack --os-cloud lab-learner network create lab-net" in capsys.readouterr().out

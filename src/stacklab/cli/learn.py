@@ -60,7 +60,7 @@ def list_(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Context, address: str | None, as_json: bool) -> None:
     """Show a session's exercises, or the steps of one: why, the openstack command, the REST call, the way in Horizon."""
-    from stacklab.replay.narrate import outline
+    from stacklab.replay.narrate import named, outline
     from stacklab.verbs.learn import Narrator
 
     console = context.console(as_json)
@@ -70,8 +70,9 @@ def show(context: Context, address: str | None, as_json: bool) -> None:
             {
                 "session": session.name,
                 "title": session.title,
-                "steps": [step.id for step in steps],
-                "faults": [fault.id for fault in session.faults],
+                "exercises": [{"id": one.id, "title": one.title} for one in session.exercises],
+                "steps": [named(step) for step in steps],
+                "faults": [{"id": fault.id, "title": fault.title} for fault in session.faults],
             }
         )
         for line in outline(session):

@@ -26,16 +26,23 @@ def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
         # The one who acts cannot log in (yet): then the telling is on paper.
         return narrate(None, paper, step)
     return {
-        "id": step.id,
-        "exercise": step.exercise,
-        "kind": step.kind.name,
-        "as": step.who,
-        "title": step.title,
+        **named(step),
         "say": step.say,
         "commands": [_as(desk, step, command) for command in commands],
         "requests": [request.text(url) for request, url in zip(requests, urls, strict=True)],
         "horizon": step.kind.horizon(step.params),
         "more": more,
+    }
+
+
+def named(step: Step) -> dict[str, str]:
+    """The step in a list of steps."""
+    return {
+        "id": step.id,
+        "exercise": step.exercise,
+        "kind": step.kind.name,
+        "as": step.who,
+        "title": step.title,
     }
 
 
