@@ -8,8 +8,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.measure import numbers
+
+# Other tests run beside these, so how long an example takes says nothing.
+settings.register_profile("lab", deadline=None)
+settings.load_profile("lab")
 
 
 def pytest_configure(config: pytest.Config) -> None:

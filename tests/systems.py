@@ -260,7 +260,8 @@ def _build(target: Path, packages: list[str], certificates: list[Path]) -> None:
             '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id "$1"/var/lib/dbus/machine-id',
             '--customize-hook=chroot "$1" systemctl enable systemd-networkd ssh',
             '--customize-hook=chroot "$1" systemctl mask systemd-networkd-wait-online.service',
-            '--customize-hook=chroot "$1" systemctl disable apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer',
+            '--customize-hook=chroot "$1" systemctl disable apt-daily.timer apt-daily-upgrade.timer',
+            '--customize-hook=chroot "$1" systemctl disable e2scrub_all.timer e2scrub_reap.service',
             *(RELEASE, str(part), *map(str, _sources())),
             seconds=BUILD_SECONDS,
         )
@@ -299,6 +300,8 @@ def _network(wanted: str | None) -> Iterator[tuple[str, ipaddress.IPv4Network]]:
     )
     with contextlib.ExitStack() as stack:
         stack.callback(_run, "ip", "link", "delete", name)
+        # A killed systemd-nspawn leaves its end, which goes with the namespace, but when is the kernel's business.
+        stack.callback(subprocess.run, ["ip", "link", "delete", f"vb-{name}"], capture_output=True, check=False)
         _run("ip", "address", "add", f"{net[1]}/{net.prefixlen}", "dev", name)
         _run("ip", "link", "set", name, "up")
         for table, chain, *rule in rules:

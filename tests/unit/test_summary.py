@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def run(tmp_path: Path, name: str, text: str) -> Path:
     directory.mkdir(exist_ok=True)
     (directory / f"test_{name}.py").write_text(text)
     argv = [sys.executable, "-m", "pytest", f"--junit-xml={name}.xml", "--rootdir=.", f"tests/test_{name}.py"]
-    subprocess.run(argv, cwd=tmp_path, check=False, capture_output=True)
+    clean = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}  # its --basetemp is ours
+    subprocess.run(argv, cwd=tmp_path, env=clean, check=False, capture_output=True)
     return tmp_path / f"{name}.xml"
 
 

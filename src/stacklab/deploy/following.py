@@ -308,16 +308,20 @@ class _Follower:
         return now
 
     def _fetch(self) -> int:
-        """Everything that is new in the log; how many bytes that was."""
+        """What is new in the log; how many bytes that was.
+
+        A short read ends it: a program that always has something more to say would keep us from telling anything.
+        """
         total = 0
         while True:
             log, offset = f"{BASE}/{self.program}/log", self.kept.offset
             data = self._patiently(partial(self.machine.read, log, offset=offset, limit=CHUNK))
-            if not data:
+            if data:
+                self.kept.add(data)
+                self.course.feed(data)
+                total += len(data)
+            if len(data or b"") < CHUNK:
                 return total
-            self.kept.add(data)
-            self.course.feed(data)
-            total += len(data)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """The answer; a lost connection is tried again for as long as is reasonable, and said."""
