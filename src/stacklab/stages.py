@@ -45,6 +45,8 @@ def run_stages(lab: Lab, stages: Iterable[Stage], emit: Emit) -> None:
             emit(StageBegan(stage.name, stage.title, lab.usual_seconds(stage.name) or stage.usual))
             lab.record_stage(stage.name, "running", 0.0)
             detail = stage.run(progress)
+            seconds = time.monotonic() - began
+            lab.record_stage(stage.name, "done", seconds)
         except BaseException as error:
             seconds = time.monotonic() - began
             outcome = "failed" if isinstance(error, Exception) else "interrupted"
@@ -52,6 +54,4 @@ def run_stages(lab: Lab, stages: Iterable[Stage], emit: Emit) -> None:
             said = error.message if isinstance(error, LabError) else outcome
             emit(StageEnded(stage.name, stage.title, "failed", seconds, said))
             raise
-        seconds = time.monotonic() - began
-        lab.record_stage(stage.name, "done", seconds)
         emit(StageEnded(stage.name, stage.title, "done", seconds, detail))

@@ -101,7 +101,7 @@ class Guests:
         def look() -> bool:
             return bool(self.cloud.block_storage.get_volume(volume.id).status == status)
 
-        until(f"{volume.name} is {status}", look, 120)
+        until(f"{volume.name} is {status}", look, 180)
 
     def address(self, server: Any) -> str:
         return str(next(iter(server.addresses.values()))[0]["addr"])
@@ -153,7 +153,7 @@ class Guests:
         options += ["-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
         return subprocess.run(
             ["ssh", *options, "-i", self.key, "-p", str(way.port), f"{self.login}@{way.host}", command],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=LOGIN_SECONDS,
         )  # fmt: skip
 
     def run(self, server: Any, command: str) -> str:

@@ -16,6 +16,7 @@ from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of
+from tests.embedded.guests import LOGIN_SECONDS
 from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session4")
@@ -194,7 +195,7 @@ def in_guest(desk: Desk, line: str) -> None:
     command = step.kind.commands(desk.scene(step), step.params)[0]
     argv = [command.program, *command.argv({})]
     argv[-1] = line
-    subprocess.run(argv, check=True, timeout=60, stdin=subprocess.DEVNULL, capture_output=True)
+    subprocess.run(argv, check=True, timeout=LOGIN_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
     desk.memory.clear()
 
 
@@ -207,7 +208,7 @@ def chattering(desk: Desk) -> Mend:
 def locked_out(desk: Desk) -> Mend:
     """The guest no longer knows the key, for a while."""
     in_guest(
-        desk, "cd .ssh && mv authorized_keys gone && (sleep 12; mv gone authorized_keys) >/dev/null 2>&1 </dev/null &"
+        desk, "cd .ssh && mv authorized_keys gone && (sleep 30; mv gone authorized_keys) >/dev/null 2>&1 </dev/null &"
     )
     step = SESSION.step("login")
     return lambda: step.kind.create(desk.scene(step), step.params)

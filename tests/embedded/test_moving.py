@@ -234,7 +234,8 @@ def kill(lab: Lab, moment: str) -> None:
                 process.send_signal(signal.SIGKILL)
                 break
         process.stdout.read()
-    assert process.returncode == -signal.SIGKILL, said
+    # The last thing that it does may be over before it is killed; what follows has to be true then as well.
+    assert process.returncode == -signal.SIGKILL or moment == "saving the databases", said
 
 
 def test_lab_up_ends_what_an_interrupted_goto_began(lab: Lab) -> None:

@@ -29,6 +29,7 @@ from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of, journal_of
+from tests.controlgroups import control_groups
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session1")
@@ -338,7 +339,7 @@ def processes(desk: Desk) -> set[int]:
 
 def groups(desk: Desk) -> list[Path]:
     """The lab's control groups."""
-    return list(Path("/sys/fs/cgroup").rglob(f"{group_name(str(scratch_of(desk)))}-*"))
+    return control_groups(f"{group_name(str(scratch_of(desk)))}-")
 
 
 def do(lab: Lab, desk: Desk, steps: list[Step], via: str = "sdk") -> dict[str, str]:

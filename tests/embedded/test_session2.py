@@ -30,6 +30,7 @@ from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of, journal_of
+from tests.embedded.guests import LOGIN_SECONDS
 from tests.embedded.inventory import outline
 from tests.embedded.mutation import Break, Mend, applicable, failed, find
 from tests.embedded.test_grading import (
@@ -230,7 +231,9 @@ def wiped(desk: Desk) -> Mend:
     def in_guest(line: str) -> None:
         step = SESSION.step("read")
         argv = step.kind.commands(desk.scene(step), step.params)[0].argv({})
-        subprocess.run(["ssh", *argv[:-1], line], check=True, timeout=60, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(
+            ["ssh", *argv[:-1], line], check=True, timeout=LOGIN_SECONDS, stdin=subprocess.DEVNULL, capture_output=True
+        )
         desk.memory.clear()
 
     in_guest("head -c 24 /dev/zero | sudo dd of=/dev/vdb conv=fsync,notrunc")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from stacklab.errors import LabDamaged, StepFailed
-from stacklab.files import write_atomic
+from stacklab.files import remove_drafts, write_atomic
 
 AUTHORITY_DAYS = 365
 SERVER_DAYS = 90
@@ -170,6 +170,7 @@ class Authority:
 
     def remove(self) -> bool:
         """Remove authority and server certificate; False if there was nothing."""
+        remove_drafts(self.directory)  # one of a key is a key
         return any([self.remove_server(), _unlink(self.certificate_file), _unlink(self.key_file)])
 
     def remove_server(self) -> bool:

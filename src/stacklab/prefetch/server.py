@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
@@ -355,12 +355,24 @@ def _copy(source: BinaryIO, sink: Any, first: int, length: int) -> None:
 # --- the process -----------------------------------------------------------------------------------------------------------
 
 
-def main(directory: Path) -> int:
-    """Serve until told to end (SIGTERM), until the directory or our lock in it is gone, or nobody asks for long."""
-    with (directory / LOCK).open("a+") as lock:
+def _held(lock: IO[str]) -> bool:
+    """Hold the lock for good. Whoever looks whether we serve holds it for a moment, too, so once is not enough."""
+    until = time.monotonic() + 1
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
+def main(directory: Path) -> int:
+    """Serve until told to end (SIGTERM), until the directory or our lock in it is gone, or nobody asks for long."""
+    with (directory / LOCK).open("a+") as lock:
+        if not _held(lock):
             say("another server serves this lab")
             return 3
         config = Config(**json.loads((directory / CONFIG).read_text(encoding="utf-8")))

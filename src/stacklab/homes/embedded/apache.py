@@ -190,6 +190,7 @@ class EmbeddedHttps(Https):
         self.stop()
         self.configuration.unlink(missing_ok=True)
         self.tidy()
+        remove_drafts(self.directory)
         if self._sites.is_dir():
             remove_drafts(self._sites)
             with suppress(OSError):  # something of the learner's lies there

@@ -153,13 +153,22 @@ class Supervisor:
             say(f"cannot write run/state.json: {error}")  # a full disk must not take the cloud down
 
 
+def _hold(lock):
+    """Hold the lock for good. Whoever looks whether we live holds it for a moment, too, so once is not enough."""
+    until = time.monotonic() + 1
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise SystemExit("this cloud has a supervisor already") from None
+            time.sleep(0.05)
+
+
 def main():
     os.umask(0o077)
     lock = os.open(settings.HOME / "run" / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SystemExit("this cloud has a supervisor already") from None
+    _hold(lock)
     say(f"supervisor is process {os.getpid()}")
     Supervisor(lock).run()
 

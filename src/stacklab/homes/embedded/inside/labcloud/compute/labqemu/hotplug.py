@@ -7,7 +7,7 @@ from nova.virt.labqemu import disks, network, qmp
 from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
-PATIENCE = 60  # seconds for a guest to let go of a device; one that is still booting does not listen yet
+PATIENCE = 120  # seconds for a guest to let go of a device; one that is still booting does not listen yet
 # A guest whose power came on this long ago has booted, or never will as we would notice. Below Nova's patience with an
 # interface that is being attached (rpc_response_timeout, 60 seconds).
 BOOTED = 45
