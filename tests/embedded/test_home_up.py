@@ -149,7 +149,7 @@ def test_a_login_that_does_not_work_yet_is_told_beside_its_password(
     told = capsys.readouterr()
     login = json.loads(told.out)
     assert login["password"] == fresh.lab.secret("admin" if lets_in else "learner")
-    assert ("no such user yet" in told.err) is not lets_in
+    assert ("session4/project" in told.err) is not lets_in
     assert login["password"] not in told.err
 
 

@@ -96,9 +96,9 @@ def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
     try:
         _ = Person(access.clouds_file, access.admin if admin else access.learner).token
     except LabError as error:
-        missing = isinstance(error, CloudRefused) and error.status == 401 and not admin
-        why = "there is no such user yet: a session's steps make it (session4/project)" if missing else error.message
-        click.echo(f"note: this login does not work now; {why}", err=True)
+        refused = isinstance(error, CloudRefused) and error.status == 401 and not admin
+        why = "a session's steps make this user and its role (session4/project)" if refused else error.message
+        click.echo(f"note: the cloud does not take this login now; {why}", err=True)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
