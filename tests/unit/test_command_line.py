@@ -139,6 +139,19 @@ def test_tab_completes_sessions_exercises_and_steps(words: str, expected: str, o
     assert expected in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("words", ["--help", "list", "show session4 --json"])
+@pytest.mark.usefixtures("own_directories")
+def test_no_room_for_the_output_is_no_defect(words: str) -> None:
+    program = Path(sys.executable).parent / "lab"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([program, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 11
+    assert done.stderr.splitlines() == [
+        "lab: no space left to write the output",
+        "     → free some space and run the same command again",
+    ]
+
+
 @pytest.mark.parametrize("code", [0, 1, 21, 23])
 def test_a_verbs_own_exit_code_is_the_programs(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(context: click.Context) -> None:

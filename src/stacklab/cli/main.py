@@ -153,12 +153,33 @@ def run(arguments: list[str]) -> int:
         said = str(stop) or "interrupted; what was done stays done"
         return _fail(Interrupted(said, advice=f"goes on from there: {again}"), arguments)
     except BrokenPipeError:
-        # Whoever read our output (head, less) has left; the interpreter must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it (head, less) has left
         return 141
+    except OSError as error:
+        return _unwritten(error, arguments)
     except Exception:  # noqa: BLE001 -- the boundary: everything that gets here is a defect of ours, and is said to be one
         return _defect()
     return 0
+
+
+def _drop_output() -> None:
+    """The interpreter must not complain at exit about what nobody can have."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unwritten(error: OSError, arguments: list[str]) -> int:
+    """A full disk is no defect of ours, be it under a file or under our output (`lab … > file`)."""
+    from stacklab.errors import LabError
+    from stacklab.files import disk_error
+
+    told = disk_error(error, Path(error.filename or "the output"))
+    if not isinstance(told, LabError):
+        return _defect()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return _fail(told, arguments if error.filename else [])  # on stderr, where the output has no room
 
 
 def _fail(error: LabError, arguments: list[str]) -> int:
