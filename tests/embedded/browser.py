@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
@@ -38,6 +39,7 @@ class Browser:
         self.address = address.rstrip("/")
         self.complaints: list[str] = []
         self._unanswered: set[str] = set()
+        self._dropped = 0
         self._page = "/"
         # named, so that selenium has nothing to look for (or to download)
         browser, driver = program(*BROWSERS), program("chromedriver")
@@ -56,9 +58,33 @@ class Browser:
 
     def open(self, page: str) -> None:
         """Go to a page of Horizon, wait until it has all it asked for, and listen to what it says."""
-        self._page = page
-        self.driver.get(f"{self.address}{page}")
-        self.settle()
+
+        def go() -> None:
+            self._page = page
+            self.driver.get(f"{self.address}{page}")
+            self.settle()
+
+        self.undisturbed(go)
+
+    def undisturbed(self, work: Callable[[], None], tries: int = 20) -> None:
+        """Do something; anew where the machine's network changed meanwhile, with what was complained of forgotten.
+
+        Chromium drops what is under way whenever an interface comes or goes (net::ERR_NETWORK_CHANGED), even on loopback, and
+        the tests with machines beside these make and remove interfaces.
+        """
+        for last in (*[False] * (tries - 1), True):
+            complaints, dropped = len(self.complaints), self._dropped
+            try:
+                work()
+                self._listen()
+            except (AssertionError, WebDriverException):
+                self._listen()
+                if last or self._dropped == dropped:
+                    raise
+            if last or self._dropped == dropped:
+                return
+            del self.complaints[complaints:]
+            self._dropped = dropped  # this one is made good
 
     def settle(self, seconds: float = 60) -> None:
         """Wait until no request has been under way for a moment: pages fetch most of their content after they are there."""
@@ -74,12 +100,16 @@ class Browser:
 
     def login(self, user: str, password: str) -> None:
         """Fill in the login form, as nobody yet."""
-        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
-        self.open("/auth/login/")
-        self.one("#id_username").send_keys(user)
-        self.one("#id_password").send_keys(password)
-        self.one("#loginBtn").click()
-        self.settle()
+
+        def fill_in() -> None:
+            self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+            self.open("/auth/login/")
+            self.one("#id_username").send_keys(user)
+            self.one("#id_password").send_keys(password)
+            self.one("#loginBtn").click()
+            self.settle()
+
+        self.undisturbed(fill_in)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -113,9 +143,11 @@ class Browser:
         return sorted(page for page in pages if page.startswith("/"))
 
     def wait_for(self, what: Callable[[], object], seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
+        deadline, dropped = time.monotonic() + seconds, self._dropped
         while not what():
+            self._listen()
             assert time.monotonic() < deadline, f"it did not come on {self.page}:\n{self.text}"
+            assert self._dropped == dropped, "what was asked for was dropped"
             time.sleep(0.1)
 
     # --- listening -------------------------------------------------------------------------------------------------
@@ -137,6 +169,7 @@ class Browser:
                 self._unanswered.add(told["requestId"])
         elif method in ("Network.loadingFinished", "Network.loadingFailed"):
             self._unanswered.discard(told["requestId"])
+            self._dropped += told.get("errorText") == "net::ERR_NETWORK_CHANGED"
         elif method == "Network.responseReceived" and told["response"]["status"] >= 400:
             self._complain(f"HTTP {told['response']['status']} from {told['response']['url']}")
         elif method == "Page.frameNavigated" and "parentId" not in told["frame"]:

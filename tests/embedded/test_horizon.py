@@ -51,7 +51,7 @@ def browser(opened: Browser) -> Iterator[Browser]:
     """Every test ends with this: nothing that it opened complained."""
     opened.complaints.clear()
     yield opened
-    assert opened.complaints == []
+    assert not opened.complaints, "\n".join(opened.complaints)
 
 
 def login(browser: Browser, lab: Lab, who: str) -> None:
@@ -121,16 +121,22 @@ def test_the_network_topology_is_drawn(browser: Browser, course: Lab) -> None:
 @pytest.mark.parametrize("who", PEOPLE)
 def test_the_launch_dialog_opens_with_all_its_sections(browser: Browser, course: Lab, who: str) -> None:
     login(browser, course, who)
-    browser.open("/project/instances/")
-    browser.one("#instances__action_launch-ng").click()
-    browser.settle()
-    sections = {link.text.rstrip(" *"): link for link in browser.all(".wizard-nav a, .wizard-nav-item")}
-    assert set(sections) == SECTIONS
-    network = "public" if who == "admin" else "lab-net"  # the external network is only the administrator's to plug into
-    for name, holds in (("Source", "lab-image"), ("Flavor", "lab.tiny"), ("Networks", network)):
-        sections[name].click()
-        browser.wait_for(partial(browser.shows, holds))
-    browser.settle()
+
+    def look() -> None:
+        browser.open("/project/instances/")
+        browser.one("#instances__action_launch-ng").click()
+        browser.settle()
+        sections = {link.text.rstrip(" *"): link for link in browser.all(".wizard-nav a, .wizard-nav-item")}
+        assert set(sections) == SECTIONS
+        network = (
+            "public" if who == "admin" else "lab-net"
+        )  # the external network is only the administrator's to plug into
+        for name, holds in (("Source", "lab-image"), ("Flavor", "lab.tiny"), ("Networks", network)):
+            sections[name].click()
+            browser.wait_for(partial(browser.shows, holds))
+        browser.settle()
+
+    browser.undisturbed(look)
 
 
 def test_a_wrong_password_is_refused(browser: Browser) -> None:
