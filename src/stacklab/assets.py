@@ -11,6 +11,7 @@ from typing import Any
 from stacklab.errors import LabDamaged
 from stacklab.files import disk_error, write_atomic
 from stacklab.images import find_image
+from stacklab.kinds.instance import pins
 from stacklab.kinds.kind import Asset
 from stacklab.lab import Lab
 from stacklab.stages import Progress, Stage
@@ -45,6 +46,10 @@ class Assets:
                 20,
             ),
         ]
+
+    def forget_instances(self) -> None:
+        """Drop the host keys that instances have shown: their disks went back to before, maybe to before they made them."""
+        shutil.rmtree(pins(self.private_key), ignore_errors=True)
 
     def _has_keys(self) -> str | None:
         return f"in {self.private_key.parent}" if self.private_key.exists() and self.public_key.exists() else None

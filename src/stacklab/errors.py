@@ -60,6 +60,13 @@ class NotEnoughSpace(LabError):
     exit_code = 11
 
 
+class NotAllowed(LabError):
+    """A file or directory that lab needs may not be read or written."""
+
+    id = "not-allowed"
+    exit_code = 14
+
+
 class DownloadFailed(LabError):
     """Something could not be fetched, or was not what it should be."""
 

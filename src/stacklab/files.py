@@ -84,6 +84,18 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         yield True
 
 
+def is_locked(path: Path) -> bool:
+    """Whether anybody holds this lock file (this very process, too)."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def lock_holder(path: Path) -> str:
     """The process id that the lock file names ("?" if it names none)."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import string
@@ -12,7 +13,7 @@ from typing import Any
 
 from stacklab import places
 from stacklab.errors import LabBusy, LabDamaged, NoLab, UnknownName
-from stacklab.files import lock_holder, locked, read_json, write_json
+from stacklab.files import is_locked, lock_holder, locked, read_json, write_json
 
 DEFAULT = "intro"
 """The name of the one lab that most people have."""
@@ -121,6 +122,11 @@ class Lab:
                     advice="wait for it, or watch it with: lab status",
                 )
             yield
+
+    def other_writer(self) -> str | None:
+        """The process id of another `lab` that writes to this lab now."""
+        path = self.directory / "lock"
+        return holder if is_locked(path) and (holder := lock_holder(path)) != str(os.getpid()) else None
 
 
 def all_labs() -> list[Lab]:

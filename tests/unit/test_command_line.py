@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,32 @@ def test_no_room_for_the_output_is_no_defect(words: str) -> None:
         "lab: no space left to write the output",
         "     → free some space and run the same command again",
     ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.usefixtures("own_directories")
+def test_a_closed_stream_is_no_defect(closed: str) -> None:
+    program = Path(sys.executable).parent / "lab"
+    done = subprocess.run(["bash", "-c", f"{program} list {closed}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_an_output_without_our_signs_gets_others() -> None:
+    program = Path(sys.executable).parent / "lab"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([program, "show", "session4/network"], env=ascii_only, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+
+
+def test_a_place_that_cannot_be_used_is_no_defect(
+    own_directories: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_directories / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(own_directories / "file"))
+    assert run(["up", "session4", "--on", "embedded"]) == 14
+    assert "file/stacklab" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code", [0, 1, 21, 23])

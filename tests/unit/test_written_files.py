@@ -131,6 +131,7 @@ debug = True
         ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD='secret1", "line 2: .*not closed"),
         ("RABBIT_PASSWORD=secret3\n", "", "RABBIT_PASSWORD is not set"),
         (f"HOST_IP={HOST}\n", "", "HOST_IP is not set"),
+        (f"HOST_IP={HOST}", f"HOST_IP={HOST}\r", "line 6: lines end as on Windows"),
         (f"HOST_IP={HOST}", "HOST_IP=192.0.2.8", "line 6: .*no address of the machine"),
         (f"HOST_IP={HOST}", "HOST_IP=127.0.0.1", "line 6: .*loopback"),
         (f"HOST_IP={HOST}", "HOST_IP=devstack", "line 6: .*no IPv4 address"),
@@ -152,6 +153,11 @@ def test_each_mistake_in_a_local_conf_is_told_with_its_line(was: str, now: str, 
     found = graded(GOOD.replace(was, now, 1))
     assert any(re.match(says.replace("?", "[?]"), one) for one in found), found
     assert not any("secret" in one for one in found)  # a password is never quoted
+
+
+@pytest.mark.parametrize("value", ["$(hostname -I | cut -d' ' -f1)", '"$(hostname -I)"', "`hostname -i`"])
+def test_what_a_command_would_say_is_left_to_bash(value: str) -> None:
+    assert graded(GOOD.replace(f"HOST_IP={HOST}", f"HOST_IP={value}")) == []
 
 
 def test_what_bash_cannot_read_is_told_with_the_files_own_line() -> None:

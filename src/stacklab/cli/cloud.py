@@ -47,6 +47,7 @@ def openrc(context: Context, admin: bool) -> None:
 
     It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
     """
+    from stacklab.cloud.direct import no_proxy
     from stacklab.verbs.desk import home_of
 
     access = home_of(context.lab).access()
@@ -62,6 +63,8 @@ def openrc(context: Context, admin: bool) -> None:
         "CACERT",
     )
     click.echo(f"unset {' '.join(f'OS_{name}' for name in others)}")
+    if no_proxy():
+        click.echo(f"export no_proxy={shlex.quote(no_proxy())} NO_PROXY={shlex.quote(no_proxy())}")
     click.echo(f"export OS_CLIENT_CONFIG_FILE={shlex.quote(str(access.clouds_file))}")
     click.echo(f"export OS_CLOUD={access.admin if admin else access.learner}")
     click.echo("# for the REST calls: export TOKEN=$(openstack token issue -f value -c id)")

@@ -181,7 +181,8 @@ def replay(
     console.print(f"{counted(len(results), 'step')}: {made} done, {there} there already{skipped}")
     if left:
         console.print(f"not applicable here: {', '.join(one.step.id for one in left)}")
-    console.print(f"next: lab check {session.name}   lab undo {session.name}   lab reset")
+    lab = context.command
+    console.print(f"next: {lab} check {session.name}   {lab} undo {session.name}   {lab} reset")
 
 
 def replayed(console: Console, shown: Shown) -> None:
@@ -249,7 +250,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
     console = context.console(as_json)
     session, steps = addressed(context, address)
     agreed = agreement(context, console, session, steps, trust=trust, needed=False)
-    report = check_steps(context.lab, session, steps, lambda grade: _graded(console, grade), agreed)
+    report = check_steps(context.lab, session, steps, lambda grade: _graded(context, console, grade), agreed)
     console.result(report.to_json())
     counts = f"{report.count('passed')} passed, {report.count('failed')} failed, {report.count('unknown')} cannot tell"
     console.print(f"{session.name}: {counts}, {report.count('not_applicable')} not applicable")
@@ -257,7 +258,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
         click.get_current_context().exit(1)
 
 
-def _graded(console: Console, grade: Grade) -> None:
+def _graded(context: Context, console: Console, grade: Grade) -> None:
     several = len(grade.findings) > 1
     actual = counted(len(grade.findings), "difference") if several else grade.actual
     console.print(f"{console.mark(grade.status)} {grade.exercise}/{grade.id}  {console.style(actual, 'bright_black')}")
@@ -266,7 +267,7 @@ def _graded(console: Console, grade: Grade) -> None:
     if grade.status in ("failed", "unknown"):
         console.print(f"    expected  {grade.expected}")
         console.print("    look     " + ("\n" if "\n" in grade.look else " ") + grade.look)
-        console.print(f"    hint      lab hint {grade.id}")
+        console.print(f"    hint      {context.command} hint {grade.id}")
 
 
 @click.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import re
 import shlex
@@ -115,7 +117,8 @@ def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
     lab reset                back to the start of the session
 
     Exit codes: 0 good, 1 a check failed or could not tell, 2 wrong usage, 10-19 this machine lacks something,
-    20-29 the home, 30-39 the cloud or a step, 40-49 a name, or a session file, 50-59 the lab, 130 interrupted.
+    20-29 the home, 30-39 the cloud or a step, 40-49 a name, or a session file, 50-59 the lab, 70 a defect of lab,
+    130 interrupted.
     """
     if labs:
         from stacklab.course.search import add_to_search_path
@@ -126,13 +129,26 @@ def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
 
 def main() -> None:
     """Run, and turn whatever is raised into one line, advice and an exit code."""
+    _open_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """Whoever started us may have closed them, or want an encoding that has not all of our signs."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 -- as long as we are
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def run(arguments: list[str]) -> int:
     """The exit code for these arguments."""
+    from stacklab.cloud.direct import LOOPBACK, past_the_proxy
     from stacklab.errors import Interrupted, LabError
 
+    past_the_proxy(*LOOPBACK)
     if COMPLETING in os.environ:  # the shell asks what could come next; click answers and exits
         cli.main(arguments, prog_name="lab")
     try:
@@ -168,10 +184,13 @@ def _drop_output() -> None:
 
 
 def _unwritten(error: OSError, arguments: list[str]) -> int:
-    """A full disk is no defect of ours, be it under a file or under our output (`lab … > file`)."""
-    from stacklab.errors import LabError
+    """A full disk, be it under a file or under our output (`lab … > file`), or a place kept from us: no defects of ours."""
+    from stacklab.errors import LabError, NotAllowed
     from stacklab.files import disk_error
 
+    if error.filename and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        advice = "lab keeps its files below HOME, or where XDG_STATE_HOME, XDG_DATA_HOME and XDG_CACHE_HOME say"
+        return _fail(NotAllowed(f"{error.filename}: {error.strerror}", advice=advice), arguments)
     told = disk_error(error, Path(error.filename or "the output"))
     if not isinstance(told, LabError):
         return _defect()

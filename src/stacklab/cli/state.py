@@ -79,6 +79,8 @@ def status(context: Context, as_json: bool) -> None:
     show_standing(console, session, standing, course, running=found.state == "running")
     if interrupted:
         click.get_current_context().exit(interrupted.exit_code)
+    if found.state in ("absent", "stopped"):
+        console.print(f"→ {context.command} up starts it")
     if found.state != "running":
         click.get_current_context().exit(23 if found.state in ("absent", "stopped") else 21)
 

@@ -90,6 +90,11 @@ def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> 
     """Everything that is wrong, by line. `addresses`: those of the machine that the file is for. `known`: names of settings."""
     before, parts = sections(text)
     found = [*_outside(before), *_heads(parts)]
+    if "\r" in text:
+        number = text[: text.index("\r")].count("\n") + 1
+        found.append(
+            Complaint(number, "lines end as on Windows (CR LF), and the CR would belong to each value: dos2unix")
+        )
     localrc = [part for part in parts if part.head == LOCALRC]
     if not localrc:
         found.append(
@@ -215,6 +220,8 @@ def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | 
         words = shlex.split(value, comments=True)
     except ValueError:
         return None, Complaint(number, f"{name}: a quote is opened and not closed")
+    if len(words) > 1 and re.search(r"[$]\(|`", value):
+        return None, None  # what a command says, only bash could tell
     if len(words) > 1:
         return None, Complaint(
             number, f"{name}: a value with blanks needs quotes; bash would run what comes after the first as a command"

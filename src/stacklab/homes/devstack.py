@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from stacklab.cloud.direct import past_the_proxy
 from stacklab.cloud.person import Person
 from stacklab.course.load import LEARNER, load_session
 from stacklab.deploy import fixes, localconf, packstack, preparation, readiness, source, stacking
@@ -134,6 +135,7 @@ class DevstackHome(ABC):
 
     def _clouds(self) -> str:
         address = f"http://{self.host_ip()}{self.profile.cloud.identity}"
+        past_the_proxy(self.host_ip())
 
         def entry(user: str, project: str, password: str) -> dict[str, object]:
             domains = {"user_domain_id": "default", "project_domain_id": "default"}
@@ -200,6 +202,7 @@ class DevstackHome(ABC):
             raise NotRunning(
                 f"the cloud of lab '{self.lab.name}' is not running" + (f": {note}" if note else ""), advice="lab up"
             )
+        past_the_proxy(self.host_ip())
         return CloudAccess(
             clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
             data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, site=self.site,

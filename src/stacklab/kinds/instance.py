@@ -90,10 +90,15 @@ class Console(Kind[ConsoleParams]):
         return f"the console log contains {p.contains!r}"
 
 
+def pins(key: Path) -> Path:
+    """Where the host keys of the instances that this private key opens are kept, a file for each."""
+    return key.parent / "known_hosts"
+
+
 def ssh_options(key: Path, server_id: str, way: Way) -> tuple[str, ...]:
     """ssh's options for an instance. Known hosts are kept for each instance, because the next one at the same port has
     another host key; the first key that an instance shows is pinned for its life."""
-    known = key.parent / "known_hosts" / server_id
+    known = pins(key) / server_id
     known.parent.mkdir(mode=0o700, exist_ok=True)
     pinned = ("-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}")
     quiet = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={TRY_SECONDS}", "-o", "LogLevel=ERROR")
@@ -156,6 +161,12 @@ class Login(Kind[LoginParams]):
                     scene.say(f"(by {way.host}:{way.port}, {way.why})")
                 scene.say(result.stdout.strip())
                 return
+            if "Host key verification failed" in result.stderr:
+                raise StepFailed(
+                    "the instance shows another host key than at its first login",
+                    advice="a guest whose power was cut while it made its keys has new ones; "
+                    f"if that is so: rm {shlex.quote(str(pins(scene.asset(p.key).path)))}/*",
+                )
             if time.monotonic() > deadline:
                 raise StepFailed(
                     f"no login within {BOOT_SECONDS} s: {_last_line(result.stderr)}", advice="look at the console log"

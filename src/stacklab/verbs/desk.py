@@ -39,6 +39,8 @@ def interruption(lab: Lab) -> NotRunning | None:
     """What to say as long as a reset or a goto that was cut short has not been ended."""
     if not lab.record.get("restoring"):
         return None
+    if other := lab.other_writer():
+        return NotRunning(f"a lab reset or goto (process {other}) is under way", advice="wait for it")
     return NotRunning(
         "a lab reset or goto was interrupted: what is there is half one thing and half another",
         advice="lab reset, or lab up, ends it",

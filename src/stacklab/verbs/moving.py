@@ -114,6 +114,7 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
     """
     lab.update(restoring=checkpoint)
     home.restore(checkpoint, progress)
+    Assets(lab).forget_instances()
     Records(lab).put_back(checkpoint)
     lab.update(restoring=None)
 
