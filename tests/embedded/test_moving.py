@@ -155,6 +155,40 @@ def test_goto_begins_at_the_nearest_checkpoint_that_an_earlier_one_has_saved(lab
     assert passed(lab) == set()
 
 
+def test_an_instance_that_went_back_to_before_its_keys_is_logged_in_to_again(lab: Lab) -> None:
+    session = load_session("session4")
+    login = session.step("login")
+    ability = home_of(lab).access().hypervisor
+    if not ability.there:
+        pytest.skip(f"instances do not run here: {ability.why}")
+    for checkpoint in ("start", PREFIX):
+        arrived = goto(lab, session, "console", lambda shown: None, quiet, working)
+        assert str(arrived.checkpoint).startswith(checkpoint)
+        replay_steps(lab, session, [login], "sdk", lambda shown: None, quiet)
+        assert check_steps(lab, session, [login], lambda grade: None).grades[0].status == "passed"
+
+
+def test_what_looks_on_while_another_command_goes_back_is_told_so(lab: Lab) -> None:
+    lab.update(restoring="start")
+    try:
+        with pytest.raises(NotRunning, match="was interrupted"):
+            open_desk(lab, load_session("session4"), quiet)
+        hold = f"from stacklab.lab import Lab\nwith Lab({lab.name!r}).writing(): print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as other:
+            assert other.stdin
+            assert other.stdout
+            other.stdout.readline()
+            with pytest.raises(NotRunning, match=rf"\(process {other.pid}\) is under way"):
+                open_desk(lab, load_session("session4"), quiet)
+            other.stdin.write("\n")
+        with lab.writing(), pytest.raises(NotRunning, match="was interrupted"):
+            open_desk(lab, load_session("session4"), quiet)
+    finally:
+        lab.update(restoring=None)
+
+
 def test_a_changed_session_never_meets_an_old_checkpoint(lab: Lab, labs: Path) -> None:
     go(lab, "script")
     (labs / FILE).write_text(TEXT.replace("10.9.0.0/24", "10.8.0.0/24"), encoding="utf-8")
