@@ -121,6 +121,25 @@ def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab,
     assert journal_of(running).entries("session4") == {}
 
 
+def test_undo_keeps_the_project_as_long_as_it_holds_what_the_learner_made(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("subnet") + 1])
+    network, volume = (desk.learner.sdk.network, desk.learner.sdk.block_storage)
+    own = network.create_network(name="own-net")
+    disk = volume.create_volume(name="own-volume", size=1)
+    volume.wait_for_status(disk, "available", interval=0.2, wait=60)
+    with pytest.raises(UndoIncomplete, match=r"still holds volume own-volume, network own-net"):
+        undo(desk, journal_of(running), STEPS, lambda step, detail: None)
+    desk.learner.forget()  # the learner is there still, and can take it away
+    desk.learner.delete("block-storage", "volumes", disk.id)
+    deadline = time.monotonic() + 60
+    while not desk.admin.gone("block-storage", "volumes", disk.id):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    desk.learner.sdk.network.delete_network(own)
+    undo(desk, journal_of(running), STEPS, lambda step, detail: None)
+    assert journal_of(running).entries("session4") == {}
+
+
 @settings(
     max_examples=2,
     deadline=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from stacklab.errors import CloudRefused
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, SecretRef
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
 from stacklab.kinds.narration import Command, Later, Request
@@ -46,6 +47,7 @@ class Project(Kind[ProjectParams]):
         return differing([("enabled", True, thing["enabled"])])
 
     def remove(self, scene: Scene, thing: Thing) -> bool:
+        require_empty(scene, thing["id"])
         # Neutron gives every project a group "default" the first time it is used; it outlives the project unless removed.
         groups = scene.admin.get("network", "security-groups", project_id=thing["id"], name="default")
         removed = scene.admin.delete("identity", "projects", thing["id"])
@@ -58,6 +60,21 @@ class Project(Kind[ProjectParams]):
 
     def named(self, scene: Scene, name: str) -> Thing | None:
         return next(iter(find_projects(scene, name)), None)
+
+
+def require_empty(scene: Scene, project: str) -> None:
+    """Raises CloudRefused with what is still in a project; Keystone would let the project go all the same."""
+    every = {"all_tenants": "1", "project_id": project}
+    found = [
+        *(("instance", one) for one in scene.admin.get("compute", "servers", **every)["servers"]),
+        *(("volume", one) for one in scene.admin.get("block-storage", "volumes", "detail", **every)["volumes"]),
+        *(("network", one) for one in scene.admin.get("network", "networks", project_id=project)["networks"]),
+        *(("router", one) for one in scene.admin.get("network", "routers", project_id=project)["routers"]),
+        *(("image", one) for one in scene.admin.get("image", "images", owner=project)["images"]),
+    ]
+    if found:
+        left = ", ".join(f"{kind} {one['name'] or one['id']}" for kind, one in found)
+        raise CloudRefused(f"the project still holds {left}")
 
 
 def find_projects(scene: Scene, name: str) -> list[Thing]:
@@ -178,6 +195,7 @@ class RoleAssignment(Kind[RoleParams]):
         return thing
 
     def remove(self, scene: Scene, thing: Thing) -> bool:
+        require_empty(scene, thing["project"])  # else whoever has things there could not even look at them
         path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
         return scene.admin.delete("identity", *path)
 
