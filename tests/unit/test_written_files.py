@@ -80,7 +80,8 @@ def test_a_line_that_nothing_explains_is_named() -> None:
 
 
 def graded(text: str) -> list[str]:
-    found = localconf_check.check(text, addresses=[HOST], known=of_local_conf().names)
+    told = of_local_conf()
+    found = localconf_check.check(text, addresses=[HOST], known=told.names, values=told.values)
     return [str(one) for one in found]
 
 
@@ -139,6 +140,17 @@ debug = True
         ("LOGFILE=", "FLOATING_RANGE=192.0.2.0/24\nLOGFILE=", "line 7: HOST_IP lies in FLOATING_RANGE"),
         ("LOGFILE=", "FLOATING_RANGE=172.24.4.1/24\nLOGFILE=", "line 7: .*no network"),
         ("LOGFILE=", "FIXED_RANGE=10.0.0.0/8\nFLOATING_RANGE=10.1.0.0/16\nLOGFILE=", "line 7: .*in common"),
+        ("LOGFILE=", "LIBVIRT_TYPE=qem\nLOGFILE=", "line 7: LIBVIRT_TYPE is 'qem', and has to be one of kvm, qemu, "),
+        ("LOGFILE=", "IP_VERSION=5\nLOGFILE=", "line 7: IP_VERSION is '5', and has to be one of 4, 6, "),
+        ("LOGFILE=", "LOG_COLOR=Flase\nLOGFILE=", "line 7: LOG_COLOR is 'Flase', and has to be True or False"),
+        ("LOGFILE=", "API_WORKERS=one\nLOGFILE=", "line 7: API_WORKERS is 'one', and has to be a whole number"),
+        ("LOGFILE=", "VOLUME_BACKING_FILE_SIZE=much\nLOGFILE=", "line 7: .* has to be a size like 24G"),
+        (
+            "LOGFILE=",
+            "SERVICE_HOST=$HOSTIP\nLOGFILE=",
+            "line 7: SERVICE_HOST: nothing sets [$]HOSTIP.* is [$]HOST_IP meant",
+        ),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=secret$$", "line 2: .*bash puts something else where the [$] is"),
         ("disable_service tempest", "disable_servce tempest", "line 8: .*disable_service?"),
         ("disable_service tempest", "disable_service", "line 8: .*names no service"),
         ("disable_service tempest", "enable_plugin heat", "line 8: enable_plugin needs"),
@@ -153,6 +165,23 @@ def test_each_mistake_in_a_local_conf_is_told_with_its_line(was: str, now: str, 
     found = graded(GOOD.replace(was, now, 1))
     assert any(re.match(says.replace("?", "[?]"), one) for one in found), found
     assert not any("secret" in one for one in found)  # a password is never quoted
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LIBVIRT_TYPE=kvm",
+        "LIBVIRT_TYPE=",
+        "LOG_COLOR=no",
+        "VOLUME_BACKING_FILE_SIZE=24G",
+        "SERVICE_HOST=$HOST_IP",
+        "DEST=${DEST:-/opt/stack}",
+        "LIBVIRT_TYPE=$OF_MY_OWN",
+        "LOGFILE='$HOSTIP'",
+    ],
+)
+def test_what_devstack_takes_is_no_mistake(line: str) -> None:
+    assert graded(GOOD.replace("LOGFILE=/opt/stack/logs/stack.sh.log", line)) == []
 
 
 @pytest.mark.parametrize("value", ["$(hostname -I | cut -d' ' -f1)", '"$(hostname -I)"', "`hostname -i`"])

@@ -25,6 +25,8 @@ class Told:
 class Explanations:
     """A file of explanations: `sections` by head, `calls` by "FUNCTION" or "FUNCTION ARGUMENT", `settings` by name.
 
+    `values`: what a setting may be, a list of words or the name of a form.
+
     A name that ends in `*` stands for all that begin so, one that begins with it for all that end so. The longest one that
     fits counts.
     """
@@ -34,6 +36,7 @@ class Explanations:
         self._sections: dict[str, str] = document.get("sections", {})
         self._calls: dict[str, str] = document.get("calls", {})
         self._settings: dict[str, str] = document.get("settings", {})
+        self.values: dict[str, list[str] | str] = document.get("values", {})
 
     @property
     def names(self) -> list[str]:

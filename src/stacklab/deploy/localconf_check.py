@@ -10,8 +10,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from stacklab.deploy.complaint import Complaint, meant
 from stacklab.deploy.localconf import MASK
@@ -54,6 +55,14 @@ _SHELL = (
 _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,+-]+")
+_VARIABLE = re.compile(r"[$][{]?([A-Za-z_][A-Za-z0-9_]*)")
+_FORMS = {
+    "number": ("a whole number", re.compile(r"[0-9]+")),
+    "size": ("a size like 24G", re.compile(r"[0-9]+[KMGT]?B?")),
+    # trueorfalse of functions-common: whatever else it gets is the setting's default, without a word.
+    "switch": ("True or False", re.compile(r"[01]|[yY]es|YES|[tT]rue|TRUE|[nN]o|NO|[fF]alse|FALSE")),
+}
+"""What a value may have to look like, in words and as a pattern."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,18 @@ def sections(text: str) -> tuple[list[tuple[int, str]], list[Section]]:
     return before, [Section(head, number, tuple(body)) for head, number, body in found]
 
 
-def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> list[Complaint]:
-    """Everything that is wrong, by line. `addresses`: those of the machine that the file is for. `known`: names of settings."""
+def check(
+    text: str,
+    *,
+    addresses: Iterable[str],
+    known: Iterable[str] = (),
+    values: Mapping[str, Sequence[str] | str] = MappingProxyType({}),
+) -> list[Complaint]:
+    """Everything that is wrong, by line.
+
+    `addresses`: those of the machine that the file is for; `known`: names of settings; `values`: what some may be, as
+    `Explanations` has it.
+    """
     before, parts = sections(text)
     found = [*_outside(before), *_heads(parts)]
     if "\r" in text:
@@ -110,6 +129,7 @@ def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> 
         *_passwords(settings),
         *_address(settings, list(addresses)),
         *_ranges(settings),
+        *_values(settings, values),
     ]
     for part in parts:
         if part.head != LOCALRC:
@@ -211,8 +231,22 @@ def _statement(number: int, line: str, settings: dict[str, Setting], names: set[
         )
     if near := meant(name, names):
         found.append(Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?"))
+    if not value.strip().startswith("'"):
+        found += _replaced(number, name, value, {*settings, *names})
     settings[name] = Setting(number, plain)
     return found
+
+
+def _replaced(number: int, name: str, value: str, names: set[str]) -> list[Complaint]:
+    """What bash would put something else for than its writer thinks."""
+    if name in PASSWORDS and re.search(r"[$][$0-9!#?*@-]", value):
+        return [Complaint(number, f"{name}: bash puts something else where the $ is; letters and digits alone")]
+    near = [(used, meant(used, names)) for used in _VARIABLE.findall(value)]
+    return [
+        Complaint(number, f"{name}: nothing sets ${used}, so bash puts nothing there: is ${instead} meant?")
+        for used, instead in near
+        if instead
+    ]
 
 
 def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | None]:
@@ -319,6 +353,22 @@ def _ranges(settings: dict[str, Setting]) -> list[Complaint]:
                     f"HOST_IP lies in {name}: the machine could not tell its neighbours from instances",
                 )
             )
+    return found
+
+
+def _values(settings: Mapping[str, Setting], values: Mapping[str, Sequence[str] | str]) -> list[Complaint]:
+    found = []
+    for name, allowed in values.items():
+        setting = settings.get(name)
+        if setting is None or not setting.plain:  # an empty one is DevStack's default
+            continue
+        if isinstance(allowed, str):
+            spoken, pattern = _FORMS[allowed]
+            fits = pattern.fullmatch(setting.plain) is not None
+        else:
+            spoken, fits = f"one of {', '.join(allowed)}", setting.plain in allowed
+        if not fits:
+            found.append(Complaint(setting.line, f"{name} is '{setting.plain[:40]}', and has to be {spoken}"))
     return found
 
 

@@ -42,7 +42,8 @@ class LocalConf(WrittenFile[WrittenParams]):
         return f"{load_profile(site.profile).devstack.directory}/local.conf"
 
     def complaints(self, text: str, site: Site, addresses: Sequence[str], p: WrittenParams) -> list[Complaint]:
-        found = localconf_check.check(text, addresses=addresses, known=self.explanations().names)
+        told = self.explanations()
+        found = localconf_check.check(text, addresses=addresses, known=told.names, values=told.values)
         if any("quote" in one.text for one in found):
             return found  # bash would say the same, of the line where it gave up
         # What bash cannot read, bash tells best: -n reads and runs nothing.
