@@ -36,6 +36,13 @@ class LabError(Exception):
 # --- the command line (2), beside what click itself refuses -----------------------------------------------------------
 
 
+class WrongUsage(LabError):
+    """What click refuses (an option that is none, say), told to a script; a person reads click's own lines."""
+
+    id = "wrong-usage"
+    exit_code = 2
+
+
 class NobodyToAsk(LabError):
     """Something goes for good, so it is asked for, and there is nobody to answer."""
 

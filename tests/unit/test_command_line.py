@@ -71,6 +71,23 @@ def test_an_error_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture
     assert value["advice"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says", "advice"),
+    [
+        (["check", "session4", "--jsn", "--json"], "--jsn", "lab check --help"),
+        (["chek", "session4", "--json"], "did you mean 'check'", "lab --help"),
+        (["restart", "--json"], "SERVICE", "lab restart --help"),
+    ],
+)
+def test_wrong_usage_is_json_where_json_was_asked_for(
+    arguments: list[str], says: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["id"], told["exit"], told["advice"]) == ("wrong-usage", 2, advice)
+    assert says in told["message"]
+
+
 @pytest.mark.usefixtures("own_directories")
 def test_a_session_is_listed_for_scripts_with_what_each_step_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "session4", "--json"]) == 0

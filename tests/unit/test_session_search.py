@@ -61,6 +61,18 @@ def test_a_named_directory_s_sessions_are_found_and_foreign(tmp_path: Path, monk
     assert not load_session("session4").foreign
 
 
+def test_a_named_directory_that_is_none_is_said_where_it_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_directories(monkeypatch, tmp_path / "gone")
+    told = f"LAB_LABS names {tmp_path / 'gone'}: there is no such directory"
+    with pytest.raises(UnknownName) as caught:
+        load_session(NAME)
+    assert told in caught.value.message
+    assert run(["list"]) == 0
+    assert told in capsys.readouterr().err
+
+
 def test_a_name_of_the_course_is_refused_elsewhere_and_nothing_is_shadowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,6 @@ def agreed(console: Console, question: str, *, yes: bool) -> bool:
         return click.confirm(question, default=False)
     except click.Abort as error:
         if sys.stdin.isatty():
-            raise
+            raise KeyboardInterrupt("interrupted at the question, which counts as no") from error
         click.echo()  # the question's own line ends here
         raise NobodyToAsk("nobody is here to answer", advice="--yes agrees") from error

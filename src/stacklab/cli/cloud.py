@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -35,8 +37,17 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
     if interrupted := interruption(context.lab):
         raise interrupted
     access = home_of(context.lab).access()
-    env = environment(access.clouds_file, access.admin if admin else access.learner)
-    os.execve(openstack_program(), ["openstack", *(words[1:] if words[:1] == ("--",) else words)], env)  # noqa: S606 -- becomes the client, arguments apart
+    program, env = openstack_program(), environment(access.clouds_file, access.admin if admin else access.learner)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["openstack", *(words[1:] if words[:1] == ("--",) else words)]
+    try:
+        # In this process: it starts sooner, whoever ends us ends it, and yet we hear how it ended.
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        if end.code and not admin:  # it says only that authentication is required
+            _tell_if_refused(access, admin=admin)
+        raise
 
 
 @click.command()
@@ -92,7 +103,7 @@ def password(context: Context, admin: bool, as_json: bool) -> None:
 
 
 def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
-    """Whether the cloud lets this user in now; on stderr, for stdout is the password."""
+    """Whether the cloud lets this user in now; on stderr, for stdout is somebody else's."""
     from stacklab.cloud.person import Person
     from stacklab.errors import CloudRefused, LabError
 

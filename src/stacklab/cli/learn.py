@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def list_(context: Context, as_json: bool) -> None:
     """List the course's sessions."""
     from stacklab.course.load import load_session
-    from stacklab.course.search import all_sessions
+    from stacklab.course.search import all_sessions, missing
     from stacklab.errors import SessionInvalid
 
     console = context.console(as_json)
@@ -50,6 +50,8 @@ def list_(context: Context, as_json: bool) -> None:
     cells = [(str(row["session"]), str(row["steps"]), str(row["title"]), str(row["from"] or "")) for row in rows]
     console.table(head, [row[: len(head)] for row in cells])
     console.print("\nlab show SESSION lists its exercises; lab up SESSION brings its cloud up.")
+    if gone := missing():
+        click.echo(f"note: {gone}", err=True)
     if broken:
         raise broken[0]
 

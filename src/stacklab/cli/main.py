@@ -159,8 +159,7 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _misused(error, arguments)
     except LabError as error:
         return _fail(error, arguments)
     except (KeyboardInterrupt, click.Abort) as stop:
@@ -201,12 +200,28 @@ def _unwritten(error: OSError, arguments: list[str]) -> int:
     return _fail(told, arguments if error.filename else [])  # on stderr, where the output has no room
 
 
+def _misused(error: click.ClickException, arguments: list[str]) -> int:
+    from stacklab.errors import WrongUsage
+
+    if "--json" not in _ours(arguments):
+        error.show()
+        return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return _fail(
+        WrongUsage(error.format_message(), advice=f"{context.command_path if context else 'lab'} --help"), arguments
+    )
+
+
+def _ours(arguments: list[str]) -> list[str]:
+    """Those that are not another program's."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
 def _fail(error: LabError, arguments: list[str]) -> int:
     from stacklab.console import Console
 
-    before_rest = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    error.advice = for_lab(error.advice, before_rest)
-    Console(as_json="--json" in before_rest).error(error)
+    error.advice = for_lab(error.advice, _ours(arguments))
+    Console(as_json="--json" in _ours(arguments)).error(error)
     return error.exit_code
 
 

@@ -58,6 +58,12 @@ def search_path(also: Iterable[str] = ()) -> list[Path]:
     return list(found.values())
 
 
+def missing() -> str:
+    """What to say of directories that LAB_LABS names and that are none; empty if all are there."""
+    gone = [str(one) for one in search_path() if not one.is_dir()]
+    return f"{VARIABLE} names {', '.join(gone)}: there is no such directory" if gone else ""
+
+
 def add_to_search_path(directories: Iterable[str]) -> None:
     """What `--labs` says comes first. It goes to the environment, where processes that we start find it, too.
 
@@ -103,7 +109,10 @@ def find_session(name: str, also: Iterable[str] = ()) -> Found:
     """The session of this name. Raises UnknownName, and SessionInvalid for a name that is taken twice."""
     known = all_sessions(also)
     if name not in known:
-        raise UnknownName(f"there is no session '{name}'", advice=closest(name, known, "lab list"))
+        raise UnknownName(
+            f"there is no session '{name}'" + (f" ({gone})" if (gone := missing()) else ""),
+            advice=closest(name, known, "lab list"),
+        )
     if clash := clash_of(known[name]):
         raise clash
     chosen = known[name][0]
