@@ -83,6 +83,7 @@ def download(
     session: requests.Session | None = None,
     known: Received | None = None,
     tee: Tee | None = None,
+    since: float | None = None,
     advice: str = ADVICE,
 ) -> Received | None:
     """Fetch `url` (http, https or file) into `target`, which appears only when the content is whole and has the checksum.
@@ -90,13 +91,14 @@ def download(
     Two at once are fine: the second waits for the first, then finds the file there. `resume`: what came before an
     interruption stays beside `target` and is gone on with, if the server says that it is still the same file. `known`: what
     was received with the `target` that is there; if it is still the same it stays, and None is returned. `tee` gets the
-    content as it comes, all of it, before its checksum is known.
+    content as it comes, all of it, before its checksum is known. `since`: when it was looked whether `target` is there (in
+    seconds since the epoch; else now): one that appeared later is what we want.
 
     Raises Unreachable, WrongContent or NotEnoughSpace; none leaves a file behind (Unreachable does with `resume`).
     """
     part = target.with_name(f".{target.name}.part")
     wanted = _Wanted(url, resume, session or requests.Session(), advice, known, tee)
-    began = time.time()
+    began = time.time() if since is None else since
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _owned(part, progress) as file:

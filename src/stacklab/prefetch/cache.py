@@ -110,12 +110,15 @@ def keep(
     session: requests.Session | None = None,
     known: Received | None = None,
     tee: Tee | None = None,
+    since: float | None = None,
 ) -> Record | None:
     """Fetch `url` into the cache as `path`, and record what it is; None if `known` is what is there still.
 
     Raises what `stacklab.download.download` raises.
     """
-    received = download(url, path, progress, sha256=sha256, resume=resume, session=session, known=known, tee=tee)
+    received = download(
+        url, path, progress, sha256=sha256, resume=resume, session=session, known=known, tee=tee, since=since
+    )
     if received is None:
         return None
     # As it was when it came, not as it is now: the record must never vouch for what happened to the file since.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -35,18 +36,19 @@ def fetched_file(url: str, settings: Settings, progress: Progress, *, sha256: st
 
     Raises Unreachable, WrongContent, NotEnoughSpace.
     """
+    looked = time.time()
     have = kept_file(url, sha256)
     if have is not None:
         return have
+    # A damaged one stays until the new one takes its place: another `lab` may have put it right by now.
     path = file_path(url)
-    cache.forget(path)
     session = None
     if settings.ca_file:
         import requests
 
         session = requests.Session()
         session.verify = str(settings.ca_file)
-    cache.keep(settings.at(url), path, progress, sha256=sha256, resume=True, session=session)
+    cache.keep(settings.at(url), path, progress, sha256=sha256, resume=True, session=session, since=looked)
     return path
 
 
