@@ -13,6 +13,7 @@ from stacklab.errors import CheckpointMissing, NotEnoughSpace, UnknownName
 from stacklab.homes.embedded import ending, mirror, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from tests.embedded.conftest import bring_up, connect, quiet
+from tests.embedded.guests import PATIENCE
 from tests.measure import measured
 
 # openstacksdk warns about what its own convenience layer does
@@ -37,8 +38,8 @@ def work(home: EmbeddedHome, admin: Any, source: Path) -> Any:
     server = cloud.compute.create_server(
         name="server", flavor_id=flavor.id, image_id=image.id, networks=[{"uuid": network.id}]
     )
-    server = cloud.compute.wait_for_server(server, interval=0.3, wait=90)
-    cloud.block_storage.wait_for_status(volume, "available", interval=0.2, wait=30)
+    server = cloud.compute.wait_for_server(server, interval=0.3, wait=PATIENCE)
+    cloud.block_storage.wait_for_status(volume, "available", interval=0.2, wait=PATIENCE)
     cloud.object_store.create_container("box")
     cloud.object_store.upload_object("box", "thing", data=b"x" * 10000)
     assert cloud.compute.get("/limits").json()["limits"]["absolute"]["totalInstancesUsed"] == 1
@@ -89,7 +90,7 @@ def test_services_keep_running_over_a_restore(fresh: EmbeddedHome) -> None:
 def test_a_learners_data_comes_back_as_it_was(fresh: EmbeddedHome, admin: Any, source: Path) -> None:
     image = admin.image.create_image(name="kept", filename=str(source), disk_format="raw", container_format="bare")
     volume = admin.block_storage.create_volume(name="kept", size=1)
-    admin.block_storage.wait_for_status(volume, "available", interval=0.2, wait=30)
+    admin.block_storage.wait_for_status(volume, "available", interval=0.2, wait=PATIENCE)
     file = fresh.layout.home / "volumes" / f"volume-{volume.id}"
     with file.open("r+b") as disk:
         disk.seek(300 << 20)
@@ -125,9 +126,7 @@ def test_a_reset_in_the_middle_of_work_leaves_nothing_of_it(fresh: EmbeddedHome,
         admin.compute.create_server(
             name=f"server-{number}", flavor_id=flavor.id, image_id=image.id, networks=[{"uuid": network.id}]
         )
-    said: list[str] = []
-    fresh.restore("start", said.append)
-    assert "nova is at work; ending it" in said
+    fresh.restore("start", quiet)
     assert everything(admin)["servers"] == []
     assert ending.guests(fresh.layout) == []
     assert [port.device_owner for port in admin.network.ports() if "compute" in port.device_owner] == []
@@ -140,7 +139,7 @@ def test_an_instance_that_ran_at_the_checkpoint_runs_again(fresh: EmbeddedHome, 
     server = work(fresh, admin, source)
     fresh.checkpoint("running", quiet)
     admin.compute.delete_server(server)
-    admin.compute.wait_for_delete(server, interval=0.2, wait=30)
+    admin.compute.wait_for_delete(server, interval=0.2, wait=PATIENCE)
     fresh.restore("running", quiet)
     again = admin.compute.get_server(server.id)
     assert (again.status, again.name) == ("ACTIVE", "server")

@@ -160,10 +160,12 @@ class Checkpoints:
     def _busy(self) -> list[str]:
         """Services in the middle of work on things that will be gone: only a restart makes them drop it."""
         busy = []
-        if _any(
-            self.layout.db / "nova_cell1.db",
-            "instances WHERE deleted = 0 AND (task_state IS NOT NULL OR vm_state = 'building')",
-        ):
+        # What was accepted a moment ago is a request only: the conductor makes the instance of it.
+        nova = {
+            "nova_api.db": "build_requests",
+            "nova_cell1.db": "instances WHERE deleted = 0 AND (task_state IS NOT NULL OR vm_state = 'building')",
+        }
+        if any(_any(self.layout.db / name, rows) for name, rows in nova.items()):
             busy.append("nova")
         if _any(self.layout.db / "cinder.db", "volumes WHERE deleted = 0 AND status LIKE '%ing'"):
             busy.append("cinder")
