@@ -12,8 +12,9 @@ from hypothesis import settings
 
 from tests.measure import numbers
 
-# Other tests run beside these, so how long an example takes says nothing.
-settings.register_profile("lab", deadline=None)
+# Other tests run beside these, so how long an example takes says nothing. CI judges a change, so it takes the same examples
+# each time; everybody else's runs go on looking for new ones.
+settings.register_profile("lab", deadline=None, derandomize=bool(os.environ.get("LAB_NO_SKIP")), print_blob=True)
 settings.load_profile("lab")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
@@ -49,7 +49,7 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver: Any = webdriver.Chrome(options=options, service=Service(executable_path=driver))
-        self.driver.set_page_load_timeout(60)
+        self.driver.set_page_load_timeout(180)
 
     def quit(self) -> None:
         self.driver.quit()
@@ -86,7 +86,7 @@ class Browser:
             del self.complaints[complaints:]
             self._dropped = dropped  # this one is made good
 
-    def settle(self, seconds: float = 60) -> None:
+    def settle(self, seconds: float = 120) -> None:
         """Wait until no request has been under way for a moment: pages fetch most of their content after they are there."""
         deadline = time.monotonic() + seconds
         calm = time.monotonic()
@@ -133,8 +133,9 @@ class Browser:
         return words in self.text
 
     def cells(self) -> set[str]:
-        """What the page's tables hold."""
-        return {cell.text.strip() for cell in self.all("td")}
+        """What the page's tables hold, read at one moment: a page may draw them anew at any other."""
+        seen = "[...document.querySelectorAll('td')].filter(cell => cell.offsetParent)"
+        return set(self.driver.execute_script(f"return {seen}.map(cell => cell.innerText.trim())"))
 
     def menu(self) -> list[str]:
         """Every page that the menu at the side leads to, unfolded or not."""
@@ -142,9 +143,16 @@ class Browser:
         pages = {link.removeprefix(self.address) for link in links if "#" not in link}
         return sorted(page for page in pages if page.startswith("/"))
 
-    def wait_for(self, what: Callable[[], object], seconds: float = 30) -> None:
+    def wait_for(self, what: Callable[[], object], seconds: float = 120) -> None:
         deadline, dropped = time.monotonic() + seconds, self._dropped
-        while not what():
+
+        def come() -> object:
+            try:
+                return what()
+            except StaleElementReferenceException:  # the page was drawn anew while it was looked at
+                return False
+
+        while not come():
             self._listen()
             assert time.monotonic() < deadline, f"it did not come on {self.page}:\n{self.text}"
             assert self._dropped == dropped, "what was asked for was dropped"

@@ -58,6 +58,15 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """Guests are emulated here, beside much else: how soon one answers is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stacklab.kinds.instance.TRY_SECONDS", 90)
+        patch.setattr("stacklab.kinds.instance.BOOT_SECONDS", 1000)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cloud_home(directories: Path) -> Iterator[EmbeddedHome]:
     """The cloud, up."""

@@ -21,9 +21,13 @@ from stacklab.homes.base import Home, Way
 from stacklab.images import find_image
 
 LOGIN_SECONDS = 300  # emulated, beside other tests and a VM
+PATIENCE = 300
+"""Seconds after which something that comes soon has to be there, on a machine that does much else."""
 
 
-def until(what: str, look: Callable[[], Any], seconds: float = 60, evidence: Callable[[], str] | None = None) -> Any:
+def until(
+    what: str, look: Callable[[], Any], seconds: float = PATIENCE, evidence: Callable[[], str] | None = None
+) -> Any:
     """What `look` returns once it is true; fails with `what`, and the evidence there is, after a while."""
     deadline = time.monotonic() + seconds
     while True:
@@ -53,8 +57,9 @@ class Guests:
         image = find_image(None, lambda line: None)
         self.login = image.login_user
         self.image = self.cloud.create_image(
-            self.tag, filename=str(image.path), disk_format=image.disk_format, container_format="bare", wait=True
-        )
+            self.tag, filename=str(image.path), disk_format=image.disk_format, container_format="bare", wait=True,
+            os_shutdown_timeout=str(PATIENCE),  # a busy machine's guest may need longer than Nova waits by itself
+        )  # fmt: skip
         self.flavor = self.cloud.compute.create_flavor(name=self.tag, ram=128, vcpus=1, disk=1)
         self.network = self.cloud.network.create_network(name=self.tag)
         self.cloud.network.create_subnet(network_id=self.network.id, name=self.tag, ip_version=4, cidr="10.77.0.0/24")
@@ -81,11 +86,11 @@ class Guests:
             assert now.status != "ERROR", now.fault
             return now if now.status == status and now.task_state is None else None
 
-        return until(f"{server.name} is {status}", look, 120)
+        return until(f"{server.name} is {status}", look, 2 * PATIENCE)
 
     def volume(self, name: str, **more: Any) -> Any:
         """An available volume of 1 GB."""
-        volume = self.cloud.create_volume(1, name=name, wait=True, timeout=120, **more)
+        volume = self.cloud.create_volume(1, name=name, wait=True, timeout=PATIENCE, **more)
         self.volumes.append(volume.id)
         return volume
 
@@ -101,7 +106,7 @@ class Guests:
         def look() -> bool:
             return bool(self.cloud.block_storage.get_volume(volume.id).status == status)
 
-        until(f"{volume.name} is {status}", look, 180)
+        until(f"{volume.name} is {status}", look)
 
     def address(self, server: Any) -> str:
         return str(next(iter(server.addresses.values()))[0]["addr"])
@@ -176,7 +181,7 @@ class Guests:
 
     def delete(self, server: Any) -> None:
         self.cloud.compute.delete_server(server.id)
-        self.cloud.compute.wait_for_delete(server, interval=0.3, wait=120)
+        self.cloud.compute.wait_for_delete(server, interval=0.3, wait=PATIENCE)
 
     def _is_gone(self, server: str) -> bool:
         return self.cloud.compute.find_server(server) is None
@@ -186,9 +191,9 @@ class Guests:
         for server in self.servers:
             self.cloud.compute.delete_server(server, ignore_missing=True)
         for server in self.servers:
-            until(f"server {server} is gone", partial(self._is_gone, server), 120)
+            until(f"server {server} is gone", partial(self._is_gone, server))
         for volume in self.volumes:
-            self.cloud.delete_volume(volume, wait=True, timeout=120)
+            self.cloud.delete_volume(volume, wait=True, timeout=PATIENCE)
         for image in self.images:
             self.cloud.image.delete_image(image, ignore_missing=True)
         self.cloud.compute.delete_keypair(self.tag)

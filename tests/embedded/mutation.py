@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,6 +15,7 @@ from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of, journal_of
+from tests.embedded.guests import LOGIN_SECONDS, until
 
 Mend = Callable[[], None]
 Break = Callable[[Desk], Mend]
@@ -52,6 +54,26 @@ def find(desk: Desk, step: str) -> dict[str, Any]:
     assert answer is not None
     thing: dict[str, Any] = answer[0]
     return thing
+
+
+def ssh(desk: Desk, step: str, line: str) -> list[str]:
+    """The command that runs a line of shell inside the instance that a login step logs in to, as that step does it."""
+    chosen = desk.session.step(step)
+    command = chosen.kind.commands(desk.scene(chosen), chosen.params)[0]
+    return [command.program, *command.argv({})[:-1], line]
+
+
+def in_guest(desk: Desk, step: str, line: str) -> None:
+    """Run a line of shell inside the instance; anew where ssh itself fails (255), as it may when the guest is slow."""
+
+    def run() -> bool:
+        argv = ssh(desk, step, line)
+        done = subprocess.run(argv, check=False, timeout=LOGIN_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
+        assert done.returncode in (0, 255), done.stderr
+        return done.returncode == 0
+
+    until(f"'{line}' in the guest", run, LOGIN_SECONDS)
+    desk.memory.clear()
 
 
 def assert_noticed(desk: Desk, step: str, broken: Break, shared: Collection[str] = ()) -> None:

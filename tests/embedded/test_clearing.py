@@ -21,6 +21,7 @@ from stacklab.verbs.clearing import CLEANER, PURPOSE, clear, what_goes
 from stacklab.verbs.desk import desk_at, home_of, journal_of
 from stacklab.verbs.learn import do_steps
 from tests.embedded.conftest import quiet
+from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import inventory
 from tests.embedded.test_session4 import assert_becomes
 
@@ -79,14 +80,14 @@ def learners_things(desk: Desk) -> None:
     sdk.compute.create_keypair(name="mine")
     image = sdk.image.create_image("mine", data=b"x" * 4096, disk_format="raw", container_format="bare", wait=True)
     volume = sdk.block_storage.create_volume(name="mine", size=1)
-    sdk.block_storage.wait_for_status(volume, "available", interval=0.3, wait=60)
+    sdk.block_storage.wait_for_status(volume, "available", interval=0.3, wait=PATIENCE)
     flavor = sdk.compute.find_flavor("m1.nano", ignore_missing=False)
     server = sdk.compute.create_server(
         name="mine", flavor_id=flavor.id, image_id=image.id, networks=[{"uuid": network.id}]
     )
-    server = sdk.compute.wait_for_server(server, interval=0.5, wait=180)
+    server = sdk.compute.wait_for_server(server, interval=0.5, wait=PATIENCE)
     sdk.compute.create_volume_attachment(server, volume_id=volume.id)
-    sdk.block_storage.wait_for_status(volume, "in-use", interval=0.3, wait=60)
+    sdk.block_storage.wait_for_status(volume, "in-use", interval=0.3, wait=PATIENCE)
     sdk.object_store.create_container("mine")
     sdk.object_store.upload_object("mine", "thing", data=b"gone")
 

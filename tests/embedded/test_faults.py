@@ -32,6 +32,7 @@ from stacklab.verbs import breaking
 from stacklab.verbs.bringup import bring_up, reset, stop
 from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
+from tests.embedded.guests import PATIENCE
 
 SESSION = load_session("session4")
 HERE = [case.id for case in SESSION.faults if case.id != "clock"]
@@ -111,7 +112,7 @@ def launch(lab: Lab) -> dict[str, object]:
     server = {"name": "one", "imageRef": image.id, "flavorRef": flavor.id, "networks": [{"uuid": network.id}]}
     try:
         made = learner.post("compute", "servers", body={"server": server})["server"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while (found := admin.get("compute", "servers", made["id"])["server"])["status"] == "BUILD":
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -142,7 +143,7 @@ def network_does_not_stay(lab: Lab) -> None:
     """Restarted, it starts, and fails again."""
     home = EmbeddedHome(lab)
     supervision.order(home.layout, "restart", service="neutron")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not (state := next(one for one in supervision.services(home.layout) if one.name == "neutron")).reason:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -336,7 +337,7 @@ def test_killed_in_the_middle_of_breaking_a_reset_makes_all_well(lab: Lab, name:
         [str(Path(sys.executable).parent / "lab"), "--lab", lab.name, "break", f"session4/{name}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (
         breaking.broken_faults(lab) if moment == "recorded" else conf(lab, "glance-api.conf").read_text() != before
     ):

@@ -16,8 +16,8 @@ from stacklab.replay.check import check
 from stacklab.replay.scene import Desk
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of
-from tests.embedded.guests import LOGIN_SECONDS
-from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find
+from tests.embedded.guests import LOGIN_SECONDS, PATIENCE
+from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find, in_guest, ssh
 
 SESSION = load_session("session4")
 
@@ -183,35 +183,32 @@ def paused(desk: Desk) -> Mend:
 
 def becomes(desk: Desk, status: str) -> None:
     """Wait for the server's status."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while find(desk, "server")["status"] != status:
         assert time.monotonic() < deadline
         time.sleep(0.3)
 
 
-def in_guest(desk: Desk, line: str) -> None:
-    """Run a line of shell inside the instance, over SSH as the login step does."""
-    step = SESSION.step("login")
-    command = step.kind.commands(desk.scene(step), step.params)[0]
-    argv = [command.program, *command.argv({})]
-    argv[-1] = line
-    subprocess.run(argv, check=True, timeout=LOGIN_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
-    desk.memory.clear()
-
-
 def chattering(desk: Desk) -> Mend:
     """Something fills the console, so that the login prompt can no longer be seen on it."""
-    in_guest(desk, "yes chatter | head -n 4000 | sudo tee /dev/ttyS0 >/dev/null")
-    return lambda: in_guest(desk, "echo login: | sudo tee /dev/ttyS0 >/dev/null")
+    in_guest(desk, "login", "yes chatter | head -n 4000 | sudo tee /dev/ttyS0 >/dev/null")
+    return lambda: in_guest(desk, "login", "echo login: | sudo tee /dev/ttyS0 >/dev/null")
 
 
 def locked_out(desk: Desk) -> Mend:
-    """The guest no longer knows the key, for a while."""
-    in_guest(
-        desk, "cd .ssh && mv authorized_keys gone && (sleep 30; mv gone authorized_keys) >/dev/null 2>&1 </dev/null &"
-    )
+    """The guest does not know the key, as long as somebody who is logged in already keeps it away."""
     step = SESSION.step("login")
-    return lambda: step.kind.create(desk.scene(step), step.params)
+    step.kind.create(desk.scene(step), step.params)  # it lets us in now
+    line = "cd .ssh && mv authorized_keys gone && echo gone && cat; mv gone authorized_keys"
+    inside = subprocess.Popen(ssh(desk, "login", line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert inside.stdout
+    assert inside.stdout.readline() == "gone\n"
+
+    def mend() -> None:
+        inside.communicate(timeout=LOGIN_SECONDS)
+        step.kind.create(desk.scene(step), step.params)
+
+    return mend
 
 
 def detached(desk: Desk) -> Mend:
@@ -222,7 +219,7 @@ def detached(desk: Desk) -> Mend:
 
     def mend() -> None:
         step.kind.create(desk.scene(step), step.params)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while check(desk, [step]).grades[0].status != "passed":
             assert time.monotonic() < deadline
             time.sleep(0.3)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from stacklab.homes.base import Home
-from tests.embedded.guests import Guests, guests_of, until
+from tests.embedded.guests import PATIENCE, Guests, guests_of, until
 
 # openstacksdk warns about what its own convenience layer does
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -81,7 +81,7 @@ def test_a_snapshot_and_a_clone_carry_the_data(guests: Guests) -> None:
     for name, source in (("of-snapshot", {"snapshot_id": snapshot.id}), ("clone", {"source_volid": volume.id})):
         copy = guests.cloud.block_storage.create_volume(name=name, size=1, **source)
         guests.volumes.insert(0, copy.id)
-        guests.cloud.block_storage.wait_for_status(copy, "available", wait=120)
+        guests.cloud.block_storage.wait_for_status(copy, "available", wait=PATIENCE)
         guests.attach(server, copy)
         assert guests.run(server, READ) == "copied"
         guests.detach(server, copy)

@@ -18,6 +18,7 @@ from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.services import USERS
 from stacklab.lab import Lab
 from tests.embedded.conftest import bring_up, quiet
+from tests.embedded.guests import PATIENCE
 
 # openstacksdk warns about what its own convenience layer does
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -115,7 +116,7 @@ def test_a_volume_type_is_the_default(admin: Any) -> None:
     volume = admin.block_storage.create_volume(name="probe", size=1)
     try:
         assert volume.volume_type == "lab"
-        admin.block_storage.wait_for_status(volume, "available", interval=0.2, wait=30)
+        admin.block_storage.wait_for_status(volume, "available", interval=0.2, wait=PATIENCE)
     finally:
         admin.block_storage.delete_volume(volume)
 

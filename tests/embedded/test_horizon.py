@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -103,8 +104,12 @@ def test_the_identity_pages_show_who_there_is(browser: Browser, course: Lab) -> 
 
 def test_a_project_has_its_network_and_image(browser: Browser, course: Lab) -> None:
     login(browser, course, "learner")
-    browser.open("/project/images/")
-    assert {"lab-image", "Active"} <= browser.cells()
+
+    def images() -> None:
+        browser.open("/project/images/")
+        browser.wait_for(lambda: {"lab-image", "Active"} <= browser.cells())  # JavaScript draws this page
+
+    browser.undisturbed(images)
     browser.open("/project/networks/")
     assert "lab-net" in browser.cells()
     browser.open("/project/instances/")
@@ -113,26 +118,33 @@ def test_a_project_has_its_network_and_image(browser: Browser, course: Lab) -> N
 
 def test_the_network_topology_is_drawn(browser: Browser, course: Lab) -> None:
     login(browser, course, "learner")
-    browser.open("/project/network_topology/")
-    drawn = {"lab-net", "10.4.0.0/24", "public", "Router"}
-    browser.wait_for(lambda: drawn <= {one.text for one in browser.all("svg text")})
+    expected = {"lab-net", "10.4.0.0/24", "public", "Router"}
+    drawn = "return [...document.querySelectorAll('svg text')].map(one => one.textContent.trim())"
+
+    def topology() -> None:
+        browser.open("/project/network_topology/")
+        browser.wait_for(lambda: expected <= set(browser.driver.execute_script(drawn)))
+
+    browser.undisturbed(topology)
 
 
 @pytest.mark.parametrize("who", PEOPLE)
 def test_the_launch_dialog_opens_with_all_its_sections(browser: Browser, course: Lab, who: str) -> None:
     login(browser, course, who)
 
+    def sections() -> dict[str, Any]:
+        return {link.text.rstrip(" *"): link for link in browser.all(".wizard-nav a, .wizard-nav-item")}
+
     def look() -> None:
         browser.open("/project/instances/")
         browser.one("#instances__action_launch-ng").click()
         browser.settle()
-        sections = {link.text.rstrip(" *"): link for link in browser.all(".wizard-nav a, .wizard-nav-item")}
-        assert set(sections) == SECTIONS
+        browser.wait_for(lambda: set(sections()) == SECTIONS)
         network = (
             "public" if who == "admin" else "lab-net"
         )  # the external network is only the administrator's to plug into
         for name, holds in (("Source", "lab-image"), ("Flavor", "lab.tiny"), ("Networks", network)):
-            sections[name].click()
+            sections()[name].click()
             browser.wait_for(partial(browser.shows, holds))
         browser.settle()
 
@@ -148,9 +160,12 @@ def test_a_wrong_password_is_refused(browser: Browser) -> None:
 
 
 def test_whoever_logs_out_is_out(browser: Browser, course: Lab) -> None:
-    login(browser, course, "learner")
-    browser.open("/project/")
-    browser.driver.execute_script("document.querySelector('form[action=\"/auth/logout/\"]').submit()")
-    browser.settle()
+    def out() -> None:
+        login(browser, course, "learner")
+        browser.open("/project/")
+        browser.driver.execute_script("document.querySelector('form[action=\"/auth/logout/\"]').submit()")
+        browser.settle()
+
+    browser.undisturbed(out)
     browser.open("/project/instances/")
     assert browser.page.startswith("/auth/login/")

@@ -34,6 +34,7 @@ from stacklab.replay.undo import dependants, undo
 from stacklab.verbs.bringup import bring_up, reset, stop
 from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
+from tests.embedded.guests import PATIENCE, until
 from tests.embedded.mutation import Break, Mend, failed
 
 SESSION = load_session("https-endpoints")
@@ -297,11 +298,15 @@ def rewritten(service: str, change: Callable[[str], str]) -> Break:
 
     def broken(desk: Desk) -> Mend:
         https = desk.access.https()
+        assert isinstance(https, EmbeddedHttps)
         before = Path(https.site_path(service)).read_text(encoding="utf-8")
 
         def write(text: str) -> None:
+            first = int((https.layout.run / "apache.pid").read_text())
+            old = {*apache.processes(https.configuration)} - {first}
             https.apply({service: text})
-            time.sleep(2)  # the old processes answer for a moment
+            # A graceful restart is only asked for: until they end, the old processes answer.
+            until("the old processes have ended", lambda: not old & {*apache.processes(https.configuration)})
 
         write(change(before))
         return lambda: write(before)
@@ -475,7 +480,7 @@ def test_what_is_told_typed_into_a_shell_passes_and_is_never_undone(lab: Lab) ->
     for step in by_hand:
         for command in step.kind.commands(desk.scene(step), step.params):
             subprocess.run(["sh", "-eu"], input=command.text(), text=True, check=True, capture_output=True, timeout=60)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(grade.status != "passed" for grade in check(desk, by_hand).grades) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert {grade.id: grade.actual for grade in check(desk, by_hand).grades if grade.status != "passed"} == {}
@@ -527,7 +532,7 @@ def kill_in_the_middle(lab: Lab, address: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while step not in journal_of(lab).entries(SESSION.name):
         assert time.monotonic() < deadline
         assert child.poll() is None
@@ -578,7 +583,7 @@ def test_services_that_were_set_wrong_are_put_right_and_back(lab: Lab) -> None:
     finally:
         file.write_bytes(right)
         supervision.order(home.layout, "restart", service="cinder")
-        supervision.wait_until_running(home.layout, quiet, time.monotonic() + 90)
+        supervision.wait_until_running(home.layout, quiet, time.monotonic() + PATIENCE)
 
 
 def test_before_the_session_the_fault_says_why_it_cannot_be_had(lab: Lab) -> None:

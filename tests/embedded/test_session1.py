@@ -30,6 +30,7 @@ from stacklab.replay.undo import undo
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.controlgroups import control_groups
+from tests.embedded.guests import PATIENCE
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed, find
 
 SESSION = load_session("session1")
@@ -71,7 +72,7 @@ def again(desk: Desk, step: str) -> None:
     """Do a step's commands."""
     chosen = SESSION.step(step)
     chosen.kind.create(desk.scene(chosen), chosen.params)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while check(desk, [chosen]).grades[0].status != "passed":
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -224,7 +225,7 @@ def paused(desk: Desk) -> Mend:
 
     def become(action: str, status: str) -> None:
         desk.admin.post("compute", "servers", server, "action", body={action: None})
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while find(desk, "instance")["status"] != status:
             assert time.monotonic() < deadline
             time.sleep(0.3)

@@ -30,9 +30,9 @@ from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of, journal_of
-from tests.embedded.guests import LOGIN_SECONDS
+from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import outline
-from tests.embedded.mutation import Break, Mend, applicable, failed, find
+from tests.embedded.mutation import Break, Mend, applicable, failed, find, in_guest
 from tests.embedded.test_grading import (
     disabled,
     other_flavor,
@@ -217,7 +217,7 @@ def detached(desk: Desk) -> Mend:
 
     def mend() -> None:
         done_anew(desk, step.id)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while check(desk, [step]).grades[0].status != "passed":
             assert time.monotonic() < deadline
             time.sleep(0.3)
@@ -227,17 +227,8 @@ def detached(desk: Desk) -> Mend:
 
 def wiped(desk: Desk) -> Mend:
     """Somebody writes over the beginning of the volume."""
-
-    def in_guest(line: str) -> None:
-        step = SESSION.step("read")
-        argv = step.kind.commands(desk.scene(step), step.params)[0].argv({})
-        subprocess.run(
-            ["ssh", *argv[:-1], line], check=True, timeout=LOGIN_SECONDS, stdin=subprocess.DEVNULL, capture_output=True
-        )
-        desk.memory.clear()
-
-    in_guest("head -c 24 /dev/zero | sudo dd of=/dev/vdb conv=fsync,notrunc")
-    return lambda: in_guest("echo 'this outlives its server' | sudo dd of=/dev/vdb conv=fsync,notrunc")
+    in_guest(desk, "read", "head -c 24 /dev/zero | sudo dd of=/dev/vdb conv=fsync,notrunc")
+    return lambda: in_guest(desk, "read", "echo 'this outlives its server' | sudo dd of=/dev/vdb conv=fsync,notrunc")
 
 
 def another_first(desk: Desk) -> Mend:
@@ -253,7 +244,7 @@ def another_first(desk: Desk) -> Mend:
 
     def mend() -> None:
         compute.delete_server(other)
-        compute.wait_for_delete(other, wait=120)
+        compute.wait_for_delete(other, wait=PATIENCE)
 
     return mend
 

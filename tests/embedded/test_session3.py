@@ -21,6 +21,7 @@ from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import home_of, journal_of
+from tests.embedded.guests import PATIENCE
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed
 
 SESSION = load_session("session3")
@@ -51,7 +52,7 @@ def stopped(name: str) -> Callable[[Lab], Break]:
 
             def mend() -> None:
                 supervision.order(layout, "restart", service=name)
-                supervision.wait_until_running(layout, lambda detail: None, time.monotonic() + 90)
+                supervision.wait_until_running(layout, lambda detail: None, time.monotonic() + PATIENCE)
                 until_all_is_well(desk)
 
             return mend
@@ -61,7 +62,7 @@ def stopped(name: str) -> Callable[[Lab], Break]:
     return of
 
 
-def until_all_is_well(desk: Desk, seconds: float = 60) -> None:
+def until_all_is_well(desk: Desk, seconds: float = PATIENCE) -> None:
     """A service that has just come back reports to its own list a moment later."""
     deadline = time.monotonic() + seconds
     while failed(desk) and time.monotonic() < deadline:

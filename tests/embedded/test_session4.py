@@ -24,6 +24,7 @@ from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
 from stacklab.verbs.bringup import reset
 from stacklab.verbs.desk import desk_at, home_of, journal_of
+from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import inventory, outline
 
 SESSION = load_session("session4")
@@ -126,12 +127,12 @@ def test_undo_keeps_the_project_as_long_as_it_holds_what_the_learner_made(runnin
     network, volume = (desk.learner.sdk.network, desk.learner.sdk.block_storage)
     own = network.create_network(name="own-net")
     disk = volume.create_volume(name="own-volume", size=1)
-    volume.wait_for_status(disk, "available", interval=0.2, wait=60)
+    volume.wait_for_status(disk, "available", interval=0.2, wait=PATIENCE)
     with pytest.raises(UndoIncomplete, match=r"still holds volume own-volume, network own-net"):
         undo(desk, journal_of(running), STEPS, lambda step, detail: None)
     desk.learner.forget()  # the learner is there still, and can take it away
     desk.learner.delete("block-storage", "volumes", disk.id)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not desk.admin.gone("block-storage", "volumes", disk.id):
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -186,7 +187,7 @@ def ids() -> list[str]:
     return [step.id for step in STEPS]
 
 
-def assert_becomes(admin: Person, before: dict[str, list[str]], seconds: float = 20) -> None:
+def assert_becomes(admin: Person, before: dict[str, list[str]], seconds: float = PATIENCE) -> None:
     """The cloud holds what it held before, as soon as it has done what it does after it has answered."""
     deadline = time.monotonic() + seconds
     while inventory(admin) != before and time.monotonic() < deadline:

@@ -122,11 +122,11 @@ def test_a_probe_that_hangs_is_cannot_tell_and_keeps_nobody() -> None:
         return good("too late")
 
     heard: list[str] = []
-    probes = (Probe("a", "first", hangs, seconds=3), Probe("b", "second", lambda: good("there")))
+    probes = (Probe("a", "first", hangs, seconds=10), Probe("b", "second", lambda: good("there")))
     first, second = examine.examine(subject_of(*probes), heard.append)
     release.set()
     assert first.state == "unknown"
-    assert "within 3 s" in first.evidence
+    assert "within 10 s" in first.evidence
     assert second.state == "good"
     assert heard == ["first"]  # after two seconds it is said what is waited for
 
@@ -544,7 +544,9 @@ def test_the_clock_is_compared_with_the_registrys_date(registry: Registry) -> No
     registry.off = 600
     told = clock.clock(Settings())
     assert told.state == "bad"
-    assert re.match(r"(599|600|601) s behind", told.evidence)
+    seconds = re.match(r"(\d+) s behind", told.evidence)
+    assert seconds
+    assert 590 <= int(seconds[1]) <= 601  # less by as long as the answer took
     registry.off = -600
     assert "ahead of" in clock.clock(Settings()).evidence
     registry.age = "600"  # a cache on the way: its answer is as old as it says

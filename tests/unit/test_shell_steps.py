@@ -181,13 +181,16 @@ def test_a_script_that_takes_too_long_is_ended_with_its_children(bench: Make) ->
         run="sleep 71.5 & echo $! > pid; wait",
         check="test -e done",
         undo="rm -f pid",
-        seconds=1,
+        seconds=5,
         **{"in": "here"},
     )
-    with pytest.raises(CommandFailed, match="did not end within 1 s"):
+    with pytest.raises(CommandFailed, match="did not end within 5 s"):
         one.apply()
     pid = int((one.place / "pid").read_text())
-    assert not running(pid)
+    deadline = time.monotonic() + 60
+    while running(pid):  # the signal was sent; when it is obeyed is the kernel's affair
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     one.undo()  # cut off in the middle: what it left is taken back
     assert not one.place.exists()
 
