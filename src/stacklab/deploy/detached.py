@@ -132,7 +132,14 @@ cd "$at" || exit 1
 if [ "$stamped" = yes ]; then
     "$@" </dev/null >>"$directory/log" 2>&1
     status=$?
-    sleep 1   # DevStack's log filter is a process of its own and may still be writing
+    # DevStack's log filter is a process of its own and may still be writing.
+    tries=0
+    while [ "$tries" -lt 30 ]; do
+        size=$(stat -c %s "$directory/log")
+        sleep 1
+        [ "$(stat -c %s "$directory/log")" != "$size" ] || break
+        tries=$((tries + 1))
+    done
 else
     "$@" </dev/null 2>&1 | stamp >>"$directory/log"
     status=${PIPESTATUS[0]}

@@ -240,7 +240,8 @@ class Vm:
             return False
         self._keep_key()
         try:
-            wait_for_ssh(self.machine(), WAKE_SECONDS / 2, progress)
+            # It may be booting still; the one alternative is to make it anew, which takes longer.
+            wait_for_ssh(self.machine(), BOOT_SECONDS[site.driver] / 4, progress)
         except LabError:
             return False
         return True
