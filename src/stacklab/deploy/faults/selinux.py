@@ -123,7 +123,7 @@ class SelinuxAgent(MachineFault):
         types = {rule.split(":")[0] for rule in rules(self._selinux.module or "")}
         try:
             # Without --input-logs it reads a standard input that is no terminal.
-            lines = probe(self.machine, "ausearch", "--input-logs", "-m", "avc", "-ts", "today").lines
+            lines = probe(self.machine, "ausearch", "--input-logs", "-m", "avc", "-ts", "yesterday").lines
         except CommandFailed:
             return []  # no auditd: the kernel's ring buffer has other things to do
         return [line for line in lines if "denied" in line and any(f":{one}:" in line for one in types)][-1:]
