@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.settings import Settings
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
+from stacklab.machines.base import Machine
 from stacklab.machines.ssh import SshMachine
 from tests import standin
 from tests.systems import System
@@ -25,9 +29,32 @@ systemctl stop apache2 memcached
 
 
 def connection(system: System) -> SshMachine:
-    """A connection that notices soon that it is lost."""
+    """A connection that notices soon that it is lost; not so soon that a busy machine's silence is taken for that."""
     address = Address(host=system.address, user=system.user)
-    return SshMachine(address, known_hosts=system.known_hosts, key=system.key, pulse=2, patience=8)
+    return SshMachine(address, known_hosts=system.known_hosts, key=system.key, pulse=5, patience=30)
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 180) -> None:
+    """Wait for it; the test fails where it does not come."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"still not: {what}"
+        time.sleep(0.2)
+
+
+@contextmanager
+def held(machine: Machine, unit: str) -> Iterator[None]:
+    """One of lab's units stays up meanwhile, however fast its program is and however slow those who look at it.
+
+    Its main process is stopped, the wrapper that is to tell the end. Not all of them: sudo stops itself where what it runs is
+    stopped, perhaps after it was told to go on.
+    """
+    kill = ("systemctl", "kill", "--kill-who=main")
+    machine.run(*kill, "--signal=STOP", unit, user="root")
+    try:
+        yield
+    finally:
+        machine.run(*kill, "--signal=CONT", unit, user="root")
 
 
 def behave(deployment: Deployment, **settings: str) -> None:

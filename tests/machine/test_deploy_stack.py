@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,11 +35,11 @@ from stacklab.files import write_json
 from stacklab.lab import Lab
 from stacklab.stages import run_stages
 from tests import standin
-from tests.machine.deploying import behave, connection, fresh_deployment
+from tests.machine.deploying import behave, connection, fresh_deployment, held, until
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.systems import System
 
-QUICK = Patience(poll=0.2, silent=180, reconnect=60)
+QUICK = Patience(poll=0.2, silent=180, reconnect=600)
 HOSTILE = "a'b\"c $(touch /tmp/hacked) `id` \\ #;&|<>*?"
 """A password that a careless shell would act on. (DevStack itself could not use it; the stand-in can.)"""
 
@@ -84,13 +85,6 @@ def has_come(deployment: Deployment, phase: str) -> Callable[[], bool]:
     return lambda: Kept(deployment.lab, "stack").log.exists() and phase in kept_log(deployment)
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"still not: {what}"
-        time.sleep(0.2)
-
-
 @contextmanager
 def elsewhere(work: Callable[[], object]) -> Iterator[list[BaseException]]:
     """`work` in a thread, joined at the end; what it raised is in the list."""
@@ -105,7 +99,7 @@ def elsewhere(work: Callable[[], object]) -> Iterator[list[BaseException]]:
     thread = threading.Thread(target=run)
     thread.start()
     yield raised
-    thread.join(120)
+    thread.join(300)
     assert not thread.is_alive()
 
 
@@ -147,7 +141,7 @@ def test_cloud_of_the_stand_in_answers_what_lab_asks_of_a_usable_one(deployment:
     clouds.write_text(
         json.dumps({"clouds": {"a": {"auth": login, "region_name": "RegionOne", "identity_api_version": "3"}}})
     )
-    said = prove(Person(clouds, "a"), f"http://{deployment.host_ip}/dashboard/", lambda _: None, seconds=60)
+    said = prove(Person(clouds, "a"), f"http://{deployment.host_ip}/dashboard/", lambda _: None)
     assert said.startswith("a token, the catalogue, a list from")
 
     deployment.machine.script("mkdir -p /run/standin/break; touch /run/standin/break/q-ovn-agent", user="root")
@@ -242,7 +236,6 @@ from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from tests import standin
-from tests.machine.deploying import behave, connection, fresh_deployment
 host, user, known_hosts, key = sys.argv[1:]
 machine = SshMachine(Address(host=host, user=user), known_hosts=Path(known_hosts), key=Path(key))
 deployment = Deployment(lab=Lab("deploy"), profile=standin.profile(), machine=machine, host_ip=host, settings=Settings())
@@ -273,21 +266,21 @@ def test_lab_killed_in_the_middle_goes_on_where_it_was(
     debian: System,
     tmp_path: Path,
 ) -> None:
-    behave(deployment, STANDIN_SECONDS="12")
+    behave(deployment, STANDIN_SECONDS="20")
     prepare(deployment)
     first, second = tmp_path / "first", tmp_path / "second"
     with lab_process(debian, first) as process:
-        until(has_come(deployment, "Installing OpenStack project source"), "in the middle", 120)
+        until(has_come(deployment, "Installing OpenStack project source"), "in the middle")
         process.send_signal(signal.SIGKILL)
         process.wait(30)
-    assert stacking.state(deployment.machine).state == "running"
     before = kept_log(deployment)
     assert "Installing package prerequisites" in before
     with lab_process(debian, second) as process:
-        assert process.wait(120) == 0, second.read_text()
-    told = second.read_text()
-    assert "taking up its log" in told
-    assert "started on" not in told  # one run, not two
+        with held(deployment.machine, "lab-stack"):
+            assert stacking.state(deployment.machine).state == "running"
+            until(lambda: "taking up its log" in second.read_text(), "taken up")
+        assert process.wait(300) == 0, second.read_text()
+    assert "started on" not in second.read_text()  # one run, not two
     assert kept_log(deployment) == machine_log(deployment)
     assert kept_log(deployment).startswith(before)
 
@@ -297,25 +290,31 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_attach_does(
     debian: System,
     tmp_path: Path,
 ) -> None:
+    behave(deployment, STANDIN_SECONDS="20")
     prepare(deployment)
     out = tmp_path / "out"
     with lab_process(debian, out) as process:
-        until(has_come(deployment, "Installing"), "in the middle", 120)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) != 0
+        until(has_come(deployment, "Installing"), "in the middle")
+        with held(deployment.machine, "lab-stack"):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(120) != 0
+            assert stacking.state(deployment.machine).state == "running"
     assert "KeyboardInterrupt: stack.sh goes on on" in out.read_text()
     assert "lab --lab deploy attach" in out.read_text()
-    assert stacking.state(deployment.machine).state == "running"
     assert follow(deployment, lambda _: None, patience=QUICK).startswith("stack.sh took")
     assert kept_log(deployment) == machine_log(deployment)
 
 
 def test_two_at_once_are_refused(deployment: Deployment, debian: System, tmp_path: Path) -> None:
+    behave(deployment, STANDIN_SECONDS="20")
     prepare(deployment)
     stacking.start(deployment)
-    with pytest.raises(MachineInUse, match=r"lab-stack\.service runs there"):
-        stacking.start(replace(deployment, machine=connection(debian)))
-    with elsewhere(lambda: follow(deployment, lambda _: None, patience=QUICK)) as raised:
+    with (
+        elsewhere(lambda: follow(deployment, lambda _: None, patience=QUICK)) as raised,
+        held(deployment.machine, "lab-stack"),
+    ):
+        with pytest.raises(MachineInUse, match=r"lab-stack\.service runs there"):
+            stacking.start(replace(deployment, machine=connection(debian)))
         until(lambda: Kept(deployment.lab, "stack").log.exists(), "followed")
         with pytest.raises(LabBusy, match=r"follows stack\.sh already"):
             follow(replace(deployment, machine=connection(debian)), lambda _: None)
@@ -337,11 +336,13 @@ def test_of_two_that_start_at_the_same_moment_one_is_refused(
 
 
 def test_stack_that_somebody_runs_by_hand_is_left_alone(deployment: Deployment) -> None:
+    behave(deployment, STANDIN_SECONDS="120")  # longer than it takes to look for it
     prepare(deployment)
     deployment.machine.script("cd /opt/stack/devstack; nohup ./stack.sh >/dev/null 2>&1 & sleep 1", user="stack")
     with pytest.raises(MachineInUse, match="by hand"):
         stacking.start(deployment)
-    deployment.machine.run("pkill", "-f", r"^bash \./stack\.sh", user="root", check=False)
+    # At once: bash puts off any other end, for its trap, until the sleep that it waits for is over.
+    deployment.machine.run("pkill", "-KILL", "-f", r"^bash \./stack\.sh", user="root")
 
 
 # --- what goes wrong ---------------------------------------------------------------------------------------------------
@@ -412,7 +413,7 @@ def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_
     said: list[str] = []
     # The deadline counts from stack.sh's start, and is at least three times what the profile says it takes.
     short = replace(deployment, profile=deployment.profile.model_copy(update={"usual_minutes": 0}))
-    patience = Patience(poll=0.2, silent=2, reconnect=60, least_deadline=15)
+    patience = Patience(poll=0.2, silent=2, reconnect=60, least_deadline=45)
     with pytest.raises(
         StackFailed, match=r"is in 'Installing OpenStack .*'; its last line was: .*sleep infinity"
     ) as raised:
@@ -420,8 +421,8 @@ def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_
     assert "it still runs" in raised.value.advice
     silent = [line for line in said if "nothing new for" in line]
     assert silent
-    assert "Installing OpenStack project source" in silent[0]
-    assert "the last line was:" in silent[0]
+    assert "Installing OpenStack project source" in silent[-1]  # a slow machine is silent before it as well
+    assert "the last line was:" in silent[-1]
     assert stacking.state(deployment.machine).state == "running"
 
 
@@ -446,7 +447,10 @@ def test_restart_of_the_machine_in_the_middle_is_told_and_the_next_up_stacks_ane
         debian.reboot()
     assert len(raised) == 1
     assert isinstance(raised[0], StackFailed)
-    assert "the machine was restarted while it ran" in str(raised[0])
+    # It may have looked when systemd had ended the unit already, but not yet our connection.
+    assert re.search(r"the machine was restarted while it ran|its unit was ended from outside", str(raised[0]))
+    with pytest.raises(StackFailed, match="the machine was restarted while it ran"):
+        follow(deployment, lambda _: None, patience=QUICK)
     assert stacking.state(deployment.machine).state == "vanished"
     behave(deployment, STANDIN_SECONDS="2")
     assert up(deployment)["stack"].outcome == "done"

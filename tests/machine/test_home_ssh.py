@@ -19,6 +19,7 @@ import pytest
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from tests import standin
+from tests.machine.deploying import held
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.systems import System
 
@@ -37,7 +38,7 @@ class Learner:
     machine: SshMachine
     image: Path
 
-    def lab(self, *arguments: str, expect: int = 0, seconds: float = 300) -> str:
+    def lab(self, *arguments: str, expect: int = 0, seconds: float = 900) -> str:
         done = subprocess.run(
             [LAB, *arguments], env=self.environment, capture_output=True, text=True, timeout=seconds, check=False
         )
@@ -101,10 +102,11 @@ def test_killed_in_the_middle_of_the_stack_it_is_taken_up_and_ends_usable(learne
         assert first.poll() is None, first.communicate()[0]
         assert time.monotonic() < deadline, "the stack never began"
         time.sleep(0.5)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    began = learner.machine.read("/var/lib/stacklab/stack/began")
-    assert learner.lab("status", expect=21).count("stack.sh is running there; lab attach watches it") == 1
+    with held(learner.machine, "lab-stack"):
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+        began = learner.machine.read("/var/lib/stacklab/stack/began")
+        assert learner.lab("status", expect=21).count("stack.sh is running there; lab attach watches it") == 1
     learner.lab("attach")
     learner.machine.run("systemctl", "start", *BESIDE, user="root")
     told = learner.up()  # without options: what was planned is known
