@@ -43,8 +43,9 @@ PACKAGES = (
 SERVICES = ("apache2", "memcached")
 """Two of DevStack's neighbours, for the fixes. `bare`, without them, it is a machine that nobody uses yet."""
 USER = "learner"
-BOOT_SECONDS = 180
-STOP_SECONDS = 60
+BOOT_SECONDS = 600
+SETTLE_SECONDS = 300
+STOP_SECONDS = 300
 BUILD_SECONDS = 1800
 REGISTRY_SETTINGS = ("cert", "index-url", "extra-index-url", "proxy", "trusted-host", "timeout")
 """What of pip's configuration says where packages come from."""
@@ -129,7 +130,7 @@ class System:
         return None
 
     def wait(self, seconds: float = BOOT_SECONDS, *, after: str | None = None) -> None:
-        """Until root can log in (to another boot than `after`). Raises NoSystem with the console's end."""
+        """Until root can log in (to another boot than `after`) and units are up. Raises NoSystem with the console's end."""
         until = time.monotonic() + seconds
         while (boot := self.boot_id()) is None or boot == after:
             if self._process.poll() is not None:
@@ -137,6 +138,9 @@ class System:
             if time.monotonic() > until:
                 raise NoSystem(f"{self.name}: no SSH login at {self.address} within {seconds:.0f} s:\n{self._said()}")
             time.sleep(0.3)
+        # sshd is there before much else; a unit that never comes up is the affair of whoever wants it.
+        settled = f"timeout {SETTLE_SECONDS} systemctl is-system-running --wait"
+        self.ssh(settled, user="root", seconds=2 * SETTLE_SECONDS, check=False)
 
     def reboot(self, seconds: float = 2 * BOOT_SECONDS) -> None:
         """Shut down in order and boot again; back when root can log in. The file system stays."""

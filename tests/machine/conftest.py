@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from stacklab.machines.ssh import SshMachine
-from tests.machine.sshd import Sshd
+from tests.machine.sshd import Sshd, free_port
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test comes first may have to build a root file system."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 def missing_sshd() -> str | None:
@@ -32,7 +39,13 @@ def running_sshd(directory: Path, *options: str) -> Iterator[Sshd]:
         pytest.skip(reason)
     server = Sshd(directory, *options)
     try:
-        yield server.start()
+        try:
+            server.start()
+        except AssertionError:  # somebody else was faster at its port
+            server.port = free_port()
+            server.configure(*options)
+            server.start()
+        yield server
     finally:
         server.end_sessions()
         server.stop()

@@ -21,7 +21,7 @@ from typing import Any
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 
-STARTS_WITHIN = 15.0
+STARTS_WITHIN = 60.0
 
 
 def free_port() -> int:
@@ -57,7 +57,6 @@ class Sshd:
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
-        self.port = free_port()
         self.user = getpass.getuser()
         self.known_hosts = directory / "known_hosts"
         self.key = new_key(directory / "user_key")
@@ -67,6 +66,7 @@ class Sshd:
         self.authorized.write_text(self.key.with_suffix(".pub").read_text())
         self._config = directory / "sshd_config"
         self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()  # last: it is free until somebody else takes it
         self.configure(*options)
 
     def configure(self, *options: str) -> None:
@@ -115,7 +115,7 @@ class Sshd:
         """Stop listening; sessions that stand go on, as with a real sshd."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)
             self._process = None
 
     def sessions(self) -> list[int]:

@@ -204,7 +204,7 @@ def test_selinux_is_permissive_for_the_next_boot_too(deployment: Deployment) -> 
 def test_restart_comes_back_as_another_boot(deployment: Deployment) -> None:
     boot = "/proc/sys/kernel/random/boot_id"
     before = deployment.machine.read(boot)
-    restart(deployment.machine, lambda _: None, 120)
+    restart(deployment.machine, lambda _: None, 600)
     assert deployment.machine.read(boot) not in (None, before)
 
 

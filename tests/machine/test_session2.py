@@ -43,8 +43,8 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     if why := missing():
         pytest.skip(why)
     with system(tmp_path_factory.mktemp("session2"), PACKAGES) as running:
-        running.ssh("systemctl start mariadb rabbitmq-server", user="root")
-        running.ssh(FILL, user="root")
+        running.ssh("systemctl start mariadb rabbitmq-server", user="root", seconds=600)
+        running.ssh(FILL, user="root", seconds=600)
         yield running
 
 
