@@ -283,13 +283,15 @@ def test_an_agent_that_fails_again_within_a_minute_is_caught_and_the_healthy_uni
 ) -> None:
     machine = deployment.machine
     unit(machine, "q-agt", "exit 1")
-    before = machine.run("systemctl", "show", "-p", "MainPID", "devstack@keystone").out
     found = check(deployment, "network-agent")
     assert found.state == "broken"
     assert found.evidence.startswith("devstack@q-agt is failed (exit-code)")
 
     unit(machine, "q-agt", DIES)
     machine.run("systemctl", "stop", "devstack@q-agt", user="root")
+    # `units` waits and looks again only where a unit is young, and the fixture's may not be any more.
+    machine.run("systemctl", "restart", "devstack@keystone", user="root")
+    before = machine.run("systemctl", "show", "-p", "MainPID", "devstack@keystone").out
     told: list[str] = []
 
     def emit(event: Event) -> None:
