@@ -104,7 +104,7 @@ def end(marker: str) -> None:
         kill(int(pid))
 
 
-def eventually(happens: object, seconds: float = 20.0) -> bool:
+def eventually(happens: object, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not happens():  # type: ignore[operator]
         if time.monotonic() > deadline:
@@ -256,8 +256,8 @@ def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(machine: Machine) -
 
 def test_a_command_that_is_too_slow_is_ended_on_the_machine(machine: Machine) -> None:
     nap = long_time()
-    with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s") as failed:
-        machine.run("sh", "-c", f"echo so far; sleep {nap}", seconds=0.5, check=False)
+    with pytest.raises(CommandFailed, match="did not end within 3 s") as failed:
+        machine.run("sh", "-c", f"echo so far; sleep {nap}", seconds=3, check=False)
     assert failed.value.status is None
     assert failed.value.said == "so far\n"
     assert eventually(lambda: gone(nap))
@@ -277,7 +277,7 @@ def test_a_machine_without_timeout_has_its_command_ended_by_us(tmp_path: Path, m
     for name in ("sh", "id", "sleep", "setsid", "cut"):
         (tools / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setattr(ssh, "KILL_AFTER", 0)
-    monkeypatch.setattr(ssh, "KILL_SECONDS", 4)
+    monkeypatch.setattr(ssh, "KILL_SECONDS", 10)
     (tmp_path / "sshd").mkdir()
     # The first SetEnv counts, so it has to say all.
     with running_sshd(tmp_path / "sshd", f"SetEnv SHLVL=2 PATH={tools}") as server:
@@ -295,6 +295,7 @@ def test_an_interrupt_reaches_the_program_on_the_machine(machine: Machine) -> No
 
     def interrupt() -> None:
         assert eventually(lambda: running(nap))
+        time.sleep(2)  # what does not know yet that its command has begun has nothing to end
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)

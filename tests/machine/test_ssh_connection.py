@@ -186,7 +186,7 @@ def test_a_port_that_nobody_listens_on_is_said_to_refuse(tmp_path: Path) -> None
         machine.run("true")
     said: list[str] = []
     with pytest.raises(MachineUnreachable, match=r"no SSH with .* after .*refuses connections"):
-        wait_for_ssh(machine, 2, said.append)
+        wait_for_ssh(machine, 6, said.append)
     assert "refuses connections" in said[0]
 
 
@@ -263,7 +263,7 @@ def test_a_command_whose_connection_was_cut_ends_on_the_machine_when_its_time_is
     thread = threading.Thread(target=cut)
     thread.start()
     with pytest.raises(MachineUnreachable, match="lost while"):
-        machine.run("sh", "-c", f"exec sleep {nap}", seconds=3)
+        machine.run("sh", "-c", f"exec sleep {nap}", seconds=10)
     thread.join()
     assert eventually(lambda: gone(nap))
 
@@ -298,7 +298,7 @@ def test_sshd_started_again_between_two_calls_goes_unnoticed(sshd: Sshd) -> None
 
 def test_a_network_that_hangs_under_a_command_is_noticed(sshd: Sshd, proxy: Proxy) -> None:
     nap = long_time()
-    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.5, patience=1.5, connect=2)
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=1, patience=6, connect=10)
     machine.connect()
 
     def freeze() -> None:
@@ -318,19 +318,19 @@ def test_a_network_that_hangs_under_a_command_is_noticed(sshd: Sshd, proxy: Prox
 
 
 def test_a_network_that_hangs_between_two_calls_is_noticed_before_a_command_is_sent(sshd: Sshd, proxy: Proxy) -> None:
-    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=0.3, patience=1)
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port), pulse=1, patience=6)
     machine.run("true")
     proxy.forget()
     assert machine.run("echo", "again").out == "again\n"
 
 
 def test_a_silent_command_on_a_living_connection_is_left_alone(sshd: Sshd) -> None:
-    machine = sshd.machine(pulse=0.3, patience=2)
-    assert machine.run("sh", "-c", "sleep 3.5; echo done").out == "done\n"
+    machine = sshd.machine(pulse=1, patience=6)
+    assert machine.run("sh", "-c", "sleep 9; echo done").out == "done\n"
 
 
 def test_a_stopped_session_process_is_silent_too(sshd: Sshd) -> None:
-    machine = sshd.machine(pulse=0.5, patience=1.5)
+    machine = sshd.machine(pulse=1, patience=6)
     machine.connect()
     for pid in sshd.sessions():
         kill(pid, signal.SIGSTOP)
