@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stacklab import places
-from stacklab.errors import MachineUnreachable
+from stacklab.errors import LabError
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from tests.vm import box
 
-BOOT_SECONDS = 600
+BOOT_SECONDS = 1200
 """Emulated, on a machine that is busy with other tests."""
 GEMS, KEYS = Path("/usr/share/rubygems-integration/all/gems"), "vagrant-[0-9]*/keys/vagrant"
 
@@ -55,7 +55,7 @@ class Guest:
         while True:
             try:
                 return self.machine.run("cat", "/proc/sys/kernel/random/boot_id", seconds=60).out.strip()
-            except MachineUnreachable as error:
+            except LabError as error:  # on its way up or down it may as well refuse a login, or end a command
                 if time.monotonic() > until:
                     said = self.console.read_text(errors="replace")[-1500:]
                     raise AssertionError(f"no SSH login within {seconds:.0f} s: {error.message}\n{said}") from error
@@ -65,7 +65,8 @@ class Guest:
     def reboot(self) -> None:
         """In order; back when it lets us in again."""
         before = self.wait()
-        self.machine.run("systemctl", "reboot", user="root", check=False)
+        with contextlib.suppress(LabError):  # it ends the connection over which it was told
+            self.machine.run("systemctl", "reboot", user="root", check=False)
         until = time.monotonic() + BOOT_SECONDS
         while self.wait() == before:
             assert time.monotonic() < until, "it does not go down"
@@ -101,7 +102,8 @@ def guest(image: Path, scratch: Path) -> Iterator[Guest]:
     log = scratch / "qemu.log"
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    machine = SshMachine(Address("127.0.0.1", "vagrant", port), known_hosts=scratch / "known_hosts", key=key)
+    address = Address("127.0.0.1", "vagrant", port)
+    machine = SshMachine(address, known_hosts=scratch / "known_hosts", key=key, connect=120, patience=180)
     running = Guest(machine, console)
     try:
         time.sleep(0.5)

@@ -121,7 +121,7 @@ def test_the_module_allows_the_one_thing_that_was_denied_and_selinux_goes_on_enf
 # --- faults: from here on the module is loaded, and SELinux enforces ----------------------------------------------------
 
 AGENT = """[Service]
-ExecStart=/bin/bash -c "sleep 3; exec 3<>/dev/tcp/127.0.0.1/6640 || { echo \'Could not retrieve schema from \
+ExecStart=/bin/bash -c "sleep 10; exec 3<>/dev/tcp/127.0.0.1/6640 || { echo \'Could not retrieve schema from \
 tcp:127.0.0.1:6640: Connection refused\'; exit 1; }; exec sleep infinity"
 [Install]
 WantedBy=multi-user.target
@@ -141,7 +141,7 @@ def broken(deployment: Deployment) -> dict[str, Fault]:
     machine = deployment.machine
     machine.put("/etc/systemd/system/devstack@q-agt.service", AGENT)
     machine.put(
-        "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 3; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
+        "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 10; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
     )
     machine.script(STACKED, user="root", seconds=600)
     profile = deployment.profile.model_copy(update={"faults": Breakable(time=["chrony", "standin-time"])})
@@ -273,6 +273,7 @@ def test_permissive_mode_and_volume_groups_over_a_reboot(debian: Guest, deployme
         "  vgcreate -q $group $(losetup -f --show $file); lvcreate -q -L 8M -n volume-1 $group\ndone",
         *FILES.values(),
         user="root",
+        seconds=600,
     )
     assert check(deployment, "loops").state == "well"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from stacklab.homes.libvirt import removal
@@ -30,6 +31,14 @@ def processes(word: str) -> list[str]:
                 continue
             if word in line:
                 found.append(line)
+    return found
+
+
+def left(word: str, seconds: float = 30) -> list[str]:
+    """Those that are there still after so long: what was just killed needs a moment to go."""
+    end = time.monotonic() + seconds
+    while (found := processes(word)) and time.monotonic() < end:
+        time.sleep(0.2)
     return found
 
 
@@ -70,7 +79,7 @@ def test_destroy_leaves_nothing_and_says_what_went(vm: Vm) -> None:
         assert what in told, told
     assert site.name not in everything()
     assert list(pool.iterdir()) == []
-    assert processes(site.name) == []
+    assert left(site.name) == []
     assert not vm.directory.exists()
     assert vm.vagrant.box_versions("lab/" + vm.wishes.box.rpartition("/")[2].removesuffix(".box"))  # type: ignore[union-attr]
     assert not list(Path("/var/lib/libvirt/qemu").glob(f"**/{site.name}*"))
