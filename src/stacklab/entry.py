@@ -54,7 +54,8 @@ def _chosen(instance: str, servers: list[dict[str, Any]], admin: Person) -> dict
     if not found:
         names = [server["name"] for server in servers]
         raise UnknownName(
-            f"there is no instance '{instance}'", advice=closest(instance, names, "lab openstack server list")
+            f"there is no instance '{instance}'",
+            advice=closest(instance, names, "lab openstack --admin server list --all-projects"),
         )
     projects = admin.get("identity", "projects", name=LEARNER["learner_project"])["projects"]
     own = {project["id"] for project in projects}

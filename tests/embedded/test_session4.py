@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from stacklab.cloud.person import Person
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
-from stacklab.errors import StepDiffers, StepFailed, UndoIncomplete
+from stacklab.errors import CloudRefused, StepDiffers, StepFailed, UndoIncomplete
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
@@ -109,6 +110,44 @@ def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, de
     with pytest.raises(StepFailed, match="was not refused"):
         apply_step(desk, journal_of(running), SESSION.step("over-quota"), "sdk")
     assert_becomes(desk.admin, before)
+
+
+@pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
+@pytest.mark.parametrize("why", ["over quota", "not let in"])
+def test_after_a_refusal_what_the_learner_makes_is_the_learners(running: Lab, desk: Desk, via: str, why: str) -> None:
+    replay(running, desk, STEPS[: ids().index("network")])
+    password = desk.secrets("learner")
+
+    def set_right(right: bool) -> None:
+        project = desk.admin.get("identity", "projects", name="lab-project")["projects"][0]["id"]
+        user = desk.admin.get("identity", "users", name="learner")["users"][0]["id"]
+        if why == "over quota":
+            desk.admin.request("PUT", "network", ("quotas", project), body={"quota": {"network": 2 if right else 0}})
+        else:
+            given = password if right else "another-one"
+            desk.admin.request("PATCH", "identity", ("users", user), body={"user": {"password": given}})
+        desk.learner.forget()
+
+    set_right(False)
+    with pytest.raises(CloudRefused):
+        apply_step(desk, journal_of(running), SESSION.step("network"), via)
+    set_right(True)
+    mine = desk.learner.sdk.network.create_network(name="lab-net")
+    assert apply_step(desk, journal_of(running), SESSION.step("network"), via).outcome == "already"
+    undo(desk, journal_of(running), [SESSION.step("network")], lambda step, detail: None)
+    assert desk.learner.sdk.network.get_network(mine.id).name == "lab-net"
+
+
+def test_what_was_made_long_after_a_step_was_cut_off_is_not_that_steps(running: Lab, desk: Desk) -> None:
+    replay(running, desk, STEPS[: ids().index("network")])
+    journal = journal_of(running)
+    journal.write("session4", "network", "network", "begin")
+    *lines, last = journal.path.read_text().splitlines()
+    begun = {**json.loads(last), "at": time.time() - 2 * 3600}
+    journal.path.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(begun)]))
+    mine = desk.learner.sdk.network.create_network(name="lab-net")
+    assert apply_step(desk, journal, SESSION.step("network"), "sdk").outcome == "already"
+    assert desk.learner.sdk.network.get_network(mine.id).name == "lab-net"
 
 
 def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab, desk: Desk) -> None:

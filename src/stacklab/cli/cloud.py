@@ -111,7 +111,8 @@ def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
         _ = Person(access.clouds_file, access.admin if admin else access.learner).token
     except LabError as error:
         refused = isinstance(error, CloudRefused) and error.status == 401 and not admin
-        why = "a session's steps make this user and its role (session4/project)" if refused else error.message
+        made = "a session's steps make this user and its role (session4/project), with the password that lab password prints"
+        why = made if refused else error.message
         click.echo(f"note: the cloud does not take this login now; {why}", err=True)
 
 

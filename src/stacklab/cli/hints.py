@@ -79,7 +79,7 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
     console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
     console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
     console.indented(textwrap.fill(chosen.hint, 100, break_on_hyphens=False))
-    console.print(f"    look: {look}")
+    console.print(f"    look: {context.aimed(look)}")
 
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
@@ -104,9 +104,10 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
     if not told:
         console.print(f"    nobody has written its trail for this sort of cloud; {context.command} fix mends it")
     elif told[-1].last and what is None and len(broken_faults(lab)) > 1:
-        console.print(
-            f"    that was its last clue, and more is broken: {context.command} check grades what was repaired"
-        )
+        others = [one.address for one in broken_faults(lab) if one != entry and not one.surprise]
+        further = " or ".join(f"{context.command} hint {one}" for one in others)
+        again = further or f"{context.command} check grades what was repaired"
+        console.print(f"    that was its last clue, and more is broken: {again}")
     elif told[-1].last:
         console.print(f"    that was the last clue; {context.command} fix solves it")
     else:

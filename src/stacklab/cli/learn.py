@@ -14,7 +14,7 @@ from stacklab.cloud.person import VERSIONS
 
 if TYPE_CHECKING:
     from stacklab.console import Console
-    from stacklab.course.session import Step
+    from stacklab.course.session import Session, Step
     from stacklab.replay.apply import Applied
     from stacklab.replay.check import Grade
     from stacklab.verbs.learn import Narrator, Shown
@@ -252,7 +252,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
     console = context.console(as_json)
     session, steps = addressed(context, address)
     agreed = agreement(context, console, session, steps, trust=trust, needed=False)
-    report = check_steps(context.lab, session, steps, lambda grade: _graded(context, console, grade), agreed)
+    report = check_steps(context.lab, session, steps, lambda grade: _graded(context, console, session, grade), agreed)
     console.result(report.to_json())
     counts = f"{report.count('passed')} passed, {report.count('failed')} failed, {report.count('unknown')} cannot tell"
     console.print(f"{session.name}: {counts}, {report.count('not_applicable')} not applicable")
@@ -260,7 +260,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
         click.get_current_context().exit(1)
 
 
-def _graded(context: Context, console: Console, grade: Grade) -> None:
+def _graded(context: Context, console: Console, session: Session, grade: Grade) -> None:
     several = len(grade.findings) > 1
     actual = counted(len(grade.findings), "difference") if several else grade.actual
     console.print(f"{console.mark(grade.status)} {grade.exercise}/{grade.id}  {console.style(actual, 'bright_black')}")
@@ -268,8 +268,11 @@ def _graded(context: Context, console: Console, grade: Grade) -> None:
         console.print(f"    found     {finding}")
     if grade.status in ("failed", "unknown"):
         console.print(f"    expected  {grade.expected}")
-        console.print("    look     " + ("\n" if "\n" in grade.look else " ") + grade.look)
-        console.print(f"    hint      {context.command} hint {grade.id}")
+        console.print("    look     " + ("\n" if "\n" in grade.look else " ") + context.aimed(grade.look))
+        # A step of another session than the lab's is known by its whole address only.
+        here = session.name == context.lab.record.get("session")
+        name = grade.id if here else f"{session.name}/{grade.exercise}/{grade.id}"
+        console.print(f"    hint      {context.command} hint {name}")
 
 
 @click.command()

@@ -51,7 +51,7 @@ VERBS = {
     "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
     "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
     "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a stack without internet."),
-    "validate": ("validate", "validate", "Read sessions, and tell everything that is wrong with them."),
+    "validate": ("validate", "validate", "Read sessions, and tell what is wrong with them."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
 }
 ALIASES = {"start": "up", "grade": "check", "finish": "undo"}

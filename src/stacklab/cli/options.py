@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +42,10 @@ class Context:
     def command(self) -> str:
         """What has to be typed before a verb to work on this lab again."""
         return "lab" if self.lab_name == os.environ.get("LAB_NAME", "intro") else f"lab --lab {self.lab_name}"
+
+    def aimed(self, command: str) -> str:
+        """A command of ours as it has to be typed for this lab; one of another program as it is."""
+        return re.sub(r"^lab (?!--lab)", f"{self.command} ", command)
 
     def console(self, as_json: bool = False) -> Console:
         """Where to print."""

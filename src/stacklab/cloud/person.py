@@ -21,7 +21,8 @@ VERSIONS = {"identity": "v3", "image": "v2", "network": "v2.0"}
 
 NO_LOGIN = (
     "whoever acts cannot log in: does the user exist, with the password that `lab password` prints, and a role on the "
-    "project? lab check session4/project tells, lab replay session4/project makes them"
+    "project? lab check session4/project tells of user and role, lab replay session4/project makes them; a password of "
+    "somebody's own becomes the lab's again with lab openstack --admin user set --password-prompt learner"
 )
 
 TIMEOUT = 60

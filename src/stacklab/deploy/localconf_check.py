@@ -56,6 +56,7 @@ _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,+-]+")
 _VARIABLE = re.compile(r"[$][{]?([A-Za-z_][A-Za-z0-9_]*)")
+_ALONE = re.compile(r'"?[$][{]?([A-Za-z_][A-Za-z0-9_]*)[}]?"?')
 _FORMS = {
     "number": ("a whole number", re.compile(r"[0-9]+")),
     "size": ("a size like 24G", re.compile(r"[0-9]+[KMGT]?B?")),
@@ -232,16 +233,24 @@ def _statement(number: int, line: str, settings: dict[str, Setting], names: set[
     if near := meant(name, names):
         found.append(Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?"))
     if not value.strip().startswith("'"):
-        found += _replaced(number, name, value, {*settings, *names})
+        found += _replaced(number, name, value, settings, {*settings, *names})
     settings[name] = Setting(number, plain)
     return found
 
 
-def _replaced(number: int, name: str, value: str, names: set[str]) -> list[Complaint]:
+def _replaced(number: int, name: str, value: str, settings: Mapping[str, Setting], names: set[str]) -> list[Complaint]:
     """What bash would put something else for than its writer thinks."""
     if name in PASSWORDS and re.search(r"[$][$0-9!#?*@-]", value):
         return [Complaint(number, f"{name}: bash puts something else where the $ is; letters and digits alone")]
     near = [(used, meant(used, names)) for used in _VARIABLE.findall(value)]
+    alone = _ALONE.fullmatch(value.strip())
+    if name in PASSWORDS and alone and alone[1] not in settings and not any(instead for _, instead in near):
+        return [
+            Complaint(
+                number,
+                f"{name}: nothing above sets ${alone[1]}, so it is empty: stack.sh would ask at a prompt, and so hang",
+            )
+        ]
     return [
         Complaint(number, f"{name}: nothing sets ${used}, so bash puts nothing there: is ${instead} meant?")
         for used, instead in near
@@ -251,7 +260,7 @@ def _replaced(number: int, name: str, value: str, names: set[str]) -> list[Compl
 
 def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | None]:
     try:
-        words = shlex.split(value, comments=True)
+        words = shlex.split(_uncommented(value))
     except ValueError:
         return None, Complaint(number, f"{name}: a quote is opened and not closed")
     if len(words) > 1 and re.search(r"[$]\(|`", value):
@@ -263,6 +272,17 @@ def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | 
     plain = words[0] if words else ""
     single = value.strip().startswith("'")
     return (None if re.search(r"[$`]", value) and not single else plain), None
+
+
+def _uncommented(value: str) -> str:
+    """Without a comment: for bash, one begins a word (p#w is a word), outside quotes."""
+    quote = ""
+    for at, sign in enumerate(value):
+        if sign in ("'", '"') and quote in ("", sign):
+            quote = "" if quote else sign
+        elif sign == "#" and not quote and (at == 0 or value[at - 1].isspace()):
+            return value[:at]
+    return value
 
 
 def _call(number: int, text: str) -> list[Complaint]:

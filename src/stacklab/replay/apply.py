@@ -70,11 +70,34 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
         return _existing(step, *existing)
     before = step.kind.foresee(scene, step.params)
     journal.write(desk.session.name, step.id, step.kind.name, "begin", before, declared(desk.session, step))
-    _do(scene, step, via)
+    try:
+        _do(scene, step, via)
+    except CloudRefused as refusal:
+        if _changed_nothing(scene, step, before, refusal):
+            # What comes to be there from now on is somebody else's.
+            journal.write(desk.session.name, step.id, step.kind.name, "undone")
+        raise
     thing = _settled(scene, step)
     kept = before if before is not None else step.kind.keep(scene, step.params, thing)
     journal.write(desk.session.name, step.id, step.kind.name, "made", kept)
     return "done", step.kind.shown(thing)
+
+
+def _changed_nothing(scene: Scene, step: Step, before: Thing | None, refusal: CloudRefused) -> bool:
+    """Whether the cloud is as it was before a step that it refused: it may have refused only the last of several requests."""
+    if refusal.status is not None and refusal.status >= 500:
+        return False  # it may be at work on it all the same
+    if refusal.status == 401:
+        return True  # nobody was let in
+    scene.desk.memory.clear()
+    try:
+        if before is not None:
+            return step.kind.foresee(scene, step.params) == before
+        return step.kind.find(scene, step.params) is None
+    except Absent:
+        return True
+    except LabError:
+        return False
 
 
 def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[Outcome, str]:

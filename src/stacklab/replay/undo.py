@@ -17,6 +17,9 @@ from stacklab.replay.scene import Desk
 IN_FLIGHT = 10.0
 """Seconds after which a request that was sent before a crash has been carried out or never will be."""
 
+LONGEST = 1800.0
+"""Seconds after its beginning in which a step's thing was made, if that step made it."""
+
 CLOCKS_APART = 5.0
 """Seconds that the cloud's clock and ours may differ."""
 
@@ -113,7 +116,7 @@ def take_back(desk: Desk, journal: Journal, step_id: str) -> tuple[Step, str]:
 
 def _half_made(desk: Desk, step: Step, entry: Entry) -> Thing | None:
     """What a step that was cut off left behind. Before it began nothing was there, so what is there is ours, unless
-    the cloud says that it is older than that."""
+    the cloud says that it is older than that, or so much younger that somebody else made it since."""
     scene = desk.scene(step)
     try:
         answer = step.kind.find(scene, step.params)
@@ -122,7 +125,7 @@ def _half_made(desk: Desk, step: Step, entry: Entry) -> Thing | None:
     if answer is None:
         return None
     made = _made_at(answer[0])
-    if made is not None and made < entry.at - CLOCKS_APART:
+    if made is not None and not entry.at - CLOCKS_APART <= made <= entry.at + LONGEST:
         return None
     return step.kind.keep(scene, step.params, answer[0])
 

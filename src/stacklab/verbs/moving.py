@@ -18,7 +18,7 @@ from stacklab import __version__
 from stacklab.assets import Assets
 from stacklab.cloud.person import Person
 from stacklab.course.session import Session, Step
-from stacklab.errors import CloudRefused, LabError, NotRunning
+from stacklab.errors import CheckpointMissing, CloudRefused, LabError, NotRunning
 from stacklab.homes.base import CloudAccess, Home
 from stacklab.lab import Lab
 from stacklab.records import Records
@@ -112,8 +112,13 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
 
     lab.json says so until all of it is done: what is half one and half the other must not be worked on.
     """
+    under_way = lab.record.get("restoring")
     lab.update(restoring=checkpoint)
-    home.restore(checkpoint, progress)
+    try:
+        home.restore(checkpoint, progress)
+    except CheckpointMissing:
+        lab.update(restoring=under_way)  # nothing was touched
+        raise
     Assets(lab).forget_instances()
     Records(lab).put_back(checkpoint)
     lab.update(restoring=None)

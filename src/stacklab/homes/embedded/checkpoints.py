@@ -23,6 +23,8 @@ from stacklab.stages import Progress
 
 # Swift writes these once, under a name that holds the time, and never again.
 _OBJECT_SUFFIXES = {".data", ".meta", ".ts", ".durable"}
+RESERVE = 64 << 20
+"""Bytes that a checkpoint leaves free for the services that run on."""
 
 
 class Checkpoints:
@@ -79,9 +81,10 @@ class Checkpoints:
         needed = sum(mirror.used(self.layout.home / part) for part in (*DATA, "db"))
         needed -= mirror.used(self.layout.home / "images")  # shared, not copied
         free = shutil.disk_usage(self.layout.home).free
-        if needed + (64 << 20) > free:
+        if needed + RESERVE > free:
             raise NotEnoughSpace(
-                f"a checkpoint needs about {needed / 1e6:.0f} MB in {self.layout.home}; {free / 1e6:.0f} MB are free",
+                f"a checkpoint needs about {needed / 1e6:.0f} MB in {self.layout.home}, and {RESERVE / 1e6:.0f} MB beside it "
+                f"for the services; {free / 1e6:.0f} MB are free",
                 advice="free some space and run the same command again",
             )
 
@@ -120,7 +123,8 @@ class Checkpoints:
         saved: dict[str, Any] | None = read_json(source / "done.json")
         if saved is None:
             raise CheckpointMissing(
-                f"there is no checkpoint '{name}'", advice=f"there are: {', '.join(self.names()) or 'none'}"
+                f"there is no checkpoint '{name}'",
+                advice=f"there are: {', '.join(self.names())}" if self.names() else "lab up saves the first one",
             )
         running = supervision.is_running(self.layout)
         busy = self._busy() if running else []
