@@ -16,7 +16,7 @@ import pytest
 from stacklab.course.load import load_session
 from stacklab.course.search import VARIABLE
 from stacklab.course.session import Session
-from stacklab.errors import NotRunning, NotTrusted
+from stacklab.errors import CheckpointMissing, NotRunning, NotTrusted
 from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
 from stacklab.records import Records
@@ -128,6 +128,19 @@ def passed(lab: Lab) -> set[str]:
     session = load_session("elsewhere")
     report = check_steps(lab, session, list(session.steps()), lambda grade: None, agreed(lab, session))
     return {grade.id for grade in report.grades if grade.status == "passed"}
+
+
+def test_a_reset_without_a_checkpoint_changes_nothing_and_blocks_nothing(running: Lab) -> None:
+    fresh(running)
+    saved = running.home_directory / "checkpoints" / "start"
+    away = saved.with_name(".start.away")
+    saved.rename(away)
+    try:
+        with pytest.raises(CheckpointMissing):
+            reset(running, quiet)
+    finally:
+        away.rename(saved)
+    assert running.record.get("restoring") is None
 
 
 def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> None:
