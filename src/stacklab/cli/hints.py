@@ -104,7 +104,7 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
     if not told:
         console.print(f"    nobody has written its trail for this sort of cloud; {context.command} fix mends it")
     elif told[-1].last and what is None and len(broken_faults(lab)) > 1:
-        others = [one.address for one in broken_faults(lab) if one != entry and not one.surprise]
+        others = [one.address for one in broken_faults(lab) if one.address != address and not one.surprise]
         further = " or ".join(f"{context.command} hint {one}" for one in others)
         again = further or f"{context.command} check grades what was repaired"
         console.print(f"    that was its last clue, and more is broken: {again}")
