@@ -120,6 +120,7 @@ def _do(scene: Scene, step: Step, via: str) -> None:
     except LabError as error:
         error.args = (f"step {step.id}: {error.message}",)
         error.message = str(error)
+        error.advice = error.advice or f"lab hint {scene.desk.session.name}/{step.exercise}/{step.id}"
         raise
 
 
