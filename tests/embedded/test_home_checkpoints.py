@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,14 @@ def test_a_reset_in_the_middle_of_work_leaves_nothing_of_it(fresh: EmbeddedHome,
     assert ending.guests(fresh.layout) == []
     assert [port.device_owner for port in admin.network.ports() if "compute" in port.device_owner] == []
     work(fresh, admin, source)
+
+
+def test_a_reset_sees_a_launch_that_was_accepted_and_has_not_begun(fresh: EmbeddedHome) -> None:
+    with closing(sqlite3.connect(fresh.layout.db / "nova_api.db")) as database, database:
+        database.execute("INSERT INTO build_requests (project_id) VALUES ('somebody')")
+    said: list[str] = []
+    fresh.restore("start", said.append)
+    assert "nova is at work; ending it" in said
 
 
 def test_an_instance_that_ran_at_the_checkpoint_runs_again(fresh: EmbeddedHome, admin: Any, source: Path) -> None:

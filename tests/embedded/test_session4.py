@@ -112,6 +112,22 @@ def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, de
     assert_becomes(desk.admin, before)
 
 
+def test_before_there_is_a_learner_lab_says_why_the_client_is_refused(running: Lab, desk: Desk) -> None:
+    def networks() -> subprocess.CompletedProcess[str]:
+        argv = [str(Path(sys.executable).parent / "lab"), "--lab", running.name, "openstack", "network", "list"]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+    refused = networks()
+    assert refused.returncode == 1
+    assert "HTTP 401" in refused.stderr
+    assert "note: the cloud does not take this login now; a session's steps make this user" in refused.stderr
+    replay(running, desk, STEPS[: ids().index("quota")])
+    let_in = networks()
+    assert let_in.returncode == 0
+    assert "public" in let_in.stdout
+    assert "note:" not in let_in.stderr
+
+
 @pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
 @pytest.mark.parametrize("why", ["over quota", "not let in"])
 def test_after_a_refusal_what_the_learner_makes_is_the_learners(running: Lab, desk: Desk, via: str, why: str) -> None:

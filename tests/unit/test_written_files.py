@@ -150,12 +150,19 @@ debug = True
             "SERVICE_HOST=$HOSTIP\nLOGFILE=",
             "line 7: SERVICE_HOST: nothing sets [$]HOSTIP.* is [$]HOST_IP meant",
         ),
-        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=$OF_MINE", "line 2: .*nothing above sets [$]OF_MINE"),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=$OF_MINE", "line 2: .*nothing above sets its variable"),
         (
             "DATABASE_PASSWORD=secret2",
             "DATABASE_PASSWORD=$RABBIT_PASSWORD",
-            "line 3: .*nothing above sets [$]RABBIT_PASS",
+            "line 3: .*nothing above sets its variable",
         ),
+        ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=$secret1", "line 2: .*nothing above sets its variable"),
+        (
+            "ADMIN_PASSWORD=secret1",
+            "ADMIN_PASSWORD=$RABIT_PASSWORD",
+            "line 2: .*its variable.* is [$]RABBIT_PASSWORD meant",
+        ),
+        ("LOGFILE=", "LIBVIRT_TYPE=qem # see $X\nLOGFILE=", "line 7: LIBVIRT_TYPE is 'qem'"),
         ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=p#w", "line 2: .*letters and digits alone"),
         ("ADMIN_PASSWORD=secret1", "ADMIN_PASSWORD=secret$$", "line 2: .*bash puts something else where the [$] is"),
         ("disable_service tempest", "disable_servce tempest", "line 8: .*disable_service?"),
@@ -180,6 +187,11 @@ def test_each_mistake_in_a_local_conf_is_told_with_its_line(was: str, now: str, 
         "LIBVIRT_TYPE=kvm",
         "LIBVIRT_TYPE=kvm # as fast as it can",
         "SERVICE_HOST='#x'",
+        "SERVICE_HOST=192.0.2.7 # not $HOSTIP, and it's as good",
+        'API_WORKERS=2\nGIT_BASE="5\\" # y"',
+        "GIT_BASE=it\\'s # y",
+        "VOLUME_BACKING_FILE_SIZE=24GiB",
+        "MYSQL_USER=me\nMYSQL_PASSWORD=x # costs $5",
         "LIBVIRT_TYPE=",
         "LOG_COLOR=no",
         "VOLUME_BACKING_FILE_SIZE=24G",
@@ -191,6 +203,12 @@ def test_each_mistake_in_a_local_conf_is_told_with_its_line(was: str, now: str, 
 )
 def test_what_devstack_takes_is_no_mistake(line: str) -> None:
     assert graded(GOOD.replace("LOGFILE=/opt/stack/logs/stack.sh.log", line)) == []
+
+
+def test_a_password_from_elsewhere_is_left_to_bash() -> None:
+    passwords = ("source ~/secrets\nADMIN_PASSWORD=$MINE", "ADMIN_PASSWORD=$(awk '{print $1}' /etc/mine)")
+    for lines in passwords:
+        assert graded(GOOD.replace("ADMIN_PASSWORD=secret1", lines)) == []
 
 
 @pytest.mark.parametrize("value", ["$(hostname -I | cut -d' ' -f1)", '"$(hostname -I)"', "`hostname -i`"])

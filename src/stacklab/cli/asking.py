@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def agreed(console: Console, question: str, *, yes: bool) -> bool:
     """Whether they agree. An answer may come through a pipe; raises NobodyToAsk where none can come."""
-    from stacklab.errors import NobodyToAsk
+    from stacklab.errors import Interrupted, NobodyToAsk
 
     if yes:
         return True
@@ -23,6 +23,6 @@ def agreed(console: Console, question: str, *, yes: bool) -> bool:
         return click.confirm(question, default=False)
     except click.Abort as error:
         if sys.stdin.isatty():
-            raise KeyboardInterrupt("interrupted at the question, which counts as no") from error
+            raise Interrupted("interrupted at the question, which counts as no") from error
         click.echo()  # the question's own line ends here
         raise NobodyToAsk("nobody is here to answer", advice="--yes agrees") from error

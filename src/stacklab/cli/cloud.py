@@ -45,9 +45,11 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
         # In this process: it starts sooner, whoever ends us ends it, and yet we hear how it ended.
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:
-        if end.code and not admin:  # it says only that authentication is required
+        if end.code == 1 and words and not admin:  # it says only that authentication is required
             _tell_if_refused(access, admin=admin)
         raise
+    except KeyboardInterrupt:
+        sys.exit(130)  # it had hardly begun; nothing goes on from there
 
 
 @click.command()

@@ -83,7 +83,7 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
 
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
-    from stacklab.verbs.breaking import broken_faults, next_clue, trail
+    from stacklab.verbs.breaking import next_clue, trail
     from stacklab.verbs.desk import home_of
 
     console, lab = context.console(as_json), context.lab
@@ -103,9 +103,8 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
         _tell(context, one, as_json=as_json)
     if not told:
         console.print(f"    nobody has written its trail for this sort of cloud; {context.command} fix mends it")
-    elif told[-1].last and what is None and len(broken_faults(lab)) > 1:
-        others = [one.address for one in broken_faults(lab) if one.address != address and not one.surprise]
-        further = " or ".join(f"{context.command} hint {one}" for one in others)
+    elif told[-1].last and what is None and (others := _others(lab, address)):
+        further = " or ".join(f"{context.command} hint {one.address}" for one in others if not one.surprise)
         again = further or f"{context.command} check grades what was repaired"
         console.print(f"    that was its last clue, and more is broken: {again}")
     elif told[-1].last:
@@ -123,22 +122,27 @@ def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Brok
     if what is None:
         if not entries:
             raise click.UsageError("nothing is broken on purpose, so name a step (lab show lists them)")
-        chosen = _still_broken(context.lab, entries)
+        chosen = entries[0] if len(entries) == 1 else (_still_broken(context.lab, entries) or entries)[-1]
         session = session_of(context.lab, chosen.session)
         return session, session.fault(chosen.fault), chosen
     session, case = fault_addressed(context, what)
     return session, case, next((one for one in entries if one.breaks == case.breaks), None)
 
 
-def _still_broken(lab: Lab, entries: list[Broken]) -> Broken:
-    """The last one that was broken and is not repaired yet; where all are well, the last one."""
+def _others(lab: Lab, address: str) -> list[Broken]:
+    """What else is broken still."""
+    from stacklab.verbs.breaking import broken_faults
+
+    entries = [one for one in broken_faults(lab) if one.address != address]
+    return _still_broken(lab, entries) if entries else []
+
+
+def _still_broken(lab: Lab, entries: list[Broken]) -> list[Broken]:
+    """Those that are not repaired yet."""
     from stacklab.verbs.desk import home_of
 
-    if len(entries) == 1:
-        return entries[0]
     faults = home_of(lab).faults()
-    left = (one for one in reversed(entries) if one.breaks not in faults or not faults[one.breaks].look().fine)
-    return next(left, entries[-1])
+    return [one for one in entries if one.breaks not in faults or not faults[one.breaks].look().fine]
 
 
 def _as_json(one: Told) -> dict[str, object]:
@@ -151,6 +155,6 @@ def _tell(context: Context, one: Told, *, as_json: bool) -> None:
     console = context.console(as_json)
     console.print(f"  clue {one.number} of {one.of}")
     for title, text in (("look", one.look), ("shows", one.shows), ("means", one.means)):
-        lines = [text] if title == "look" else textwrap.wrap(text, 92, break_on_hyphens=False)
+        lines = [context.aimed(text)] if title == "look" else textwrap.wrap(text, 92, break_on_hyphens=False)
         for number, line in enumerate(lines):
             console.print(f"    {console.style((title if not number else '').ljust(6), 'bright_black')} {line}")

@@ -124,7 +124,7 @@ def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
         from stacklab.course.search import add_to_search_path
 
         add_to_search_path(labs)
-    context.obj = Context(name)
+    context.obj = Context(name, labs)
 
 
 def main() -> None:

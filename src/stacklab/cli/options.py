@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ class Context:
     """What the group passes to its verbs."""
 
     lab_name: str
+    labs: tuple[str, ...] = ()
 
     @property
     def lab(self) -> Lab:
@@ -41,7 +43,8 @@ class Context:
     @property
     def command(self) -> str:
         """What has to be typed before a verb to work on this lab again."""
-        return "lab" if self.lab_name == os.environ.get("LAB_NAME", "intro") else f"lab --lab {self.lab_name}"
+        lab = "" if self.lab_name == os.environ.get("LAB_NAME", "intro") else f" --lab {self.lab_name}"
+        return f"lab{lab}{''.join(f' --labs {shlex.quote(one)}' for one in self.labs)}"
 
     def aimed(self, command: str) -> str:
         """A command of ours as it has to be typed for this lab; one of another program as it is."""

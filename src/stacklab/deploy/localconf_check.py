@@ -56,10 +56,12 @@ _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")
 _PLAIN = re.compile(r"[A-Za-z0-9_.,+-]+")
 _VARIABLE = re.compile(r"[$][{]?([A-Za-z_][A-Za-z0-9_]*)")
+_ELSEWHERE = re.compile(r"\s*(source|[.]|eval|if|for|while|case|read)\s")
+"""What a line begins with after which anything may be set."""
 _ALONE = re.compile(r'"?[$][{]?([A-Za-z_][A-Za-z0-9_]*)[}]?"?')
 _FORMS = {
     "number": ("a whole number", re.compile(r"[0-9]+")),
-    "size": ("a size like 24G", re.compile(r"[0-9]+[KMGT]?B?")),
+    "size": ("a size like 24G", re.compile(r"[0-9]+([KkMmGgTt](i?B)?)?")),  # as truncate -s takes it
     # trueorfalse of functions-common: whatever else it gets is the setting's default, without a word.
     "switch": ("True or False", re.compile(r"[01]|[yY]es|YES|[tT]rue|TRUE|[nN]o|NO|[fF]alse|FALSE")),
 }
@@ -128,6 +130,7 @@ def check(
             found += _statement(number, line, settings, names)
     found += [
         *_passwords(settings),
+        *_left_empty([line for part in localrc for line in part.body], names),
         *_address(settings, list(addresses)),
         *_ranges(settings),
         *_values(settings, values),
@@ -223,7 +226,7 @@ def _statement(number: int, line: str, settings: dict[str, Setting], names: set[
     assigned = _ASSIGNED.match(text)
     if assigned is None:
         return _call(number, text)
-    name, sign, value = assigned.groups()
+    name, sign, value = assigned[1], assigned[2], _uncommented(assigned[3])
     plain, complaint = _value(number, name, value)
     found = [complaint] if complaint else []
     if name in settings and sign == "=":
@@ -233,34 +236,49 @@ def _statement(number: int, line: str, settings: dict[str, Setting], names: set[
     if near := meant(name, names):
         found.append(Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?"))
     if not value.strip().startswith("'"):
-        found += _replaced(number, name, value, settings, {*settings, *names})
+        found += _replaced(number, name, value, {*settings, *names})
     settings[name] = Setting(number, plain)
     return found
 
 
-def _replaced(number: int, name: str, value: str, settings: Mapping[str, Setting], names: set[str]) -> list[Complaint]:
-    """What bash would put something else for than its writer thinks."""
+def _replaced(number: int, name: str, value: str, names: set[str]) -> list[Complaint]:
+    """What bash would put something else for than its writer thinks. Of a password nothing is quoted, it may be a part."""
+    if re.search(r"[$]\(|`", value):
+        return []  # what a command says, only bash could tell
     if name in PASSWORDS and re.search(r"[$][$0-9!#?*@-]", value):
         return [Complaint(number, f"{name}: bash puts something else where the $ is; letters and digits alone")]
     near = [(used, meant(used, names)) for used in _VARIABLE.findall(value)]
-    alone = _ALONE.fullmatch(value.strip())
-    if name in PASSWORDS and alone and alone[1] not in settings and not any(instead for _, instead in near):
-        return [
-            Complaint(
-                number,
-                f"{name}: nothing above sets ${alone[1]}, so it is empty: stack.sh would ask at a prompt, and so hang",
-            )
-        ]
     return [
-        Complaint(number, f"{name}: nothing sets ${used}, so bash puts nothing there: is ${instead} meant?")
+        Complaint(
+            number,
+            f"{name}: nothing sets {'its variable' if name in PASSWORDS else f'${used}'}, so bash puts nothing there: "
+            f"is ${instead} meant?",
+        )
         for used, instead in near
         if instead
     ]
 
 
+def _left_empty(lines: Sequence[tuple[int, str]], names: set[str]) -> list[Complaint]:
+    """Passwords that are nothing but a variable which no line above sets."""
+    found, known = [], set[str]()
+    for number, line in lines:
+        if _ELSEWHERE.match(line):
+            break
+        assigned = _ASSIGNED.match(line.strip())
+        if assigned is None:
+            continue
+        name, alone = assigned[1], _ALONE.fullmatch(_uncommented(assigned[3]).strip())
+        if name in PASSWORDS and alone and alone[1] not in known and not meant(alone[1], {*known, *names}):
+            why = "nothing above sets its variable, so it is empty: stack.sh would ask for it at a prompt, and so hang"
+            found.append(Complaint(number, f"{name}: {why}"))
+        known.add(name)
+    return found
+
+
 def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | None]:
     try:
-        words = shlex.split(_uncommented(value))
+        words = shlex.split(value)
     except ValueError:
         return None, Complaint(number, f"{name}: a quote is opened and not closed")
     if len(words) > 1 and re.search(r"[$]\(|`", value):
@@ -276,9 +294,11 @@ def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | 
 
 def _uncommented(value: str) -> str:
     """Without a comment: for bash, one begins a word (p#w is a word), outside quotes."""
-    quote = ""
+    quote, literal = "", False
     for at, sign in enumerate(value):
-        if sign in ("'", '"') and quote in ("", sign):
+        if literal or (sign == "\\" and quote != "'"):
+            literal = not literal
+        elif sign in ("'", '"') and quote in ("", sign):
             quote = "" if quote else sign
         elif sign == "#" and not quote and (at == 0 or value[at - 1].isspace()):
             return value[:at]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stacklab.cloud.person import Person
-from stacklab.errors import CloudRefused, HomeUnavailable, LabError, ServiceFailed
+from stacklab.errors import CloudRefused, CloudUnreachable, HomeUnavailable, LabError, ServiceFailed
 from stacklab.faults.fault import Fault
 from stacklab.files import read_json, write_json
 from stacklab.finding import Finding
@@ -59,7 +59,7 @@ class QuotaFault(Fault):
     def why_not(self) -> str | None:
         try:
             there = self._find(self._admin())
-        except CloudRefused:
+        except (CloudRefused, CloudUnreachable):
             return None  # a cloud that is ill; whoever looks is told
         except LabError as error:
             return f"cannot tell whether there is a project {self._project}: {error.message}"

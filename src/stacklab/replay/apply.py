@@ -84,20 +84,19 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
 
 
 def _changed_nothing(scene: Scene, step: Step, before: Thing | None, refusal: CloudRefused) -> bool:
-    """Whether the cloud is as it was before a step that it refused: it may have refused only the last of several requests."""
-    if refusal.status is not None and refusal.status >= 500:
-        return False  # it may be at work on it all the same
-    if refusal.status == 401:
-        return True  # nobody was let in
+    """Whether a step that the cloud refused has left nothing: it may have refused only the last of several requests.
+
+    Not known of a step that changes what is there, nor after an answer that is no refusal: taking it back is safe then.
+    """
+    if before is not None or refusal.status is None or refusal.status >= 500:
+        return False
     scene.desk.memory.clear()
     try:
-        if before is not None:
-            return step.kind.foresee(scene, step.params) == before
         return step.kind.find(scene, step.params) is None
     except Absent:
         return True
     except LabError:
-        return False
+        return refusal.status == 401  # nobody was let in, neither to make something nor to look
 
 
 def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[Outcome, str]:

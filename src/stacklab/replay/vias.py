@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -118,7 +119,9 @@ def _complaint(result: client.Result) -> str:
 
 
 def _status(complaint: str) -> int | None:
-    """The HTTP status that the client's message carries, if it does."""
+    """The HTTP status that the client's message carries, if it does: in its own words, or in openstacksdk's."""
+    if told := re.search(r"\b([45]\d\d): (?:Client|Server) Error\b", complaint):
+        return int(told[1])
     words = complaint.replace("(", " ").replace(")", " ").replace(":", " ").split()
     return next((int(after) for word, after in pairwise(words) if word == "HTTP" and after.isdigit()), None)
 

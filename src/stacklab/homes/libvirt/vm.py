@@ -241,7 +241,7 @@ class Vm:
         self._keep_key()
         try:
             # It may be booting still; the one alternative is to make it anew, which takes longer.
-            wait_for_ssh(self.machine(), BOOT_SECONDS[site.driver] / 4, progress)
+            wait_for_ssh(self.machine(), max(WAKE_SECONDS / 2, BOOT_SECONDS[site.driver] / 4), progress)
         except LabError:
             return False
         return True
