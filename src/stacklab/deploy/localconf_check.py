@@ -7,22 +7,20 @@ stable/2026.1. The section local|localrc is sourced by bash; the sections for ot
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from stacklab.deploy import localconf_settings as judged
 from stacklab.deploy.complaint import Complaint, meant
-from stacklab.deploy.localconf import MASK
+from stacklab.deploy.localconf_settings import PASSWORDS, Setting
 
 HEAD = re.compile(r"^\[\[.+\|.*\]\]")
 GROUPS = ("local", "post-config", "extra", "post-extra", "test-config", "pre-install")
 """Groups that stack.sh or a plugin of DevStack's asks for (merge_config_group; pre-install is of stable/2026.1 and others)."""
 LOCALRC = "local|localrc"
-PASSWORDS = ("ADMIN_PASSWORD", "DATABASE_PASSWORD", "RABBIT_PASSWORD", "SERVICE_PASSWORD")
-"""stack.sh asks for each of these at a prompt where it is not set (read_password)."""
 FUNCTIONS = (
     "enable_service",
     "disable_service",
@@ -54,18 +52,10 @@ _SHELL = (
 )
 _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")
-_PLAIN = re.compile(r"[A-Za-z0-9_.,+-]+")
 _VARIABLE = re.compile(r"[$][{]?([A-Za-z_][A-Za-z0-9_]*)")
 _ELSEWHERE = re.compile(r"\s*(source|[.]|eval|if|for|while|case|read)\s")
 """What a line begins with after which anything may be set."""
 _ALONE = re.compile(r'"?[$][{]?([A-Za-z_][A-Za-z0-9_]*)[}]?"?')
-_FORMS = {
-    "number": ("a whole number", re.compile(r"[0-9]+")),
-    "size": ("a size like 24G", re.compile(r"[0-9]+([KkMmGgTt](i?B)?)?")),  # as truncate -s takes it
-    # trueorfalse of functions-common: whatever else it gets is the setting's default, without a word.
-    "switch": ("True or False", re.compile(r"[01]|[yY]es|YES|[tT]rue|TRUE|[nN]o|NO|[fF]alse|FALSE")),
-}
-"""What a value may have to look like, in words and as a pattern."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +65,6 @@ class Section:
     head: str
     line: int
     body: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """`NAME=value` as bash would have it; `plain` is None where only bash could tell (a variable, a command in it)."""
-
-    line: int
-    plain: str | None
 
 
 def sections(text: str) -> tuple[list[tuple[int, str]], list[Section]]:
@@ -129,11 +111,11 @@ def check(
         for number, line in part.body:
             found += _statement(number, line, settings, names)
     found += [
-        *_passwords(settings),
+        *judged.passwords(settings),
         *_left_empty([line for part in localrc for line in part.body], names),
-        *_address(settings, list(addresses)),
-        *_ranges(settings),
-        *_values(settings, values),
+        *judged.address(settings, list(addresses)),
+        *judged.ranges(settings),
+        *judged.values(settings, values),
     ]
     for part in parts:
         if part.head != LOCALRC:
@@ -316,107 +298,6 @@ def _call(number: int, text: str) -> list[Complaint]:
     near = meant_word(word, FUNCTIONS)
     hint = f": {near}?" if near else "; a setting is written NAME=value"
     return [Complaint(number, f"bash would run '{word[:30]}' as a command{hint}")]
-
-
-def _passwords(settings: dict[str, Setting]) -> list[Complaint]:
-    found = []
-    for name in PASSWORDS:
-        # DevStack's old name for it still counts (stackrc).
-        setting = settings.get(name) or (settings.get("MYSQL_PASSWORD") if name == "DATABASE_PASSWORD" else None)
-        if setting is None:
-            found.append(Complaint(0, f"{name} is not set: stack.sh would ask for it at a prompt, and so hang"))
-        elif setting.plain == "":
-            found.append(
-                Complaint(setting.line, f"{name} is empty: stack.sh would ask for it at a prompt, and so hang")
-            )
-        elif setting.plain == MASK:
-            found.append(Complaint(setting.line, f"{name} holds the asterisks that lab shows in place of a password"))
-        elif setting.plain is not None and not _PLAIN.fullmatch(setting.plain):
-            found.append(
-                Complaint(setting.line, f"{name}: letters and digits alone; DevStack puts it into URLs and through sed")
-            )
-    return found
-
-
-def _address(settings: dict[str, Setting], addresses: Sequence[str]) -> list[Complaint]:
-    setting = settings.get("HOST_IP")
-    wanted = " or ".join(addresses)
-    if setting is None:
-        return [
-            Complaint(
-                0,
-                f"HOST_IP is not set: the catalogue's addresses would carry whatever the machine has then, not {wanted}",
-            )
-        ]
-    if setting.plain is None:
-        return []  # bash would have to tell
-    try:
-        address = ipaddress.IPv4Address(setting.plain)
-    except ValueError:
-        return [Complaint(setting.line, f"HOST_IP is '{setting.plain[:40]}', which is no IPv4 address")]
-    if str(address) in addresses:
-        return []
-    if address.is_loopback:
-        return [
-            Complaint(
-                setting.line, "HOST_IP is a loopback address: nobody but the machine itself could reach the cloud"
-            )
-        ]
-    return [Complaint(setting.line, f"HOST_IP is {address}, which is no address of the machine; it has {wanted}")]
-
-
-def _ranges(settings: dict[str, Setting]) -> list[Complaint]:
-    """Networks that are none, that lie in one another, or that the machine itself is in."""
-    found: list[Complaint] = []
-    nets: dict[str, ipaddress.IPv4Network] = {}
-    for name in ("FLOATING_RANGE", "FIXED_RANGE"):
-        setting = settings.get(name)
-        if setting is None or setting.plain is None:
-            continue
-        try:
-            nets[name] = ipaddress.IPv4Network(setting.plain)
-        except ValueError:
-            found.append(
-                Complaint(setting.line, f"{name} is '{setting.plain[:40]}', which is no network like 172.24.4.0/24")
-            )
-    if len(nets) == 2 and nets["FLOATING_RANGE"].overlaps(nets["FIXED_RANGE"]):
-        found.append(Complaint(settings["FIXED_RANGE"].line, "FIXED_RANGE and FLOATING_RANGE have addresses in common"))
-    gateway = settings.get("PUBLIC_NETWORK_GATEWAY")
-    if gateway and gateway.plain and "FLOATING_RANGE" in nets and not _inside(gateway.plain, nets["FLOATING_RANGE"]):
-        found.append(Complaint(gateway.line, "PUBLIC_NETWORK_GATEWAY is no address of FLOATING_RANGE"))
-    host = settings.get("HOST_IP")
-    for name, net in nets.items():
-        if host and host.plain and _inside(host.plain, net):
-            found.append(
-                Complaint(
-                    settings[name].line,
-                    f"HOST_IP lies in {name}: the machine could not tell its neighbours from instances",
-                )
-            )
-    return found
-
-
-def _values(settings: Mapping[str, Setting], values: Mapping[str, Sequence[str] | str]) -> list[Complaint]:
-    found = []
-    for name, allowed in values.items():
-        setting = settings.get(name)
-        if setting is None or not setting.plain:  # an empty one is DevStack's default
-            continue
-        if isinstance(allowed, str):
-            spoken, pattern = _FORMS[allowed]
-            fits = pattern.fullmatch(setting.plain) is not None
-        else:
-            spoken, fits = f"one of {', '.join(allowed)}", setting.plain in allowed
-        if not fits:
-            found.append(Complaint(setting.line, f"{name} is '{setting.plain[:40]}', and has to be {spoken}"))
-    return found
-
-
-def _inside(address: str, net: ipaddress.IPv4Network) -> bool:
-    try:
-        return ipaddress.IPv4Address(address) in net
-    except ValueError:
-        return False
 
 
 def _ini(part: Section) -> list[Complaint]:
