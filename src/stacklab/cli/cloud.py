@@ -42,7 +42,7 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
     os.environ.update(env)
     sys.argv = ["openstack", *(words[1:] if words[:1] == ("--",) else words)]
     try:
-        # In this process: it starts sooner, whoever ends us ends it, and yet we hear how it ended.
+        # In this process: whoever ends us ends it, and yet we hear how it ended.
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:
         if end.code == 1 and words and not admin:  # it says only that authentication is required
