@@ -6,13 +6,13 @@ import shlex
 from typing import Any
 
 from stacklab.assets import Assets
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.course.load import LEARNER
 from stacklab.errors import InstanceUnreachable, UnknownName
 from stacklab.kinds.instance import ssh_options
 from stacklab.lab import Lab
+from stacklab.replay.desk import home_of
 from stacklab.suggest import closest
-from stacklab.verbs.desk import home_of
 
 
 def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> tuple[list[str], str]:
@@ -21,7 +21,7 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
     Raises UnknownName, InstanceUnreachable, NotRunning.
     """
     access = home_of(lab).access()
-    admin = Person(access.clouds_file, access.admin)
+    admin = Connection(access.clouds_file, access.admin)
     servers = admin.get("compute", "servers", "detail", all_tenants="1")["servers"]
     server = _chosen(instance, servers, admin)
     if not access.hypervisor.there:
@@ -48,7 +48,7 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
     ], f"via {way.host}:{way.port}, {way.why}"
 
 
-def _chosen(instance: str, servers: list[dict[str, Any]], admin: Person) -> dict[str, Any]:
+def _chosen(instance: str, servers: list[dict[str, Any]], admin: Connection) -> dict[str, Any]:
     """By id, else by name; the learner's own before anybody else's of the same name."""
     found = [server for server in servers if instance in (server["id"], server["name"])]
     if not found:

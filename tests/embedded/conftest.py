@@ -20,8 +20,8 @@ from stacklab.homes.embedded import ending, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.replay.bringup import bring_up as lab_up
 from stacklab.stages import run_stages
-from stacklab.verbs.bringup import bring_up as lab_up
 
 Up = Callable[[EmbeddedHome], dict[str, StageEnded]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 
 JSON = {"format": "json"}
 COLLECTIONS: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
@@ -26,7 +26,7 @@ COLLECTIONS: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
 ]
 
 
-def inventory(admin: Person) -> dict[str, list[str]]:
+def inventory(admin: Connection) -> dict[str, list[str]]:
     """Ids of everything, and who has which role where."""
     found = {
         path[0]: sorted(row["id"] for row in _rows(admin, service, path, query)) for service, path, query in COLLECTIONS
@@ -43,14 +43,14 @@ def inventory(admin: Person) -> dict[str, list[str]]:
     return found
 
 
-def _learners_objects(admin: Person) -> tuple[list[str], list[str]]:
+def _learners_objects(admin: Connection) -> tuple[list[str], list[str]]:
     """What the learner's account in Swift holds. Only its own users may look into it, so without any nothing is seen."""
     query = {"include_names": "true"}
     roles = admin.get("identity", "role_assignments", **query)["role_assignments"]
     mine = [one for one in roles if one["scope"].get("project", {}).get("name") == "lab-project" and "user" in one]
     if not any(one["user"]["name"] == "learner" for one in mine):
         return [], []
-    learner = Person(admin.clouds_file, "lab-learner")
+    learner = Connection(admin.clouds_file, "lab-learner")
     containers = [row["name"] for row in learner.fetch("GET", learner.endpoint("object-store"), query=JSON).json()]
     objects = []
     for container in containers:
@@ -61,19 +61,19 @@ def _learners_objects(admin: Person) -> tuple[list[str], list[str]]:
     return sorted(containers), sorted(objects)
 
 
-def _object_files(admin: Person) -> int:
+def _object_files(admin: Connection) -> int:
     """How many objects lie on the disk of the embedded cloud's Swift, also those that nobody can ask for any more."""
     return len(list((admin.clouds_file.parent / "swift" / "disk" / "objects").rglob("*.data")))
 
 
-def _without_living_defaults(admin: Person, projects: list[str]) -> list[str]:
+def _without_living_defaults(admin: Connection, projects: list[str]) -> list[str]:
     """Neutron gives a project its group "default" as soon as anybody looks (Nova's own user does, while it boots a server);
     only one whose project is gone would be something left behind."""
     groups = _rows(admin, "network", ("security-groups",), {})
     return sorted(row["id"] for row in groups if row["name"] != "default" or row["project_id"] not in projects)
 
 
-def outline(admin: Person) -> dict[str, list[str]]:
+def outline(admin: Connection) -> dict[str, list[str]]:
     """Names and states without ids, times and addresses that differ from run to run."""
     wanted = (
         "name",
@@ -111,12 +111,12 @@ def outline(admin: Person) -> dict[str, list[str]]:
     return found
 
 
-def _rows(admin: Person, service: str, path: tuple[str, ...], query: dict[str, str]) -> list[dict[str, Any]]:
+def _rows(admin: Connection, service: str, path: tuple[str, ...], query: dict[str, str]) -> list[dict[str, Any]]:
     answer = admin.get(service, *path, **query)
     rows: list[dict[str, Any]] = answer[path[0].replace("-", "_") if service == "network" else path[0]]
     return rows
 
 
-def _placement(admin: Person, path: str) -> Any:
+def _placement(admin: Connection, path: str) -> Any:
     answer = admin.sdk.session.get(path, endpoint_filter={"service_type": "placement", "interface": "public"})
     return answer.json()

@@ -10,11 +10,11 @@ from stacklab.course.load import load_session
 from stacklab.course.session import Session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.scene import Desk
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from stacklab.replay.undo import dependants
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.guests import LOGIN_SECONDS, until
 
 Mend = Callable[[], None]

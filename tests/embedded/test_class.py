@@ -16,11 +16,11 @@ from stacklab.course.session import Session
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import Report, check
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of
 from stacklab.replay.journal import Journal
-from stacklab.replay.scene import Desk
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import desk_at, home_of
 
 LEARNERS = 20
 
@@ -48,7 +48,7 @@ def clouds_for_all(lab: Lab, clouds_file: Path) -> Path:
 def test_twenty_learners_do_session_4_at_once(running: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Twenty emulated guests boot on a few cores: all is slow, which is not what is tested, and who looks often makes it slower.
     monkeypatch.setattr("stacklab.kinds.instance.BOOT_SECONDS", 2400)
-    monkeypatch.setattr("stacklab.cloud.person.TIMEOUT", 600)
+    monkeypatch.setattr("stacklab.cloud.connection.TIMEOUT", 600)
     monkeypatch.setattr("stacklab.replay.apply.SETTLE_POLL", 2.0)
     reset(running, lambda detail: None)
     home = home_of(running)

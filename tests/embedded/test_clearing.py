@@ -14,12 +14,12 @@ import pytest
 from stacklab.course.load import load_session
 from stacklab.errors import UndoIncomplete
 from stacklab.lab import Lab
+from stacklab.replay.bringup import reset
+from stacklab.replay.clearing import CLEANER, PURPOSE, clear, what_goes
 from stacklab.replay.consent import refuse_foreign
-from stacklab.replay.scene import Desk
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.clearing import CLEANER, PURPOSE, clear, what_goes
-from stacklab.verbs.desk import desk_at, home_of, journal_of
-from stacklab.verbs.learn import do_steps
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.learn import do_steps
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import inventory
@@ -163,7 +163,7 @@ def test_interrupted_half_way_the_same_goes_on(running: Lab, desk: Desk) -> None
 def test_what_cannot_go_is_named_and_the_next_time_it_goes(
     running: Lab, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stacklab.verbs.clearing.PAUSE", 0.1)
+    monkeypatch.setattr("stacklab.replay.clearing.PAUSE", 0.1)
     before = inventory(desk.admin)
     replay_to(running, desk, "member")
     sdk: Any = desk.learner.sdk

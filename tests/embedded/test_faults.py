@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
+from stacklab.conditions import upload
+from stacklab.conditions.inifile import value_of, with_value
 from stacklab.course.load import load_session
 from stacklab.errors import BrokenOnPurpose, CloudRefused, NotRunning, NotServed, UnknownName
-from stacklab.faults import upload
-from stacklab.faults.inifile import value_of, with_value
 from stacklab.homes.embedded import config, readiness, software, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.replay import breaking
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import bring_up, reset, stop
 from stacklab.replay.check import check
-from stacklab.replay.scene import Desk
-from stacklab.verbs import breaking
-from stacklab.verbs.bringup import bring_up, reset, stop
-from stacklab.verbs.desk import desk_at, home_of, journal_of
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE
 

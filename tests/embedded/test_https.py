@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.errors import NotServed
@@ -28,11 +28,11 @@ from stacklab.https.authority import Names
 from stacklab.lab import Lab
 from stacklab.replay import undo as undoing
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import bring_up, reset, stop
 from stacklab.replay.check import check
-from stacklab.replay.scene import Desk
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from stacklab.replay.undo import dependants, undo
-from stacklab.verbs.bringup import bring_up, reset, stop
-from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE, until
 from tests.embedded.mutation import Break, Mend, failed
@@ -82,7 +82,7 @@ def everything(lab: Lab) -> dict[str, str]:
 
 def catalogue_of(lab: Lab) -> dict[str, str]:
     """Every endpoint, by its id."""
-    admin = Person(https_of(lab).clouds_file, "lab-admin")
+    admin = Connection(https_of(lab).clouds_file, "lab-admin")
     rows = admin.get("identity", "endpoints")["endpoints"]
     return {
         one["id"]: str(sorted((key, value) for key, value in one.items() if key not in ("links", "service")))
@@ -150,14 +150,14 @@ def test_no_answer_of_a_public_endpoint_leads_back_to_plain_http(done: Lab) -> N
             answer = requests.get(f"{front.public}{path}", verify=ca, timeout=60, allow_redirects=False)
             told = answer.text + str(answer.headers)
             assert "http://127.0.0.1" not in told, (name, path, told[:500])
-    person = Person(https.clouds_file, "lab-https")
+    person = Connection(https.clouds_file, "lab-https")
     listed = str(person.get("identity", "projects")) + str(person.get("network", "networks"))
     assert "https://127.0.0.1" in listed
     assert "http://127.0.0.1" not in listed
 
 
 def test_an_object_of_swift_goes_through_tls_and_back(done: Lab) -> None:
-    person = Person(https_of(done).clouds_file, "lab-https")
+    person = Connection(https_of(done).clouds_file, "lab-https")
     base = person.endpoint("object-store")
     assert base.startswith("https://")
     content = os.urandom(3 << 20)
@@ -189,7 +189,7 @@ def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(don
             apply_step(desk, journal, step, "sdk")
         graded = {grade.id: grade.actual for grade in check(desk, wanted).grades if grade.status != "passed"}
         assert graded == {}
-        admin = Person(home.layout.clouds_file, "lab-admin")
+        admin = Connection(home.layout.clouds_file, "lab-admin")
         assert admin.endpoint("compute").startswith("http://")
     finally:
         undo(desk, journal, wanted, lambda step, detail: None)
@@ -590,7 +590,7 @@ def test_before_the_session_the_fault_says_why_it_cannot_be_had(lab: Lab) -> Non
     fault = home_of(lab).faults()["expired-certificate"]
     assert fault.look().state == "not_applicable"
     assert "lab replay https-endpoints" in str(fault.why_not())
-    from stacklab.verbs.breaking import fault_of
+    from stacklab.replay.breaking import fault_of
 
     with pytest.raises(NotServed, match="lab replay https-endpoints"):
         fault_of(home_of(lab), SESSION.fault("expired-certificate"))

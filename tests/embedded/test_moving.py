@@ -20,13 +20,13 @@ from stacklab.errors import CheckpointMissing, NotRunning, NotTrusted
 from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
 from stacklab.records import Records
+from stacklab.replay import moving
+from stacklab.replay.bringup import reset
 from stacklab.replay.consent import Allow, to_agree_to
-from stacklab.verbs import moving
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import begin_session, home_of, journal_of, open_desk, session_to_undo
-from stacklab.verbs.learn import check_steps, replay_steps, undo_steps
-from stacklab.verbs.moving import PREFIX, Arrived, goto
-from stacklab.verbs.trust import Trust
+from stacklab.replay.desk import begin_session, home_of, journal_of, open_desk, session_to_undo
+from stacklab.replay.learn import check_steps, replay_steps, undo_steps
+from stacklab.replay.moving import PREFIX, Arrived, goto
+from stacklab.replay.trust import Trust
 from tests.embedded.conftest import quiet
 from tests.embedded.inventory import inventory
 from tests.embedded.test_session4 import assert_becomes

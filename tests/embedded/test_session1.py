@@ -23,12 +23,12 @@ from stacklab.machines.base import Finished
 from stacklab.machines.local import LocalMachine
 from stacklab.machines.scratch import group_name
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from stacklab.replay.narrate import narrate
-from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.controlgroups import control_groups
 from tests.embedded.guests import PATIENCE
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed, find

@@ -24,12 +24,12 @@ from stacklab.kinds.component import ComponentParams, version_address
 from stacklab.kinds.declaration import AssetRef
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from stacklab.replay.narrate import narrate
-from stacklab.replay.scene import Desk
 from stacklab.replay.undo import dependants
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import outline
 from tests.embedded.mutation import Break, Mend, applicable, failed, find, in_guest

@@ -15,12 +15,12 @@ from stacklab.homes.embedded.services import NAMES
 from stacklab.kinds.roles import sorting
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import check_step
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import home_of, journal_of
 from stacklab.replay.narrate import narrate
-from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import home_of, journal_of
 from tests.embedded.guests import PATIENCE
 from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed
 

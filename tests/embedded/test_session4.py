@@ -14,17 +14,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, StepDiffers, StepFailed, UndoIncomplete
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.scene import Desk
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from stacklab.replay.undo import undo
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import inventory, outline
 
@@ -243,7 +243,7 @@ def ids() -> list[str]:
     return [step.id for step in STEPS]
 
 
-def assert_becomes(admin: Person, before: dict[str, list[str]], seconds: float = PATIENCE) -> None:
+def assert_becomes(admin: Connection, before: dict[str, list[str]], seconds: float = PATIENCE) -> None:
     """The cloud holds what it held before, as soon as it has done what it does after it has answered."""
     deadline = time.monotonic() + seconds
     while inventory(admin) != before and time.monotonic() < deadline:

@@ -22,10 +22,10 @@ from stacklab.course.session import Session
 from stacklab.errors import DownloadFailed
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
+from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
+from stacklab.replay.desk import desk_at, home_of, journal_of
 from stacklab.replay.undo import undo
-from stacklab.verbs.bringup import reset
-from stacklab.verbs.desk import desk_at, home_of, journal_of
 from tests.embedded.inventory import inventory
 
 LABS = Path(__file__).parent / "labs"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Machine

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy import preparation
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.restarting import restart
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.prepare import preparation
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.stack.restarting import restart
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.stages import Stage
 from tests import standin

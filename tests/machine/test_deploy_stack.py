@@ -22,13 +22,15 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.cloud.person import Person
-from stacklab.deploy import localconf, preparation, source, stacking
+from stacklab.cloud.connection import Connection
+from stacklab.conditions.devstack_ready import prove
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.following import Kept, Patience, follow, starred
-from stacklab.deploy.readiness import prove
-from stacklab.deploy.settings import Settings
-from stacklab.deploy.used import looks_used
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.prepare import preparation, source
+from stacklab.deploy.prepare.used import looks_used
+from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.stack import stacking
+from stacklab.deploy.stack.following import Kept, Patience, follow, starred
 from stacklab.errors import LabBusy, MachineInUse, NotServed, StackFailed
 from stacklab.events import Event, StageEnded
 from stacklab.files import write_json
@@ -141,7 +143,7 @@ def test_cloud_of_the_stand_in_answers_what_lab_asks_of_a_usable_one(deployment:
     clouds.write_text(
         json.dumps({"clouds": {"a": {"auth": login, "region_name": "RegionOne", "identity_api_version": "3"}}})
     )
-    said = prove(Person(clouds, "a"), f"http://{deployment.host_ip}/dashboard/", lambda _: None)
+    said = prove(Connection(clouds, "a"), f"http://{deployment.host_ip}/dashboard/", lambda _: None)
     assert said.startswith("a token, the catalogue, a list from")
 
     deployment.machine.script("mkdir -p /run/standin/break; touch /run/standin/break/q-ovn-agent", user="root")
@@ -228,10 +230,10 @@ def test_connection_dropped_in_the_middle_is_made_again_and_nothing_is_lost(
 FOLLOWER = """
 import sys
 from pathlib import Path
-from stacklab.deploy import stacking
+from stacklab.deploy.stack import stacking
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.following import Patience
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.stack.following import Patience
+from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine

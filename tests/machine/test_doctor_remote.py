@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor.examine import Subject, examine
 from stacklab.doctor.probe import Finding
 from stacklab.doctor.remote import Remote
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
-from stacklab.machines.pins import HostKey, Pins
+from stacklab.machines.known_hosts import HostKey, Pins
 from tests.machine.sshd import Sshd, free_port, new_key
 from tests.machine.system_fixture import debian as debian
 from tests.systems import System

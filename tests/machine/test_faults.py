@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from stacklab.cloud.person import Person
-from stacklab.deploy import localconf, preparation, source, stacking
+from stacklab.cloud.connection import Connection
+from stacklab.conditions.fault import Fault
+from stacklab.conditions.faults import Ground, faults
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.faults import Ground, faults
-from stacklab.deploy.following import Patience
-from stacklab.deploy.profile import AddressPlace, Breakable, Entry
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.prepare import preparation, source
+from stacklab.deploy.profile.model import AddressPlace, Breakable, Entry
+from stacklab.deploy.stack import stacking
+from stacklab.deploy.stack.following import Patience
 from stacklab.errors import HomeUnavailable
-from stacklab.faults.fault import Fault
 from stacklab.machines.base import Machine
 from stacklab.stages import run_stages
 from tests import standin
@@ -94,7 +96,7 @@ def ground(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         machine.script(f"systemctl enable --now apache2; echo an image >{STORE}/old-image", user="root")
         clouds = scratch / "clouds.yaml"
         clouds.write_text(clouds_yaml(deployment))
-        yield Ground(lambda: deployment, lambda: Person(clouds, "a"))
+        yield Ground(lambda: deployment, lambda: Connection(clouds, "a"))
         machine.close()
 
 

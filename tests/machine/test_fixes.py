@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.conditions.finding import Finding
+from stacklab.conditions.fixes import stages
+from stacklab.conditions.fixes.catalogue import Catalogue
+from stacklab.conditions.fixes.repair import Outcome, all_well, repair
+from stacklab.conditions.fixes.systemd import WATCH_SECONDS
+from stacklab.conditions.recovery import recover
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.fixes import stages
-from stacklab.deploy.fixes.catalogue import Catalogue
-from stacklab.deploy.fixes.repair import Outcome, all_well, repair
-from stacklab.deploy.fixes.systemd import WATCH_SECONDS
-from stacklab.deploy.profile import Recovery
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.recovery import recover
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Recovery
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import ServiceFailed
 from stacklab.events import Event, StageEnded, StageMoved
-from stacklab.finding import Finding
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Machine

@@ -17,8 +17,8 @@ import requests
 from stacklab.homes.plan import Plan
 from stacklab.https.peer import ask
 from stacklab.lab import Lab
+from stacklab.replay.desk import home_of
 from stacklab.stages import run_stages
-from stacklab.verbs.desk import home_of
 from tests import standin
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.machine.test_home_ssh import ON, Learner, learner  # noqa: F401 - a fixture

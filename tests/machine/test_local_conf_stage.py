@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy import localconf
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.profiles import load_profile, profile_for
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.profile.load import load_profile, profile_for
+from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy import packstack, stacking
+from stacklab.deploy import packstack
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import ANSWERS
-from stacklab.deploy.following import Course, Kept, Patience
 from stacklab.deploy.packstack import switching
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.stack import stacking
+from stacklab.deploy.stack.detached import ANSWERS
+from stacklab.deploy.stack.following import Course, Kept, Patience
 from stacklab.errors import MachineInUse, StackFailed
 from stacklab.events import StageEnded
 from stacklab.lab import Lab

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.homes.base import Ability, CloudAccess
@@ -19,8 +19,8 @@ from stacklab.machines.site import Site
 from stacklab.machines.ssh import SshMachine
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
+from stacklab.replay.context import Desk
 from stacklab.replay.journal import Journal
-from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
 from tests.machine.system_fixture import debian  # noqa: F401 -- a fixture
 from tests.systems import System
@@ -58,7 +58,9 @@ def desk(machine: SshMachine, tmp_path: Path) -> Iterator[Desk]:
         site=lambda: site, services=nothing, faults=nothing, https=nothing,
     )  # fmt: skip
     scratch.clear(machine, SCRATCH, user="root")
-    yield Desk(SESSION, access, Person(clouds, "a"), Person(clouds, "l"), {}, lambda name: "", lambda text: None)
+    yield Desk(
+        SESSION, access, Connection(clouds, "a"), Connection(clouds, "l"), {}, lambda name: "", lambda text: None
+    )
     scratch.clear(machine, SCRATCH, user="root")
 
 

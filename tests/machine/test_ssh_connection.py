@@ -15,7 +15,7 @@ import pytest
 
 from stacklab.errors import HomeUnavailable, HostKeyChanged, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
-from stacklab.machines.pins import HostKey, Pins
+from stacklab.machines.known_hosts import HostKey, Pins
 from stacklab.machines.ssh import SshMachine, wait_for_ssh
 from tests.machine.conftest import running_sshd
 from tests.machine.sshd import Proxy, Sshd, free_port, kill, new_key

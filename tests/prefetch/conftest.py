@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy.profile import Box, DevStack, PlacedFile, Profile
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Box, DevStack, PlacedFile, Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
 from stacklab.prefetch import serving
 from stacklab.prefetch.plan import facts

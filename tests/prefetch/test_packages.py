@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from stacklab.deploy.profile import PlacedFile
+from stacklab.deploy.profile.model import PlacedFile
 from stacklab.lab import Lab
 from stacklab.prefetch import cache, serving
 from stacklab.prefetch.serving import Served

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed
 from stacklab.lab import Lab
 from stacklab.prefetch import cache, files, filling, mirrors, serving, simple
@@ -121,8 +121,8 @@ def test_a_repository_that_is_away_is_told_and_the_rest_goes_on(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (world.repositories.root / "openstack/keystone.git").rename(world.repositories.root / "away")
-    monkeypatch.setattr("stacklab.deploy.profiles.load_profile", lambda name: world.profile)
-    monkeypatch.setattr("stacklab.deploy.profiles.load_settings", lambda: world.settings)
+    monkeypatch.setattr("stacklab.deploy.profile.load.load_profile", lambda name: world.profile)
+    monkeypatch.setattr("stacklab.deploy.profile.load.load_settings", lambda: world.settings)
     status = run(["prefetch", "debian12-2026.1", "--only", "git,files", "--json"])
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     told = {event["name"]: event for event in events if event["event"] == "prefetched"}

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import ServiceFailed
 from stacklab.files import read_json
 from stacklab.lab import Lab
@@ -180,7 +180,7 @@ def test_it_outlives_the_lab_command_that_started_it(filled: World, lab: Lab) ->
     """Started by a process that is killed the moment it has; the next command finds it, and ends it."""
     code = (
         "import os, signal; from stacklab.lab import Lab; from stacklab.prefetch import serving;"
-        "from stacklab.deploy.profiles import load_profile; from stacklab.deploy.settings import Settings;"
+        "from stacklab.deploy.profile.load import load_profile; from stacklab.deploy.profile.settings import Settings;"
         "serving.start(Lab('prefetch'), '127.0.0.1', load_profile('debian12-2026.1'), Settings());"
         "os.killpg(0, signal.SIGKILL)"
     )

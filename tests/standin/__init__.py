@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from stacklab.deploy.profile import Profile
+from stacklab.deploy.profile.model import Profile
 from stacklab.machines.base import Machine
 
 DIRECTORY = Path(__file__).parent / "devstack"

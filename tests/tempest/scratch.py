@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.console import Console
 from stacklab.course.load import load_session
 from stacklab.errors import LabBusy
@@ -19,7 +19,7 @@ from stacklab.files import lock_holder, locked
 from stacklab.homes.base import CloudAccess
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
-from stacklab.verbs.bringup import bring_up, destroy
+from stacklab.replay.bringup import bring_up, destroy
 
 LAB = "tempest"
 SESSION = "session4"  # any will do: none of its steps is run
@@ -32,7 +32,7 @@ class House:
 
     lab: Lab
     access: CloudAccess
-    admin: Person
+    admin: Connection
     assets: Assets
     work: Path
     logs: dict[str, Path]
@@ -79,7 +79,7 @@ def _furnished(root: Path, console: Console, keep: bool) -> Iterator[House]:
     try:
         home = bring_up(lab, load_session(SESSION), Plan(home=HOME), None, console.emit)
         access = home.access()
-        admin = Person(access.clouds_file, access.admin)
+        admin = Connection(access.clouds_file, access.admin)
         logs = {name: Path(log.where) for name, log in home.logs(None).items()}
         yield House(lab, access, admin, Assets(lab), work, logs, root / "failed")
     finally:

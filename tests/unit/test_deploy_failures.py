@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from stacklab.deploy.failures import Diagnosis, catalogue, diagnose
+from stacklab.deploy.stack.failures import Diagnosis, catalogue, diagnose
 
 STAMP = "2026-11-22 10:00:00.123 | "
 

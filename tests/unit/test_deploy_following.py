@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stacklab.deploy.devstacklog import parse
-from stacklab.deploy.following import FIRST_PHASE, Course, History, Kept, starred
+from stacklab.deploy.stack.devstacklog import parse
+from stacklab.deploy.stack.following import FIRST_PHASE, Course, History, Kept, starred
 from stacklab.files import write_json
 from stacklab.lab import Lab
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy.placing import cached, content, mirrored
-from stacklab.deploy.profile import PlacedFile
-from stacklab.deploy.reach import pip_settings, proxies
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.prepare.placing import cached, content, mirrored
+from stacklab.deploy.prepare.reach import pip_settings, proxies
+from stacklab.deploy.profile.model import PlacedFile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.download import WrongContent
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.conditions.fixes.fix import SAY_AGAIN, sparing
+from stacklab.conditions.services import JournalLog
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import Program, Stacking, State
-from stacklab.deploy.fixes.fix import SAY_AGAIN, sparing
-from stacklab.deploy.following import follow
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.services import JournalLog
-from stacklab.deploy.settings import Settings
-from stacklab.deploy.stacked import require_stacked, told
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.stack.detached import Program, Stacking, State
+from stacklab.deploy.stack.following import follow
+from stacklab.deploy.stack.stacked import require_stacked, told
 from stacklab.errors import CommandFailed, StackFailed
 from stacklab.lab import Lab
 from stacklab.machines.base import Finished

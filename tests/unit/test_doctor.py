@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.deploy.profile import Box, DevStack, Size
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Box, DevStack, Size
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import clock, embedded, examine, host, libvirt, mending, registries, vagrant, virtualization
 from stacklab.doctor.probe import Command, Probe, Told, bad, good
 from stacklab.homes.libvirt import accelerator

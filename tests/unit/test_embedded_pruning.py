@@ -17,7 +17,7 @@ from stacklab.homes.embedded import shared, software, template
 from stacklab.lab import Lab
 from stacklab.removal import freed_by_removing
 from stacklab.removal import purge as purge_directories
-from stacklab.verbs.bringup import purge, who_else
+from stacklab.replay.bringup import purge, who_else
 
 pytestmark = pytest.mark.usefixtures("own_directories")
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from stacklab.deploy.fixes import systemd
-from stacklab.deploy.fixes.instances import Guest, stopped_by_nova
-from stacklab.deploy.fixes.network import addresses, default_devices, is_up, joined, ports, satisfies
-from stacklab.deploy.fixes.selinux import forced, module_name, read_booleans, read_config, rules
+from stacklab.conditions.fixes import systemd
+from stacklab.conditions.fixes.instances import Guest, stopped_by_nova
+from stacklab.conditions.fixes.network import addresses, default_devices, is_up, joined, ports, satisfies
+from stacklab.conditions.fixes.selinux import forced, module_name, read_booleans, read_config, rules
 from stacklab.errors import ProfileInvalid
 
 SHOWN = """1000.50 1900.10

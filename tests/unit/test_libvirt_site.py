@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy.profile import Box
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Box
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, UnsupportedMachine
 from stacklab.homes.libvirt.boxes import wanted_box
 from stacklab.homes.libvirt.site import RANGE, SiteFile, free_networks, routes

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Profile
 from stacklab.errors import NotServed
 from stacklab.homes.libvirt.site import Site
 from stacklab.homes.libvirt.vagrantfile import render, ruby, sized

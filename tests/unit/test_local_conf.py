@@ -11,11 +11,11 @@ from click.shell_completion import ShellComplete
 
 from stacklab.cli.main import cli, run
 from stacklab.course.load import read_session
-from stacklab.deploy.localconf import MASK, SECRETS, check_services, fragments, masked, render
-from stacklab.deploy.localconf import served as able
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, profile_names, with_variants
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.localconf.render import MASK, SECRETS, check_services, fragments, masked, render
+from stacklab.deploy.localconf.render import served as able
+from stacklab.deploy.profile.load import load_profile, profile_names, with_variants
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.lab import Lab
 from tests.unit.localconf_reader import Reading, read

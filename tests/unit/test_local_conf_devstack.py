@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy.localconf import SECRETS, render
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, profile_names, with_variants
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.localconf.render import SECRETS, render
+from stacklab.deploy.profile.load import load_profile, profile_names, with_variants
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from tests.unit.localconf_reader import Reading, read
 
 HOST = "192.0.2.7"

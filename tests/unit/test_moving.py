@@ -16,7 +16,7 @@ from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay.journal import Journal
-from stacklab.verbs.moving import checkpoint_name, goto
+from stacklab.replay.moving import checkpoint_name, goto
 
 TEXT = """\
 session: demo

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from stacklab.assets import PAPER
 from stacklab.course.load import load_session
 from stacklab.kinds.narration import Command, Hidden, Later, Request, Upload
+from stacklab.replay.context import Paper
 from stacklab.replay.narrate import narrate
-from stacklab.replay.scene import Paper
 
 NASTY = st.text(min_size=1, max_size=20).filter(
     lambda text: "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text)

@@ -6,7 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from stacklab.deploy.profiles import load_profile, profile_names
+from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.prefetch.choosing import Chooser
 from stacklab.prefetch.index import Link, parse
 from stacklab.prefetch.plan import Guest, evaluated, guest_of, package_sources, repositories

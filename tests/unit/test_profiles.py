@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from stacklab.deploy.localconf import known_values
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import (
+from stacklab.deploy.localconf.render import known_values
+from stacklab.deploy.profile.load import (
     chosen_variants,
     load_profile,
     load_settings,
@@ -19,7 +18,8 @@ from stacklab.deploy.profiles import (
     profile_names,
     with_variants,
 )
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Finished
 

@@ -15,8 +15,8 @@ from stacklab.course.load import load_session, read_session, session_names
 from stacklab.errors import BrokenOnPurpose, LabDamaged, SessionInvalid, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.lab import Lab
-from stacklab.verbs import breaking
-from stacklab.verbs.breaking import Broken, Record
+from stacklab.replay import breaking
+from stacklab.replay.breaking import Broken, Record
 
 GOOD = """\
 session: demo

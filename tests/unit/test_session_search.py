@@ -13,10 +13,10 @@ import pytest
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, read_session, session_names
 from stacklab.course.search import VARIABLE
-from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.profile.load import load_profile
 from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.lab import Lab
-from stacklab.verbs.desk import begin_session, session_of
+from stacklab.replay.desk import begin_session, session_of
 
 TEXT = """\
 session: {name}

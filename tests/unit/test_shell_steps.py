@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.course.load import read_session
 from stacklab.course.session import Step
 from stacklab.errors import CommandFailed, MachineUnreachable, StepFailed, SudoRefused, UndoIncomplete
@@ -25,9 +25,9 @@ from stacklab.machines.local import LocalMachine
 from stacklab.machines.site import Site
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import Grade, check
+from stacklab.replay.context import Desk
 from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
-from stacklab.replay.scene import Desk
 from stacklab.replay.undo import undo
 from tests.controlgroups import control_groups
 
@@ -90,7 +90,7 @@ def bench(tmp_path: Path) -> Make:
             clouds_file=clouds, admin="a", learner="l", hypervisor=able, data_path=able, way_to=lambda server: None,
             site=lambda: Site(**values), services=nothing, faults=nothing, https=nothing,
         )  # fmt: skip
-        people = (Person(clouds, "a"), Person(clouds, "l"))
+        people = (Connection(clouds, "a"), Connection(clouds, "l"))
         desk = Desk(session, access, *people, {}, lambda name: "", said.append, agreed=lambda session, step: None)
         return Bench(desk, session.step("it"), Journal(tmp_path / "journal"), tmp_path / "scratch", said)
 

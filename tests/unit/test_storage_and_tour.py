@@ -11,15 +11,15 @@ import pytest
 
 from stacklab.assets import PAPER
 from stacklab.course.load import load_session, read_session
-from stacklab.deploy.switching import how_to_switch_on
+from stacklab.deploy.profile.optional import how_to_switch_on
 from stacklab.errors import DownloadFailed, SessionInvalid
 from stacklab.kinds.checksum import expanded_pieces, md5_of, pieces_of
 from stacklab.kinds.component import version_address
 from stacklab.kinds.dashboard import Page
 from stacklab.kinds.large_object import segments_of
 from stacklab.kinds.narration import Later, Request, Upload, Word
+from stacklab.replay.context import Paper
 from stacklab.replay.narrate import narrate
-from stacklab.replay.scene import Paper
 
 MIB = 1 << 20
 

@@ -19,8 +19,8 @@ from stacklab.lab import Lab
 from stacklab.replay.consent import refuse_foreign, to_agree_to
 from stacklab.replay.journal import Journal
 from stacklab.replay.remembered import declared, remembered_session
+from stacklab.replay.trust import Trust
 from stacklab.replay.undo import known_session
-from stacklab.verbs.trust import Trust
 
 TEXT = """\
 session: foreign

@@ -11,15 +11,16 @@ from itertools import chain
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.deploy import localconf, localconf_check
+from stacklab.conditions.services import unit_names
 from stacklab.deploy.explained import of_local_conf
-from stacklab.deploy.localconf import served
+from stacklab.deploy.localconf import check as localconf_check
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.localconf.render import served
 from stacklab.deploy.packstack import answers
 from stacklab.deploy.packstack import check as answers_check
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, profile_names, with_variants
-from stacklab.deploy.services import unit_names
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile, profile_names, with_variants
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.kinds.roles import sorting
 from tests.unit.localconf_reader import sections

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from stacklab import places
-from stacklab.deploy.profile import Profile, Size
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Profile, Size
+from stacklab.deploy.profile.settings import Settings
 from stacklab.events import StageEnded, StageMoved
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI
 from stacklab.homes.libvirt.vm import Vm, Wishes

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
+from stacklab.conditions.fault import Fault
+from stacklab.conditions.faults import Ground, faults
+from stacklab.conditions.finding import Finding
+from stacklab.conditions.fixes.catalogue import Catalogue
+from stacklab.conditions.fixes.repair import Outcome, repair
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.faults import Ground, faults
-from stacklab.deploy.fixes.catalogue import Catalogue
-from stacklab.deploy.fixes.repair import Outcome, repair
-from stacklab.deploy.profile import Breakable, Recovery, Selinux
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Breakable, Recovery, Selinux
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotRunning
 from stacklab.events import Event
-from stacklab.faults.fault import Fault
-from stacklab.finding import Finding
 from stacklab.lab import Lab
 from stacklab.machines.clock import ahead
 from tests.vm.guest import Guest, built_box, guest, missing
@@ -146,7 +146,7 @@ def broken(deployment: Deployment) -> dict[str, Fault]:
     machine.script(STACKED, user="root", seconds=600)
     profile = deployment.profile.model_copy(update={"faults": Breakable(time=["chrony", "standin-time"])})
 
-    def nobody() -> Person:
+    def nobody() -> Connection:
         raise NotRunning("there is no cloud in the guest")
 
     return faults(Ground(lambda: replace(deployment, profile=profile), nobody))

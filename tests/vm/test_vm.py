@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy.faults.clock import OFF_SECONDS
-from stacklab.deploy.settings import Settings
+from stacklab.conditions.faults.clock import OFF_SECONDS
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, NotRunning, VmFailed
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, SYSTEMD, Hypervisor, starting
 from stacklab.homes.libvirt.vm import Vm

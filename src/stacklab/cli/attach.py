@@ -16,9 +16,9 @@ def attach(context: Context, as_json: bool) -> None:
     The run is the machine's: leaving (Ctrl-C), a lost connection or a sleeping laptop do not end it. When it is done,
     lab up goes on with the rest.
     """
-    from stacklab.deploy.detached import called
-    from stacklab.deploy.following import follow
-    from stacklab.verbs.desk import home_of
+    from stacklab.deploy.stack.detached import called
+    from stacklab.deploy.stack.following import follow
+    from stacklab.replay.desk import home_of
 
     lab, console = context.lab, context.console(as_json)
     deployment = home_of(lab).deployment()

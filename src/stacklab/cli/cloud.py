@@ -32,7 +32,7 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
     The learner's user is made by a session's steps (session4/project); until then only --admin can log in.
     """
     from stacklab.cloud.client import environment, openstack_program
-    from stacklab.verbs.desk import home_of, interruption
+    from stacklab.replay.desk import home_of, interruption
 
     if interrupted := interruption(context.lab):
         raise interrupted
@@ -61,7 +61,7 @@ def openrc(context: Context, admin: bool) -> None:
     It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
     """
     from stacklab.cloud.direct import no_proxy
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     access = home_of(context.lab).access()
     others = (
@@ -92,7 +92,7 @@ def openrc(context: Context, admin: bool) -> None:
 def password(context: Context, admin: bool, as_json: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
     from stacklab.course.load import LEARNER
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     home = home_of(context.lab)
     console = context.console(as_json)
@@ -106,11 +106,11 @@ def password(context: Context, admin: bool, as_json: bool) -> None:
 
 def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
     """Whether the cloud lets this user in now; on stderr, for stdout is somebody else's."""
-    from stacklab.cloud.person import Person
+    from stacklab.cloud.connection import Connection
     from stacklab.errors import CloudRefused, LabError
 
     try:
-        _ = Person(access.clouds_file, access.admin if admin else access.learner).token
+        _ = Connection(access.clouds_file, access.admin if admin else access.learner).token
     except LabError as error:
         refused = isinstance(error, CloudRefused) and error.status == 401 and not admin
         made = "a session's steps make this user and its role (session4/project), with the password that lab password prints"

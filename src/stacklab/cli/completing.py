@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from stacklab.cli.options import known_sessions
 
 if TYPE_CHECKING:
-    from stacklab.deploy.profile import Profile
+    from stacklab.deploy.profile.model import Profile
 
 DEFAULT_PROFILE = "centos7-pike"
 
@@ -25,7 +25,7 @@ def one_more(incomplete: str, known: Iterable[str]) -> list[CompletionItem]:
 
 def complete_services(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """One more service that the profile serves, after those that are there."""
-    from stacklab.deploy.localconf import served
+    from stacklab.deploy.localconf.render import served
 
     profile = _profile(ctx)
     return one_more(incomplete, served(profile)) if profile else []
@@ -45,7 +45,7 @@ def complete_session(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def _profile(ctx: click.Context) -> Profile | None:
     """The profile that the line names so far, else the lab's own; None where it cannot be read, for then nothing completes."""
-    from stacklab.deploy.profiles import load_profile, profile_names
+    from stacklab.deploy.profile.load import load_profile, profile_names
     from stacklab.errors import LabError
     from stacklab.homes.plan import Plan
     from stacklab.lab import Lab

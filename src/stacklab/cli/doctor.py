@@ -116,7 +116,7 @@ def _taken(lab: Lab, profile: str | None) -> tuple[Plan, str]:
 
 
 def _subject(lab: Lab, plan: Plan) -> Subject:
-    from stacklab.deploy.profiles import load_settings
+    from stacklab.deploy.profile.load import load_settings
     from stacklab.doctor.examine import Subject
 
     return Subject(str(plan.home), lab, plan, load_settings())

@@ -13,10 +13,10 @@ from stacklab.cli.completing import complete_session
 from stacklab.cli.options import Context, json_option, known_sessions
 
 if TYPE_CHECKING:
+    from stacklab.conditions.finding import Finding
     from stacklab.console import Console
     from stacklab.course.session import FaultCase, Session
     from stacklab.errors import LabError
-    from stacklab.finding import Finding
     from stacklab.homes.base import Home
 
 WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable", "unknown": "unknown"}
@@ -28,7 +28,7 @@ SOMETHING = (
 
 def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """SESSION/FAULT of the session that is named, or else of the lab's own."""
-    from stacklab.verbs.desk import session_of
+    from stacklab.replay.desk import session_of
 
     lab = Context(ctx.find_root().params.get("name") or "intro").lab
     known = known_sessions(ctx)
@@ -42,7 +42,7 @@ def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def fault_addressed(context: Context, text: str) -> tuple[Session, FaultCase]:
     """SESSION/FAULT, or the FAULT alone of the lab's session (also by the home's name for it). Raises UnknownName, NoLab."""
     from stacklab.errors import UnknownName
-    from stacklab.verbs.desk import session_of
+    from stacklab.replay.desk import session_of
 
     before, slash, name = text.strip("/").rpartition("/")
     session = session_of(context.lab, before if slash else None)
@@ -54,7 +54,7 @@ def fault_addressed(context: Context, text: str) -> tuple[Session, FaultCase]:
 
 def _a_fix(word: str) -> LabError | None:
     """A better answer for a word that is no fault, but a repair of the machine."""
-    from stacklab.deploy.fixes.catalogue import Catalogue
+    from stacklab.conditions.fixes.catalogue import Catalogue
     from stacklab.errors import UnknownName
 
     if word not in {fix.id for fix in Catalogue().all()}:
@@ -80,8 +80,8 @@ def faults(context: Context, session: str | None, tell: bool, as_json: bool) -> 
 
     Repairs of the machine that DevStack runs on are something else: lab fixes.
     """
-    from stacklab.verbs.breaking import broken_faults
-    from stacklab.verbs.desk import session_of
+    from stacklab.replay.breaking import broken_faults
+    from stacklab.replay.desk import session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
@@ -123,7 +123,7 @@ def faults(context: Context, session: str | None, tell: bool, as_json: bool) -> 
 def _running(context: Context) -> Home | None:
     """The lab's home, if its cloud runs."""
     from stacklab.errors import NoLab, NotRunning
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     try:
         home = home_of(context.lab)
@@ -167,8 +167,8 @@ def break_(context: Context, fault: str | None, at_random: bool, yes: bool, as_j
 
     Nothing outside the lab is touched; lab reset takes it back, too, also if breaking was interrupted.
     """
-    from stacklab.verbs.breaking import fault_of, inflict, sort_of
-    from stacklab.verbs.desk import home_of, session_of
+    from stacklab.replay.breaking import fault_of, inflict, sort_of
+    from stacklab.replay.desk import home_of, session_of
 
     if not fault and not at_random:
         raise click.UsageError("name what to break (lab faults lists it), or say --random")
@@ -219,7 +219,7 @@ def _consent(console: Console, home: Home, yes: bool) -> None:
 def _any(context: Context, home: Home, session: Session) -> FaultCase:
     """One of those that this cloud can have and that are not broken. Raises NotServed."""
     from stacklab.errors import NotServed
-    from stacklab.verbs.breaking import broken_faults, fault_of
+    from stacklab.replay.breaking import broken_faults, fault_of
 
     broken = {one.breaks for one in broken_faults(context.lab)}
     possible = []
@@ -244,8 +244,8 @@ def fix(context: Context, fault: str | None, as_json: bool) -> None:
 
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
     """
-    from stacklab.verbs.breaking import broken_faults, fault_of, mend
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.breaking import broken_faults, fault_of, mend
+    from stacklab.replay.desk import home_of
 
     lab, console = context.lab, context.console(as_json)
     lab.require()

@@ -12,11 +12,11 @@ from stacklab.cli.options import Context, json_option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stacklab.cloud.person import Person
+    from stacklab.cloud.connection import Connection
+    from stacklab.conditions.fixes.catalogue import Catalogue
+    from stacklab.conditions.fixes.repair import Outcome
     from stacklab.console import Console
     from stacklab.deploy.deployment import Deployment
-    from stacklab.deploy.fixes.catalogue import Catalogue
-    from stacklab.deploy.fixes.repair import Outcome
     from stacklab.lab import Lab
 
 WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable", "unknown": "unknown"}
@@ -25,7 +25,7 @@ WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable
 
 def complete_fix(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A fix's id."""
-    from stacklab.deploy.fixes.catalogue import Catalogue
+    from stacklab.conditions.fixes.catalogue import Catalogue
 
     return [CompletionItem(fix.id, help=fix.title) for fix in Catalogue().all() if fix.id.startswith(incomplete)]
 
@@ -61,7 +61,7 @@ def fixes() -> None:
 @click.pass_obj
 def list_(context: Context, as_json: bool) -> None:
     """Look at everything that a fix could repair; changes nothing. Exit 0 only if all is well."""
-    from stacklab.deploy.fixes.repair import masked
+    from stacklab.conditions.fixes.repair import masked
 
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab)
@@ -89,7 +89,7 @@ def list_(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Context, fix: str, module: bool | None, as_json: bool) -> None:
     """Show why a fix is there, how things are, and the exact commands that it would run now as root; changes nothing."""
-    from stacklab.deploy.fixes.repair import masked
+    from stacklab.conditions.fixes.repair import masked
 
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab, module)
@@ -143,9 +143,9 @@ def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool
     lab fixes apply apache memcached
     lab fixes apply selinux --module
     """
-    from stacklab.deploy.fixes.catalogue import AFTER_REBOOT
-    from stacklab.deploy.fixes.repair import repair
-    from stacklab.deploy.stacked import require_stacked
+    from stacklab.conditions.fixes.catalogue import AFTER_REBOOT
+    from stacklab.conditions.fixes.repair import repair
+    from stacklab.deploy.stack.stacked import require_stacked
 
     if everything == bool(ids):
         raise click.UsageError("name fixes (lab fixes list shows them), or say --all")
@@ -168,8 +168,8 @@ def recover(context: Context, as_json: bool) -> None:
     Safe at any time: what is well is not touched, and it can be interrupted and repeated. It takes a minute or two, because
     services are watched for more than a minute: the course's network agent fails again within that time.
     """
-    from stacklab.deploy.recovery import recover as do_recover
-    from stacklab.deploy.stacked import require_stacked
+    from stacklab.conditions.recovery import recover as do_recover
+    from stacklab.deploy.stack.stacked import require_stacked
 
     lab, console = context.lab, context.console(as_json)
     with lab.writing():
@@ -182,9 +182,9 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
     """Raises NoLab, NotRunning; HomeUnavailable where there is no machine; NotServed where DevStack made nothing."""
     from dataclasses import replace
 
-    from stacklab.deploy.fixes.catalogue import Catalogue
+    from stacklab.conditions.fixes.catalogue import Catalogue
     from stacklab.errors import NotServed
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     deployment = home_of(lab).deployment()
     if deployment.profile.deployed_by == "packstack":
@@ -199,7 +199,7 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
 
 def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
     """Whether stack.sh has ended well; says so first if not, for then "broken" means "not made yet"."""
-    from stacklab.deploy.stacked import unfinished
+    from stacklab.deploy.stack.stacked import unfinished
 
     found = unfinished(deployment.machine)
     if found is None:
@@ -211,14 +211,14 @@ def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
     return False
 
 
-def _cloud(lab: Lab) -> Callable[[], Person]:
+def _cloud(lab: Lab) -> Callable[[], Connection]:
     """How the instances' fix reaches the API. The login is looked for when it is needed."""
-    from stacklab.cloud.person import Person
-    from stacklab.verbs.desk import home_of
+    from stacklab.cloud.connection import Connection
+    from stacklab.replay.desk import home_of
 
-    def opened() -> Person:
+    def opened() -> Connection:
         access = home_of(lab).access()
-        return Person(access.clouds_file, access.admin)
+        return Connection(access.clouds_file, access.admin)
 
     return opened
 
@@ -233,7 +233,7 @@ def _remember(lab: Lab, module: bool) -> None:
 
 def _finish(console: Console, outcomes: list[Outcome]) -> None:
     """Tell what came of it. Raises ServiceFailed."""
-    from stacklab.deploy.fixes.repair import all_well
+    from stacklab.conditions.fixes.repair import all_well
 
     results: list[dict[str, Any]] = [
         {"id": one.fix.id, "result": one.result, "changed": one.changed, "evidence": one.after.evidence}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from stacklab.console import Console
-    from stacklab.verbs.moving import Arrived
+    from stacklab.replay.moving import Arrived
 
 
 def complete_session_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -44,9 +44,9 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
     """
     from stacklab.cli.learn import replayed, said
     from stacklab.errors import NotRunning
-    from stacklab.verbs.desk import home_of, session_of
-    from stacklab.verbs.learn import Narrator
-    from stacklab.verbs.moving import goto as do_goto
+    from stacklab.replay.desk import home_of, session_of
+    from stacklab.replay.learn import Narrator
+    from stacklab.replay.moving import goto as do_goto
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
@@ -79,8 +79,8 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
 
 def confirmed(context: Context, console: Console, *, yes: bool) -> bool:
     """Show what a reset without checkpoints removes, and ask. With --json, --yes has to be said."""
-    from stacklab.verbs.clearing import what_goes
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.clearing import what_goes
+    from stacklab.replay.desk import home_of
 
     going = what_goes(context.lab, home_of(context.lab))
     console.print("This home has no checkpoints, so what is there is removed, for good:")

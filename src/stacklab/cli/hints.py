@@ -14,7 +14,7 @@ from stacklab.cli.options import Context, addressed, complete_step, json_option,
 if TYPE_CHECKING:
     from stacklab.course.session import FaultCase, Session, Step
     from stacklab.lab import Lab
-    from stacklab.verbs.breaking import Broken, Told
+    from stacklab.replay.breaking import Broken, Told
 
 
 def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -49,7 +49,7 @@ def _step(context: Context, what: str) -> tuple[Session, Step] | None:
     """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
     from stacklab.course.session import Address
     from stacklab.errors import UnknownName
-    from stacklab.verbs.desk import session_of
+    from stacklab.replay.desk import session_of
 
     if "/" not in what:
         session = session_of(context.lab, None)
@@ -72,7 +72,7 @@ def _step(context: Context, what: str) -> tuple[Session, Step] | None:
 
 
 def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool) -> None:
-    from stacklab.verbs.learn import Narrator
+    from stacklab.replay.learn import Narrator
 
     console = context.console(as_json)
     look = Narrator(context.lab, session).look(chosen)
@@ -83,8 +83,8 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
 
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
-    from stacklab.verbs.breaking import next_clue, trail
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.breaking import next_clue, trail
+    from stacklab.replay.desk import home_of
 
     console, lab = context.console(as_json), context.lab
     lab.require()
@@ -115,8 +115,8 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
 
 def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Broken | None]:
     """The fault, and what is recorded of it; without a name, what was broken last."""
-    from stacklab.verbs.breaking import broken_faults
-    from stacklab.verbs.desk import session_of
+    from stacklab.replay.breaking import broken_faults
+    from stacklab.replay.desk import session_of
 
     entries = broken_faults(context.lab)
     if what is None:
@@ -131,7 +131,7 @@ def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Brok
 
 def _others(lab: Lab, address: str) -> list[Broken]:
     """What else is broken still."""
-    from stacklab.verbs.breaking import broken_faults
+    from stacklab.replay.breaking import broken_faults
 
     entries = [one for one in broken_faults(lab) if one.address != address]
     return _still_broken(lab, entries) if entries else []
@@ -139,7 +139,7 @@ def _others(lab: Lab, address: str) -> list[Broken]:
 
 def _still_broken(lab: Lab, entries: list[Broken]) -> list[Broken]:
     """Those that are not repaired yet."""
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     faults = home_of(lab).faults()
     return [one for one in entries if one.breaks not in faults or not faults[one.breaks].look().fine]

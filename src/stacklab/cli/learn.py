@@ -10,14 +10,14 @@ import click
 
 from stacklab.cli.options import Context, address_argument, addressed, complete_step, json_option
 from stacklab.cli.trusting import agreement, trust_option
-from stacklab.cloud.person import VERSIONS
+from stacklab.cloud.connection import VERSIONS
 
 if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.course.session import Session, Step
     from stacklab.replay.apply import Applied
     from stacklab.replay.check import Grade
-    from stacklab.verbs.learn import Narrator, Shown
+    from stacklab.replay.learn import Narrator, Shown
 
 
 @click.command("list")
@@ -62,8 +62,8 @@ def list_(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Context, address: str | None, as_json: bool) -> None:
     """Show a session's exercises, or the steps of one: why, the openstack command, the REST call, the way in Horizon."""
+    from stacklab.replay.learn import Narrator
     from stacklab.replay.narrate import named, outline
-    from stacklab.verbs.learn import Narrator
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -148,7 +148,7 @@ def replay(
     What is there already, as declared, is left alone; what is there but different is reported, never changed.
     --via cli runs the very openstack commands that are shown, --via rest sends the very requests that are shown as curl.
     """
-    from stacklab.verbs.learn import Narrator, between, replay_steps
+    from stacklab.replay.learn import Narrator, between, replay_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -247,7 +247,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
 
     Exit 0 only if no step failed and none is unknown.
     """
-    from stacklab.verbs.learn import check_steps
+    from stacklab.replay.learn import check_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -282,7 +282,7 @@ def _graded(context: Context, console: Console, session: Session, grade: Grade) 
 @click.pass_obj
 def undo(context: Context, address: str | None, trust: bool, as_json: bool) -> None:
     """Remove what the lab's replay made (and what builds on it), in reverse order, and nothing else."""
-    from stacklab.verbs.learn import as_remembered, undo_steps
+    from stacklab.replay.learn import as_remembered, undo_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address, gone=True)

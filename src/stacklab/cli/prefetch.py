@@ -76,14 +76,14 @@ def prefetch(
         _list(console, parts)
         return
     if profile is None:
-        from stacklab.deploy.profiles import profile_names
+        from stacklab.deploy.profile.load import profile_names
 
         raise click.UsageError(f"which profile? there are {', '.join(profile_names())}")
     _fill(console, profile, services, parts)
 
 
 def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[str, ...]) -> None:
-    from stacklab.deploy.profiles import load_profile, load_settings
+    from stacklab.deploy.profile.load import load_profile, load_settings
     from stacklab.errors import DownloadFailed
     from stacklab.prefetch.cache import root
     from stacklab.prefetch.filling import fill

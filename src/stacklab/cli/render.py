@@ -11,8 +11,8 @@ from stacklab.cli.options import Context, complete_profile, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
-    from stacklab.deploy.profile import Profile
-    from stacklab.deploy.settings import Settings
+    from stacklab.deploy.profile.model import Profile
+    from stacklab.deploy.profile.settings import Settings
     from stacklab.homes.libvirt.site import Site
     from stacklab.lab import Lab
 
@@ -68,7 +68,7 @@ def render(
 
     Works without a lab; with one, its profile, services and address are used where nothing else is said.
     """
-    from stacklab.deploy.profiles import chosen_variants, load_profile, load_settings, with_variants
+    from stacklab.deploy.profile.load import chosen_variants, load_profile, load_settings, with_variants
     from stacklab.homes.plan import Plan
 
     if why and what != "local.conf":
@@ -101,7 +101,7 @@ def _local_conf(
     why: bool,
 ) -> None:
     from stacklab.course.load import load_session
-    from stacklab.deploy import localconf
+    from stacklab.deploy.localconf import render as localconf
     from stacklab.homes.libvirt.site import SiteFile
 
     profile, settings = how
@@ -167,7 +167,7 @@ def _vagrantfile(lab: Lab, profile: Profile, plan: Any) -> str:
 
 def _example(lab: Lab, profile: Profile) -> Site:
     """Where a VM would be that has not been made: its name and networks are chosen when it is."""
-    from stacklab.deploy.profiles import load_settings
+    from stacklab.deploy.profile.load import load_settings
     from stacklab.homes.libvirt.site import RANGE, Site
 
     settings = load_settings()
@@ -183,7 +183,7 @@ def _example(lab: Lab, profile: Profile) -> Site:
 @click.pass_obj
 def profiles(context: Context, name: str | None, as_json: bool) -> None:
     """List the profiles, or tell one: what it is, what it can serve, and how sure each of its facts is."""
-    from stacklab.deploy.profiles import load_profile
+    from stacklab.deploy.profile.load import load_profile
 
     console = context.console(as_json)
     if name is None:
@@ -196,7 +196,7 @@ def profiles(context: Context, name: str | None, as_json: bool) -> None:
 
 def _list(console: Console) -> None:
     """All of them; one that is broken keeps nobody from seeing the others, and is what the verb ends with."""
-    from stacklab.deploy.profiles import load_profile, load_settings, misnamed, profile_names
+    from stacklab.deploy.profile.load import load_profile, load_settings, misnamed, profile_names
     from stacklab.errors import LabError
 
     load_settings()  # what is wrong with the configuration would be said of each profile

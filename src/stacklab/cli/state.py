@@ -33,8 +33,8 @@ def status(context: Context, as_json: bool) -> None:
 
     from stacklab.errors import SessionInvalid, UnknownName
     from stacklab.progress import ProgressFile
-    from stacklab.verbs.breaking import broken_faults, in_words
-    from stacklab.verbs.desk import home_of, interruption, session_of
+    from stacklab.replay.breaking import broken_faults, in_words
+    from stacklab.replay.desk import home_of, interruption, session_of
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
@@ -130,7 +130,7 @@ def _age(value: float) -> str:
 def logs(context: Context, service: str | None, follow: bool, lines: int) -> None:
     """Show the last lines of a service's log (of all logs, without a name)."""
     from stacklab.logs import follow_logs
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     console = context.console()
     found = home_of(context.lab).logs(service)
@@ -151,7 +151,7 @@ def logs(context: Context, service: str | None, follow: bool, lines: int) -> Non
 @click.pass_obj
 def restart(context: Context, service: str, as_json: bool) -> None:
     """Restart one service of the cloud and wait until it answers."""
-    from stacklab.verbs.desk import home_of
+    from stacklab.replay.desk import home_of
 
     lab, console = context.lab, context.console(as_json)
     with lab.writing(), console.working(f"restarting {service}", 8) as progress:
@@ -170,8 +170,8 @@ def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json
     Everything made since then is gone, also what you made yourself: instances, images, volumes, networks, users.
     """
     from stacklab.cli.goto import confirmed
-    from stacklab.verbs.bringup import reset as do_reset
-    from stacklab.verbs.desk import home_of, session_of
+    from stacklab.replay.bringup import reset as do_reset
+    from stacklab.replay.desk import home_of, session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
@@ -191,7 +191,7 @@ def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json
 @click.pass_obj
 def down(context: Context, as_json: bool) -> None:
     """Stop the cloud and its instances; what you made stays, and lab up brings it back."""
-    from stacklab.verbs.bringup import stop
+    from stacklab.replay.bringup import stop
 
     console = context.console(as_json)
     with console.working("stopping the cloud", 5) as progress:
@@ -207,7 +207,7 @@ def down(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
     """Remove the lab and everything of it, and say what was removed."""
-    from stacklab.verbs.bringup import destroy as do_destroy
+    from stacklab.replay.bringup import destroy as do_destroy
 
     lab, console = context.lab, context.console(as_json)
     if not purge and not lab.remains():
@@ -226,7 +226,7 @@ def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
 
 def _purge(lab: Lab, console: Console, removed: list[str]) -> list[str]:
     """Returns the labs because of which nothing was purged."""
-    from stacklab.verbs.bringup import purge, who_else
+    from stacklab.replay.bringup import purge, who_else
 
     others = who_else(lab)
     if others:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.course.session import Session, Step
     from stacklab.replay.consent import Allow, Foreign
-    from stacklab.verbs.trust import Trust
+    from stacklab.replay.trust import Trust
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -42,7 +42,7 @@ def agreement(
     each step.
     """
     from stacklab.replay.consent import refused, to_agree_to
-    from stacklab.verbs.trust import Trust
+    from stacklab.replay.trust import Trust
 
     known = known or Trust(context.lab)
     for found in known.unknown(to_agree_to(session, steps)):
@@ -60,9 +60,9 @@ def agreement(
 
 def agreement_to_all(context: Context, console: Console, *, trust: bool) -> Trust:
     """The same for everything that the journal has: a reset without checkpoints undoes all of it."""
-    from stacklab.verbs.desk import journal_of, session_to_undo
-    from stacklab.verbs.learn import as_remembered
-    from stacklab.verbs.trust import Trust
+    from stacklab.replay.desk import journal_of, session_to_undo
+    from stacklab.replay.learn import as_remembered
+    from stacklab.replay.trust import Trust
 
     known = Trust(context.lab)
     for name in journal_of(context.lab).sessions():

@@ -63,8 +63,8 @@ def up(
     lab up session4 --on ssh://stack@192.0.2.7 --profile debian12-2026.1 --with swift,heat
     """
     from stacklab.homes.plan import Plan
-    from stacklab.verbs.bringup import bring_up
-    from stacklab.verbs.desk import session_of
+    from stacklab.replay.bringup import bring_up
+    from stacklab.replay.desk import session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
 

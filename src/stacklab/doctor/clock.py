@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import registries
 from stacklab.doctor.probe import Command, Mend, Told, bad, good, unknown
 from stacklab.download import reason, without_password

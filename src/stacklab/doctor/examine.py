@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-from stacklab.deploy.profile import Profile, Size
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Profile, Size
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import clock, embedded, host, libvirt, registries, vagrant, virtualization
 from stacklab.doctor.probe import Finding, Probe, Told, unknown
 from stacklab.doctor.remote import Remote

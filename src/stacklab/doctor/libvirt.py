@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from stacklab.deploy.profile import Size
+from stacklab.deploy.profile.model import Size
 from stacklab.doctor import host, packages
 from stacklab.doctor.probe import Command, Mend, Told, bad, gib, good, unknown, warning
 from stacklab.errors import HomeUnavailable, MissingProgram

@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from stacklab import indexes
-from stacklab.deploy.profile import DevStack
-from stacklab.deploy.reach import proxies
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.prepare.reach import proxies
+from stacklab.deploy.profile.model import DevStack
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages
 from stacklab.doctor.probe import Told, bad, good, unknown, warning
 from stacklab.download import reason, without_password

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stacklab.deploy import used
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, profile_for
-from stacklab.deploy.reach import pip_settings
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.prepare import used
+from stacklab.deploy.prepare.reach import pip_settings
+from stacklab.deploy.profile.load import load_profile, profile_for
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import clock, host, packages, registries
 from stacklab.doctor.probe import Probe, Told, bad, gib, good, unknown, warning
 from stacklab.download import without_password

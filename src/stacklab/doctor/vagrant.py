@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from stacklab.deploy.profile import Box
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Box
+from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages, registries
 from stacklab.doctor.probe import Told, bad, good
 from stacklab.download import reason, without_password

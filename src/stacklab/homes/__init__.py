@@ -66,8 +66,8 @@ def check_plan(plan: Plan) -> None:
 
 def _check_deployment(plan: Plan) -> None:
     """What can be told from the words alone is told before anything is kept or made."""
-    from stacklab.deploy.localconf import check_services
-    from stacklab.deploy.profiles import load_profile, load_settings
+    from stacklab.deploy.localconf.render import check_services
+    from stacklab.deploy.profile.load import load_profile, load_settings
     from stacklab.homes.libvirt.boxes import wanted_box
     from stacklab.homes.libvirt.home import DEFAULT_PROFILE
     from stacklab.homes.libvirt.vagrantfile import sized

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from stacklab.faults.fault import Fault
+from stacklab.conditions.fault import Fault
 from stacklab.https.server import Https
 from stacklab.lab import Lab
 from stacklab.logs import Log
@@ -91,7 +91,7 @@ class Home(Protocol):
 
     name: ClassVar[str]
     saves: ClassVar[bool]
-    """Whether it has checkpoints. Where it has none, a reset removes thing by thing (`stacklab.verbs.clearing`)."""
+    """Whether it has checkpoints. Where it has none, a reset removes thing by thing (`stacklab.replay.clearing`)."""
     lab: Lab
 
     def stages(self) -> Iterable[Stage]:

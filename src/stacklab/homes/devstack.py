@@ -11,26 +11,31 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from stacklab.cloud.connection import Connection
 from stacklab.cloud.direct import past_the_proxy
-from stacklab.cloud.person import Person
+from stacklab.conditions import devstack_ready as readiness
+from stacklab.conditions import fixes
+from stacklab.conditions.certificate import ExpiredCertificate
+from stacklab.conditions.fault import Fault
+from stacklab.conditions.faults import Ground
+from stacklab.conditions.faults import faults as breakable
+from stacklab.conditions.quota import QuotaFault
+from stacklab.conditions.services import JournalLog, Unit, find_unit, unit_names, units
 from stacklab.course.load import LEARNER, load_session
-from stacklab.deploy import fixes, localconf, packstack, preparation, readiness, source, stacking
+from stacklab.deploy import packstack
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import called
-from stacklab.deploy.faults import Ground
-from stacklab.deploy.faults import faults as breakable
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_settings, profile_for
-from stacklab.deploy.services import JournalLog, Unit, find_unit, unit_names, units
-from stacklab.deploy.stacked import require_stacked, unfinished
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.prepare import preparation, source
+from stacklab.deploy.profile.load import load_settings, profile_for
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.stack import stacking
+from stacklab.deploy.stack.detached import called
+from stacklab.deploy.stack.stacked import require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
-from stacklab.faults.fault import Fault
-from stacklab.faults.quota import QuotaFault
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
-from stacklab.https.fault import ExpiredCertificate
 from stacklab.https.guest import GuestHttps
 from stacklab.https.logins import laid_over
 from stacklab.lab import Lab
@@ -162,9 +167,9 @@ class DevstackHome(ABC):
         """Horizon's address."""
         return f"http://{self.host_ip()}{self.profile.cloud.dashboard}"
 
-    def admin(self) -> Person:
+    def admin(self) -> Connection:
         """The cloud's administrator."""
-        return Person(self.clouds_file, ADMIN_LOGIN)
+        return Connection(self.clouds_file, ADMIN_LOGIN)
 
     def prove(self, progress: Progress) -> str:
         """Raises ServiceFailed unless the cloud is usable."""

@@ -6,8 +6,8 @@ import socket
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from stacklab.deploy import detached
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.stack import detached
 from stacklab.errors import CommandFailed
 from stacklab.prefetch import mirrors, serving
 from stacklab.stages import Progress

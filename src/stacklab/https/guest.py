@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from stacklab.deploy.profile import Profile
+from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CommandFailed, StepFailed
 from stacklab.https.authority import Names
 from stacklab.https.facts import facts

@@ -23,7 +23,7 @@ from stacklab.machines.base import Machine
 
 
 class Asks(Protocol):
-    """Somebody who may look into Keystone; see `stacklab.kinds.kind.Person`."""
+    """Somebody who may look into Keystone; see `stacklab.kinds.kind.Connection`."""
 
     def get(self, service: str, *path: str) -> Any:
         """The JSON answer of a GET."""

@@ -9,7 +9,7 @@ from typing import Any
 from stacklab.deploy.complaint import Complaint
 from stacklab.deploy.explained import Explanations
 from stacklab.deploy.packstack import answers, check
-from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.profile.load import load_profile
 from stacklab.kinds.kind import Kind, Scene
 from stacklab.kinds.narration import Command
 from stacklab.kinds.written import WrittenFile, WrittenParams

@@ -182,7 +182,7 @@ def lacking(scene: Scene, title: str, types: Iterable[str], switch: str | None) 
     why = f"this cloud does not run {title}: its catalogue has nothing of type {_or(types)}"
     if switch is None:
         return why
-    from stacklab.deploy.switching import how_to_switch_on
+    from stacklab.deploy.profile.optional import how_to_switch_on
 
     return f"{why}; {how_to_switch_on(switch, profile=scene.site().profile, session=scene.session_name)}"
 

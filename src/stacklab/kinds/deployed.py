@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import requests
 from pydantic import Field
 
+from stacklab.conditions.services import units
 from stacklab.console import seconds as spoken
-from stacklab.deploy.detached import STACK_USER, Stacking, state
-from stacklab.deploy.profiles import load_profile
-from stacklab.deploy.services import units
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.stack.detached import STACK_USER, Stacking, state
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
 from stacklab.kinds.narration import Command, Request

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from stacklab.conditions.fault import Fault
 from stacklab.errors import CloudRefused
-from stacklab.faults.fault import Fault
 from stacklab.https.server import Https
 from stacklab.kinds.declaration import AssetRef, Params, Ref, SecretRef
 from stacklab.kinds.narration import Command, Hidden, Request, Word
@@ -81,7 +81,7 @@ class Running(Protocol):
         """Why it is not running."""
 
 
-class Person(Protocol):
+class Connection(Protocol):
     """Somebody logged in to the cloud; see `stacklab.cloud`."""
 
     name: str
@@ -150,11 +150,11 @@ class Scene(Protocol):
         """The session that the step belongs to, for commands that name it."""
 
     @property
-    def who(self) -> Person:
+    def who(self) -> Connection:
         """The one that the step is done as."""
 
     @property
-    def admin(self) -> Person:
+    def admin(self) -> Connection:
         """The admin: checks look through these eyes, so they see whatever anybody made."""
 
     def project_id(self) -> str:

@@ -6,10 +6,12 @@ import secrets as random
 from collections.abc import Sequence
 from typing import Any
 
-from stacklab.deploy import explained, localconf, localconf_check
+from stacklab.deploy import explained
 from stacklab.deploy.complaint import Complaint
 from stacklab.deploy.explained import Explanations
-from stacklab.deploy.profiles import load_profile, load_settings
+from stacklab.deploy.localconf import check as localconf_check
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.profile.load import load_profile, load_settings
 from stacklab.kinds.kind import Kind, Scene
 from stacklab.kinds.narration import Command
 from stacklab.kinds.written import WrittenFile, WrittenParams

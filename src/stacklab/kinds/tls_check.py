@@ -8,7 +8,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from stacklab.cloud import client
-from stacklab.cloud.person import Person
+from stacklab.cloud.connection import Connection
 from stacklab.errors import CloudRefused, CloudUnreachable
 from stacklab.https.authority import covers, days_left, names_of, signed_by
 from stacklab.https.fronts import HORIZON
@@ -220,13 +220,13 @@ def _catalogue(scene: Scene) -> Seen:
     return seen, differences
 
 
-def _entry(scene: Scene, name: str) -> Person:
+def _entry(scene: Scene, name: str) -> Connection:
     """Somebody of the lab's clouds.yaml, logged in anew. Raises Absent without such an entry."""
     import yaml
 
     if name not in yaml.safe_load(scene.https().clouds_file.read_text(encoding="utf-8"))["clouds"]:
         raise Absent(f"entry {name} of clouds.yaml")
-    return Person(scene.https().clouds_file, name)
+    return Connection(scene.https().clouds_file, name)
 
 
 def _login(scene: Scene) -> Seen:
@@ -239,7 +239,7 @@ def _login(scene: Scene) -> Seen:
     return [f"asked {', '.join(urls)}"], [Difference("what it asked", "https", url) for url in plain]
 
 
-def _list(person: Person, service: str) -> str:
+def _list(person: Connection, service: str) -> str:
     person.get(service, {"compute": "servers", "image": "images"}[service])
     return person.endpoint(service)
 

@@ -20,12 +20,12 @@ from stacklab.errors import (
 )
 from stacklab.machines.address import Address
 from stacklab.machines.base import COMMAND_SECONDS, Finished, Machine
+from stacklab.machines.known_hosts import HostKey, Pins
 from stacklab.machines.output import Marked, Source
-from stacklab.machines.pins import HostKey, Pins
 from stacklab.machines.remote import ABSENT, KILL_AFTER, PUT, READ, Command, last_line, put_refused, script_command
 
 if TYPE_CHECKING:
-    from stacklab.machines.connection import Connection
+    from stacklab.machines.ssh_connection import SshConnection
 
 Progress = Callable[[str], None]
 
@@ -78,7 +78,7 @@ class SshMachine:
         self._password = password
         self._say = say
         self._connect_seconds, self._pulse, self._patience = connect, pulse, patience
-        self._connection: Connection | None = None
+        self._connection: SshConnection | None = None
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(SESSIONS)
         self._jump = (
@@ -249,7 +249,7 @@ class SshMachine:
     def _sent(
         self, line: str, command: Command, given: Source, out: Marked, err: Marked, seconds: float
     ) -> tuple[int | None, bool]:
-        from stacklab.machines.connection import Full, Lost
+        from stacklab.machines.ssh_connection import Full, Lost
 
         for attempt in (1, 2):
             connection = self._connected()
@@ -307,13 +307,13 @@ class SshMachine:
 
     # --- the connection --------------------------------------------------------------------------------------------
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> SshConnection:
         with self._lock:
             if self._connection is not None and self._connection.alive:
                 return self._connection
             if self._connection is not None:
                 self._connection.close()
-            from stacklab.machines.connection import connect
+            from stacklab.machines.ssh_connection import connect
 
             self._connection = connect(
                 self.address,
@@ -333,7 +333,7 @@ class SshMachine:
         """A channel to `host:port` as this machine sees it, to be used like a socket. Raises MachineUnreachable."""
         return self._connected().tunnel(host, port)
 
-    def _forget_connection(self, connection: Connection | None = None) -> None:
+    def _forget_connection(self, connection: SshConnection | None = None) -> None:
         with self._lock:
             if self._connection is not None and connection in (None, self._connection):
                 self._connection.close()

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from stacklab.deploy.profile import PlacedFile, Profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import PlacedFile, Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import LabError, NotEnoughSpace
 from stacklab.prefetch import cache
 from stacklab.prefetch.cache import Outcome

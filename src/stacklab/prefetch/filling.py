@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, LabError
 from stacklab.prefetch import files, mirrors, plan, simple, wheels
 from stacklab.prefetch.cache import Outcome

@@ -19,7 +19,7 @@ import requests
 from packaging.utils import canonicalize_name
 
 from stacklab import indexes
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.download import CONNECT_SECONDS, READ_SECONDS, Unreachable, reason, without_password
 from stacklab.errors import DownloadFailed
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace
 from stacklab.files import locked

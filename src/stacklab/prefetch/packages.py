@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Received, Tee, Unreachable
 from stacklab.files import write_json
 from stacklab.prefetch import cache

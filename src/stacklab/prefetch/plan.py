@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from ruamel.yaml import YAML
 
-from stacklab.deploy.localconf import served
-from stacklab.deploy.profile import Profile
+from stacklab.deploy.localconf.render import served
+from stacklab.deploy.profile.model import Profile
 from stacklab.errors import NotServed
 from stacklab.suggest import closest_of
 

@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.download import without_password
 from stacklab.errors import LabError
 from stacklab.files import write_json

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import ServiceFailed
 from stacklab.files import read_json, write_json
 from stacklab.lab import Lab

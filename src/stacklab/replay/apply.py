@@ -10,9 +10,9 @@ from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
 from stacklab.kinds.kind import Absent, Difference, Thing
 from stacklab.replay.check import in_words, over
+from stacklab.replay.context import Desk, Scene
 from stacklab.replay.journal import Journal
 from stacklab.replay.remembered import declared
-from stacklab.replay.scene import Desk, Scene
 from stacklab.replay.undo import as_applied, take_back
 from stacklab.replay.vias import VIAS
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, LabError
 from stacklab.kinds.kind import Absent, Difference
-from stacklab.replay.scene import Desk, Scene
+from stacklab.replay.context import Desk, Scene
 
 Status = Literal["passed", "failed", "unknown", "not_applicable"]
 

@@ -9,7 +9,7 @@ from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, CloudUnreachable
 from stacklab.kinds.kind import Absent
 from stacklab.kinds.narration import Command, Request
-from stacklab.replay.scene import Desk, Paper
+from stacklab.replay.context import Desk, Paper
 
 
 def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from stacklab.course.session import Exercise, Session, Step
 from stacklab.errors import CloudRefused, LabError, UndoIncomplete
 from stacklab.kinds.kind import Absent, Thing
+from stacklab.replay.context import Desk
 from stacklab.replay.journal import Entry, Journal
 from stacklab.replay.remembered import remembered_session
-from stacklab.replay.scene import Desk
 
 IN_FLIGHT = 10.0
 """Seconds after which a request that was sent before a crash has been carried out or never will be."""

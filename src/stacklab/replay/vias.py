@@ -11,13 +11,13 @@ from typing import Any
 import requests
 
 from stacklab.cloud import client
-from stacklab.cloud.person import answered, said_in
+from stacklab.cloud.connection import answered, said_in
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, CloudUnreachable, StepFailed
 from stacklab.kinds.kind import Absent
 from stacklab.kinds.narration import Command, Request, dig
 from stacklab.kinds.stream import opened
-from stacklab.replay.scene import Scene
+from stacklab.replay.context import Scene
 
 UNTIL_SECONDS = 600
 TIMEOUT = 60

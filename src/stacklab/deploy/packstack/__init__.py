@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from stacklab.deploy import preparation, source, stacking
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.packstack import answers, switching
+from stacklab.deploy.prepare import preparation, source
+from stacklab.deploy.stack import stacking
 from stacklab.stages import Stage
 
 __all__ = ["stages"]

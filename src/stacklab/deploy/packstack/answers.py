@@ -15,12 +15,12 @@ from typing import Final
 import jinja2
 
 from stacklab import places
-from stacklab.deploy import localconf
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.detached import ANSWERS
 from stacklab.deploy.explained import Explanations
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, profile_names
+from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.profile.load import load_profile, profile_names
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.stack.detached import ANSWERS
 from stacklab.errors import NotServed, ProfileInvalid
 from stacklab.stages import Progress, Stage
 

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from stacklab.conditions.certificate import ExpiredCertificate
+from stacklab.conditions.embedded import faults
+from stacklab.conditions.fault import Fault
 from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
-from stacklab.faults.fault import Fault
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
-from stacklab.homes.embedded import config, ending, faults, readiness, shared, software, supervision, template
+from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
 from stacklab.homes.embedded.apache import EmbeddedHttps
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import NAMES, urls
-from stacklab.https.fault import ExpiredCertificate
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
 from stacklab.machines.local import LocalMachine

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from stacklab.deploy.profile import Box
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Box
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed
 from stacklab.prefetch.files import kept_file
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import ClassVar
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile
+from stacklab.deploy.profile.load import load_profile
+from stacklab.deploy.profile.model import Profile
 from stacklab.errors import (
     CheckpointMissing,
     HomeUnavailable,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, MissingProgram, NotEnoughSpace, VmFailed
 
 DEFAULT_URI = "qemu:///system"

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stacklab import places
-from stacklab.deploy.profile import Profile, Size
+from stacklab.deploy.profile.model import Profile, Size
 from stacklab.errors import NotServed
 from stacklab.homes.libvirt.site import Site
 from stacklab.homes.libvirt.vagrant import MACHINE

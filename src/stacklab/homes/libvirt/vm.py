@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.settings import Settings
+from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import (
     HomeUnavailable,
     LabError,

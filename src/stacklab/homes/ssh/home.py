@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import ClassVar
 
-from stacklab.deploy.profile import Profile
-from stacklab.deploy.profiles import load_profile, profile_names
-from stacklab.deploy.used import looks_used
+from stacklab.deploy.prepare.used import looks_used
+from stacklab.deploy.profile.load import load_profile, profile_names
+from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
 from stacklab.homes.devstack import START, DevstackHome
 from stacklab.homes.supply import facing

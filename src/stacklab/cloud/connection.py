@@ -1,0 +1,251 @@
+"""Somebody logged in to a cloud: one entry of a clouds.yaml, through openstacksdk, plain HTTP, or the client."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from stacklab.errors import CloudRefused, CloudUnreachable, LabError, StepFailed
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection as Sdk
+
+VERSIONS = {"identity": "v3", "image": "v2", "network": "v2.0"}
+"""API versions that catalogues leave out of their URLs; the other services' URLs carry theirs."""
+
+NO_LOGIN = (
+    "whoever acts cannot log in: does the user exist, with the password that `lab password` prints, and a role on the "
+    "project? lab check session4/project tells of user and role, lab replay session4/project makes them; a password of "
+    "somebody's own becomes the lab's again with lab openstack --admin user set --password-prompt learner"
+)
+
+TIMEOUT = 60
+"""Seconds that one request may take; booting and deleting are waited for by asking again."""
+
+
+class Connection:
+    """A user of the cloud. Nothing is imported or connected before it is needed."""
+
+    def __init__(self, clouds_file: Path, entry: str) -> None:
+        self.clouds_file = clouds_file
+        self.name = entry
+
+    @cached_property
+    def sdk(self) -> Sdk:
+        """The openstacksdk Connection. Raises CloudUnreachable when there is no such entry."""
+        # Half a second of imports that `lab --help` and `lab list` do without.
+        import openstack.config
+        import openstack.connection
+        import openstack.exceptions
+
+        # It warns of every failed discovery; what comes of it is an error of ours, with advice.
+        logging.getLogger("keystoneauth").setLevel(logging.ERROR)
+        try:
+            # OS_* variables of the learner's shell must not leak into what the lab does.
+            loader = openstack.config.OpenStackConfig(config_files=[str(self.clouds_file)], load_envvars=False)
+            region = loader.get_one(cloud=self.name, api_timeout=TIMEOUT)
+        except openstack.exceptions.ConfigException as error:
+            raise CloudUnreachable(f"{self.clouds_file}: {error}", advice="lab up writes it anew") from error
+        return openstack.connection.Connection(config=region, app_name="stacklab")
+
+    @property
+    def project_id(self) -> str:
+        """The project of this person's token."""
+        with answered():
+            return str(self.sdk.session.get_project_id())
+
+    @property
+    def user_id(self) -> str:
+        """This person's user id."""
+        with answered():
+            return str(self.sdk.session.get_user_id())
+
+    @property
+    def token(self) -> str:
+        """A valid token."""
+        with answered():
+            return str(self.sdk.session.get_token())
+
+    def forget(self) -> None:
+        """Drop the connection: after a reset its token and cached catalogue mean nothing."""
+        self.__dict__.pop("sdk", None)
+        self._endpoints.clear()
+
+    @property
+    def _interface(self) -> str:
+        return str(self.sdk.config.get_interface() or "public")
+
+    @cached_property
+    def _endpoints(self) -> dict[str, str]:
+        return {}
+
+    def endpoint(self, service: str) -> str:
+        """A service's URL as the catalogue has it, with the API version that we speak. Raises CloudRefused.
+
+        The public one, unless this entry of clouds.yaml says `interface: internal` (session https-endpoints).
+        """
+        if service not in self._endpoints:
+            with answered():
+                region = self.sdk.config.get_region_name(service)
+                url = self.sdk.session.get_endpoint(service_type=service, interface=self._interface, region_name=region)
+            if not url:
+                raise CloudRefused(
+                    f"the catalogue has no {service} service", advice="openstack catalog list shows what it has"
+                )
+            base = url.rstrip("/")
+            if service in VERSIONS and not re.search(r"/v\d[.\d]*$", base):
+                base = f"{base}/{VERSIONS[service]}"
+            self._endpoints[service] = base
+        return self._endpoints[service]
+
+    def request(
+        self,
+        method: str,
+        service: str,
+        path: tuple[str, ...],
+        *,
+        body: Any = None,
+        query: dict[str, str] | None = None,
+        version: str | None = None,
+    ) -> Any:
+        """The JSON answer (None for none). Raises CloudRefused with its status, CloudUnreachable."""
+        headers = {"Accept": "application/json"}
+        if version:
+            headers["OpenStack-API-Version"] = f"{service} {version}"
+        url = "/".join([self.endpoint(service), *path])
+        with answered():
+            answer = self.sdk.session.request(
+                url, method, headers=headers, json=body, params=query or {}, raise_exc=False, connect_retries=2
+            )
+        if answer.status_code >= 400:
+            raise CloudRefused(said_in(answer), status=answer.status_code)
+        return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
+
+    @property
+    def auth_url(self) -> str:
+        """Keystone's address, the only one that a client has to know. Raises CloudUnreachable."""
+        return str(self.sdk.config.get_auth_args()["auth_url"]).rstrip("/")
+
+    @property
+    def verify(self) -> bool | str:
+        """How TLS certificates are checked: True, or the file of the CA that this cloud's are signed by."""
+        found = self.sdk.session.verify
+        return True if found is None else found
+
+    def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        data: Any = None,
+    ) -> Any:
+        """The whole answer (a requests.Response) of any URL, asked with a token. `data`: bytes, or an open file to stream.
+
+        Raises CloudRefused with its status, CloudUnreachable.
+        """
+        with answered():
+            answer = self.sdk.session.request(
+                url, method, headers=headers or {}, params=query or {}, data=data, raise_exc=False
+            )
+        if answer.status_code >= 400:
+            raise CloudRefused(said_in(answer), status=answer.status_code)
+        return answer
+
+    def stream(self, service: str, *path: str) -> Iterator[bytes]:
+        """The body of a GET, piece by piece; never the whole of it in memory. Raises CloudRefused, CloudUnreachable."""
+        import requests
+
+        with answered():
+            answer = self.sdk.session.request(self.address(service, *path), "GET", raise_exc=False, stream=True)
+        with answer:
+            if answer.status_code >= 400:
+                raise CloudRefused(said_in(answer), status=answer.status_code)
+            try:
+                yield from answer.iter_content(1 << 20)
+            except requests.RequestException as error:
+                raise CloudUnreachable(f"{service} stopped in the middle of its answer: {error}") from error
+
+    def address(self, service: str, *path: str) -> str:
+        """The URL of something of a service's, its path quoted."""
+        return "/".join([self.endpoint(service), *(quote(part, safe="") for part in path)])
+
+    def get(self, service: str, *path: str, version: str | None = None, **query: str) -> Any:
+        """GET."""
+        return self.request("GET", service, path, version=version, query=query)
+
+    def post(self, service: str, *path: str, body: Any) -> Any:
+        """POST."""
+        return self.request("POST", service, path, body=body)
+
+    def put(self, service: str, *path: str, body: Any) -> Any:
+        """PUT."""
+        return self.request("PUT", service, path, body=body)
+
+    def delete(self, service: str, *path: str, version: str | None = None, **query: str) -> bool:
+        """DELETE; False if it was not there any more."""
+        try:
+            self.request("DELETE", service, path, version=version, query=query)
+        except CloudRefused as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def gone(self, service: str, *path: str) -> bool:
+        """Whether a GET answers 404."""
+        try:
+            self.get(service, *path)
+        except CloudRefused as error:
+            if error.status == 404:
+                return True
+            raise
+        return False
+
+
+def said_in(answer: Any) -> str:
+    """What an error answer says: each service wraps its message in another way."""
+    try:
+        value = answer.json()
+    except ValueError:
+        text = re.sub(r"<[^>]*>", " ", answer.text)
+        return f"HTTP {answer.status_code}: {' '.join(text.split())[:300] or answer.reason}"
+    inner = next(iter(value.values()), value) if isinstance(value, dict) and len(value) == 1 else value
+    if isinstance(inner, list) and inner:
+        inner = inner[0]
+    message = inner.get("message") or inner.get("detail") or inner.get("title") if isinstance(inner, dict) else inner
+    return f"HTTP {answer.status_code}: {message or value}"
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Turn what openstacksdk and keystoneauth raise into our errors."""
+    import keystoneauth1.exceptions as ksa
+    import openstack.exceptions as sdk
+
+    try:
+        yield
+    except LabError:
+        raise
+    except sdk.HttpException as error:
+        message = str(error.details or error.message or error)
+        raise CloudRefused(f"HTTP {error.status_code}: {message}", status=error.status_code) from error
+    except (sdk.ResourceTimeout, sdk.ResourceFailure) as error:
+        raise StepFailed(str(error), advice="lab logs shows what the services say") from error
+    except ksa.Unauthorized as error:
+        raise CloudRefused(f"HTTP 401: {error.message}", status=401, advice=NO_LOGIN) from error
+    except ksa.HttpError as error:
+        raise CloudRefused(f"HTTP {error.http_status}: {error.message}", status=error.http_status) from error
+    except (ksa.ConnectFailure, ksa.DiscoveryFailure, ksa.RetriableConnectionFailure) as error:
+        raise CloudUnreachable(
+            f"the cloud does not answer: {error}", advice="lab status shows what runs; lab up starts it"
+        ) from error
+    except (sdk.SDKException, ksa.ClientException) as error:
+        raise CloudRefused(str(error)) from error

@@ -1,0 +1,193 @@
+"""The machine's own part in the cloud's network: the public bridge, forwarding, masquerading."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from stacklab.conditions.finding import Finding
+from stacklab.conditions.fixes.fix import Action, Fix, Write, command, probe
+from stacklab.deploy.profile.model import Profile
+from stacklab.errors import CommandFailed
+from stacklab.machines.base import Machine
+
+SYSCTL_FILE = "/etc/sysctl.d/60-stacklab.conf"
+MODULES_FILE = "/etc/modules-load.d/stacklab.conf"
+BRIDGE_MODULE = "br_netfilter"
+"""Without it the kernel has no net.bridge.* settings. (S: DevStack's enable_kernel_bridge_firewall)"""
+
+
+class Bridge(Fix):
+    """The gateway's address on the public bridge."""
+
+    id = "bridge"
+    title = "the public bridge has its address"
+    why = (
+        "Floating IPs live in a network of their own behind the bridge br-ex, and the machine reaches it because "
+        "stack.sh gave the bridge that network's gateway address. The bridge survives a reboot, its address does "
+        "not: floating IPs stop answering until it is put back."
+    )
+
+    def look(self, machine: Machine, profile: Profile) -> Finding:
+        bridge, wanted = profile.cloud.bridge, address(profile)
+        done = probe(machine, "ip", "-o", "link", "show", "dev", bridge)
+        if not done.ok:
+            why = f"there is no bridge {bridge} ({done.err.strip()})"
+            return Finding("broken", f"{why}: Open vSwitch makes it (the fix switch)")
+        up = is_up(done.out)
+        has = addresses(probe(machine, "ip", "-o", "-4", "addr", "show", "dev", bridge).out)
+        said = f"{bridge} is {'up' if up else 'down'}, with {', '.join(has) or 'no address'}"
+        if up and wanted in has:
+            return Finding("well", said)
+        return Finding("broken", f"{said}; it should be up, with {wanted}")
+
+    def plan(self, machine: Machine, profile: Profile) -> list[Action]:
+        bridge = profile.cloud.bridge
+        return [
+            command("ip", "addr", "replace", address(profile), "dev", bridge),
+            command("ip", "link", "set", bridge, "up"),
+        ]
+
+
+class Forwarding(Fix):
+    """Kernel settings, now and for good."""
+
+    id = "forwarding"
+    title = "the kernel forwards the cloud's packets"
+    why = (
+        "stack.sh sets some kernel settings with sysctl -w, which lasts until the next reboot: forwarding "
+        "between the instances' networks and the outside, passing bridged packets through the firewall (security "
+        f"groups), keeping Keystone's ports free. They are set again, and written to {SYSCTL_FILE} so that the "
+        "next reboot keeps them."
+    )
+
+    def look(self, machine: Machine, profile: Profile) -> Finding:
+        wanted = profile.recovery.sysctl
+        if not wanted:
+            return Finding("not_applicable", "this release needs no kernel settings put back")
+        has = self._values(machine, wanted)
+        wrong = [
+            f"{key} is {'not there' if has[key] is None else has[key] or 'empty'}, not {value}"
+            for key, value in wanted.items()
+            if not satisfies(has[key], value)
+        ]
+        if wrong:
+            return Finding("broken", "\n".join(wrong))
+        return Finding("well", "; ".join(f"{key}={has[key]}" for key in wanted))
+
+    def plan(self, machine: Machine, profile: Profile) -> list[Action]:
+        wanted = profile.recovery.sysctl
+        has = self._values(machine, wanted)
+        values = {
+            key: value if satisfies(has[key], value) else joined(has[key], value) for key, value in wanted.items()
+        }
+        actions: list[Action] = []
+        if any(key.startswith("net.bridge.") for key in wanted):
+            actions += [command("modprobe", BRIDGE_MODULE, may_fail=True), Write(MODULES_FILE, f"{BRIDGE_MODULE}\n")]
+        actions += [command("sysctl", "-w", f"{key}={value}") for key, value in values.items()]
+        lines = [f"{key} = {value}\n" for key, value in values.items()]
+        actions.append(
+            Write(
+                SYSCTL_FILE,
+                "# What stack.sh sets until the next reboot only (lab fixes show forwarding).\n" + "".join(lines),
+            )
+        )
+        return actions
+
+    def _values(self, machine: Machine, wanted: dict[str, str]) -> dict[str, str | None]:
+        """The present values; None for a key that the kernel does not have."""
+        found: dict[str, str | None] = {}
+        for key in wanted:
+            text = machine.read("/proc/sys/" + key.replace(".", "/"))
+            found[key] = None if text is None else text.decode(errors="replace").strip()
+        return found
+
+
+class Masquerade(Fix):
+    """Source NAT for the floating range."""
+
+    id = "masquerade"
+    title = "instances reach the outside"
+    why = (
+        "The floating network exists on this machine only, so packets from it must leave under the machine's own "
+        "address. stack.sh adds that rule to the firewall, where it lasts until the next reboot; without it "
+        "instances are reachable from the machine, but reach nothing outside."
+    )
+
+    def look(self, machine: Machine, profile: Profile) -> Finding:
+        if not profile.recovery.masquerade:
+            return Finding("not_applicable", "this profile's cloud does without")
+        devices = self._devices(machine)
+        if not devices:
+            return Finding("not_applicable", "the machine has no default route, so there is no outside to reach")
+        lacking = []
+        for device in devices:
+            done = probe(machine, "iptables", "-w", "-t", "nat", "-C", *rule(profile, device))
+            # 1: there is no such rule. Anything else: iptables itself could not look.
+            if done.status not in (0, 1) or "ermission" in done.err:
+                raise CommandFailed("iptables could not look into the table nat", status=done.status, said=done.err)
+            if not done.ok:
+                lacking.append(device)
+        if lacking:
+            return Finding("broken", f"{profile.cloud.floating_range} is not masqueraded on {', '.join(lacking)}")
+        return Finding("well", f"{profile.cloud.floating_range} is masqueraded on {', '.join(devices)}")
+
+    def plan(self, machine: Machine, profile: Profile) -> list[Action]:
+        actions: list[Action] = []
+        for device in self._devices(machine):
+            one = rule(profile, device)
+            if not probe(machine, "iptables", "-w", "-t", "nat", "-C", *one).ok:
+                actions.append(command("iptables", "-w", "-t", "nat", "-A", *one))
+        return actions
+
+    def _devices(self, machine: Machine) -> list[str]:
+        return default_devices(probe(machine, "ip", "-4", "route", "show", "default").out)
+
+
+def rule(profile: Profile, device: str) -> list[str]:
+    """As stack.sh writes it, so that neither adds a second one. (S: lib/neutron_plugins/services/l3)"""
+    return ["POSTROUTING", "-o", device, "-s", profile.cloud.floating_range, "-j", "MASQUERADE"]
+
+
+def address(profile: Profile) -> str:
+    """What the bridge carries: the gateway, with the range's prefix length."""
+    return f"{profile.cloud.gateway}/{ipaddress.ip_network(profile.cloud.floating_range).prefixlen}"
+
+
+def is_up(text: str) -> bool:
+    """Whether `ip -o link show` has the flag UP. Not `state`, which an Open vSwitch port always has as UNKNOWN."""
+    found = re.search(r"<([^>]*)>", text)
+    return found is not None and "UP" in found[1].split(",")
+
+
+def addresses(text: str) -> list[str]:
+    """The addresses, with prefix lengths, in `ip -o -4 addr show`."""
+    return re.findall(r"\binet (\S+)", text)
+
+
+def default_devices(text: str) -> list[str]:
+    """The interfaces in `ip route show default`, each once."""
+    return list(dict.fromkeys(re.findall(r"^default\b.*?\bdev (\S+)", text, re.MULTILINE)))
+
+
+def satisfies(has: str | None, wanted: str) -> bool:
+    """Whether a setting's value is the wanted one; a list of ports must hold the wanted ones and may hold more."""
+    if has is None:
+        return False
+    if not re.search(r"[,-]", wanted):
+        return has.split() == wanted.split()
+    return ports(wanted) <= ports(has)
+
+
+def joined(has: str | None, wanted: str) -> str:
+    """The value to set: ports that somebody else reserved stay so, as in stack.sh."""
+    return f"{wanted},{has}" if has and re.search(r"[,-]", wanted) else wanted
+
+
+def ports(text: str) -> set[int]:
+    """`1,5-7` as numbers, which is how the kernel writes what it was given as 5,6,7,1."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found

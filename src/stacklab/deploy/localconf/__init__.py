@@ -1,0 +1,1 @@
+"""DevStack's local.conf: rendered, explained, graded."""

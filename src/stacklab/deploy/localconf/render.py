@@ -1,0 +1,395 @@
+"""DevStack's local.conf: fragments of `local.conf.d/`, chosen by profile, session and `--with`, made into one file.
+
+The file has two languages in it. Its `[[local|localrc]]` section is sourced by a shell, so every value there is quoted for one.
+The sections for other files (`[[post-config|…]]`) are ini, but DevStack pastes each of their values between double quotes and
+evaluates that (inc/meta-config), so only values that mean the same in both are let through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jinja2
+
+from stacklab import places
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.profile.model import Profile, Service
+from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.stack.detached import STACK_USER
+from stacklab.download import without_password
+from stacklab.errors import LabError, NotServed, ProfileInvalid, UnknownName
+from stacklab.stages import Progress, Stage
+from stacklab.suggest import closest, closest_of
+
+if TYPE_CHECKING:  # kinds of steps, which a session is made of, use this module
+    from stacklab.course.session import Session
+
+SECRETS: Final = ("admin", "database", "rabbit", "service", "swift-hash")
+"""The lab's secrets that a local.conf can need, by the names that `Lab.secret` knows them by."""
+
+MASK: Final = "********"
+
+HEADER: Final = "# Written by lab"
+KEPT: Final = "local.conf.before-lab"
+"""How a local.conf that somebody else wrote is kept, beside ours."""
+
+_SECTION = re.compile(r"^\[\[[^\]|]+\|[^\]]+\]\]$")
+_WHY = re.compile(r"\A\{#\s*(.*?)\s*#\}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One file of local.conf.d. `chosen`: by what; `why`: what it is for, its first comment."""
+
+    name: str
+    path: Path
+    chosen: str
+    why: str
+    service: str | None = None
+
+
+class _Quoted(str):
+    """Text that may stand in the file as it is. Templates can print nothing else."""
+
+    __slots__ = ()
+
+
+def fragments(
+    profile: Profile, settings: Settings, *, services: Iterable[str] = (), session: Session | None = None
+) -> list[Fragment]:
+    """What the local.conf is made of, in order. Raises UnknownName, NotServed, ProfileInvalid (no such fragment)."""
+    chosen = _services(profile, services, session)
+    names = [(name, f"profile {profile.name}") for name in profile.fragments]
+    if "image_url" in profile.values and "images" not in profile.fragments:
+        names.append(("images", "values.image_url"))
+    if settings.proxy and "proxy" not in profile.fragments:
+        names.append(("proxy", "deploy.proxy"))
+    found = [_fragment(name, by, None, profile) for name, by in names]
+    return found + [_fragment(name, by, name, profile) for name, by in chosen.items()]
+
+
+def served(profile: Profile) -> list[str]:
+    """The services that `--with` can have of this profile: what each of them needs is served, too."""
+
+    def able(name: str, through: tuple[str, ...]) -> bool:
+        service = profile.services.get(name)
+        if service is None or service.refused is not None:
+            return False
+        return all(one in through or able(one, (*through, name)) for one in service.needs)
+
+    return [name for name in profile.services if able(name, ())]
+
+
+def check_services(profile: Profile, services: Iterable[str]) -> None:
+    """Whether `--with` can have these, before anything is changed for them. Raises UnknownName, NotServed."""
+    _services(profile, services, None)
+
+
+def chosen_services(profile: Profile, services: Iterable[str]) -> list[str]:
+    """The services and those that they need, these first. Raises UnknownName, NotServed."""
+    return list(_services(profile, services, None))
+
+
+def _services(profile: Profile, asked: Iterable[str], session: Session | None) -> dict[str, str]:
+    """The services and who wants each; what one needs stands before it. Raises UnknownName, NotServed."""
+    found: dict[str, str] = {}
+    wanted = [(name, f"session {session.name}") for name in session.services] if session else []
+    for name, by in [*wanted, *((name, "--with") for name in asked)]:
+        _add(profile, name, by, found, ())
+    return found
+
+
+def _add(profile: Profile, name: str, by: str, found: dict[str, str], through: tuple[str, ...]) -> None:
+    if name in found or name in through:
+        return
+    service = profile.services.get(name)
+    if service is None:
+        advice = closest_of(name, served(profile), f"services of {profile.name}")
+        raise UnknownName(f"profile {profile.name} knows no service '{name}'", advice=advice)
+    if service.refused is not None:
+        wanted = f" (for {through[-1]})" if through else ""
+        raise NotServed(
+            f"profile {profile.name} cannot serve {name}{wanted}: {' '.join(service.refused.split())}",
+            advice=f"lab profiles {profile.name} lists what it can",
+        )
+    for needed in service.needs:
+        _add(profile, needed, f"{name} needs it", found, (*through, name))
+    found[name] = by
+
+
+_REFERENCE = re.compile(r"""\bv(?:\.|\[["'])([A-Za-z_]\w*)""")
+"""How a fragment refers to a value: v.NAME, v["NAME"]."""
+
+
+def known_values() -> set[str]:
+    """The keys of `values:` that mean something: what the fragments, the user's own among them, and lab itself refer to."""
+    bases = [*_directories(), places.config_home() / "packstack", Path(__file__).parents[1] / "packstack"]
+    texts = [path.read_text(encoding="utf-8") for base in bases for path in base.glob("*.j2")]
+    return {"git_base", *(name for text in texts for name in _REFERENCE.findall(text))}
+
+
+def _directories() -> list[Path]:
+    return [places.config_home() / "local.conf.d", places.course_data() / "local.conf.d"]
+
+
+def _fragment(name: str, by: str, service: str | None, profile: Profile) -> Fragment:
+    for base in _directories():
+        path = base / f"{name}.j2"
+        if path.is_file():
+            why = _WHY.match(path.read_text(encoding="utf-8"))
+            return Fragment(name, path, by, " ".join(why[1].split()) if why else "", service)
+    known = sorted(path.stem for base in _directories() for path in base.glob("*.j2") if not path.stem.startswith("_"))
+    raise ProfileInvalid(
+        f"profile {profile.name}: there is no fragment '{name}' in {_directories()[-1]}",
+        advice=closest(name, known, f"{_directories()[-1]}"),
+    )
+
+
+def render(
+    profile: Profile,
+    settings: Settings,
+    *,
+    services: Iterable[str] = (),
+    secrets: Mapping[str, str],
+    host_ip: str,
+    session: Session | None = None,
+) -> str:
+    """The local.conf. `secrets` by the names of `SECRETS`; `services` beside those that the session asks for.
+
+    Raises UnknownName, NotServed, and ProfileInvalid if a value is missing or cannot stand in the file; a message never
+    shows the value itself, which may be a secret.
+    """
+    environment = _environment()
+    common = {
+        "v": profile.values,
+        "cloud": profile.cloud,
+        "settings": settings,
+        "secrets": secrets,
+        "host_ip": _address(host_ip),
+        "git_base": _git_base(profile, settings),
+        "no_proxy": ",".join(dict.fromkeys(["localhost", "127.0.0.1", host_ip, *settings.no_proxy])),
+        "at": settings.at,
+    }
+    localrc: list[str] = []
+    others: dict[str, list[str]] = {}
+    for fragment in fragments(profile, settings, services=services, session=session):
+        text = _filled(environment, fragment, {**common, **_of_service(profile, fragment, settings)})
+        section = localrc
+        section += ["", f"# {fragment.name}: {fragment.why or fragment.chosen}"]
+        for line in text.splitlines():
+            if _SECTION.match(line):
+                section = others.setdefault(line, [])
+            elif line.strip():
+                section.append(line)
+    lines = [
+        f"{HEADER} for profile {profile.name}; the next lab up writes it again.",
+        "",
+        "[[local|localrc]]",
+        *localrc,
+    ]
+    for head, body in others.items():
+        lines += ["", head, *body]
+    return "\n".join(lines) + "\n"
+
+
+def masked(
+    profile: Profile,
+    settings: Settings,
+    *,
+    services: Iterable[str] = (),
+    host_ip: str,
+    session: Session | None = None,
+) -> str:
+    """`render`, for showing: no secret of a lab is needed or read, and passwords in addresses are left out, too."""
+    shown = settings.model_copy(
+        update={
+            "proxy": without_password(settings.proxy) if settings.proxy else None,
+            "mirrors": {begin: without_password(url) for begin, url in settings.mirrors.items()},
+        }
+    )
+    secrets = dict.fromkeys(SECRETS, MASK)
+    return render(profile, shown, services=services, secrets=secrets, host_ip=host_ip, session=session)
+
+
+def _of_service(profile: Profile, fragment: Fragment, settings: Settings) -> dict[str, object]:
+    if fragment.service is None:
+        return {}
+    service: Service = profile.services[fragment.service]
+    # As a mapping, so that `service["values"]` is the key and not the method of the same name.
+    found: dict[str, object] = {"service": service.model_dump()}
+    if service.plugin:
+        found["plugin_url"] = f"{_git_base(profile, settings)}/{service.plugin}.git"
+    return found
+
+
+def _git_base(profile: Profile, settings: Settings) -> str:
+    """GIT_BASE: DevStack puts /openstack/NAME.git after it, so a mirror has to keep that part."""
+    base = str(profile.values.get("git_base", "")).rstrip("/")
+    below = settings.at(f"{base}/openstack/")
+    if not below.endswith("/openstack/"):
+        raise ProfileInvalid(
+            f"the mirror of {base}/openstack/ has to end in /openstack/, too: DevStack writes that part itself",
+            advice="deploy.mirrors in config.yaml",
+        )
+    return below.removesuffix("/openstack/")
+
+
+def _address(host_ip: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(host_ip))
+    except ValueError as error:
+        raise ProfileInvalid(
+            f"'{host_ip}' is no IPv4 address, and the cloud's endpoints carry one",
+            advice="the machine's static address",
+        ) from error
+
+
+# --- templates -----------------------------------------------------------------------------------------------------
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(  # noqa: S701 -- what is written is no HTML; `_printed` refuses anything unquoted
+        loader=jinja2.FileSystemLoader(_directories()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_printed,
+    )
+    environment.filters = {"sh": _sh, "words": _words, "variable": _variable, "ini": _ini}
+    return environment
+
+
+def _filled(environment: jinja2.Environment, fragment: Fragment, values: Mapping[str, Any]) -> str:
+    try:
+        return environment.get_template(fragment.path.name).render(values)
+    except jinja2.TemplateSyntaxError as error:
+        raise ProfileInvalid(f"{error.filename or fragment.path}:{error.lineno}: {error.message}") from error
+    except (jinja2.TemplateError, LabError) as error:
+        place = f"{fragment.path}:{_line(error)}"
+        said = getattr(error, "message", None) or str(error)
+        raise ProfileInvalid(
+            f"{place}: {said}", advice=f"what it needs: values in the profile ({fragment.chosen})"
+        ) from error
+
+
+def _line(error: BaseException) -> int:
+    """The line of the template in which it happened: Jinja makes frames of templates look like those of Python."""
+    line, at = 1, error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code.co_filename.endswith(".j2"):
+            line = at.tb_lineno
+        at = at.tb_next
+    return line
+
+
+def _printed(value: object) -> object:
+    if not isinstance(value, _Quoted):
+        raise ProfileInvalid("a value goes into local.conf without one of the filters sh, words, variable, ini")
+    return value
+
+
+def _text(value: object) -> str:
+    """A value as DevStack writes it: truth is True and False."""
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises, and says what is missing
+    if not isinstance(value, str | int):
+        raise ProfileInvalid("a value for local.conf is neither text nor a number nor true or false")
+    text = str(value)
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise ProfileInvalid("a value for local.conf has a line break or another control character in it")
+    return text
+
+
+def _sh(value: object) -> _Quoted:
+    """For the right side of an assignment, and as an argument, in the localrc section: one shell word, whatever is in it."""
+    return _Quoted(shlex.quote(_text(value)))
+
+
+def _words(values: object) -> _Quoted:
+    """Names of DevStack's services, as arguments of enable_service and disable_service."""
+    names = [values] if isinstance(values, str) else values
+    if not isinstance(names, list | tuple) or not all(re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(one)) for one in names):
+        raise ProfileInvalid("names of DevStack's services are of a-z, 0-9 and '-'")
+    return _Quoted(" ".join(str(one) for one in names))
+
+
+def _variable(name: object) -> _Quoted:
+    """The left side of an assignment."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+        raise ProfileInvalid(f"'{name}' cannot be the name of a variable")
+    return _Quoted(name)
+
+
+def _ini(value: object) -> _Quoted:
+    """A value in a section for another file.
+
+    DevStack reads it without `-r`, evaluates it between double quotes, and `iniset` echoes it unquoted and hands it to sed:
+    nothing that a shell or sed takes for more than itself gets through, and no run of blanks.
+    """
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_.,:/@+=%-]+( [A-Za-z0-9_.,:/@+=%-]+)*", text):
+        raise ProfileInvalid("a value in a section for another file has characters that DevStack's shell would change")
+    return _Quoted(text)
+
+
+# --- the stage -----------------------------------------------------------------------------------------------------
+
+
+def stages(deployment: Deployment) -> list[Stage]:
+    """local.conf on the machine, readable for the stack user alone."""
+    local = _LocalConf(deployment)
+    return [Stage("local-conf", "DevStack's local.conf", local.already, local.run, 2)]
+
+
+class _LocalConf:
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.path = f"{deployment.profile.devstack.directory}/local.conf"
+
+    def _wanted(self) -> str:
+        one = self.deployment
+        secrets = {name: one.lab.secret(name) for name in SECRETS}
+        return render(one.profile, one.settings, services=one.services, secrets=secrets, host_ip=one.host_ip)
+
+    def already(self) -> str | None:
+        there = self.deployment.machine.read(self.path)
+        mode = self.deployment.machine.run("stat", "-c", "%a %U", self.path, user="root", check=False).out.split()
+        as_wanted = there == self._wanted().encode() and mode == ["600", STACK_USER]
+        return f"{self.path} is as it should be" if as_wanted else None
+
+    def run(self, progress: Progress) -> str:
+        machine, wanted = self.deployment.machine, self._wanted()
+        there = machine.read(self.path)
+        machine.put(self.path, wanted, mode=0o600, owner=STACK_USER)
+        if there is None or there == wanted.encode():
+            return self.path
+        differing = ", ".join(_differing(there.decode(errors="replace"), wanted)) or "comments only"
+        if there.decode(errors="replace").startswith(HEADER):
+            return f"{self.path}; the one that was there differed in: {differing}"
+        kept = self.path.replace("local.conf", KEPT)
+        machine.put(kept, there, mode=0o600, owner=STACK_USER)
+        return f"{self.path}; the one that was there is now {kept} (it differed in: {differing})"
+
+
+def _differing(one: str, other: str) -> list[str]:
+    """Names (never values) of what two files do not agree on."""
+
+    def names(text: str) -> dict[str, str]:
+        found = {}
+        for line in text.splitlines():
+            name, sign, value = line.strip().partition("=")
+            if sign and not name.startswith("#"):
+                found[name.strip()] = value
+            elif line.startswith(("enable_", "disable_")):
+                found[" ".join(line.split()[:2])] = line
+        return found
+
+    left, right = names(one), names(other)
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))

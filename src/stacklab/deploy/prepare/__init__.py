@@ -1,0 +1,1 @@
+"""From a bare machine to one that stack.sh can work on."""

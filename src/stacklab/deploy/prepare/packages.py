@@ -1,0 +1,120 @@
+"""The distribution's packages: its repositories, and what is removed, upgraded and installed."""
+
+from __future__ import annotations
+
+import time
+
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.prepare.placing import content
+from stacklab.deploy.prepare.reach import proxies
+from stacklab.deploy.stack.failures import diagnose
+from stacklab.deploy.stack.restarting import restart
+from stacklab.errors import CommandFailed
+from stacklab.machines.base import Finished, Machine
+from stacklab.stages import Progress
+
+SECONDS = 3600
+UPGRADED = "/etc/stacklab/upgraded"
+
+
+class Packages:
+    """apt or yum on the machine, as the profile's family has it."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.profile, self.settings = deployment.profile, deployment.settings
+        self.machine: Machine = deployment.machine
+
+    def sources_already(self) -> str | None:
+        for placed in self.profile.repositories:
+            if self.machine.read(placed.path) != content(placed, self.settings, lambda _: None):
+                return None
+        return f"{len(self.profile.repositories)} files"
+
+    def put_sources(self, progress: Progress) -> str:
+        for placed in self.profile.repositories:
+            progress(f"{placed.path}: {placed.why}")
+            self.machine.put(placed.path, content(placed, self.settings, progress), mode=placed.mode)
+        if self.profile.family == "redhat":
+            self.run("yum", "clean", "expire-cache")
+        return f"{len(self.profile.repositories)} files"
+
+    def run(self, *command: str, check: bool = True) -> Finished:
+        """A package manager, not interactive and through the proxy. What it says when it fails is looked up."""
+        environment = {**proxies(self.settings), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+        ended = self.machine.run(
+            *command, user="root", environment=environment, seconds=SECONDS, check=False
+        )  # fmt: skip
+        if check and not ended.ok:
+            said = f"{ended.out}\n{ended.err}".strip()
+            found = diagnose(said)
+            raise CommandFailed(
+                f"{' '.join(command)} failed on {self.machine.name} with exit status {ended.status}: "
+                f"{found.command}. Likely cause: {found.cause}",
+                status=ended.status,
+                said=said[-2000:],
+                advice=f"{found.remedy}; then the same command again" if found.known else "read what it says there",
+            )
+        return ended
+
+    def _installed(self, names: list[str]) -> set[str]:
+        if not names:
+            return set()
+        if self.profile.family == "redhat":
+            each = 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true'
+            return set(self.machine.script(each, *names).lines)
+        told = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
+        return {line.split()[0] for line in told.lines if line.endswith(" installed")}
+
+    def already(self) -> str | None:
+        wanted, unwanted = self.profile.packages.install, self.profile.packages.remove
+        there = self._installed([*wanted, *unwanted])
+        if set(wanted) - there or set(unwanted) & there:
+            return None
+        # Only once: an upgrade below a running cloud is how `up again` would break it.
+        if self.profile.packages.upgrade and self.machine.read(UPGRADED) is None:
+            return None
+        return f"{len(wanted)} packages there"
+
+    def change(self, progress: Progress) -> str:
+        packages, redhat = self.profile.packages, self.profile.family == "redhat"
+        manager = ("yum", "-y") if redhat else ("apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300")
+        options = () if redhat else ("-o", "Dpkg::Options::=--force-confold")
+        if not redhat:
+            progress("apt-get update")
+            self.run(*manager, "-o", "Acquire::Retries=3", "update")
+        unwanted = sorted(self._installed(packages.remove))
+        if unwanted:
+            progress(f"removing {', '.join(unwanted)}")
+            self.run(*manager, "remove", *unwanted)
+        restarted = ""
+        if packages.upgrade and self.machine.read(UPGRADED) is None:
+            progress("upgrading all packages")
+            self.run(*manager, *options, "update" if redhat else "upgrade")
+            restarted = self._restart_for_kernel(progress)
+            self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
+        missing = sorted(set(packages.install) - self._installed(packages.install))
+        if missing:
+            progress(f"installing {', '.join(missing)}")
+            self.run(*manager, *options, "install", *missing)
+        still = sorted(set(packages.install) - self._installed(packages.install))
+        if still:  # yum takes "No package … available" for success
+            raise CommandFailed(
+                f"{manager[0]} on {self.machine.name} did not install {', '.join(still)}",
+                advice="no repository of the profile has it; mirrors: in config.yaml names other places",
+            )
+        return f"{len(packages.install)} packages there{restarted}"
+
+    def _restart_for_kernel(self, progress: Progress) -> str:
+        """Restart if a newer kernel than the running one was installed. A container has none of its own."""
+        told = self.machine.script(
+            "uname -r; ls /boot 2>/dev/null | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1",
+            user="root",
+        ).lines
+        if len(told) < 2 or told[0] == told[1] or not self._boots(told[0]):
+            return ""
+        progress(f"restarting for kernel {told[1]}")
+        restart(self.machine, progress)
+        return f", restarted with kernel {told[1]}"
+
+    def _boots(self, kernel: str) -> bool:
+        return self.machine.run("test", "-e", f"/boot/vmlinuz-{kernel}", check=False).ok

@@ -1,0 +1,353 @@
+"""From a bare machine to one that stack.sh can work on. Every stage looks at the thing itself and may be run again.
+
+The order is that of facts about CentOS 7 (repositories before anything is installed, pip's settings before pip); it does for
+Debian as well. What a machine looks like when somebody uses it already is in `used`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+
+from stacklab.console import seconds as spoken
+from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.prepare.packages import Packages
+from stacklab.deploy.prepare.reach import pip_settings, proxies
+from stacklab.deploy.prepare.used import looks_used as looks_used
+from stacklab.deploy.prepare.used import ours, put_marker
+from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER
+from stacklab.download import without_password
+from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
+from stacklab.machines.base import Machine
+from stacklab.stages import Progress, Stage
+
+MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
+CLOCK_SECONDS = 2.0
+TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
+HOME = "/opt/stack"
+CONSTRAINTS = "/etc/stacklab/constraints.txt"
+SUDOERS = "/etc/sudoers.d/40-stacklab"
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END CERTIFICATE-----", re.DOTALL)
+_CA = {
+    "debian": ("/usr/local/share/ca-certificates/stacklab.crt", "update-ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
+    "redhat": ("/etc/pki/ca-trust/source/anchors/stacklab.pem", "update-ca-trust extract", "/etc/pki/tls/certs/ca-bundle.crt"),
+}  # fmt: skip
+
+
+def stages(deployment: Deployment) -> list[Stage]:
+    """In order; what the profile and the settings do not ask for is left out."""
+    packages = Packages(deployment)
+    do = _Preparation(deployment, packages)
+    profile, settings = deployment.profile, deployment.settings
+    wanted = [
+        (True, Stage("machine", "the machine fits", do.fits_already, do.fit, 2)),
+        (True, Stage("proxy", "proxy settings", do.proxy_already, do.set_proxy, 1)),
+        (settings.ca_file, Stage("trust", "certificates to trust", do.trust_already, do.trust, 3)),
+        (profile.repositories, Stage("repositories", "repositories", packages.sources_already, packages.put_sources, 5)),
+        (True, Stage("packages", "packages", packages.already, packages.change, 120)),
+        (profile.external_ids, Stage("switch", "Open vSwitch settings", do.switch_already, do.set_switch, 2)),
+        (True, Stage("clock", "the clock", do.clock_already, do.set_clock, 5)),
+        (True, Stage("locale", f"locale {profile.locale}", do.locale_already, do.make_locale, 10)),
+        (True, Stage("user", f"user {STACK_USER}", do.user_already, do.make_user, 2)),
+        (profile.selinux, Stage("selinux", "SELinux mode", do.selinux_already, do.set_selinux, 2)),
+        (True, Stage("pip", "pip's settings", do.pip_already, do.set_pip, 1)),
+    ]  # fmt: skip
+    return [stage for asked, stage in wanted if asked]
+
+
+class _Preparation:
+    def __init__(self, deployment: Deployment, packages: Packages) -> None:
+        self.packages = packages
+        self.deployment, self.profile, self.settings = deployment, deployment.profile, deployment.settings
+        self.machine: Machine = deployment.machine
+
+    # --- the machine -----------------------------------------------------------------------------------------------
+
+    def fits_already(self) -> str | None:
+        return "looked at before; it is this lab's" if ours(self.machine, self.deployment.lab) else None
+
+    def fit(self, progress: Progress) -> str:
+        """Distribution, memory and disk, then the marker. Whether somebody uses the machine is `looks_used`'s to tell."""
+        told = self.machine.script(
+            ". /etc/os-release\n"
+            'echo "$ID $VERSION_ID"\n'
+            "awk '/^MemTotal/ {print $2}' /proc/meminfo\n"
+            "mkdir -p /opt && df -Pk /opt | awk 'NR==2 {print $4}'\n",
+            user="root",
+        ).lines
+        distribution, memory, disk = told[0], int(told[1]) / 1024, int(told[2]) / 1024**2
+        wanted = self.profile.distribution
+        if distribution != wanted and not distribution.startswith(f"{wanted}."):
+            raise UnsupportedMachine(
+                f"{self.machine.name} is {distribution}, and the profile {self.profile.name} is for {wanted}",
+                advice="lab up --profile NAME chooses another profile",
+            )
+        least = self.profile.size.least_memory
+        if memory < least * MEMORY_SHARE:
+            raise UnsupportedMachine(
+                f"{self.machine.name} has {memory:.0f} MiB of memory; the profile {self.profile.name} needs {least}",
+                advice="give it more memory",
+            )
+        room = self.profile.size.least_disk
+        if disk < room:
+            raise NotEnoughSpace(
+                f"{self.machine.name} has {disk:.1f} GiB free on the file system of /opt; {room} are needed",
+                advice="give it a larger disk",
+            )
+        put_marker(self.machine, self.deployment.lab)
+        return f"{distribution}, {memory:.0f} MiB of memory, {disk:.0f} GiB of disk free"
+
+    # --- proxy and certificates ------------------------------------------------------------------------------------
+
+    def _environment_file(self) -> bytes:
+        told = proxies(self.settings, self.deployment.host_ip)
+        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()).encode()
+
+    def proxy_already(self) -> str | None:
+        if self.machine.read(ENVIRONMENT) != self._environment_file():
+            return None
+        return without_password(self.settings.proxy) if self.settings.proxy else "none"
+
+    def set_proxy(self, progress: Progress) -> str:
+        self.machine.put(ENVIRONMENT, self._environment_file())
+        return without_password(self.settings.proxy) if self.settings.proxy else "none"
+
+    def _certificates(self) -> bytes:
+        path = self.settings.ca_file
+        try:
+            held = path.read_bytes() if path else b""
+        except OSError as error:
+            raise ProfileInvalid(
+                f"ca_file {path} cannot be read: {error.strerror}", advice="mend deploy: ca_file: in config.yaml"
+            ) from error
+        if not _PEM.search(held):
+            raise ProfileInvalid(
+                f"ca_file {path} holds no certificate in PEM format", advice="mend deploy: ca_file: in config.yaml"
+            )
+        return held
+
+    def trust_already(self) -> str | None:
+        source, _, bundle = _CA[self.profile.family]
+        wanted = self._certificates()
+        if self.machine.read(source) != wanted:
+            return None
+        # The bundle is what programs read; line ends may differ in it.
+        inside = b"".join((self.machine.read(bundle) or b"").split())
+        return "trusted" if all(b"".join(body.split()) in inside for body in _PEM.findall(wanted)) else None
+
+    def trust(self, progress: Progress) -> str:
+        source, command, bundle = _CA[self.profile.family]
+        self.machine.put(source, self._certificates())
+        self.machine.run(*command.split(), user="root")
+        if self.trust_already() is None:
+            raise CommandFailed(
+                f"{command} on {self.machine.name} did not put the certificates of {self.settings.ca_file} into {bundle}",
+                advice=f"look there: openssl x509 -in {source} -noout -text",
+            )
+        return f"{self.settings.ca_file} in {bundle}"
+
+    # --- Open vSwitch, clock, locale -------------------------------------------------------------------------------
+
+    def switch_already(self) -> str | None:
+        for key, value in self.profile.external_ids.items():
+            told = self.machine.run(
+                "ovs-vsctl",
+                "--timeout=30",
+                "--if-exists",
+                "get",
+                "open",
+                ".",
+                f"external-ids:{key}",
+                user="root",
+                check=False,
+            )
+            if told.out.strip().strip('"') != value:
+                return None
+        return ", ".join(f"{key}={value}" for key, value in self.profile.external_ids.items())
+
+    def set_switch(self, progress: Progress) -> str:
+        for key, value in self.profile.external_ids.items():
+            self.machine.run(
+                "ovs-vsctl", "--timeout=60", "set", "open", ".", f"external-ids:{key}={value}", user="root"
+            )
+        return str(self.switch_already())
+
+    def _clock_off(self) -> float:
+        """Seconds that the machine's clock is ahead of this host's; the way there and back is not counted."""
+        before = time.time()
+        there = float(self.machine.run("date", "+%s.%N").out)
+        after = time.time()
+        return 0.0 if before <= there <= after else (there - after if there > after else there - before)
+
+    def _time_services(self) -> dict[str, tuple[str, str]]:
+        """The services that are there: whether each is enabled, and whether it runs, in systemd's words."""
+        told = self.machine.script(
+            'for one in "$@"; do echo "$one $(systemctl is-enabled "$one" 2>/dev/null) $(systemctl is-active "$one")"; done',
+            *TIME_SERVICES,
+        ).lines
+        found = [line.split() for line in told]
+        return {words[0]: (words[1], words[2]) for words in found if len(words) == 3 and words[1] != "not-found"}
+
+    def _kept_by(self) -> str:
+        running = [unit for unit, (_, active) in self._time_services().items() if active == "active"]
+        return f"kept by {running[0]}" if running else "no time service keeps it"
+
+    def clock_already(self) -> str | None:
+        services = self._time_services()
+        # Enabled but not running: in a container, whose clock is its host's.
+        settled = not services or any(enabled == "enabled" for enabled, _ in services.values())
+        off = self._clock_off()
+        return (
+            f"right to {max(abs(off), 0.1):.1f} s, {self._kept_by()}" if settled and abs(off) <= CLOCK_SECONDS else None
+        )
+
+    def set_clock(self, progress: Progress) -> str:
+        """Tokens carry times: a clock that is off makes them useless. Without a time service this host's clock has to do."""
+        services = self._time_services()
+        if services and not any(enabled == "enabled" for enabled, _ in services.values()):
+            self.machine.run("systemctl", "enable", "--now", next(iter(services)), user="root", check=False)
+        off = self._clock_off()
+        if abs(off) <= CLOCK_SECONDS:
+            return f"right; {self._kept_by()}"
+        progress(f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}, setting it")
+        self.machine.run("date", "-u", "-s", f"@{time.time():.3f}", user="root", check=False)
+        left = self._clock_off()
+        if abs(left) > CLOCK_SECONDS:
+            raise CommandFailed(
+                f"the clock of {self.machine.name} is {spoken(abs(left))} off and could not be set",
+                advice="set it there; tokens do not hold otherwise",
+            )
+        return f"was {spoken(abs(off))} {'fast' if off > 0 else 'slow'}, set; {self._kept_by()}"
+
+    def locale_already(self) -> str | None:
+        """DevStack sets LC_ALL to it without asking (stack.sh:63 at pike-eol)."""
+        there = {name.lower().replace("-", "") for name in self.machine.run("locale", "-a", check=False).lines}
+        return "there" if self.profile.locale.lower().replace("-", "") in there else None
+
+    def make_locale(self, progress: Progress) -> str:
+        language, _, charset = self.profile.locale.partition(".")
+        charset = "UTF-8" if charset.lower().replace("-", "") == "utf8" else charset
+        if self.machine.run("sh", "-c", "command -v localedef", check=False).ok:
+            made = self.machine.run(
+                "localedef",
+                "-i",
+                language,
+                "-f",
+                charset,
+                f"{language}.{charset}",
+                user="root",
+                seconds=300,
+                check=False,
+            )
+            progress(f"localedef: {made.status}")
+        if self.locale_already() is None and self.profile.family == "redhat":
+            self.packages.run("yum", "-y", "install", f"glibc-langpack-{language.partition('_')[0]}", check=False)
+        if self.locale_already() is None:
+            raise CommandFailed(
+                f"{self.machine.name} has no locale {self.profile.locale}, and it could not be made",
+                advice="install the package locales (Debian) or glibc-langpack-en (Red Hat) there",
+            )
+        return "made"
+
+    # --- the user --------------------------------------------------------------------------------------------------
+
+    def user_already(self) -> str | None:
+        told = self.machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
+        if len(told) != 7 or told[5] != HOME:
+            return None
+        mode = self.machine.run("stat", "-c", "%U %a", HOME, check=False).out.strip()
+        sudo = self.machine.run("sudo", "-n", "true", user=STACK_USER, check=False).ok
+        return f"home {HOME}, sudo without a password" if mode == f"{STACK_USER} 755" and sudo else None
+
+    def make_user(self, progress: Progress) -> str:
+        told = self.machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
+        if len(told) == 7 and told[5] != HOME:
+            raise UnsupportedMachine(
+                f"{self.machine.name} has a user {STACK_USER} already, whose home is {told[5]} and not {HOME}",
+                advice=f"remove it there, or: usermod -d {HOME} {STACK_USER}",
+            )
+        if len(told) != 7:
+            self.machine.run("useradd", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
+        # Before it counts: a broken file in sudoers.d locks everybody out of sudo.
+        rules = f"{STACK_USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{STACK_USER} !requiretty\n"
+        self.machine.put("/etc/stacklab/sudoers", rules, mode=0o440)
+        self.machine.script(
+            'visudo -cf /etc/stacklab/sudoers >/dev/null\n'
+            'install -m 0440 -o root -g root /etc/stacklab/sudoers "$1"\n'
+            'mkdir -p "$2"; chown "$3": "$2"; chmod 0755 "$2"\n',
+            SUDOERS, HOME, STACK_USER, user="root",
+        )  # fmt: skip
+        said = self.user_already()
+        if said is None:
+            raise CommandFailed(
+                f"user {STACK_USER} on {self.machine.name} cannot use sudo without a password",
+                advice=f"look there: sudo -l -U {STACK_USER}",
+            )
+        return said
+
+    # --- SELinux ---------------------------------------------------------------------------------------------------
+
+    def _selinux(self) -> tuple[str, str]:
+        """Mode now, and the mode that the configuration file gives the next boot (both lower case, "" if unknown)."""
+        now = self.machine.run("getenforce", check=False).out.strip().lower()
+        held = (self.machine.read(self.profile.selinux.config) or b"") if self.profile.selinux else b""
+        modes = re.findall(r"^\s*SELINUX=(\w+)", held.decode(errors="replace"), re.MULTILINE)
+        return now, (modes[-1].lower() if modes else "")
+
+    def selinux_already(self) -> str | None:
+        now, then = self._selinux()
+        if not self.deployment.permissive:
+            return f"{now or 'not there'}; the fixes bring the rules that it needs"
+        if now in ("", "disabled"):
+            return now or "not there"
+        return (
+            "permissive, now and after a reboot" if now == "permissive" and then in ("permissive", "disabled") else None
+        )
+
+    def set_selinux(self, progress: Progress) -> str:
+        if self.profile.selinux is None:
+            return "not there"
+        path = self.profile.selinux.config
+        held = (self.machine.read(path) or b"").decode()
+        changed, count = re.subn(r"^\s*SELINUX=\w+.*$", "SELINUX=permissive", held, flags=re.MULTILINE)
+        self.machine.put(path, changed if count else f"{held.rstrip()}\nSELINUX=permissive\n".lstrip())
+        if self._selinux()[0] == "enforcing":
+            self.machine.run("setenforce", "0", user="root")
+        said = self.selinux_already()
+        if said is None:
+            raise CommandFailed(
+                f"SELinux on {self.machine.name} is still {self._selinux()[0]}", advice="look there: sestatus"
+            )
+        return said
+
+    # --- pip -------------------------------------------------------------------------------------------------------
+
+    def _pip(self) -> dict[str, bytes]:
+        """The files that pip is to have, by path; no pip.conf when nothing is to be said."""
+        settings = pip_settings(self.settings, os.environ, _CA[self.profile.family][2])
+        files = {}
+        if self.profile.pip_constraints:
+            files[CONSTRAINTS] = "".join(f"{line}\n" for line in self.profile.pip_constraints).encode()
+            settings["constraint"] = CONSTRAINTS
+        if settings:
+            lines = [f"{name} = {value}" for name, value in settings.items()]
+            files["/etc/pip.conf"] = "\n".join(["# Written by lab.", "[global]", *lines, ""]).encode()
+        return files
+
+    def pip_already(self) -> str | None:
+        wanted = self._pip()
+        if any(self.machine.read(path) != text for path, text in wanted.items()):
+            return None
+        return self._pip_said()
+
+    def set_pip(self, progress: Progress) -> str:
+        for path, text in self._pip().items():
+            self.machine.put(path, text)
+        return self._pip_said()
+
+    def _pip_said(self) -> str:
+        index = pip_settings(self.settings, os.environ, "").get("index-url")
+        said = without_password(index) if index else "its own index"
+        return f"{said}, {len(self.profile.pip_constraints)} constraints"

@@ -1,0 +1,64 @@
+"""How an optional service is switched on, in words for somebody whose cloud lacks it: the profiles know."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from stacklab.deploy.localconf.render import masked, served
+from stacklab.deploy.profile.load import load_profile, load_settings, profile_names
+from stacklab.deploy.profile.model import Profile
+
+EXAMPLE_IP = "192.0.2.1"
+"""Nobody's address (RFC 5737): no line of a service's fragment is about an address."""
+
+
+def how_to_switch_on(service: str, *, profile: str, session: str) -> str:
+    """The command that switches a service on, and the lines of local.conf (or PackStack's answers) that it means; else why not.
+
+    `service`: its name in the profiles (`heat`). `profile`: the one that the cloud was deployed with, "" for a cloud that was
+    not deployed on a machine. Raises ProfileInvalid.
+    """
+    if profile:
+        return _on(service, _profile(profile), session)
+    known = [one for one in map(_profile, profile_names()) if one.deployed_by == "devstack"]
+    able = [one.name for one in known if service in served(one)]
+    if not able:
+        return f"no profile of lab serves it: {_refusal(service, known[0])}" if known else "there are no profiles"
+    found = (
+        f"a home with DevStack can have it: lab up {session} --on libvirt --with {service} (profile {', '.join(able)})"
+    )
+    refusing = [one for one in known if one.name not in able]
+    return found + "".join(f"; {one.name}: {_refusal(service, one)}" for one in refusing[:1])
+
+
+@functools.cache
+def _profile(name: str) -> Profile:
+    """A tour of the projects asks for each of them again, and a profile takes a tenth of a second to read."""
+    return load_profile(name)
+
+
+def _on(service: str, profile: Profile, session: str) -> str:
+    if service not in served(profile):
+        return f"profile {profile.name} cannot serve it: {_refusal(service, profile)}"
+    if profile.deployed_by == "packstack":
+        file, lines = "the answer file", [f"{key}={value}" for key, value in profile.services[service].values.items()]
+    else:
+        file, lines = "local.conf", fragment_lines(service, profile)
+    return f"switch it on with: lab up {session} --with {service} (in {file}: {'; '.join(lines)})"
+
+
+def _refusal(service: str, profile: Profile) -> str:
+    one = profile.services.get(service)
+    if one is None:
+        return "it knows no such service"
+    if one.refused is not None:
+        return " ".join(one.refused.split())
+    return f"it needs {' and '.join(one.needs)}"
+
+
+def fragment_lines(service: str, profile: Profile) -> list[str]:
+    """What local.conf says of one service, line by line, secrets masked. Raises NotServed, UnknownName, ProfileInvalid."""
+    text = masked(profile, load_settings(), services=[service], host_ip=EXAMPLE_IP)
+    part = re.search(rf"^# {re.escape(service)}: [^\n]*\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    return [line for line in part[1].splitlines() if line.strip()] if part else []

@@ -1,0 +1,1 @@
+"""stack.sh (or packstack), run detached, followed, and explained when it fails."""

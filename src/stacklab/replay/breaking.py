@@ -1,0 +1,252 @@
+"""What a lab's cloud has broken on purpose: recorded before anything is changed, forgotten when it is well again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from stacklab.conditions.fault import Fault
+from stacklab.course.session import CloudSort, Clue, FaultCase, Session
+from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError, NotServed, ServiceFailed, UnknownName
+from stacklab.files import read_json, write_json
+from stacklab.homes.base import Home
+from stacklab.lab import Lab
+from stacklab.replay.desk import home_of
+from stacklab.stages import Progress
+from stacklab.suggest import closest
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A fault of a lab. `state`: whether breaking it was seen to its end. `breaks`: the home's name for it.
+
+    `surprise`: chosen at random, so nobody is told which one it is. `clues`: how many of its trail were shown.
+    """
+
+    session: str
+    fault: str
+    breaks: str
+    state: Literal["breaking", "broken"]
+    surprise: bool = False
+    clues: int = 0
+    at: float = 0.0
+
+    @property
+    def address(self) -> str:
+        """As `lab break` takes it."""
+        return f"{self.session}/{self.fault}"
+
+
+class Record:
+    """broken.json of a lab. A writer holds the lab's lock, except for noting a clue or a repair that was seen."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._path = lab.directory / "broken.json"
+
+    def all(self) -> list[Broken]:
+        """In the order in which they were broken. Raises LabDamaged."""
+        try:
+            return [Broken(**one) for one in read_json(self._path) or []]
+        except TypeError as error:
+            raise LabDamaged(f"{self._path} cannot be read: {error}", advice="lab destroy, then lab up") from error
+
+    def put(self, entry: Broken) -> None:
+        """Add it, or replace what is known of it."""
+        others = [one for one in self.all() if one.breaks != entry.breaks]
+        write_json(self._path, [asdict(one) for one in [*others, entry]])
+
+    def note_clues(self, entry: Broken, clues: int) -> None:
+        """Remember how far its trail was walked."""
+        write_json(self._path, [asdict(replace(one, clues=clues) if one == entry else one) for one in self.all()])
+
+    def drop(self, breaks: Iterable[str]) -> None:
+        """Forget those of these names."""
+        gone = set(breaks)
+        left = [one for one in self.all() if one.breaks not in gone]
+        if left:
+            write_json(self._path, [asdict(one) for one in left])
+        else:
+            self._path.unlink(missing_ok=True)
+
+
+def broken_faults(lab: Lab) -> list[Broken]:
+    """What was broken on purpose and not seen well since. Asks nobody. Raises LabDamaged."""
+    return Record(lab).all()
+
+
+def in_words(broken: Iterable[Broken]) -> str:
+    """What is broken on purpose, for a message; one that shall surprise has no name."""
+    known = list(broken)
+    names = [one.address for one in known if not one.surprise]
+    secret = sum(one.surprise for one in known)
+    what = "something" if secret == 1 else f"{secret} things"
+    return ", ".join([*names, *([f"{what} chosen at random"] if secret else [])])
+
+
+def sort_of(home: Home) -> CloudSort:
+    """Which of a session's clues are true of this home's cloud."""
+    return "embedded" if home.name == "embedded" else "devstack"
+
+
+def fault_of(home: Home, case: FaultCase) -> Fault:
+    """The home's fault. Raises NotServed where it has none of this name, or cannot have it now."""
+    found = home.faults().get(case.breaks)
+    if found is None:
+        raise NotServed(
+            f"the home '{home.name}' knows no fault '{case.breaks}'", advice="lab faults shows what it can have"
+        )
+    why = found.why_not()
+    if why:
+        raise NotServed(f"'{case.id}' cannot be broken here: {why}", advice="lab faults shows what can")
+    return found
+
+
+# --- breaking ------------------------------------------------------------------------------------------------------
+
+
+def inflict(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, surprise: bool = False) -> Broken:
+    """Break it; returns when its symptoms show. What is going to be done is on disk before it is begun.
+
+    Raises NoLab, NotRunning, NotServed, BrokenOnPurpose (it is broken already), ServiceFailed (it is not well to begin with).
+    """
+    with lab.writing():
+        home, record = home_of(lab), Record(lab)
+        home.access()  # raises NotRunning
+        fault = fault_of(home, case)
+        known = next((one for one in record.all() if one.breaks == case.breaks), None)
+        if known and known.state == "breaking":
+            progress("an earlier lab break was interrupted; mending what it left")
+            fault.mend(progress)
+            record.drop([case.breaks])
+        _must_be_well(fault, known)
+        entry = Broken(session.name, case.id, case.breaks, "breaking", surprise, at=time.time())
+        record.put(entry)
+        fault.inflict(progress)
+        entry = replace(entry, state="broken")
+        record.put(entry)
+        return entry
+
+
+def _must_be_well(fault: Fault, known: Broken | None) -> None:
+    finding = fault.look()
+    if finding.fine:
+        return
+    if known and known.state == "broken":
+        what = "something that was broken at random" if known.surprise else known.address
+        raise BrokenOnPurpose(
+            f"{what} is broken already" + ("" if known.surprise else f": {finding.evidence}"),
+            advice="lab hint walks the trail to the cause; lab fix mends it",
+        )
+    if finding.state == "unknown":
+        raise ServiceFailed(
+            f"whether it is well now cannot be told: {finding.evidence}", advice="lab status shows what runs"
+        )
+    raise ServiceFailed(f"it is not well, and lab did not break it: {finding.evidence}", advice="lab status; lab reset")
+
+
+# --- mending -------------------------------------------------------------------------------------------------------
+
+
+def mend(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
+    """Mend the home's faults of these names (→ what messages call them), whatever the record says of them.
+
+    Raises NoLab, NotRunning, UnknownName, and what a fault that cannot be mended raises.
+    """
+    with lab.writing():
+        home = home_of(lab)
+        faults = home.faults()
+        for name, called in chosen.items():
+            if name not in faults:
+                raise UnknownName(f"there is no fault '{name}' here", advice=closest(name, faults, "lab faults"))
+            progress(f"mending {called}")
+            faults[name].mend(progress)
+            Record(lab).drop([name])
+
+
+def mend_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) -> None:
+    """Mend whatever is recorded as broken, also half-way, and forget it. The caller holds the lab's lock.
+
+    What cannot be mended now is told and stays recorded; `strict`: it is raised, after all others were mended.
+    """
+    record = Record(lab)
+    entries = record.all()
+    if not entries:
+        return
+    faults = home.faults()
+    trouble: LabError | None = None
+    for entry in entries:
+        called = "what was broken at random" if entry.surprise else f"{entry.address}, broken on purpose"
+        progress(f"mending {called}")
+        try:
+            if entry.breaks in faults:
+                faults[entry.breaks].mend(progress)
+            record.drop([entry.breaks])
+        except LabError as error:
+            progress(f"{called}: not mended: {error.message}")
+            trouble = trouble or error
+    if strict and trouble:
+        raise trouble
+
+
+def forget_all(lab: Lab) -> None:
+    """The cloud has been put back to a checkpoint, in which nothing was broken."""
+    record = Record(lab)
+    record.drop([one.breaks for one in record.all()])
+
+
+def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
+    """These steps of a session have passed: what they grade the repair of is well again, so forget that it was broken."""
+    done = set(passed)
+    well = {case.breaks for case in session.faults if case.step in done}
+    if not well:
+        return
+    record = Record(lab)
+    gone = [one.breaks for one in record.all() if one.breaks in well and one.state == "broken"]
+    if gone:
+        record.drop(gone)
+
+
+# --- the trail -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """A clue as it is shown: its number (from 1) of how many, with the site's names in it."""
+
+    number: int
+    of: int
+    look: str
+    shows: str
+    means: str
+
+    @property
+    def last(self) -> bool:
+        """Whether the trail ends here."""
+        return self.number == self.of
+
+
+def trail(home: Home, case: FaultCase) -> list[Told]:
+    """All clues of a fault on this home."""
+    names = {f"${name.upper()}": value for name, value in home.site().names.items()}
+    clues = case.clues(sort_of(home))
+    return [_told(clue, number, len(clues), names) for number, clue in enumerate(clues, 1)]
+
+
+def next_clue(lab: Lab, home: Home, case: FaultCase, entry: Broken) -> Told:
+    """The next clue; the last one again, once the trail was walked to its end."""
+    told = trail(home, case)
+    one = told[min(entry.clues, len(told) - 1)]
+    if entry.clues != one.number:
+        Record(lab).note_clues(entry, one.number)
+    return one
+
+
+def _told(clue: Clue, number: int, count: int, names: Mapping[str, str]) -> Told:
+    texts = []
+    for text in (clue.look, clue.shows, clue.means):
+        for name in sorted(names, key=len, reverse=True):
+            text = text.replace(name, names[name])
+        texts.append(text)
+    return Told(number, count, *texts)

@@ -1,0 +1,100 @@
+"""A lab's cloud, opened for working on a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stacklab.assets import Assets
+from stacklab.cloud.connection import Connection
+from stacklab.course.load import CLOUDS, Variables, load_session
+from stacklab.course.session import Session
+from stacklab.errors import NoLab, NotRunning, SessionInvalid, UnknownName
+from stacklab.homes import open_home
+from stacklab.homes.base import CloudAccess, Home
+from stacklab.lab import Lab
+from stacklab.replay.consent import Allow, refuse_foreign
+from stacklab.replay.context import Desk
+from stacklab.replay.journal import Journal
+from stacklab.replay.remembered import remembered_session
+
+
+def home_of(lab: Lab) -> Home:
+    """The home that `lab up` chose for this lab. Raises NoLab."""
+    lab.require()
+    name = lab.record.get("home")
+    if not name:
+        raise NoLab(f"lab '{lab.name}' was never brought up", advice="lab up session4 does it")
+    return open_home(str(name), lab)
+
+
+def open_desk(lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign) -> Desk:
+    """Raises NoLab, NotRunning (also in the middle of a reset that was interrupted)."""
+    home = home_of(lab)
+    if interrupted := interruption(lab):
+        raise interrupted
+    return desk_at(home.access(), lab, session, say, agreed)
+
+
+def interruption(lab: Lab) -> NotRunning | None:
+    """What to say as long as a reset or a goto that was cut short has not been ended."""
+    if not lab.record.get("restoring"):
+        return None
+    if other := lab.other_writer():
+        return NotRunning(f"a lab reset or goto (process {other}) is under way", advice="wait for it")
+    return NotRunning(
+        "a lab reset or goto was interrupted: what is there is half one thing and half another",
+        advice="lab reset, or lab up, ends it",
+    )
+
+
+def desk_at(
+    access: CloudAccess, lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign
+) -> Desk:
+    """A desk at any cloud. The people connect when they are first needed."""
+    admin, learner = Connection(access.clouds_file, access.admin), Connection(access.clouds_file, access.learner)
+    return Desk(session, access, admin, learner, Assets(lab).by_name(), lab.secret, say, agreed=agreed)
+
+
+def journal_of(lab: Lab) -> Journal:
+    """The lab's journal."""
+    return Journal(lab.journal_file)
+
+
+def session_of(lab: Lab, name: str | None) -> Session:
+    """The named session, else the one that the lab was last brought up for. Raises NoLab, UnknownName."""
+    chosen = name or lab.record.get("session")
+    if not chosen:
+        raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
+    try:
+        return load_session(str(chosen), variables=clouds_variables(lab), also=lab.labs)
+    except UnknownName as error:
+        if name is None:
+            error.message = f"the session '{chosen}', which this lab is at, is not there any more"
+            error.advice = "lab reset SESSION goes to another one; lab list shows them"
+        raise
+
+
+def clouds_variables(lab: Lab) -> Variables:
+    """What sessions say of the lab's cloud where it is not what they take for granted (`stacklab.course.load.CLOUDS`)."""
+    return {name: str(lab.record[name]) for name in CLOUDS if name in lab.record}
+
+
+def session_to_undo(lab: Lab, name: str | None) -> Session:
+    """The same; where its file is gone or broken, as the journal remembers it. Raises NoLab, UnknownName, SessionInvalid."""
+    try:
+        return session_of(lab, name)
+    except (UnknownName, SessionInvalid):
+        remembered = session_remembered(lab, str(name or lab.record.get("session")))
+        if remembered is None:
+            raise
+        return remembered
+
+
+def session_remembered(lab: Lab, name: str) -> Session | None:
+    """A session as the journal has it; None where nothing of it is left to undo."""
+    return remembered_session(journal_of(lab), name)
+
+
+def begin_session(lab: Lab, session: Session) -> None:
+    """From now on it is the lab's session, also for commands that do not say where it lies."""
+    lab.update(session=session.name, labs=str(session.file.parent.parent) if session.foreign else None)

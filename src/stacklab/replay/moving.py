@@ -1,0 +1,244 @@
+"""`lab goto` and `lab reset`: to the start of a session, or to just before one of its steps, by checkpoints.
+
+Besides a session's start, a checkpoint is any place that an earlier `lab goto` has led to. Its name holds a hash of all that
+came before it (the steps, as the session file has them now, and the files that they use), so a changed session never meets
+an old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stacklab import __version__
+from stacklab.assets import Assets
+from stacklab.cloud.connection import Connection
+from stacklab.course.session import Session, Step
+from stacklab.errors import CheckpointMissing, CloudRefused, LabError, NotRunning
+from stacklab.homes.base import CloudAccess, Home
+from stacklab.lab import Lab
+from stacklab.records import Records
+from stacklab.replay.apply import Applied
+from stacklab.replay.breaking import mend_all
+from stacklab.replay.check import check
+from stacklab.replay.clearing import clear
+from stacklab.replay.consent import Allow, refuse_foreign
+from stacklab.replay.context import Desk
+from stacklab.replay.desk import begin_session, desk_at, home_of, journal_of
+from stacklab.replay.learn import Shown, do_steps
+from stacklab.stages import Progress, Stage
+
+PREFIX = "at."
+"""Begins the names of the checkpoints that `lab goto` saves."""
+KEEP = 4
+"""How many of them a lab keeps; the oldest goes for a fifth."""
+
+Working = Callable[[str, float | None], AbstractContextManager[Progress]]
+"""Shows that something of this title goes on, which usually takes so many seconds."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """Where `lab goto` has led. `step`: whose turn it is the learner's to do (None: the session's first).
+
+    `checkpoint`: what was gone back to; `applied`: what was done from there on; `saved`: the checkpoint made of the place, if
+    one was; `notes`: what should be known of it.
+    """
+
+    session: Session
+    step: Step
+    checkpoint: str
+    applied: list[Applied] = field(default_factory=list)
+    saved: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def goto(
+    lab: Lab,
+    session: Session,
+    step_id: str | None,
+    show: Callable[[Shown], None],
+    say: Callable[[str], None],
+    working: Working,
+    agreed: Allow = refuse_foreign,
+) -> Arrived:
+    """Bring the lab to the session's start, or to just before a step. The same call mends what an interrupted one left.
+
+    Raises NoLab, NotRunning, UnknownName, and whatever a step raises.
+    """
+    steps = list(session.steps())
+    turn = session.step(step_id) if step_id else steps[0]
+    before = steps[: steps.index(turn)]
+    with lab.writing():
+        home = home_of(lab)
+        access = _access(home, session)
+        begin_session(lab, session)
+        start = home.begin()
+        with working(f"back to the start of {session.name}, or as near to {turn.id} as is saved", 3) as progress:
+            nearest, done = _nearest(lab, home, session, start, before)
+            mend_all(lab, home, progress)
+            if home.saves:
+                go_back(lab, home, nearest, progress)
+            else:
+                clear(lab, home, progress, agreed)
+        notes = missing_services(home, access, session)
+        desk = desk_at(home.access(), lab, session, say, agreed)
+        left = [*_lost(desk, before[:done]), *before[done:]]
+        applied = do_steps(lab, desk, journal_of(lab), left, "sdk", show)
+        saved = None
+        if before[done:] and home.saves:
+            name = checkpoint_name(lab, session, start, before, turn)
+            saved, trouble = _save(home, Records(lab), name, working)
+            notes += [trouble] if trouble else []
+        return Arrived(session, turn, nearest, applied, saved, notes)
+
+
+def _access(home: Home, session: Session) -> CloudAccess:
+    try:
+        return home.access()
+    except NotRunning as error:
+        raise NotRunning(error.message, advice=f"lab up {session.name}") from error
+
+
+# --- going back ----------------------------------------------------------------------------------------------------
+
+
+def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
+    """Cloud, journal and progress become what they were. The caller holds the lab's lock.
+
+    lab.json says so until all of it is done: what is half one and half the other must not be worked on.
+    """
+    under_way = lab.record.get("restoring")
+    lab.update(restoring=checkpoint)
+    try:
+        home.restore(checkpoint, progress)
+    except CheckpointMissing:
+        lab.update(restoring=under_way)  # nothing was touched
+        raise
+    Assets(lab).forget_instances()
+    Records(lab).put_back(checkpoint)
+    lab.update(restoring=None)
+
+
+def going_back_stage(lab: Lab, home: Home) -> Stage:
+    """The part of `lab up` that ends what an interrupted reset or goto has begun."""
+
+    def unfinished() -> str | None:
+        return None if lab.record.get("restoring") else "nothing"
+
+    def finish(progress: Progress) -> str:
+        wanted = str(lab.record["restoring"])
+        name = wanted if wanted in home.checkpoints() else home.begin()
+        go_back(lab, home, name, progress)
+        return f"went back to '{name}'"
+
+    return Stage("records", "what an interrupted goto or reset left to do", unfinished, finish, 3)
+
+
+# --- checkpoints on the way ----------------------------------------------------------------------------------------
+
+
+def checkpoint_name(lab: Lab, session: Session, start: str, before: Sequence[Step], turn: Step) -> str:
+    """The name of the checkpoint that holds `start` and the steps before `turn`, as they are declared now."""
+    declared = [
+        {
+            "id": step.id,
+            "kind": step.kind.name,
+            "as": step.who,
+            "with": step.params.model_dump(mode="json"),
+            "runs": step.kind.runs(step.params),
+        }
+        for step in before
+    ]
+    known = {
+        "lab": __version__,
+        "start": [start, lab.record.get("start_of")],
+        "learner": session.learner,
+        "files": [_stamp(asset) for asset in _files(lab)],
+        "steps": declared,
+    }
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{PREFIX}{session.name[:18]}.{turn.id[:18]}.{digest}"
+
+
+def _files(lab: Lab) -> list[Path]:
+    image = lab.record.get("image", {}).get("path")
+    return [Assets(lab).public_key, *([Path(image)] if image else [])]
+
+
+def _stamp(path: Path) -> list[str | int]:
+    """Tells whether a file is the same one as before, without reading gigabytes."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path)]
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequence[Step]) -> tuple[str, int]:
+    """The checkpoint that leaves the fewest of the steps to do, and how many are done in it."""
+    saved = set(home.checkpoints()) & set(Records(lab).names())
+    steps = list(session.steps())
+    for count in range(len(before), 0, -1):
+        name = checkpoint_name(lab, session, start, before[:count], steps[count])
+        if name in saved:
+            return name, count
+    return start, 0
+
+
+def _lost(desk: Desk, steps: Sequence[Step]) -> list[Step]:
+    """Steps that a checkpoint does not hold: what they left was no part of the cloud (a process, a file beside it)."""
+    kept = [step for step in steps if step.kind.lasting(step.params)]
+    return [step for step, grade in zip(kept, check(desk, kept).grades, strict=True) if grade.status == "failed"]
+
+
+def _save(home: Home, records: Records, name: str, working: Working) -> tuple[str | None, str]:
+    """Save the place that was reached; its name, or None and why not: that is no reason to fail."""
+    try:
+        with working("a checkpoint of it, so that the next time is quicker", 2) as progress:
+            _make_room(home, records, progress)
+            # First the records: a checkpoint counts only with them.
+            home.drop(name, progress)
+            records.keep(name)
+            home.checkpoint(name, progress)
+    except LabError as error:
+        records.drop(name)
+        return None, f"no checkpoint was saved, so the next time takes as long: {error.message}"
+    return name, ""
+
+
+def _make_room(home: Home, records: Records, progress: Progress) -> None:
+    """At most KEEP with the one that comes; what an interrupted run left of one goes, too."""
+    saved = {name for name in home.checkpoints() if name.startswith(PREFIX)}
+    known = [name for name in records.names() if name.startswith(PREFIX)]
+    whole = [name for name in known if name in saved]
+    for name in {*(saved ^ set(known)), *whole[: max(0, len(whole) - KEEP + 1)]}:
+        records.drop(name)
+        home.drop(name, progress)
+
+
+# --- what a session needs ------------------------------------------------------------------------------------------
+
+
+def missing_services(home: Home, access: CloudAccess, session: Session) -> list[str]:
+    """A sentence on each optional service that the session needs and the cloud's catalogue has not."""
+    if not session.services:
+        return []
+    try:
+        listed = Connection(access.clouds_file, access.admin).get("identity", "services")["services"]
+    except CloudRefused as error:
+        return [f"which services the cloud has cannot be told: {error.message}"]
+    there = {str(one.get("name", "")) for one in listed if one.get("enabled", True)}
+    if home.name == "embedded":
+        remedy = "the home 'embedded' has no such service; its steps say so where they need it"
+    else:
+        remedy = f"lab up {session.name} deploys it"
+    return [
+        f"{session.name} needs {name}, which this cloud has not: {remedy}"
+        for name in session.services
+        if name not in there
+    ]

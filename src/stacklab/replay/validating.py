@@ -1,0 +1,222 @@
+"""`lab validate`: everything that is wrong, or bad, with sessions, and what they would run on a learner's machine."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stacklab.assets import PAPER
+from stacklab.course.load import Examined, examine, load_session, session_names
+from stacklab.course.search import FILE, Found, all_sessions, clash_of, own_labs, sessions_in
+from stacklab.course.session import Session, Step
+from stacklab.errors import LabError, SessionInvalid, UnknownName
+from stacklab.kinds.image import FileSource
+from stacklab.plain import visible
+from stacklab.replay.context import Paper
+from stacklab.replay.narrate import narrate
+from stacklab.suggest import closest_of
+from stacklab.yamlfiles.yamlfile import Where
+
+SHORT = 20
+"""A hint of fewer characters tells nobody where to look."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong: where (`line` from 1, or None for a file that cannot be read at all), what, and what to do."""
+
+    file: str
+    line: int | None
+    key: str
+    problem: str
+    advice: str = ""
+
+    def text(self) -> str:
+        """`FILE:LINE: KEY: what is wrong`, as errors say it."""
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        return place + (f"{self.key}: " if self.key else "") + self.problem
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a step would run, or read, on a machine of the learner's."""
+
+    step: str
+    kind: str
+    text: str
+
+
+@dataclass
+class Report:
+    """What was found in one session file. `steps`: how many there are, if it can be read."""
+
+    name: str
+    file: str
+    title: str = ""
+    steps: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    scripts: list[Script] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lab validate --json` prints it."""
+        return asdict(self)
+
+
+def validate(path: Path) -> list[Report]:
+    """Look at every session of a directory, or at one: its folder, or its file. Raises UnknownName where there is none."""
+    target = path.expanduser().absolute()
+    if target.is_file() or (target.is_symlink() and target.name == FILE):
+        found = [Found(target.parent.name, target.parent.parent, True)]
+        if target.name != FILE:
+            raise UnknownName(f"{target} is no session's file", advice=f"a session is a folder with a {FILE}")
+    elif (target / FILE).exists() or (target / FILE).is_symlink():
+        found = [Found(target.name, target.parent, True)]
+    else:
+        found = sessions_in(target, foreign=True)
+    if not found:
+        raise UnknownName(f"{target} holds no session", advice=f"a session is a folder with a {FILE}")
+    return [_report(one) for one in found]
+
+
+def _report(found: Found) -> Report:
+    report = Report(found.name, str(found.file))
+    foreign = found.labs.resolve() != own_labs().resolve()
+    try:
+        Found(found.name, found.labs, foreign).require_inside()
+        if foreign and (clash := _clash(found)):
+            raise clash
+        examined = examine(found.file, foreign=foreign)
+    except SessionInvalid as error:
+        report.problems.append(_from_error(error, found.file))
+        return report
+    report.problems += [_problem(examined, where, error) for where, error in examined.problems]
+    report.problems += [
+        _at(examined, ("vars", name), "no step uses this variable", "remove it") for name in examined.unused
+    ]
+    report.problems += _controls(examined)
+    session = examined.session
+    if session:
+        report.title = session.title
+        report.steps = len(examined.places)
+        report.problems += _bad_steps(examined, session)
+        report.scripts = [
+            Script(f"{session.name}/{step.exercise}/{step.id}", step.kind.name, text)
+            for step in session.steps()
+            if (text := step.kind.runs(step.params))
+        ]
+    report.problems.sort(key=lambda one: one.line or 0)
+    return report
+
+
+def _clash(found: Found) -> SessionInvalid | None:
+    """A session of the same name that a learner with this directory would meet, too."""
+    same = [one for one in all_sessions().get(found.name, []) if one.labs.resolve() != found.labs.resolve()]
+    return clash_of([*same, found])
+
+
+# --- what loads, but is bad ----------------------------------------------------------------------------------------
+
+
+def _bad_steps(examined: Examined, session: Session) -> list[Problem]:
+    found: list[Problem] = []
+    broken = {case.breaks for case in session.faults}
+    known = _known_faults()
+    for index, case in enumerate(session.faults):
+        if case.breaks not in known:
+            advice = closest_of(case.breaks, known, "what homes can break")
+            found.append(_at(examined, ("faults", index), f"no home knows a fault '{case.breaks}'", advice))
+    for step in session.steps():
+        where = examined.places[step.id]
+        if len(step.hint) < SHORT or step.hint in (step.say, step.title):
+            found.append(
+                _at(
+                    examined, (*where, "hint"), "this hint helps nobody", "say what to look at, and what it has to show"
+                )
+            )
+        if step.kind.name == "repair" and getattr(step.params, "fault", None) not in broken:
+            found.append(
+                _at(examined, (*where, "with"), "no fault of this session breaks what it repairs", "add one to faults:")
+            )
+        if trouble := _untold(session, step):
+            found.append(_at(examined, where, f"the step cannot be told: {trouble}", "look at its with:"))
+        if trouble := _file_missing(step):
+            found.append(
+                _at(examined, (*where, "with", "source"), trouble, "name a file that learners have, or a url:")
+            )
+    return found
+
+
+def _known_faults() -> list[str]:
+    """What the course's own sessions break: between them they name all that homes can."""
+    found: set[str] = set()
+    for name in session_names():
+        with suppress(SessionInvalid):  # that one has a report of its own
+            found |= {case.breaks for case in load_session(name).faults}
+    return sorted(found)
+
+
+def _untold(session: Session, step: Step) -> str:
+    """Why the step cannot be narrated on paper; empty if it can."""
+    paper = Paper(session, step, PAPER, lambda name: "")
+    try:
+        narrate(None, paper, step)
+        step.kind.look(paper, step.params).text()
+        step.kind.expected(step.params)
+    except LabError as error:
+        return error.message
+    except Exception as error:  # noqa: BLE001 -- whatever a kind trips over is told with the step that made it
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _file_missing(step: Step) -> str:
+    source = getattr(step.params, "source", None)
+    if not isinstance(source, FileSource) or Path(source.file).expanduser().is_file():
+        return ""
+    return f"there is no file {source.file}"
+
+
+def _controls(examined: Examined) -> list[Problem]:
+    """Texts with characters that a terminal would obey, or not show: whoever reads the session would not see what is there."""
+    found = []
+    for where, value in _texts(examined.file.value, ()):
+        if visible(value) != value:
+            found.append(_at(examined, where, "holds control characters or invisible ones", "remove them"))
+    return found
+
+
+def _texts(value: Any, where: Where) -> list[tuple[Where, str]]:
+    if isinstance(value, str):
+        return [(where, value)]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in _texts(item, (*where, key))]
+
+
+# --- places --------------------------------------------------------------------------------------------------------
+
+
+def _at(examined: Examined, where: Where, problem: str, advice: str) -> Problem:
+    file = examined.file
+    return Problem(str(file.path), file.line(where), ".".join(map(str, where)), problem, advice)
+
+
+def _problem(examined: Examined, where: Where, error: LabError) -> Problem:
+    """The same as the error, with its parts apart."""
+    told = _from_error(error, examined.file.path)
+    key = ".".join(map(str, where))
+    short = told.problem.removeprefix(f"{key}: ")
+    # What is missing is told at the thing that it is missing from.
+    if short == told.problem and "." in key:
+        key = key.rpartition(".")[0]
+        short = told.problem.removeprefix(f"{key}: ")
+    return Problem(told.file, told.line, key, short, told.advice)
+
+
+def _from_error(error: LabError, path: Path) -> Problem:
+    found = re.fullmatch(re.escape(str(path)) + r":(?:(\d+):)? (.*)", error.message, re.DOTALL)
+    if not found:
+        return Problem(str(path), None, "", error.message, error.advice)
+    return Problem(str(path), int(found[1]) if found[1] else None, "", found[2], error.advice)
