@@ -11,7 +11,7 @@ from stacklab.course.load import LEARNER
 from stacklab.errors import InstanceUnreachable, UnknownName
 from stacklab.kinds.instance import ssh_options
 from stacklab.lab import Lab
-from stacklab.replay.desk import home_of
+from stacklab.replay.current import home_of
 from stacklab.suggest import closest
 
 

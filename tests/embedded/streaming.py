@@ -18,7 +18,7 @@ from pathlib import Path
 from stacklab.course.load import load_session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
-from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.current import desk_at, home_of, journal_of
 
 CONTROL = 4 << 20
 

@@ -19,7 +19,7 @@ from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import Report, check
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import desk_at, home_of
+from stacklab.replay.current import desk_at, home_of
 from stacklab.replay.journal import Journal
 
 LEARNERS = 20

@@ -18,7 +18,7 @@ from stacklab.replay.bringup import reset
 from stacklab.replay.clearing import CLEANER, PURPOSE, clear, what_goes
 from stacklab.replay.consent import refuse_foreign
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.current import desk_at, home_of, journal_of
 from stacklab.replay.learn import do_steps
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE

@@ -30,7 +30,7 @@ from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import bring_up, reset, stop
 from stacklab.replay.check import check
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.current import desk_at, home_of, journal_of
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE
 

@@ -15,7 +15,7 @@ from stacklab.lab import Lab
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import desk_at, home_of
+from stacklab.replay.current import desk_at, home_of
 from tests.embedded.guests import LOGIN_SECONDS, PATIENCE
 from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find, in_guest, ssh
 

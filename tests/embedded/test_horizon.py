@@ -12,7 +12,7 @@ from stacklab.course.load import LEARNER, load_session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
-from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.current import desk_at, home_of, journal_of
 from tests.embedded.browser import BROWSERS, Browser, program
 
 PEOPLE = ("admin", "learner")

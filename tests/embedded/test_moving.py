@@ -23,7 +23,7 @@ from stacklab.records import Records
 from stacklab.replay import moving
 from stacklab.replay.bringup import reset
 from stacklab.replay.consent import Allow, to_agree_to
-from stacklab.replay.desk import begin_session, home_of, journal_of, open_desk, session_to_undo
+from stacklab.replay.current import begin_session, home_of, journal_of, open_desk, session_to_undo
 from stacklab.replay.learn import check_steps, replay_steps, undo_steps
 from stacklab.replay.moving import PREFIX, Arrived, goto
 from stacklab.replay.trust import Trust

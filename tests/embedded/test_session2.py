@@ -27,7 +27,7 @@ from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.current import desk_at, home_of, journal_of
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import dependants
 from tests.embedded.guests import PATIENCE

@@ -18,7 +18,7 @@ from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check_step
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import home_of, journal_of
+from stacklab.replay.current import home_of, journal_of
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
 from tests.embedded.guests import PATIENCE

@@ -9,7 +9,7 @@ from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.desk import desk_at, home_of, journal_of
+from stacklab.replay.current import desk_at, home_of, journal_of
 from stacklab.replay.undo import undo
 from tests.embedded.inventory import inventory
 from tests.embedded.test_session4 import assert_becomes

@@ -17,7 +17,7 @@ import requests
 from stacklab.homes.plan import Plan
 from stacklab.https.peer import ask
 from stacklab.lab import Lab
-from stacklab.replay.desk import home_of
+from stacklab.replay.current import home_of
 from stacklab.stages import run_stages
 from tests import standin
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture

@@ -16,7 +16,7 @@ from stacklab.machines.site import Site
 from stacklab.machines.ssh import SshMachine
 from stacklab.replay.check import Grade, check
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import desk_at
+from stacklab.replay.current import desk_at
 from tests.machine.test_fixes import PACKAGES
 from tests.systems import System, missing, system
 

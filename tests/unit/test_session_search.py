@@ -16,7 +16,7 @@ from stacklab.course.search import VARIABLE
 from stacklab.deploy.profile.load import load_profile
 from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.lab import Lab
-from stacklab.replay.desk import begin_session, session_of
+from stacklab.replay.current import begin_session, session_of
 
 TEXT = """\
 session: {name}

@@ -12,7 +12,7 @@ from stacklab.cli.main import run
 from stacklab.course.load import session_names
 from stacklab.course.search import VARIABLE, own_labs
 from stacklab.errors import UnknownName
-from stacklab.replay.validating import Report, validate
+from stacklab.replay.validate import Report, validate
 
 GOOD = """\
 session: demo

@@ -18,7 +18,7 @@ def attach(context: Context, as_json: bool) -> None:
     """
     from stacklab.deploy.stack.detached import called
     from stacklab.deploy.stack.following import follow
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     lab, console = context.lab, context.console(as_json)
     deployment = home_of(lab).deployment()

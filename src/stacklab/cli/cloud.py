@@ -32,7 +32,7 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
     The learner's user is made by a session's steps (session4/project); until then only --admin can log in.
     """
     from stacklab.cloud.client import environment, openstack_program
-    from stacklab.replay.desk import home_of, interruption
+    from stacklab.replay.current import home_of, interruption
 
     if interrupted := interruption(context.lab):
         raise interrupted
@@ -61,7 +61,7 @@ def openrc(context: Context, admin: bool) -> None:
     It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
     """
     from stacklab.cloud.direct import no_proxy
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     access = home_of(context.lab).access()
     others = (
@@ -92,7 +92,7 @@ def openrc(context: Context, admin: bool) -> None:
 def password(context: Context, admin: bool, as_json: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
     from stacklab.course.load import LEARNER
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     home = home_of(context.lab)
     console = context.console(as_json)

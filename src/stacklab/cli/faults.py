@@ -28,7 +28,7 @@ SOMETHING = (
 
 def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """SESSION/FAULT of the session that is named, or else of the lab's own."""
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     lab = Context(ctx.find_root().params.get("name") or "intro").lab
     known = known_sessions(ctx)
@@ -42,7 +42,7 @@ def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def fault_addressed(context: Context, text: str) -> tuple[Session, FaultCase]:
     """SESSION/FAULT, or the FAULT alone of the lab's session (also by the home's name for it). Raises UnknownName, NoLab."""
     from stacklab.errors import UnknownName
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     before, slash, name = text.strip("/").rpartition("/")
     session = session_of(context.lab, before if slash else None)
@@ -81,7 +81,7 @@ def faults(context: Context, session: str | None, tell: bool, as_json: bool) -> 
     Repairs of the machine that DevStack runs on are something else: lab fixes.
     """
     from stacklab.replay.breaking import broken_faults
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
@@ -123,7 +123,7 @@ def faults(context: Context, session: str | None, tell: bool, as_json: bool) -> 
 def _running(context: Context) -> Home | None:
     """The lab's home, if its cloud runs."""
     from stacklab.errors import NoLab, NotRunning
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     try:
         home = home_of(context.lab)
@@ -168,7 +168,7 @@ def break_(context: Context, fault: str | None, at_random: bool, yes: bool, as_j
     Nothing outside the lab is touched; lab reset takes it back, too, also if breaking was interrupted.
     """
     from stacklab.replay.breaking import fault_of, inflict, sort_of
-    from stacklab.replay.desk import home_of, session_of
+    from stacklab.replay.current import home_of, session_of
 
     if not fault and not at_random:
         raise click.UsageError("name what to break (lab faults lists it), or say --random")
@@ -245,7 +245,7 @@ def fix(context: Context, fault: str | None, as_json: bool) -> None:
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
     """
     from stacklab.replay.breaking import broken_faults, fault_of, mend
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     lab, console = context.lab, context.console(as_json)
     lab.require()

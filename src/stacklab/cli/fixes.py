@@ -184,7 +184,7 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
 
     from stacklab.conditions.fixes.catalogue import Catalogue
     from stacklab.errors import NotServed
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     deployment = home_of(lab).deployment()
     if deployment.profile.deployed_by == "packstack":
@@ -214,7 +214,7 @@ def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
 def _cloud(lab: Lab) -> Callable[[], Connection]:
     """How the instances' fix reaches the API. The login is looked for when it is needed."""
     from stacklab.cloud.connection import Connection
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     def opened() -> Connection:
         access = home_of(lab).access()

@@ -44,7 +44,7 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
     """
     from stacklab.cli.learn import replayed, said
     from stacklab.errors import NotRunning
-    from stacklab.replay.desk import home_of, session_of
+    from stacklab.replay.current import home_of, session_of
     from stacklab.replay.learn import Narrator
     from stacklab.replay.moving import goto as do_goto
 
@@ -80,7 +80,7 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
 def confirmed(context: Context, console: Console, *, yes: bool) -> bool:
     """Show what a reset without checkpoints removes, and ask. With --json, --yes has to be said."""
     from stacklab.replay.clearing import what_goes
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     going = what_goes(context.lab, home_of(context.lab))
     console.print("This home has no checkpoints, so what is there is removed, for good:")

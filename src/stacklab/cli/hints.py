@@ -49,7 +49,7 @@ def _step(context: Context, what: str) -> tuple[Session, Step] | None:
     """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
     from stacklab.course.session import Address
     from stacklab.errors import UnknownName
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     if "/" not in what:
         session = session_of(context.lab, None)
@@ -84,7 +84,7 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
     from stacklab.replay.breaking import next_clue, trail
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     console, lab = context.console(as_json), context.lab
     lab.require()
@@ -116,7 +116,7 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
 def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Broken | None]:
     """The fault, and what is recorded of it; without a name, what was broken last."""
     from stacklab.replay.breaking import broken_faults
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     entries = broken_faults(context.lab)
     if what is None:
@@ -139,7 +139,7 @@ def _others(lab: Lab, address: str) -> list[Broken]:
 
 def _still_broken(lab: Lab, entries: list[Broken]) -> list[Broken]:
     """Those that are not repaired yet."""
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     faults = home_of(lab).faults()
     return [one for one in entries if one.breaks not in faults or not faults[one.breaks].look().fine]

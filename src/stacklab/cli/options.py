@@ -92,7 +92,7 @@ def complete_address(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A step's id, of the session that is up."""
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     known_sessions(ctx)
     session = session_of(_lab_of(ctx), None)
@@ -101,7 +101,7 @@ def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A service of the lab's cloud."""
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     home = home_of(_lab_of(ctx))
     return [CompletionItem(name) for name in home.service_names() if name.startswith(incomplete)]
@@ -131,7 +131,7 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
     """
     from stacklab.course.session import Address
     from stacklab.errors import UnknownName
-    from stacklab.replay.desk import session_of, session_remembered, session_to_undo
+    from stacklab.replay.current import session_of, session_remembered, session_to_undo
 
     find = session_to_undo if gone else session_of
     if address is None:

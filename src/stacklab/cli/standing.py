@@ -24,7 +24,7 @@ def whole_course(lab: Lab) -> dict[str, tuple[Session, Progress] | None]:
     from stacklab.course.search import all_sessions
     from stacklab.errors import SessionInvalid
     from stacklab.progress import ProgressFile
-    from stacklab.replay.desk import clouds_variables
+    from stacklab.replay.current import clouds_variables
 
     file = ProgressFile(lab)
     found: dict[str, tuple[Session, Progress] | None] = {}

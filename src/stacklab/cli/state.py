@@ -34,7 +34,7 @@ def status(context: Context, as_json: bool) -> None:
     from stacklab.errors import SessionInvalid, UnknownName
     from stacklab.progress import ProgressFile
     from stacklab.replay.breaking import broken_faults, in_words
-    from stacklab.replay.desk import home_of, interruption, session_of
+    from stacklab.replay.current import home_of, interruption, session_of
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
@@ -130,7 +130,7 @@ def _age(value: float) -> str:
 def logs(context: Context, service: str | None, follow: bool, lines: int) -> None:
     """Show the last lines of a service's log (of all logs, without a name)."""
     from stacklab.logs import follow_logs
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     console = context.console()
     found = home_of(context.lab).logs(service)
@@ -151,7 +151,7 @@ def logs(context: Context, service: str | None, follow: bool, lines: int) -> Non
 @click.pass_obj
 def restart(context: Context, service: str, as_json: bool) -> None:
     """Restart one service of the cloud and wait until it answers."""
-    from stacklab.replay.desk import home_of
+    from stacklab.replay.current import home_of
 
     lab, console = context.lab, context.console(as_json)
     with lab.writing(), console.working(f"restarting {service}", 8) as progress:
@@ -171,7 +171,7 @@ def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json
     """
     from stacklab.cli.goto import confirmed
     from stacklab.replay.bringup import reset as do_reset
-    from stacklab.replay.desk import home_of, session_of
+    from stacklab.replay.current import home_of, session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)

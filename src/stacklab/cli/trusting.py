@@ -60,7 +60,7 @@ def agreement(
 
 def agreement_to_all(context: Context, console: Console, *, trust: bool) -> Trust:
     """The same for everything that the journal has: a reset without checkpoints undoes all of it."""
-    from stacklab.replay.desk import journal_of, session_to_undo
+    from stacklab.replay.current import journal_of, session_to_undo
     from stacklab.replay.learn import as_remembered
     from stacklab.replay.trust import Trust
 

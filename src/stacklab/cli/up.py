@@ -64,7 +64,7 @@ def up(
     """
     from stacklab.homes.plan import Plan
     from stacklab.replay.bringup import bring_up
-    from stacklab.replay.desk import session_of
+    from stacklab.replay.current import session_of
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)

@@ -11,7 +11,7 @@ from stacklab.cli.options import Context, complete_file, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
-    from stacklab.replay.validating import Report
+    from stacklab.replay.validate import Report
 
 
 @click.command()
@@ -27,7 +27,7 @@ def validate(context: Context, path: str, as_json: bool) -> None:
     Nothing of it is run. Exit 40 if anything is wrong.
     """
     from stacklab.errors import SessionInvalid
-    from stacklab.replay.validating import validate as do_validate
+    from stacklab.replay.validate import validate as do_validate
 
     console = context.console(as_json)
     reports = do_validate(Path(path))

@@ -13,7 +13,7 @@ from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError, NotServed, Se
 from stacklab.files import read_json, write_json
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
-from stacklab.replay.desk import home_of
+from stacklab.replay.current import home_of
 from stacklab.stages import Progress
 from stacklab.suggest import closest
 

@@ -23,7 +23,7 @@ from stacklab.removal import purge as purge_directories
 from stacklab.replay.breaking import broken_faults, forget_all, in_words, mend_all
 from stacklab.replay.clearing import clear
 from stacklab.replay.consent import Allow
-from stacklab.replay.desk import begin_session, home_of
+from stacklab.replay.current import begin_session, home_of
 from stacklab.replay.moving import go_back, going_back_stage
 from stacklab.replay.trust import Trust
 from stacklab.stages import Progress, Stage, run_stages

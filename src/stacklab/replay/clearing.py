@@ -25,7 +25,7 @@ from stacklab.lab import Lab
 from stacklab.machines import scratch
 from stacklab.progress import ProgressFile
 from stacklab.replay.consent import Allow
-from stacklab.replay.desk import desk_at, journal_of, session_to_undo
+from stacklab.replay.current import desk_at, journal_of, session_to_undo
 from stacklab.replay.undo import undo
 from stacklab.stages import Progress
 

@@ -17,7 +17,7 @@ from stacklab.replay.breaking import noticed
 from stacklab.replay.check import Grade, Report, check
 from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.replay.context import Desk, Paper
-from stacklab.replay.desk import journal_of, open_desk
+from stacklab.replay.current import journal_of, open_desk
 from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
 

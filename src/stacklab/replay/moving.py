@@ -28,7 +28,7 @@ from stacklab.replay.check import check
 from stacklab.replay.clearing import clear
 from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.replay.context import Desk
-from stacklab.replay.desk import begin_session, desk_at, home_of, journal_of
+from stacklab.replay.current import begin_session, desk_at, home_of, journal_of
 from stacklab.replay.learn import Shown, do_steps
 from stacklab.stages import Progress, Stage
 

@@ -1,4 +1,4 @@
-"""A lab's cloud, opened for working on a session."""
+"""What a lab is at now: its home, its session, and its cloud, opened for working on a session."""
 
 from __future__ import annotations
 
