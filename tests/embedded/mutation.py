@@ -1,9 +1,11 @@
-"""Grading by mutation, for any session: a step's fact is broken; exactly that step, and those that need it, fail."""
+"""Grading by mutation: independent facts are broken together; just these steps, and those that need them, fail."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from stacklab.course.load import load_session
@@ -76,19 +78,52 @@ def in_guest(desk: Desk, step: str, line: str) -> None:
     desk.memory.clear()
 
 
-def assert_noticed(desk: Desk, step: str, broken: Break, shared: Collection[str] = ()) -> None:
-    """`shared`: steps that declare what this one does, too, so that breaking it breaks them.
+@dataclass(frozen=True)
+class Mutations:
+    """How each step's fact is broken, and which of that can be broken at once.
 
-    Only the step itself is looked at before: what an earlier mutation left broken shows as a failure that is not allowed.
+    `shared`: steps that declare what another one does, too, so that breaking it breaks both. `apart`: steps whose breaks
+    work on one and the same thing. `slow`: steps whose check takes seconds; looked at where they are broken only.
     """
-    session: Session = desk.session
-    assert check(desk, [session.step(step)]).grades[0].status == "passed"
-    mend = broken(desk)
-    try:
-        found = failed(desk)
-    finally:
-        mend()
-    assert step in found, f"not noticed; failed: {found}"
-    assert found[step].startswith("failed")
-    allowed = dependants(session, [session.step(one) for one in {step, *shared}])
-    assert set(found) <= allowed, found
+
+    session: Session
+    breaks: Mapping[str, Break]
+    shared: Mapping[str, Collection[str]] = field(default_factory=dict)
+    apart: Collection[str] = ()
+    slow: Collection[str] = ()
+
+    def spoiled(self, step: str) -> set[str]:
+        """All that may fail when this step's fact is broken."""
+        return dependants(self.session, [self.session.step(name) for name in {step, *self.shared.get(step, ())}])
+
+    def rounds(self, steps: Iterable[str] | None = None) -> list[tuple[str, ...]]:
+        """The steps in as few rounds as possible: in one round, none fails because of another one's break."""
+        rounds: list[list[str]] = []
+        for step in self.breaks if steps is None else steps:
+            fitting = (chosen for chosen in rounds if all(self._independent(step, other) for other in chosen))
+            chosen = next(fitting, None)
+            if chosen is None:
+                rounds.append([step])
+            else:
+                chosen.append(step)
+        return [tuple(chosen) for chosen in rounds]
+
+    def _independent(self, step: str, other: str) -> bool:
+        if step in self.apart and other in self.apart:
+            return False
+        return step not in self.spoiled(other) and other not in self.spoiled(step)
+
+    def assert_noticed(self, desk: Desk, steps: tuple[str, ...]) -> None:
+        """Break the facts of one round; these steps fail, and nothing but what builds on them is less than well."""
+        with ExitStack() as mending:
+            for step in steps:
+                mending.callback(self.breaks[step](desk))
+            grades = failed(desk, set(self.slow) - set(steps))
+        for step in steps:
+            assert grades.get(step, "not noticed").startswith("failed"), (step, grades)
+        assert set(grades) <= {name for step in steps for name in self.spoiled(step)}, grades
+
+
+def by_names(steps: tuple[str, ...]) -> str:
+    """How a round is called in the tests' output."""
+    return "+".join(steps)

@@ -1,4 +1,4 @@
-"""Grading by mutation: each step's fact is broken in the real cloud; exactly that step (and those that need it) fails."""
+"""Grading by mutation: each step's fact is broken in the real cloud; just that step, and those that need it, fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stacklab.replay.check import check
 from stacklab.replay.context import Desk
 from stacklab.replay.current import desk_at, home_of
 from tests.embedded.guests import LOGIN_SECONDS, PATIENCE
-from tests.embedded.mutation import Break, Mend, assert_noticed, done_session, failed, find, in_guest, ssh
+from tests.embedded.mutation import Break, Mend, Mutations, by_names, done_session, failed, find, in_guest, ssh
 
 SESSION = load_session("session4")
 
@@ -291,9 +291,12 @@ def test_every_step_has_its_mutation() -> None:
     assert set(BREAKS) == {step.id for step in SESSION.steps()} - {"repair-clock"}
 
 
-@pytest.mark.parametrize("step", BREAKS)
-def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
-    assert_noticed(done, step, BREAKS[step], SHARED.get(step, ()))
+MUTATIONS = Mutations(SESSION, BREAKS, SHARED)
+
+
+@pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(done: Desk, steps: tuple[str, ...]) -> None:
+    MUTATIONS.assert_noticed(done, steps)
 
 
 def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:

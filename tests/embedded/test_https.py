@@ -32,10 +32,10 @@ from stacklab.replay.bringup import bring_up, reset, stop
 from stacklab.replay.check import check
 from stacklab.replay.context import Desk
 from stacklab.replay.current import desk_at, home_of, journal_of
-from stacklab.replay.undo import dependants, undo
+from stacklab.replay.undo import undo
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE, until
-from tests.embedded.mutation import Break, Mend, failed
+from tests.embedded.mutation import Break, Mend, Mutations, by_names, failed
 
 SESSION = load_session("https-endpoints")
 STEPS = list(SESSION.steps())
@@ -453,18 +453,12 @@ def desk(done: Lab) -> Desk:
     return open_desk(done)
 
 
-@pytest.mark.parametrize("step", BREAKS)
-def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(desk: Desk, step: str) -> None:
-    """That all was well before is told by the test before, and by the last one."""
-    chosen = [one for one in STEPS if one.id == step or one.id not in SLOW]  # the client takes seconds each time
-    mend = BREAKS[step](desk)
-    try:
-        grades = check(desk, chosen).grades
-    finally:
-        mend()
-    bad = {one.id: f"{one.status}: {one.actual}" for one in grades if one.status not in ("passed", "not_applicable")}
-    assert bad.get(step, "not noticed").startswith("failed"), bad
-    assert set(bad) <= dependants(SESSION, [SESSION.step(one) for one in {step, *SHARED.get(step, ())}]), bad
+MUTATIONS = Mutations(SESSION, BREAKS, SHARED, slow=SLOW)
+
+
+@pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(desk: Desk, steps: tuple[str, ...]) -> None:
+    MUTATIONS.assert_noticed(desk, steps)
 
 
 def test_after_all_that_everything_is_well_again(desk: Desk) -> None:

@@ -19,7 +19,7 @@ from stacklab.course.load import load_session
 from stacklab.course.session import Exercise, Step
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
-from stacklab.machines.base import Finished
+from stacklab.machines.base import Finished, Machine
 from stacklab.machines.local import LocalMachine
 from stacklab.machines.scratch import group_name
 from stacklab.replay.apply import apply_step
@@ -31,7 +31,7 @@ from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
 from tests.controlgroups import control_groups
 from tests.embedded.guests import PATIENCE
-from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed, find
+from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, done_session, failed, find
 
 SESSION = load_session("session1")
 ON_THE_MACHINE = [step for step in SESSION.steps() if step.kind.name == "shell"]
@@ -141,12 +141,16 @@ def seen_otherwise(words: str, other: str) -> Break:
     """What a step looks at here nobody can change, so its machine is one on which these words mean something else."""
 
     class Otherwise(LocalMachine):
+        def __init__(self, machine: Machine) -> None:
+            super().__init__()
+            self.machine = machine
+
         def script(self, text: str, *arguments: str, **options: Any) -> Finished:
-            return super().script(text.replace(words, other), *arguments, **options)
+            return self.machine.script(text.replace(words, other), *arguments, **options)
 
     def act(desk: Desk) -> Mend:
         access = desk.access
-        site = replace(access.site(), machine=Otherwise())
+        site = replace(access.site(), machine=Otherwise(access.site().machine))
         desk.access = replace(access, site=lambda: site)
         return lambda: setattr(desk, "access", access)
 
@@ -304,19 +308,24 @@ def test_every_step_has_its_mutation() -> None:
     assert set(BREAKS) == {step.id for step in SESSION.steps()}
 
 
-@pytest.mark.parametrize("step", [one.id for one in ON_THE_MACHINE])
-def test_breaking_what_a_step_did_on_the_machine_fails_it_and_only_what_needs_it(machine: Desk, step: str) -> None:
-    if step not in applicable(machine):
-        grade = check(machine, [SESSION.step(step)]).grades[0]
+MUTATIONS = Mutations(SESSION, BREAKS, SHARED, apart={"own-processes", "own-mounts", "own-network", "own-name"})
+HERE = [step.id for step in ON_THE_MACHINE]
+
+
+@pytest.mark.parametrize("steps", MUTATIONS.rounds(HERE), ids=by_names)
+def test_breaking_what_steps_did_on_the_machine_fails_them_and_only_what_needs_them(
+    machine: Desk, steps: tuple[str, ...]
+) -> None:
+    possible = applicable(machine)
+    for grade in check(machine, [SESSION.step(step) for step in steps if step not in possible]).grades:
         assert grade.status == "not_applicable"
         assert grade.actual
-        return
-    assert_noticed(machine, step, BREAKS[step], SHARED.get(step, ()))
+    MUTATIONS.assert_noticed(machine, tuple(step for step in steps if step in possible))
 
 
-@pytest.mark.parametrize("step", [step.id for step in SESSION.steps() if step not in ON_THE_MACHINE])
-def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
-    assert_noticed(done, step, BREAKS[step], SHARED.get(step, ()))
+@pytest.mark.parametrize("steps", MUTATIONS.rounds([step for step in BREAKS if step not in HERE]), ids=by_names)
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(done: Desk, steps: tuple[str, ...]) -> None:
+    MUTATIONS.assert_noticed(done, steps)
 
 
 def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:

@@ -32,7 +32,7 @@ from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import dependants
 from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import outline
-from tests.embedded.mutation import Break, Mend, applicable, failed, find, in_guest
+from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, failed, find, in_guest
 from tests.embedded.test_grading import (
     disabled,
     other_flavor,
@@ -303,17 +303,12 @@ def test_every_step_that_makes_sense_here_has_its_mutation(done: Desk) -> None:
     assert set(BREAKS) | set(TOGETHER) == applicable(done)
 
 
-@pytest.mark.parametrize("step", BREAKS)
-def test_breaking_what_a_step_declares_fails_it_and_only_what_needs_it(done: Desk, step: str) -> None:
-    mend = BREAKS[step](done)
-    try:
-        found = failed(done, ONCE - {step})
-    finally:
-        mend()
-    assert step in found, f"not noticed; failed: {found}"
-    assert found[step].startswith("failed"), found
-    allowed = dependants(SESSION, [SESSION.step(one) for one in {step, *SHARED.get(step, ())}])
-    assert set(found) <= allowed, found
+MUTATIONS = Mutations(SESSION, BREAKS, SHARED, slow=ONCE)
+
+
+@pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(done: Desk, steps: tuple[str, ...]) -> None:
+    MUTATIONS.assert_noticed(done, steps)
 
 
 def test_a_first_server_that_lives_is_not_gone_and_nothing_that_it_was_for_counts(done: Desk) -> None:

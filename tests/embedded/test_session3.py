@@ -22,7 +22,7 @@ from stacklab.replay.current import home_of, journal_of
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
 from tests.embedded.guests import PATIENCE
-from tests.embedded.mutation import Break, Mend, applicable, assert_noticed, done_session, failed
+from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, done_session, failed
 
 SESSION = load_session("session3")
 NOT_HERE = {"machine", "clone", "stack", "packstack", "real-names", "at-boot"}
@@ -93,26 +93,28 @@ def file_of(desk: Desk, step: str) -> Path:
     return Path(desk.access.site().scratch) / str(getattr(SESSION.step(step).params, "file"))  # noqa: B009 - of a kind's own
 
 
-BREAKS: list[tuple[str, Callable[[Lab], Break], set[str]]] = [
-    ("controller", stopped("glance"), set()),
-    ("network", stopped("neutron"), {"controller"}),
-    ("compute", stopped("nova"), {"controller"}),
-    ("storage", stopped("swift"), set()),
-    ("horizon", stopped("horizon"), {"controller"}),
-    ("local-conf", edited("local-conf", lambda text: text.replace("HOST_IP=192.0.2.10", "HOST_IP=192.0.2.11")), set()),
-    ("answer-file", edited("answer-file", lambda text: text.replace("HOSTS=192.0.2.10", "HOSTS=192.0.2.9")), set()),
-]  # fmt: skip
+def breaks(lab: Lab) -> dict[str, Break]:
+    """How the fact of each step is broken."""
+    address = edited("local-conf", lambda text: text.replace("HOST_IP=192.0.2.10", "HOST_IP=192.0.2.11"))
+    hosts = edited("answer-file", lambda text: text.replace("HOSTS=192.0.2.10", "HOSTS=192.0.2.9"))
+    ended = {"controller": "glance", "network": "neutron", "compute": "nova", "storage": "swift", "horizon": "horizon"}
+    return {step: stopped(name)(lab) for step, name in ended.items()} | {
+        "local-conf": address(lab),
+        "answer-file": hosts(lab),
+    }
 
 
-@pytest.mark.parametrize(("step", "broken", "shared"), BREAKS, ids=[one[0] for one in BREAKS])
-def test_what_is_broken_fails_its_step_alone(
-    running: Lab, done: Desk, step: str, broken: Callable[[Lab], Break], shared: set[str]
-) -> None:
-    assert_noticed(done, step, broken(running), shared)
+SHARED = {"network": {"controller"}, "compute": {"controller"}, "horizon": {"controller"}}
+ROUNDS = [("controller", "storage", "local-conf", "answer-file"), ("network",), ("compute",), ("horizon",)]
 
 
-def test_every_step_that_makes_sense_here_has_a_break(done: Desk) -> None:
-    assert applicable(done) == {one[0] for one in BREAKS}
+@pytest.mark.parametrize("steps", ROUNDS, ids=by_names)
+def test_what_is_broken_fails_its_steps_alone(running: Lab, done: Desk, steps: tuple[str, ...]) -> None:
+    Mutations(SESSION, breaks(running), SHARED).assert_noticed(done, steps)
+
+
+def test_every_step_that_makes_sense_here_has_a_break(running: Lab, done: Desk) -> None:
+    assert applicable(done) == set(breaks(running)) == {step for steps in ROUNDS for step in steps}
     assert {step.id for step in SESSION.steps()} - applicable(done) == NOT_HERE
 
 
