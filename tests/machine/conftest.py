@@ -27,8 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def missing_sshd() -> str | None:
     """Why no sshd can be started here, with the command that enables it, or None."""
-    if shutil.which("sshd", path="/usr/local/sbin:/usr/sbin:/usr/bin") is None:
-        return "sshd is missing: apt-get install openssh-server"
+    if shutil.which("ssh") is None or shutil.which("sshd", path="/usr/local/sbin:/usr/sbin:/usr/bin") is None:
+        return "OpenSSH is not all here: apt-get install openssh-server openssh-client"
     return None
 
 
