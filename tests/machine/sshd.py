@@ -129,13 +129,6 @@ class Sshd:
         for pid in self.sessions():
             kill(pid)
 
-    def drop_connections(self) -> None:
-        """Kill the processes that serve connections, and leave the programs that were started over them."""
-        for pid in self.sessions():
-            with contextlib.suppress(OSError):
-                if (Path(f"/proc/{pid}/comm").read_text()).strip() == "sshd":
-                    kill(pid)
-
     def machine(self, **options: Any) -> SshMachine:
         """A machine of the current user's on this sshd. `options` as SshMachine's; `address` for another one."""
         address = options.pop("address", None) or Address("127.0.0.1", options.pop("user", self.user), self.port)
@@ -143,10 +136,15 @@ class Sshd:
 
 
 class Proxy:
-    """A TCP proxy in front of a port; `freeze` makes it a network that hangs: connections stand, and nothing passes."""
+    """A TCP proxy in front of a port; `freeze` makes it a network that hangs: connections stand, and nothing passes.
+
+    `cut_after`: how many bytes it takes towards the port before it ends all connections.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
+        self.cut_after: int | None = None
+        self._taken = 0
         self._flowing = _open()
         self._forgotten: list[threading.Event] = []
         self._over = False
@@ -177,6 +175,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.end_connections()
+
+    def end_connections(self) -> None:
+        """End those that stand, in the middle of whatever passes; new ones work."""
         for sock in self._sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -197,6 +199,10 @@ class Proxy:
             while data := source.recv(65536):
                 flowing.wait()
                 sink.sendall(data)
+                self._taken += len(data)
+                if self.cut_after is not None and self._taken > self.cut_after:
+                    self.cut_after = None
+                    self.end_connections()
 
 
 def _open() -> threading.Event:

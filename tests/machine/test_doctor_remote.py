@@ -16,7 +16,7 @@ from stacklab.doctor.remote import Remote
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
-from stacklab.machines.known_hosts import HostKey, Pins
+from stacklab.machines.known_hosts import HostKey, KnownHosts
 from tests.machine.sshd import Sshd, free_port, new_key
 from tests.machine.system_fixture import debian as debian
 from tests.systems import System
@@ -84,7 +84,7 @@ def test_a_key_that_opens_nothing_is_a_login_that_is_bad(home: Path, sshd: Sshd,
 def test_another_host_key_than_the_pinned_one_is_bad(home: Path, sshd: Sshd, tmp_path: Path) -> None:
     address = configured(home, port=sshd.port, key=sshd.key)
     lab = Lab("intro")
-    pins = Pins(lab.home_directory / "known_hosts")
+    pins = KnownHosts(lab.home_directory / "known_hosts")
     other = new_key(tmp_path / "other").with_suffix(".pub").read_text()
     pins.pin(Address.parse(address).known_as, HostKey.parse(other))
     before = pins.path.read_text()

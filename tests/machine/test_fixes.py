@@ -60,7 +60,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def machine(debian: System) -> Iterator[SshMachine]:
-    address = Address(debian.address, debian.user, identities=(debian.key,))
+    address = Address(debian.address, debian.user)
     reached = SshMachine(address, known_hosts=debian.known_hosts, key=debian.key)
     yield reached
     reached.close()

@@ -51,7 +51,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture
 def desk(debian: System, own_directories: Path) -> Iterator[Desk]:
     """The machine as the site of a cloud whose API nobody asks."""
-    address = Address(debian.address, debian.user, identities=(debian.key,))
+    address = Address(debian.address, debian.user)
     machine = SshMachine(address, known_hosts=debian.known_hosts, key=debian.key)
     names = {"apache": "apache2", "database": "mariadb", "queue": "rabbitmq-server"}
     site = Site(machine, "/var/lib/stacklab", "devstack", names=names)

@@ -38,8 +38,8 @@ def machine(debian: System) -> Iterator[SshMachine]:  # noqa: F811
     for name in CONTROLLERS:
         if name not in there:
             debian.ssh(f"mkdir -p /run/cg/{name} && mount -t cgroup -o {name} cgroup /run/cg/{name}", user="root")
-    address = Address(debian.address, debian.user, identities=(debian.key,))
-    here = SshMachine(address, known_hosts=debian.known_hosts)
+    address = Address(debian.address, debian.user)
+    here = SshMachine(address, known_hosts=debian.known_hosts, key=debian.key)
     yield here
     here.close()
 

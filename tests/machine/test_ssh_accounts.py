@@ -1,4 +1,4 @@
-"""Accounts on a machine: passwords, sudo, and shells that talk. Needs root here, for the accounts are real."""
+"""Accounts on a machine: sudo, and shells that talk. Needs root here, for the accounts are real."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from tests.machine.conftest import running_sshd
 from tests.machine.sshd import Sshd
 from tests.machine.test_ssh_commands import HOSTILE, PRINT, eventually, gone, long_time
 
-PASSWORD = "made up: $(id) 'ü'"
 KEYS = "AuthorizedKeysFile .ssh/authorized_keys"  # sshd reads it as the account, which may not look into pytest's directories
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="accounts are made for these tests: run them as root")
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="accounts are made for 
 
 @dataclass(frozen=True)
 class Account:
-    """A temporary account and the sshd that lets it in, by `PASSWORD` or by the sshd's key."""
+    """A temporary account and the sshd that lets it in by its key."""
 
     name: str
     home: Path
@@ -41,13 +40,12 @@ class Account:
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    """An ordinary account with a password; neither it nor anything of its is left."""
+    """An ordinary account; neither it nor anything of its is left."""
     name = f"labtest{os.getpid()}"
     home = Path("/home") / name
-    with running_sshd(tmp_path_factory.mktemp("sshd"), KEYS, "PasswordAuthentication yes") as sshd:
+    with running_sshd(tmp_path_factory.mktemp("sshd"), KEYS) as sshd:
         subprocess.run(["useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/bash", name], check=True)
         try:
-            subprocess.run(["chpasswd"], input=f"{name}:{PASSWORD}\n".encode(), check=True)
             (home / ".ssh").mkdir()
             shutil.copy(sshd.key.with_suffix(".pub"), home / ".ssh" / "authorized_keys")
             yield Account(name, home, sshd)
@@ -72,34 +70,6 @@ def sudoer(account: Account) -> Iterator[Account]:
 def need_sudo() -> None:
     if shutil.which("sudo") is None:
         pytest.skip("sudo is missing: apt-get install sudo")
-
-
-def test_the_right_password_gets_in_and_is_asked_for_once(account: Account) -> None:
-    asked: list[str] = []
-
-    def ask() -> str:
-        asked.append("asked")
-        return PASSWORD
-
-    machine = account.machine(key=None, password=ask)
-    assert machine.run("id", "-un").lines == [account.name]
-    machine.close()
-    assert machine.run("id", "-un").lines == [account.name]
-    machine.close()
-    assert asked == ["asked"]
-
-
-def test_a_password_that_keyboard_interactive_asks_for_is_given(account: Account, tmp_path: Path) -> None:
-    with running_sshd(tmp_path, "KbdInteractiveAuthentication yes") as server:
-        machine = account.machine(server, key=None, password=PASSWORD)
-        assert machine.run("id", "-un").lines == [account.name]
-        machine.close()
-
-
-def test_a_wrong_password_is_refused_and_never_shown(account: Account, tmp_path: Path) -> None:
-    with pytest.raises(LoginRefused, match="password") as refused:
-        account.machine(key=None, password="not-this-one").run("true")
-    assert "not-this-one" not in str(refused.value) + refused.value.advice
 
 
 def test_a_shell_that_runs_nothing_is_told_from_a_command_that_fails(account: Account) -> None:

@@ -5,7 +5,6 @@ The same is promised of a machine at the other end of SSH and of this one, so it
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import signal
@@ -20,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stacklab.errors import CommandFailed, SudoRefused
-from stacklab.machines import output, ssh
+from stacklab.machines import base, output, ssh
 from stacklab.machines.base import Machine
 from stacklab.machines.local import LocalMachine
 from stacklab.machines.ssh import SshMachine
@@ -219,7 +218,7 @@ def test_what_a_script_runs_does_not_eat_the_script(machine: Machine) -> None:
 
 
 def test_half_a_script_is_not_run(over_ssh: SshMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "_stream", lambda text: io.BytesIO(text.encode()[:10]))
+    monkeypatch.setattr(base, "_bytes", lambda text: text.encode()[:10])
     done = over_ssh.script("echo one\necho two", check=False)
     assert (done.status, done.out) == (1, "")
     assert "whole" in done.err

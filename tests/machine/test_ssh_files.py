@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stacklab.errors import CommandFailed, MachineUnreachable, NotEnoughSpace
+from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
-from tests.machine.sshd import Sshd
+from tests.machine.sshd import Proxy, Sshd
+from tests.machine.test_ssh_commands import eventually
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="files are written as root: run the tests as root")
 
@@ -77,54 +78,38 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(machine: SshMachine, s
     assert [entry.name for entry in small_disk.iterdir()] == ["file"]
 
 
-def test_a_connection_lost_halfway_leaves_the_old_file_and_nothing_else(sshd: Sshd, tmp_path: Path) -> None:
-    machine = sshd.machine()
-    local, remote = tmp_path / "local", tmp_path / "remote"
-    local.write_bytes(os.urandom(30_000_000))
-    remote.write_text("old")
-
-    def cut(done: int, size: int) -> None:
-        if done > size // 2:
-            sshd.drop_connections()
-
+@pytest.mark.parametrize("how", ["put", "replace"])
+def test_a_connection_lost_halfway_leaves_the_old_file_and_nothing_else(sshd: Sshd, tmp_path: Path, how: str) -> None:
+    proxy = Proxy(sshd.port)
+    machine = sshd.machine(address=Address("127.0.0.1", sshd.user, proxy.port))
+    machine.connect()
+    data, path = os.urandom(8_000_000), tmp_path / "file"
+    path.write_text("old")
+    write = {"put": machine.put, "replace": machine.replace}[how]
+    proxy.cut_after = len(data) // 2
     with pytest.raises(MachineUnreachable, match="lost while"):
-        machine.put_file(local, str(remote), progress=cut)
-    deadline = time.monotonic() + 20
-    while len(list(tmp_path.glob(".lab-*"))) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert list(tmp_path.glob(".lab-*")) == []
-    assert remote.read_text() == "old"
-    machine.put_file(local, str(remote))
-    assert remote.read_bytes() == local.read_bytes()
+        write(str(path), data)
+    assert eventually(lambda: list(tmp_path.glob(".lab-*")) == [])
+    assert path.read_text() == "old"
+    write(str(path), data)
+    assert path.read_bytes() == data
+    proxy.close()
 
 
-def test_a_local_file_that_cannot_be_read_leaves_the_old_one(machine: SshMachine, tmp_path: Path) -> None:
-    remote = tmp_path / "remote"
-    remote.write_text("old")
-    (tmp_path / "local").write_bytes(b"x" * 1_000_000)
-
-    def fail(done: int, size: int) -> None:
-        raise RuntimeError("stopped by the caller")
-
-    with pytest.raises(RuntimeError, match="stopped by the caller"):
-        machine.put_file(tmp_path / "local", str(remote), progress=fail, seconds=30)
-    with pytest.raises(FileNotFoundError):
-        machine.put_file(tmp_path / "absent", str(remote))
-    assert remote.read_text() == "old"
-
-
-def test_a_large_file_tells_how_far_it_is(machine: SshMachine, tmp_path: Path) -> None:
-    local, remote = tmp_path / "local", tmp_path / "remote"
-    local.write_bytes(os.urandom(1_000_000) * 20)
-    seen: list[tuple[int, int]] = []
-    machine.put_file(
-        local, str(remote), mode=0o600, owner="games", progress=lambda done, size: seen.append((done, size))
-    )
-    assert remote.read_bytes() == local.read_bytes()
-    assert (remote.stat().st_mode & 0o777, remote.owner()) == (0o600, "games")
-    assert seen[-1] == (20_000_000, 20_000_000)
-    assert seen == sorted(seen)
-    assert len(seen) > 100
+def test_what_replaces_a_file_keeps_owner_and_mode_and_links(machine: SshMachine, tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    machine.put(str(path), "old and longer", mode=0o4750, owner="games")
+    before = path.stat()
+    link.symlink_to("file")
+    for name, content in ((path, "new"), (link, b"\xff through a link")):
+        machine.replace(str(name), content)
+        after = path.stat()
+        assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert path.read_bytes() == b"\xff through a link"
+    assert link.is_symlink()
+    with pytest.raises(CommandFailed, match="there is no file"):
+        machine.replace(str(tmp_path / "absent"), "text")
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name != "sshd") == ["file", "link"]
 
 
 def test_a_file_is_read_to_the_byte(machine: SshMachine, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from stacklab.deploy.stack.following import follow
 from stacklab.deploy.stack.stacked import require_stacked, told
 from stacklab.errors import CommandFailed, StackFailed
 from stacklab.lab import Lab
-from stacklab.machines.base import Finished
+from stacklab.machines.base import Command, Finished, Machine
+from stacklab.machines.output import Output
 
 
-class FakeMachine:
+class FakeMachine(Machine):
     """Answers every command and every script alike; `stop`: Ctrl-C comes at the script of this number."""
 
     name = "stack@192.0.2.7"
@@ -49,16 +50,13 @@ class FakeMachine:
             raise KeyboardInterrupt
         return self.answer
 
-    def put(self, path: str, content: str | bytes, *, mode: int = 0o644, owner: str = "root") -> None:
-        raise AssertionError(path)
-
     def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes | None:
         if self.stop:
             raise KeyboardInterrupt
         return None
 
-    def close(self) -> None:
-        pass
+    def _execute(self, command: Command, given: bytes, *, whole: bool = False) -> tuple[int, Output, Output]:
+        raise AssertionError(command)
 
 
 RUNNING = (

@@ -40,7 +40,7 @@ class HostKey:
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-class Pins:
+class KnownHosts:
     """A known_hosts file in OpenSSH's format, one name a line. Safe for several processes; a reader sees it whole."""
 
     def __init__(self, path: Path) -> None:

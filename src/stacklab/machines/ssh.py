@@ -1,14 +1,22 @@
-"""A machine that SSH reaches."""
+"""A machine that SSH reaches, by the system's own ssh: whoever gets in with it gets in here.
+
+One connection is kept for all commands (ControlMaster in ssh_config(5)), made when it is first needed, in the background, and
+gone a minute after its last use whatever becomes of us. A command is one more `ssh` that uses it.
+"""
 
 from __future__ import annotations
 
-import io
+import contextlib
+import re
 import shlex
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from stacklab.errors import (
     CommandFailed,
@@ -18,14 +26,11 @@ from stacklab.errors import (
     MachineUnreachable,
     SudoRefused,
 )
-from stacklab.machines.address import Address
-from stacklab.machines.base import COMMAND_SECONDS, Finished, Machine
-from stacklab.machines.known_hosts import HostKey, Pins
-from stacklab.machines.output import Marked, Source
-from stacklab.machines.remote import ABSENT, KILL_AFTER, PUT, READ, Command, last_line, put_refused, script_command
-
-if TYPE_CHECKING:
-    from stacklab.machines.ssh_connection import SshConnection
+from stacklab.machines.address import Address, ssh_program
+from stacklab.machines.base import KILL_AFTER, Command, Machine, last_line
+from stacklab.machines.known_hosts import HostKey, KnownHosts
+from stacklab.machines.output import Child
+from stacklab.machines.remote import Marked, line_for, new_token
 
 Progress = Callable[[str], None]
 
@@ -33,29 +38,32 @@ CONNECT_SECONDS = 30.0
 PULSE_SECONDS = 15.0
 PATIENCE_SECONDS = 45.0
 """A connection over which nothing came for this long, though we asked, is given up."""
+IDLE_SECONDS = 60
 KILL_SECONDS = 15.0
 """How long ending a command on the machine may take, beyond the command's own time."""
-PUT_SECONDS = 600.0
-SESSIONS = 8
-"""Commands at once on one connection; sshd's default is to allow 10 (MaxSessions), and ending one takes another."""
+QUIET = 3.0
+"""After a program's end its output is waited for this long: a daemon that it left behind may hold the stream open for ever."""
 
 _TIMED_OUT = (124, 128 + 9)
 """What `timeout` exits with: 124 after SIGTERM, killed itself after SIGKILL (timeout(1))."""
+_SSH_FAILED = 255
+"""What ssh exits with where it has no connection, or lost it (ssh(1))."""
+
+# Nothing of the user's configuration that would ask a person, run something beside, or let anybody back in here.
+_OPTIONS = {
+    "BatchMode": "yes", "GlobalKnownHostsFile": "/dev/null", "HashKnownHosts": "no", "UpdateHostKeys": "no",
+    "CheckHostIP": "no", "VerifyHostKeyDNS": "no", "ClearAllForwardings": "yes", "ForwardAgent": "no", "ForwardX11": "no",
+    "RequestTTY": "no", "EscapeChar": "none", "RemoteCommand": "none", "PermitLocalCommand": "no", "ControlMaster": "no",
+    "ControlPath": "none",
+}  # fmt: skip
 
 
-class SshMachine:
-    """`machines.base.Machine` over one SSH connection, which is made when it is first needed.
-
-    `known_hosts`: the file of the lab's own in which host keys are pinned; on first contact a key is pinned and `say` is
+class SshMachine(Machine):
+    """`known_hosts`: the file of the lab's own in which host keys are pinned; on first contact a key is pinned and `say` is
     told, after that another one is refused. `host_key`: the key where it is known beforehand (a line of a .pub file); it
-    replaces a pinned one. `key`: a private key file, tried before the address's own; where there are neither, the agent and the
-    user's default keys are tried. `password`: the value, or who asks for it (asked once), tried last. `connect`, `pulse`,
-    `patience` (seconds): for TCP, handshake and login, each; between two questions for a sign of life; until silence means
-    that the connection is lost.
-
-    Each stream of a program's output is kept up to output.LIMIT bytes, half its beginning and half its end; text is
-    decoded as UTF-8, what is none is replaced. Programs run in the account's home directory, with the sbin directories on PATH.
-    Their environment is visible to everybody on the machine: secrets go through `given`. May be used by several threads.
+    replaces a pinned one. `key`: a private key file; without it the agent and the keys that the user's configuration or ssh
+    itself names are tried. `connect`, `pulse`, `patience` (seconds): for TCP, handshake and login, each; between two questions
+    for a sign of life; until silence means that the connection is lost. May be used by several threads.
     """
 
     def __init__(
@@ -64,7 +72,6 @@ class SshMachine:
         *,
         known_hosts: Path,
         key: Path | None = None,
-        password: str | Callable[[], str] | None = None,
         host_key: str | None = None,
         say: Progress = lambda _: None,
         connect: float = CONNECT_SECONDS,
@@ -73,291 +80,320 @@ class SshMachine:
     ) -> None:
         self.address = address
         self.name = address.name
-        self.pins = Pins(known_hosts)
-        self._keys = [*([key] if key else []), *address.identities]
-        self._password = password
+        self.known_hosts = KnownHosts(known_hosts)
+        self._key = key
         self._say = say
         self._connect_seconds, self._pulse, self._patience = connect, pulse, patience
-        self._connection: SshConnection | None = None
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(SESSIONS)
-        self._jump = (
-            SshMachine(
-                address.jump, known_hosts=known_hosts, key=key, say=say, connect=connect, pulse=pulse, patience=patience
-            )
-            if address.jump
-            else None
-        )
+        self._directory: Path | None = None
         if host_key is not None:
-            self.pins.pin(address.known_as, HostKey.parse(host_key))
+            self.known_hosts.pin(address.known_as, HostKey.parse(host_key))
 
     def __repr__(self) -> str:
         return f"SshMachine({self.name})"
 
+    # --- the connection --------------------------------------------------------------------------------------------
+
     def connect(self) -> None:
         """Connect now rather than at the first command. Raises MachineUnreachable, HostKeyChanged, LoginRefused."""
-        self._connected()
+        with self._lock:
+            if not self._socket.exists():
+                self._start()
 
     def close(self) -> None:
         """Give the connection up (before the machine is reverted or stopped, say). The next call makes a new one."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-        if self._jump is not None:
-            self._jump.close()
+            if self._directory is not None:
+                _end_connection(self._directory)
 
     def forget_host_key(self) -> bool:
         """Close the connection and trust no host key of this machine any more; says whether one was pinned."""
         self.close()
-        return self.pins.forget(self.address.known_as)
+        return self.known_hosts.forget(self.address.known_as)
 
-    def run(
-        self,
-        *argv: str,
-        user: str | None = None,
-        given: str | bytes | None = None,
-        environment: Mapping[str, str] | None = None,
-        seconds: float = COMMAND_SECONDS,
-        check: bool = True,
-    ) -> Finished:
-        """See Machine.run. No secret in `environment`: it is visible on the machine, and `sudo` logs it."""
-        return self._finished(Command(argv, user, environment or {}, seconds), _stream(given), check)
+    def ssh_argv(self, *command: str) -> list[str]:
+        """The command that does the same by hand: the same key, and the host key must be pinned already.
 
-    def script(
-        self, text: str, *arguments: str, user: str | None = None, seconds: float = COMMAND_SECONDS, check: bool = True
-    ) -> Finished:
-        """See Machine.script. What it runs finds its standard input empty; half a script (a lost connection) is not run."""
-        command, given = script_command(text, arguments, user, seconds)
-        return self._finished(command, _stream(given), check)
-
-    def put(self, path: str, content: str | bytes, *, mode: int = 0o644, owner: str = "root") -> None:
-        """See Machine.put. `owner`: `user` (with that account's group) or `user:group`. A symbolic link is replaced."""
-        data = content.encode() if isinstance(content, str) else content
-        self._put(io.BytesIO(data), len(data), path, mode, owner, PUT_SECONDS)
-
-    def put_file(
-        self,
-        local: Path,
-        remote: str,
-        *,
-        mode: int = 0o644,
-        owner: str = "root",
-        progress: Callable[[int, int], None] | None = None,
-        seconds: float = PUT_SECONDS,
-    ) -> None:
-        """`put` for a file of this machine, of any size; `progress` gets the bytes sent so far and the file's size.
-
-        Not Fabric's `put`: SFTP writes as whoever logged in, so a file of root's would be copied twice, and not
-        replaced in one step. Raises NotEnoughSpace, CommandFailed; OSError where `local` cannot be read.
+        `command`: words to run there (quoted here); none: an interactive login.
         """
-        size = local.stat().st_size
-        with local.open("rb") as file:
-            self._put(_Counted(file, size, progress) if progress else file, size, remote, mode, owner, seconds)
+        words = [shlex.join(command)] if command else []
+        return [ssh_program(), *self._options(self.address), *self._to(self.address), *words]
 
-    def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes | None:
-        """See Machine.read. Without `limit` the whole file is held in memory. Raises CommandFailed for a directory."""
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ValueError(f"offset and limit count bytes: {offset}, {limit}")
-        words = ("sh", "-euc", READ, "read", path, str(offset + 1), "" if limit is None else str(limit))
-        command = Command(words, "root", {}, PUT_SECONDS)
-        status, out, err = self._execute(command, _stream(None), whole=True)
-        if status == ABSENT and err.text().strip() == "absent":
-            return None
-        # Only `head` tells how a pipe ended, so what `tail` said is looked at, too.
-        if status != 0 or err.text():
-            raise CommandFailed(
-                f"{self.name}: {path} cannot be read: {err.text().strip()}", status=status, said=err.text()
-            )
-        return out.data()
-
-    def ssh_argv(self, *command: str, program: str = "ssh") -> list[str]:
-        """The system's `ssh` to this machine: the same key and pinned host key, nothing of the user's configuration.
-
-        `command`: words to run there (quoted here); none: an interactive login. The host key must be pinned already.
-        """
-        argv = [program, "-F", "none", *self._ssh_options(), "-p", str(self.address.port)]
-        argv += ["--", f"{self.address.user}@{self.address.host}"]
-        return [*argv, shlex.join(command)] if command else argv
-
-    def proxy_command(self, program: str = "ssh") -> str:
+    def proxy_command(self) -> str:
         """What ssh's ProxyCommand is to be for reaching `%h`, port `%p`, through this machine."""
-        argv = [program, "-F", "none", *self._ssh_options(), "-p", str(self.address.port)]
-        fixed = shlex.join(argv).replace("%", "%%")
-        return f"{fixed} -W '[%h]:%p' -- {shlex.quote(f'{self.address.user}@{self.address.host}').replace('%', '%%')}"
+        return self._through(self.address, None)
 
-    def _ssh_options(self) -> list[str]:
+    @property
+    def _socket(self) -> Path:
+        """Where the connection is used: a path that is short enough for a socket (108 bytes), in a directory of our own."""
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="lab-ssh-", dir="/tmp"))
+            weakref.finalize(self, _forget_connection, self._directory)
+        return self._directory / "connection"
+
+    @property
+    def _log(self) -> Path:
+        return self._socket.with_name("log")
+
+    def _start(self) -> None:
+        self._log.write_text("")
+        self.known_hosts.path.parent.mkdir(parents=True, exist_ok=True)
+        self.known_hosts.path.touch(mode=0o600)
+        hops = list(_hops(self.address))
+        before = {hop: self.known_hosts.of(hop.known_as) for hop in hops}
+        sharing = ["-M", "-N", "-S", str(self._socket), "-o", f"ControlPersist={IDLE_SECONDS}"]
+        argv = [ssh_program(), *sharing, *self._options(self.address, self._log), *self._to(self.address)]
+        nothing = subprocess.DEVNULL
+        try:
+            seconds = 3 * self._connect_seconds * len(hops)
+            done = subprocess.run(argv, stdin=nothing, stdout=nothing, stderr=nothing, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise MachineUnreachable(
+                f"{self.name} fell silent while we logged in",
+                advice=f"is the machine up, and not just booting? {self._look}",
+            ) from error
+        if done.returncode != 0:
+            raise self._refusal(self._log.read_text(errors="replace"))
+        for hop in hops:
+            for key in self.known_hosts.of(hop.known_as):
+                if key not in before[hop]:
+                    self._say(
+                        f"first contact with {hop.name}: host key {key.fingerprint} ({key.kind}) is pinned from now on"
+                    )
+
+    def _options(self, address: Address, log: Path | None = None) -> list[str]:
+        """`log`: where a connection of ours writes what it does; only such a one may be the first contact."""
+        first_contact = log is not None and not self.known_hosts.of(address.known_as)
         options = {
             # In quotes: ssh splits this value at spaces.
-            "UserKnownHostsFile": f'"{str(self.pins.path).replace("%", "%%")}"',
-            "GlobalKnownHostsFile": "/dev/null",
-            "StrictHostKeyChecking": "yes",
-            "UpdateHostKeys": "no",
+            "UserKnownHostsFile": f'"{str(self.known_hosts.path).replace("%", "%%")}"',
+            "HostKeyAlias": address.known_as,
+            "StrictHostKeyChecking": "accept-new" if first_contact else "yes",
             "ServerAliveInterval": f"{max(1, round(self._pulse))}",
+            "ServerAliveCountMax": f"{max(1, round(self._patience / self._pulse))}",
             "ConnectTimeout": f"{max(1, round(self._connect_seconds))}",
+            "LogLevel": "DEBUG1" if log else "ERROR",
+            **_OPTIONS,
         }
-        if self._keys:
+        if self._key is not None:
             options["IdentitiesOnly"] = "yes"
-        if self._jump is not None:
-            options["ProxyCommand"] = self._jump.proxy_command()
+        if address.jump is not None:
+            options["ProxyCommand"] = self._through(address.jump, log)
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return words + [word for key in self._keys for word in ("-i", str(key))]
+        return [*words, *(["-i", str(self._key)] if self._key else []), *(["-E", str(log)] if log else [])]
+
+    def _to(self, address: Address) -> list[str]:
+        return [*address.arguments[:-1], "--", address.arguments[-1]]
+
+    def _through(self, address: Address, log: Path | None) -> str:
+        *options, target = self._to(address)
+        fixed = shlex.join([ssh_program(), *self._options(address, log), *options[:-1]])
+        return f"{fixed.replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(target).replace('%', '%%')}"
 
     # --- running ---------------------------------------------------------------------------------------------------
 
-    def _finished(self, command: Command, given: Source, check: bool) -> Finished:
-        began = time.monotonic()
-        status, out, err = self._execute(command, given)
-        done = Finished(command.name, status, out.text(), err.text(), time.monotonic() - began)
-        if check and not done.ok:
-            raise CommandFailed(
-                f"{self.name}: {done.command} ended with status {status}{last_line(done.err or done.out)}",
-                status=status,
-                said=done.err or done.out,
-            )
-        return done
-
-    def _execute(self, command: Command, given: Source, *, whole: bool = False) -> tuple[int, Marked, Marked]:
-        """Run to the end. Raises CommandFailed when it is overdue or its end is not told, SudoRefused when it never began."""
-        line = command.line()
-        out, err = (Marked(command.token, whole=whole) for _ in range(2))
-        # The machine ends it by itself; our own deadline is for one that cannot.
-        patience = command.seconds + KILL_AFTER + KILL_SECONDS / 2
-        try:
-            with self._slots:
-                status, overdue = self._sent(line, command, given, out, err, patience)
-        except KeyboardInterrupt:
-            self._end(command, err, "INT")
-            raise
-        if overdue or (status in _TIMED_OUT and time.monotonic() - err.since >= command.seconds - 0.5):
-            self._end(command, err, "KILL")
-            raise CommandFailed(
-                f"{self.name}: {command.name} did not end within {command.seconds:g} s and was ended"
-                f"{last_line(err.text() or out.text())}",
-                said=err.text() or out.text(),
-            )
-        if status is None:
-            raise CommandFailed(
-                f"{self.name}: {command.name} was ended there by something, its exit status is unknown"
-                f"{last_line(err.text() or out.text())}",
-                said=err.text() or out.text(),
-            )
-        if err.begun is None:
-            raise self._never_began(command, status, (err.text() or out.text()).strip())
-        return status, out, err
-
-    def _sent(
-        self, line: str, command: Command, given: Source, out: Marked, err: Marked, seconds: float
-    ) -> tuple[int | None, bool]:
-        from stacklab.machines.ssh_connection import Full, Lost
-
+    def _execute(self, command: Command, given: bytes, *, whole: bool = False) -> tuple[int, Marked, Marked]:
         for attempt in (1, 2):
-            connection = self._connected()
-            try:
-                return connection.run(line, given, out, err, seconds)
-            except Full as full:
+            self.connect()
+            token = new_token()
+            out, err = Marked(token, whole=whole), Marked(token, whole=whole)
+            status = self._sent(line_for(command, token), command, given, out, err)
+            if status is not None:
+                return status, out, err
+            log = self._log.read_text(errors="replace")
+            begun = err.begun is not None or f"Sending command: : {token}" in log
+            self.close()
+            if begun:
                 raise MachineUnreachable(
-                    f"{self.name} runs no more commands at once: {full}",
-                    advice="look at MaxSessions in its sshd_config",
-                ) from full
-            except Lost as lost:
-                self._forget_connection(connection)
-                # A connection that was found dead before anything was sent over it is simply made again.
-                if lost.begun or attempt == 2:
-                    raise MachineUnreachable(
-                        f"the connection to {self.name} was lost while it ran {command.name}: {lost}"
-                        if lost.begun
-                        else f"{self.name} takes no command: {lost}",
-                        advice="is the machine still up? The same command connects again",
-                    ) from lost
+                    f"the connection to {self.name} was lost while it ran {command.name}: {_why_lost(log)}",
+                    advice="is the machine still up? The same command connects again",
+                )
+            # A connection that was found dead before anything was sent over it is simply made again.
+            if attempt == 2:
+                raise self._refusal(log)
         raise AssertionError
 
-    def _end(self, command: Command, err: Marked, signal: str) -> None:
+    def _sent(self, line: str, command: Command, given: bytes, out: Marked, err: Marked) -> int | None:
+        """The command's status; None where there is no connection. Raises CommandFailed, SudoRefused, LoginRefused."""
+
+        def settled() -> bool:
+            return err.status is not None and time.monotonic() - max(out.heard, err.heard) > QUIET
+
+        argv = [
+            ssh_program(),
+            "-S",
+            str(self._socket),
+            *self._options(self.address, self._log),
+            *self._to(self.address),
+        ]
+        child = Child([*argv, line], out, err)
+        try:
+            # The machine ends it by itself; our own deadline is for one that cannot.
+            child_status = child.attend(given, command.seconds + KILL_AFTER + KILL_SECONDS / 2, settled)
+        except BaseException:
+            self._end(command, err, "INT")
+            child.end()
+            raise
+        if child_status is None:
+            child.end()
+        output = err.text() or out.text()
+        late = err.status in _TIMED_OUT and time.monotonic() - err.since >= command.seconds - 0.5
+        if late or (child_status is None and err.status is None):
+            self._end(command, err, "KILL")
+            raise command.overdue(self.name, output)
+        if err.status is None and child_status == _SSH_FAILED:
+            return None
+        if err.begun is None:
+            raise self._never_began(command, output.strip() or f"status {child_status}")
+        if err.status is None:
+            raise CommandFailed(
+                f"{self.name}: {command.name} was ended there by something, its exit status is unknown{last_line(output)}",
+                said=output,
+            )
+        return err.status
+
+    def _end(self, command: Command, err: Marked, number: str) -> None:
         """Send a signal to all that is left of a command, as far as that can be done."""
         if err.begun is None:
             return
         kill = 'kill -s "$1" -- "-$2" 2>/dev/null || kill -s "$1" "$2" 2>/dev/null'
-        words = ("sh", "-c", kill, "kill", signal, str(err.begun))
-        ending = Command(words, command.user, {}, KILL_SECONDS)
-        sinks = (Marked(ending.token), Marked(ending.token))
-        try:
-            self._sent(ending.line(), ending, _stream(None), *sinks, KILL_SECONDS)
-        except LabError:
-            return  # without a connection, the machine's own `timeout` has to do it
+        with contextlib.suppress(LabError):  # without a connection, the machine's own `timeout` has to do it
+            words = ("sh", "-c", kill, "kill", number, str(err.begun))
+            self.run(*words, user=command.user, seconds=KILL_SECONDS, check=False)
 
-    def _never_began(self, command: Command, status: int, said: str) -> LabError:
+    # --- what went wrong -------------------------------------------------------------------------------------------
+
+    @property
+    def _look(self) -> str:
+        """The command that looks closer."""
+        return f"lab doctor --on ssh://{self.name} looks closer"
+
+    def _never_began(self, command: Command, output: str) -> LabError:
         if command.user is not None:
             return SudoRefused(
-                f"{self.name} cannot run commands as {command.user}: {said or f'status {status}'}",
+                f"{self.name} cannot run commands as {command.user}: {output}",
                 advice=f"on the machine, a file in /etc/sudoers.d with the line '{self.address.user} ALL=(ALL) NOPASSWD: ALL' "
                 "allows it (and the package sudo must be there); or log in as root",
             )
         return LoginRefused(
-            f"{self.name} lets us in, but its shell runs no commands: {said or f'status {status}'}",
+            f"{self.name} lets us in, but its shell runs no commands: {output}",
             advice="give the account an ordinary shell such as /bin/bash",
         )
 
-    def _put(self, source: Source, size: int, path: str, mode: int, owner: str, seconds: float) -> None:
-        whose = owner if ":" in owner else f"{owner}:"  # "user:" means: and that account's group
-        argv = ("sh", "-euc", PUT, "put", path, str(size), f"{mode:04o}", whose)
-        status, _, err = self._execute(Command(argv, "root", {}, seconds), source)
-        if status == 0:
-            return
-        raise put_refused(self.name, path, status, err.text().strip())
-
-    # --- the connection --------------------------------------------------------------------------------------------
-
-    def _connected(self) -> SshConnection:
-        with self._lock:
-            if self._connection is not None and self._connection.alive:
-                return self._connection
-            if self._connection is not None:
-                self._connection.close()
-            from stacklab.machines.ssh_connection import connect
-
-            self._connection = connect(
-                self.address,
-                self.pins,
-                keys=self._keys,
-                only_keys=bool(self._keys),
-                password=self._ask_password if self._password is not None else None,
-                through=self._jump.tunnel if self._jump else None,
-                say=self._say,
-                seconds=self._connect_seconds,
-                pulse=self._pulse,
-                patience=self._patience,
+    def _refusal(self, log: str) -> LabError:
+        """Why ssh made no connection, from what it wrote."""
+        lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith("debug")]
+        text = "\n".join(lines)
+        if "Host key verification failed" in text:
+            return self._host_key_changed(log)
+        if denied := re.search(
+            r"^.*(Permission denied|Too many authentication failures|authentication methods).*$", text, re.M
+        ):
+            hop = next((hop for hop in _hops(self.address) if f"{hop.user}@{hop.host}:" in denied[0]), self.address)
+            absent = [f"key {self._key} (there is no such file)"] if self._key and not self._key.exists() else []
+            tried = "; ".join([*absent, *_tried(log)]) or "nothing: there is no key and no agent to try"
+            return LoginRefused(
+                f"{hop.name} does not let us in. Tried: {tried}",
+                advice=f"put a public key into ~{hop.user}/.ssh/authorized_keys on the machine, or name the right key or user",
             )
-            return self._connection
+        where = f"{self.address.host} port {self.address.port}"
+        for pattern, message, advice in _NO_WAY:
+            if found := re.search(pattern, text):
+                name = found[1] if found.groups() else ""
+                message = message.format(
+                    where=where, name=name, seconds=f"{self._connect_seconds:.0f}", line=found[0].strip()
+                )
+                return MachineUnreachable(message, advice=advice.format(look=self._look))
+        reason = lines[-1] if lines else "ssh ended without a word"
+        return MachineUnreachable(
+            f"{where} cannot be reached: {reason}",
+            advice="is the machine up, and on this network? Is its address right?",
+        )
 
-    def tunnel(self, host: str, port: int) -> Any:
-        """A channel to `host:port` as this machine sees it, to be used like a socket. Raises MachineUnreachable."""
-        return self._connected().tunnel(host, port)
-
-    def _forget_connection(self, connection: SshConnection | None = None) -> None:
-        with self._lock:
-            if self._connection is not None and connection in (None, self._connection):
-                self._connection.close()
-                self._connection = None
-
-    def _ask_password(self) -> str:
-        if callable(self._password):
-            self._password = self._password()
-        return self._password or ""
+    def _host_key_changed(self, log: str) -> HostKeyChanged:
+        hop = next((hop for hop in _hops(self.address) if f"for {hop.known_as} " in log), self.address)
+        shows = re.findall(r"Server host key: (\S+) (\S+)", log)[-1:]
+        shown = f"{shows[0][1]} ({shows[0][0]})" if shows else "one that it does not name"
+        pinned = ", ".join(f"{key.fingerprint} ({key.kind})" for key in self.known_hosts.of(hop.known_as))
+        return HostKeyChanged(
+            f"{hop.name} shows another host key than before: {shown} instead of {pinned}",
+            advice=f"if the machine was made anew on purpose, forget its key: ssh-keygen -R '{hop.known_as}' "
+            f"-f {self.known_hosts.path} – if not, somebody may stand between you and it",
+        )
 
 
-class _Counted:
-    """A file that tells how much of it has been read."""
+_NO_WAY = [
+    (r"Connection refused", "{where} refuses connections: no SSH server listens there", "is sshd running?"),
+    (
+        r"Could not resolve hostname (\S+):",
+        "the name {name} cannot be resolved",
+        "check its spelling, or give an IP address",
+    ),
+    (
+        r"(?m)^.*(?:banner exchange|exchange_identification|banner line|Connection closed|Connection reset).*$",
+        "{where} did not answer as an SSH server does: {line}",
+        "is the machine up, and is that the port of its sshd? {look}",
+    ),
+    (
+        r"timed out",
+        "{where} did not answer within {seconds} s",
+        "is the machine up, and does a firewall drop the port? {look}",
+    ),
+    (
+        r"No route to host|Network is unreachable",
+        "there is no route to {where}",
+        "is the machine up, and on this network?",
+    ),
+    (
+        r"no matching .*",
+        "{where} and we know no common way to encrypt: {line}",
+        "its sshd is too old",
+    ),
+]
+"""What ssh says where it does not get through, what we say, and what would help."""
 
-    def __init__(self, file: Source, size: int, progress: Callable[[int, int], None]) -> None:
-        self._file, self._size, self._progress = file, size, progress
-        self._read = 0
 
-    def read(self, size: int, /) -> bytes:
-        data = self._file.read(size)
-        self._read += len(data)
-        if data:
-            self._progress(self._read, self._size)
-        return data
+def _why_lost(log: str) -> str:
+    return "the machine gave no sign of life" if "not responding" in log else "the other side closed it"
+
+
+def _tried(log: str) -> Iterator[str]:
+    """Each key that ssh offered or could not use, and what came of it."""
+    for file in re.findall(r"no such identity: (.+): No such file", log):
+        yield f"key {file} (there is no such file)"
+    for file, why in re.findall(r'Load key "(.+)": (.+)', log):
+        yield f"key {file} (not offered: {why})"
+    accepted = re.findall(r"Server accepts key: (\S+)", log)
+    for offered in re.findall(r"Offering public key: (.+)", log):
+        file = offered.split()[0]
+        locked = (
+            f" (accepted, but it has a passphrase; ssh-add {file} hands it to the agent)" if file in accepted else ""
+        )
+        yield f"key {offered}{locked}"
+
+
+def _hops(address: Address) -> Iterator[Address]:
+    """The machine and those on the way to it."""
+    hop: Address | None = address
+    while hop is not None:
+        yield hop
+        hop = hop.jump
+
+
+def _end_connection(directory: Path) -> None:
+    """Ends it at once, whatever the machine says to that."""
+    socket = directory / "connection"
+    if socket.exists():
+        argv = [ssh_program(), "-F", "none", "-S", str(socket), "-O", "exit", "--", "machine"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=KILL_SECONDS, check=False)
+        socket.unlink(missing_ok=True)
+
+
+def _forget_connection(directory: Path) -> None:
+    with contextlib.suppress(LabError):
+        _end_connection(directory)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def wait_for_ssh(machine: Machine, seconds: float, progress: Progress, *, grace: float = 0.0) -> float:
@@ -389,9 +425,3 @@ def wait_for_ssh(machine: Machine, seconds: float, progress: Progress, *, grace:
         progress(f"waiting for SSH with {machine.name} ({waited:.0f} of at most {seconds:.0f} s): {last.message}")
         time.sleep(pause)
         pause = min(pause * 1.5, 3.0)
-
-
-def _stream(given: str | bytes | None) -> Source:
-    if isinstance(given, str):
-        given = given.encode("utf-8", "surrogateescape")
-    return io.BytesIO(given or b"")
