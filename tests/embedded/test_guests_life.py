@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from functools import partial
 
@@ -38,6 +39,18 @@ def test_a_guest_has_the_address_name_and_key_that_the_cloud_gave_it(guests: Gue
     assert "Linux version" in (guests.instances / server.id / "console.log").read_text(errors="replace")
     # the host key that SSH meets is the one that the console showed
     assert guests.run(server, "sudo dropbearkey -y -f /etc/dropbear/ed25519 | grep ^ssh-").split()[1] in console
+    guests.delete(server)
+
+
+def test_a_guest_does_not_reach_the_servers_of_this_machine(guests: Guests) -> None:
+    server = guests.start("inside")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for address in ("10.77.0.1", "10.77.0.2", "127.0.0.1"):  # QEMU's gateway and name server; the guest itself
+            guests.run(server, f"nc -w 3 {address} {port} </dev/null || true")
+        listener.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
     guests.delete(server)
 
 

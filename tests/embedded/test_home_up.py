@@ -15,7 +15,7 @@ import pytest
 from stacklab.cli.main import run
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
-from stacklab.homes.embedded.services import USERS
+from stacklab.homes.embedded.services import SERVICES, USERS
 from stacklab.lab import Lab
 from tests.embedded.conftest import bring_up, quiet
 from tests.embedded.guests import PATIENCE
@@ -34,8 +34,8 @@ def processes(home: EmbeddedHome) -> list[int]:
     return [supervisor, *(pid for pid in pids(home).values() if pid)]
 
 
-def listening_addresses(pid: int) -> set[str]:
-    """Local addresses (hexadecimal, as the kernel tells them) of the process's listening TCP sockets."""
+def listening(pid: int) -> set[tuple[str, int]]:
+    """Local addresses (hexadecimal, as the kernel tells them) and ports of the process's listening TCP sockets."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
@@ -47,7 +47,8 @@ def listening_addresses(pid: int) -> set[str]:
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             columns = line.split()
             if columns[3] == "0A" and columns[9] in inodes:
-                addresses.add(columns[1].partition(":")[0])
+                address, _, port = columns[1].partition(":")
+                addresses.add((address, int(port, 16)))
     return addresses
 
 
@@ -65,9 +66,17 @@ def test_a_second_up_changes_nothing(home: EmbeddedHome) -> None:
     assert [name for name, event in ended.items() if event.outcome != "already"] == ["ready"]
 
 
-def test_nothing_listens_beyond_loopback(home: EmbeddedHome) -> None:
-    found = {address for pid in processes(home) for address in listening_addresses(pid)}
-    assert found == {"0100007F"}  # 127.0.0.1
+def test_nothing_listens_but_the_services_own_ports_on_loopback(home: EmbeddedHome) -> None:
+    ports = json.loads((home.layout.run / "cloud.json").read_text())["ports"]
+    sockets = {found for pid in processes(home) for found in listening(pid)}
+    assert sockets == {("0100007F", ports[service.name]) for service in SERVICES}  # 127.0.0.1
+
+
+def test_swifts_servers_that_check_no_tokens_are_out_of_reach_of_other_users(home: EmbeddedHome) -> None:
+    for kind in ("account", "container", "object"):
+        mode = (home.layout.run / f"swift-{kind}.sock").stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
 
 
 def test_no_secret_is_in_an_argument_list(home: EmbeddedHome) -> None:

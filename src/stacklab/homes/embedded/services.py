@@ -23,7 +23,7 @@ SERVICES = (
     Service("nova", "compute", ("nova",)),
     Service("horizon", "dashboard", ("horizon",)),
     Service("cinder", "volume", ("cinder",), forked=False),
-    Service("swift", "object store", ("swift", "swift-account", "swift-container", "swift-object"), forked=False),
+    Service("swift", "object store", ("swift",), forked=False),
 )
 NAMES = tuple(service.name for service in SERVICES)
 PORT_NAMES = tuple(port for service in SERVICES for port in service.ports)

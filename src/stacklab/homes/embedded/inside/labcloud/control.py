@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 
-def bind(path):
-    """A listening socket at `path`, which may be longer than a socket address can say."""
+def bind(path, backlog=16):
+    """A listening socket at `path`, which may be longer than a socket address can say; for this user alone."""
     path = Path(path)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -20,11 +20,22 @@ def bind(path):
     try:
         os.chdir(path.parent)
         listener.bind(path.name)
+        os.chmod(path.name, 0o600)  # noqa: PTH101 - before anybody is let in: nobody listens yet
     finally:
         os.fchdir(here)
         os.close(here)
-    listener.listen(16)
+    listener.listen(backlog)
     return listener
+
+
+def connect(client, path):
+    """Connect a unix socket to the one at `path`, however long that is."""
+    path = Path(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        client.connect(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
 
 
 def answer(connection, handle):

@@ -1,12 +1,20 @@
-"""All four Swift servers in one process: proxy, account, container and object, each on a port of its own; eventlet."""
+"""All four Swift servers in one process: proxy, account, container and object; eventlet.
+
+The proxy has a port. The three behind it check no tokens, so they listen on unix sockets that no other user of this
+machine can open.
+"""
 
 import os
 import sys
 import time
 
-from labcloud import settings
+from labcloud import control, settings
 
-SERVERS = ("swift-account", "swift-container", "swift-object", "swift")  # the proxy last: it needs the other three
+INNER = {
+    "account": 6202,
+    "container": 6201,
+    "object": 6200,
+}  # Swift's usual ports: rings name them, nobody listens there
 
 
 def main():
@@ -21,21 +29,21 @@ def main():
     from labcloud.serving import listen_for_orders
 
     listen_for_orders("swift", lambda: None)
-    for name in SERVERS:
-        eventlet.spawn(serve, name)
+    connect_through_sockets()
+    for kind in (*INNER, "proxy"):  # the proxy last: it needs the other three
+        eventlet.spawn(serve, kind)
     while True:
         eventlet.sleep(3600)
 
 
 def make_rings():
-    """Rings for one device; they name the servers' ports, so they are made anew at each start (a few milliseconds)."""
+    """Rings for one device; made anew at each start, which takes a few milliseconds."""
     from swift.common.ring import RingBuilder
 
-    ports = settings.read()["ports"]
-    for kind in ("account", "container", "object"):
+    for kind, port in INNER.items():
         builder = RingBuilder(4, 1, 1)
         builder.add_dev(
-            {"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": "127.0.0.1", "port": ports[f"swift-{kind}"],
+            {"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": "127.0.0.1", "port": port,
              "device": "disk", "meta": ""}
         )  # fmt: skip
         builder.rebalance(seed="lab")
@@ -45,7 +53,27 @@ def make_rings():
     (settings.HOME / "swift" / "disk").mkdir(parents=True, exist_ok=True)
 
 
-def serve(name):
+def socket_of(kind):
+    return settings.HOME / "run" / f"swift-{kind}.sock"
+
+
+def connect_through_sockets():
+    """All that these servers say to each other goes by way of this class of Swift's, which knows host and port only."""
+    import socket
+
+    from swift.common.bufferedhttp import BufferedHTTPConnection
+
+    kinds = {port: kind for kind, port in INNER.items()}
+
+    def connect(connection):
+        connection._connected_time = time.time()
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        control.connect(connection.sock, socket_of(kinds[connection.port]))
+
+    BufferedHTTPConnection.connect = connect
+
+
+def serve(kind):
     import logging
 
     import eventlet.wsgi
@@ -54,12 +82,14 @@ def serve(name):
 
     from labcloud.serving import behind_proxy, with_tokens
 
-    short = "proxy" if name == "swift" else name.removeprefix("swift-")
-    file = settings.configuration(f"swift-{short}.conf")
-    application = wsgi.loadapp(file, global_conf={"log_name": f"{short}-server", "log_custom_handlers": HANDLER})
-    port = settings.read()["ports"][name]
-    listener = eventlet.listen(("127.0.0.1", port), backlog=4096)
-    print(f"labcloud: {name} answers on 127.0.0.1:{port}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
+    file = settings.configuration(f"swift-{kind}.conf")
+    application = wsgi.loadapp(file, global_conf={"log_name": f"{kind}-server", "log_custom_handlers": HANDLER})
+    if kind == "proxy":
+        address = ("127.0.0.1", settings.read()["ports"]["swift"])
+        listener = eventlet.listen(address, backlog=4096)
+        print(f"labcloud: swift answers on {address[0]}:{address[1]}", file=sys.stderr, flush=True)  # noqa: T201 - this is its log
+    else:
+        listener = control.bind(socket_of(kind), backlog=4096)
     eventlet.wsgi.server(
         listener, behind_proxy(with_tokens(application)), logging.getLogger("null"), protocol=SwiftHttpProtocol,
         socket_timeout=60, capitalize_response_headers=False, url_length_limit=constraints.MAX_REQUEST_LINE, log_output=False,

@@ -1,12 +1,13 @@
 """The guest's network: QEMU's user mode, which needs no bridge, no tap device and no root.
 
 Each interface is a little network of its own between this guest and QEMU, which plays gateway, DHCP and name server
-with the addresses that Neutron chose. So the guest has Neutron's address, reaches the outside through this machine, and
-is reached from it through one forwarded loopback port that leads to SSH.
+with the addresses that Neutron chose. So the guest has Neutron's address, and is reached from this machine through one
+forwarded loopback port that leads to SSH. Nothing else leads in or out (`restrict`): QEMU's user mode would let the guest
+speak to every server on this machine's loopback address, and has no way to let it out to the internet alone.
 
-What this cannot do: two guests do not see each other, even on the same network; a router's addresses and floating IPs
-lead nowhere; security groups are kept by Neutron but filter nothing; IPv6 addresses are not handed out. What waits for
-such traffic must say that it is not applicable here.
+What this cannot do: two guests do not see each other, even on the same network; the internet, a router's addresses and
+floating IPs cannot be reached; security groups are kept by Neutron but filter nothing; IPv6 addresses are not handed
+out. What waits for such traffic must say that it is not applicable here.
 """
 
 import ipaddress
@@ -62,7 +63,7 @@ def backend(vif, port=None):
         # No address, so no network to play: a cable that is not plugged in.
         return {"type": "hubport", "id": name, "hubid": int(vif["id"].replace("-", "")[:7], 16)}
     gateway, names = plan(subnet["cidr"], address, (subnet.get("gateway") or {}).get("address"))
-    options = {"type": "user", "id": name, "ipv6": False, "net": subnet["cidr"], "dhcpstart": address}
+    options = {"type": "user", "id": name, "ipv6": False, "restrict": True, "net": subnet["cidr"], "dhcpstart": address}
     if gateway is not None:
         options["host"] = str(gateway)
     if names is not None:
