@@ -1,9 +1,9 @@
-"""All tests: those with a cloud, and beside them those with machines and those with a VM, for much of each is waiting.
+"""All tests, in two lanes: a machine may have no more than two cores, and emulated guests leave little of one.
 
     python -m tests [OPTIONS OF PYTEST]
 
-Each part is a pytest with a summary of its own: that of the first is seen as it runs, those of the others when it has ended.
-The last lines are the summary of all, with every failure, for whoever keeps only the end. Exit 0 only if all are well.
+Each part is a pytest of its own. The first lane is seen as it runs, the parts of the other when they have ended. The last
+lines are the summary of all, with every failure, for whoever keeps only the end. Exit 0 only if all are well.
 """
 
 from __future__ import annotations
@@ -12,46 +12,69 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from tests.summary import summary
 
 HERE = Path(__file__).parent
-BESIDE = {"machine": "the tests with machines", "vm": "the tests with a VM"}
+LANES = (("embedded", "vm"), ("machine", "unit"))
+DIRECTORIES = {"unit": ("unit", "prefetch")}
+AFTER = {"vm": "machine"}
+"""A VM boots beside light tests only: where it gets too little of a core, what it says comes too late."""
+
+
+@dataclass
+class Run:
+    """One run of all parts; `options` are pytest's."""
+
+    scratch: Path
+    options: list[str]
+    ended: dict[str, Event] = field(default_factory=lambda: {part: Event() for lane in LANES for part in lane})
+    interrupted: bool = False
+
+    def lane(self, parts: tuple[str, ...]) -> int:
+        """The worst exit code of some parts, one after the other."""
+        codes = [0]
+        for part in parts:
+            if part in AFTER:
+                self.ended[AFTER[part]].wait()
+            try:
+                codes.append(130 if self.interrupted else self.part(part, seen=parts is LANES[0]))
+            finally:
+                self.ended[part].set()
+        return max(codes, key=abs)
+
+    def part(self, name: str, *, seen: bool) -> int:
+        """The exit code of one part's pytest."""
+        # pytest empties its directory when it begins, so two must not share one; short, for there are unix sockets in it.
+        report, base = self.scratch / f"{name}.xml", self.scratch / name[0]
+        paths = [str(HERE / directory) for directory in DIRECTORIES.get(name, (name,))]
+        argv = [sys.executable, "-m", "pytest", *self.options, f"--junit-xml={report}", f"--basetemp={base}", *paths]
+        print(f"• tests of {name}", flush=True)
+        if seen:
+            return subprocess.run(argv, check=False).returncode
+        done = subprocess.run(argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        print(f"tests of {name}, beside the others:\n{done.stdout.decode(errors='replace')}", flush=True)
+        return done.returncode
 
 
 def main(options: list[str]) -> int:
     """The worst of the exit codes."""
     began = time.monotonic()
-    first = [path for path in sorted(HERE.iterdir()) if (path / "__init__.py").exists() and holds_tests(path)]
-    with ExitStack() as stack:
-        # pytest empties its directory when it begins, so two must not share one; short, for there are unix sockets in it.
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
-
-        def command(name: str) -> list[str]:
-            return [sys.executable, "-m", "pytest", *options, f"--junit-xml={scratch}/{name}.xml"]
-
-        running: dict[str, subprocess.Popen[bytes]] = {}
-        for name in BESIDE:
-            argv = [*command(name), f"--basetemp={scratch}/{name[0]}", str(HERE / name)]
-            with (scratch / f"{name}.log").open("wb") as log:
-                running[name] = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
-        codes = []
-        try:
-            codes.append(subprocess.run([*command("clouds"), *first], check=False).returncode)
-        finally:  # where we are interrupted they are, too, and clean up
-            for name, process in running.items():
-                print(f"\nwaiting for {BESIDE[name]}", flush=True)
-                codes.append(process.wait())
-                print((scratch / f"{name}.log").read_text(encoding="utf-8", errors="replace"), flush=True)
-        print(summary(sorted(scratch.glob("*.xml")), time.monotonic() - began), flush=True)
+    with tempfile.TemporaryDirectory(prefix="lab-") as scratch:
+        run = Run(Path(scratch), options)
+        with ThreadPoolExecutor(len(LANES)) as pool:
+            lanes = [pool.submit(run.lane, parts) for parts in LANES]
+            try:
+                codes = [lane.result() for lane in lanes]
+            except KeyboardInterrupt:  # it has reached the tests, too, which clean up after themselves
+                run.interrupted = True
+                raise
+        print(summary(sorted(Path(scratch).glob("*.xml")), time.monotonic() - began), flush=True)
     return max(codes, key=abs)
-
-
-def holds_tests(directory: Path) -> bool:
-    """Whether this part of the tests has files there."""
-    return directory.name not in BESIDE and any(directory.glob("test_*.py"))
 
 
 if __name__ == "__main__":
