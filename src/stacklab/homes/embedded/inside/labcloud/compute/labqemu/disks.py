@@ -1,12 +1,14 @@
-"""A guest's disks: an overlay of the cached Glance image, empty disks, volumes; and an image made of a disk."""
+"""A guest's disks: an overlay of the cached Glance image, empty ones, its config drive, volumes; an image made of a disk."""
 
+import io
 import json
 import os
-import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import pycdlib
 from nova import exception
+from nova.api.metadata import base as instance_metadata
 from nova.compute import utils as compute_utils
 from nova.virt import images
 from nova.virt.labqemu.options import CONF, qemu_img
@@ -101,6 +103,43 @@ def flatten(disk, target):
     run_qemu_img("convert", "-q", "-U", "-f", "qcow2", "-O", "qcow2", disk, target)
 
 
+def make_config_drive(instance, injected_files, admin_password, network_info, path):
+    """Write the ISO image at `path` that tells an instance its name, key pair and user data (no metadata service runs).
+
+    Not where it is there: a reboot does not change what an instance is. Written with pycdlib; Nova's own way calls mkisofs,
+    which needs a package of the distribution.
+    """
+    if path.exists():
+        return
+    extra = {"admin_pass": admin_password} if admin_password else {}
+    metadata = instance_metadata.InstanceMetadata(
+        instance, content=injected_files or [], extra_md=extra, network_info=network_info
+    )
+    part = path.with_name(f"{path.name}.part")
+    write_disc(metadata.metadata_for_config_drive(), part)
+    part.replace(path)
+
+
+def write_disc(files, path):
+    """An ISO image labelled config-2 of (name, content) pairs; real names in Rock Ridge and Joliet, else numbers."""
+    disc = pycdlib.PyCdlib()
+    disc.new(vol_ident="config-2", rock_ridge="1.09", joliet=3)
+    plain = {PurePosixPath("/"): ""}  # real directory → its plain name
+    for number, (name, content) in enumerate(files):
+        real = PurePosixPath("/", name)
+        for folder in reversed(real.parents):
+            if folder not in plain:
+                plain[folder] = f"{plain[folder.parent]}/D{len(plain):07}"
+                disc.add_directory(plain[folder], rr_name=folder.name, joliet_path=str(folder))
+        data = content.encode() if isinstance(content, str) else content
+        disc.add_fp(
+            io.BytesIO(data), len(data), f"{plain[real.parent]}/F{number:07}.;1",
+            rr_name=real.name, joliet_path=str(real), file_mode=0o100444,
+        )  # fmt: skip
+    disc.write(str(path))
+    disc.close()
+
+
 # --- how QEMU is told -----------------------------------------------
 
 
@@ -141,9 +180,3 @@ def volume_pair(connection_info, *, first=False):
     volume_id = connection_info.get("serial") or data["volume_id"]
     node = file_node(node_of(volume_id), data["device_path"], "raw", read_only=data.get("access_mode") == "ro")
     return node, virtio_disk(device_of(volume_id), node["node-name"], serial=volume_id, first=first)
-
-
-def free_space(path):
-    """(total, free) bytes of the file system."""
-    usage = shutil.disk_usage(path)
-    return usage.total, usage.free

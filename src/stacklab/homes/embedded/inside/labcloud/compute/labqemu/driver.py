@@ -12,11 +12,10 @@ from nova import exception
 from nova.compute import power_state, task_states
 from nova.image import glance
 from nova.virt import hardware
-from nova.virt.labqemu import config_drive, disks, hotplug, machine, network, qmp
+from nova.virt.labqemu import disks, hotplug, machine, network, qmp
 from nova.virt.labqemu.options import CONF, instance_directory, let_nova_find_qemu_img, qemu_binary, qemu_img
-from nova.virt.labqemu.process import GuestProcess, end_many, tail
+from nova.virt.labqemu.process import GuestProcess, Watch, end_many, tail
 from nova.virt.labqemu.state import LabStateDriver
-from nova.virt.labqemu.watch import Watch
 from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class LabQemuDriver(LabStateDriver):
             if machine.root_volume(block_device_info) is None:
                 disks.make_root(context, instance, image_meta, directory)
             disks.make_extra(block_device_info, directory)
-            config_drive.make(instance, injected_files, admin_password, network_info, directory / "disk.config")
+            disks.make_config_drive(instance, injected_files, admin_password, network_info, directory / "disk.config")
             if power_on:
                 self._start(instance, network_info, block_device_info)
         except Exception:
@@ -80,9 +79,9 @@ class LabQemuDriver(LabStateDriver):
 
     def _start(self, instance, network_info, block_device_info):
         directory, process = instance_directory(instance.uuid), self.process(instance.uuid)
-        way, attempts = network.Way(directory), 3
+        forward, attempts = network.SshForward(directory), 3
         for attempt in range(1, attempts + 1):
-            port = way.choose()
+            port = forward.choose()
             works = False
             try:
                 process.start(machine.command(instance, directory, network_info, block_device_info, port))
@@ -93,7 +92,7 @@ class LabQemuDriver(LabStateDriver):
                 if attempt == attempts or "host forwarding" not in str(error):
                     raise
             finally:
-                way.settle(port, works=works)
+                forward.settle(port, works=works)
         self.write_record(instance, state="running")
         self.watch.add(process)
 
@@ -125,7 +124,7 @@ class LabQemuDriver(LabStateDriver):
         directory = instance_directory(instance.uuid)
         if machine.root_volume(block_device_info) is None and not (directory / "disk").exists():
             raise exception.DiskNotFound(location=str(directory / "disk"))
-        config_drive.make(instance, None, None, network_info, directory / "disk.config")
+        disks.make_config_drive(instance, None, None, network_info, directory / "disk.config")
         self._start(instance, network_info, block_device_info)
 
     def resume_state_on_host_boot(self, context, instance, network_info, share_info, block_device_info=None):

@@ -1,9 +1,53 @@
 """The virtual PC of an instance as a QEMU command line."""
 
+import fcntl
+import functools
 import json
+import os
+import platform
+import re
+from pathlib import Path
 
-from nova.virt.labqemu import accel, disks, network
-from nova.virt.labqemu.options import qemu_binary
+from nova.virt.labqemu import disks, network
+from nova.virt.labqemu.options import CONF, qemu_binary
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+KVM = "/dev/kvm"
+KVM_GET_API_VERSION = 0xAE00
+
+
+@functools.cache
+def kvm_works():
+    """The node alone proves nothing: in a nested machine it may open and yet boot no guest."""
+    if platform.machine() == "x86_64":
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if flags is None or not {"vmx", "svm"} & set(flags.group(1).split()):
+            LOG.info("Guests are emulated: this machine's processor offers no virtualization")
+            return False
+    try:
+        node = os.open(KVM, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        LOG.info("Guests are emulated: %s cannot be used: %s", KVM, error.strerror)
+        return False
+    try:
+        return fcntl.ioctl(node, KVM_GET_API_VERSION, 0) == 12
+    except OSError as error:
+        LOG.info("Guests are emulated: %s does not answer: %s", KVM, error.strerror)
+        return False
+    finally:
+        os.close(node)
+
+
+def acceleration():
+    """What tells QEMU how to run. After KVM, emulation is named too: QEMU takes the first that works."""
+    emulated = ["-accel", f"tcg,tb-size={CONF.lab.emulator_cache_mb}"]
+    wanted = CONF.lab.accel
+    if wanted == "kvm":
+        return ["-accel", "kvm", "-cpu", "max"]
+    if wanted == "tcg" or not kvm_works():
+        return [*emulated, "-cpu", "max"]
+    return ["-accel", "kvm", *emulated, "-cpu", "max"]
 
 
 def root_volume(block_device_info):
@@ -47,7 +91,7 @@ def _disc(name, path, *, index, boot=None):
 def command(instance, directory, network_info, block_device_info, port):
     """The whole command line, but for what the process itself needs (uuid, pid file)."""
     flavor = instance.flavor
-    words = [qemu_binary(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", *accel.arguments()]
+    words = [qemu_binary(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", *acceleration()]
     words += ["-name", instance.name, "-m", str(flavor.memory_mb), "-smp", str(flavor.vcpus)]
     # cloud-init looks at this to know that it is in an OpenStack.
     words += ["-smbios", f"type=1,manufacturer=OpenStack Foundation,product=OpenStack Nova,serial={instance.uuid}"]

@@ -106,7 +106,7 @@ def arguments(network_info, port):
     return words
 
 
-class Way:
+class SshForward:
     """way.json in a guest's directory: the loopback port that leads to its SSH server, kept while it can be."""
 
     def __init__(self, directory):
