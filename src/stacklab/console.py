@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from stacklab.durations import seconds
 from stacklab.errors import LabError
 from stacklab.events import Event, Note, StageBegan, StageEnded, StageMoved
 from stacklab.plain import in_json, plain
@@ -192,12 +193,3 @@ class _Running:
         usual = f" of usually {seconds(self.usual)}" if self.usual and self.usual >= 2 else ""
         clock = f"{seconds(time.monotonic() - self.began)}{usual}"
         return Text(plain(f"{self.title}  {clock}  {self.detail}"), no_wrap=True, overflow="ellipsis")
-
-
-def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 5 s`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    if value < 60:
-        return f"{value:.0f} s"
-    return f"{int(value) // 60} min {int(value) % 60} s"

@@ -13,9 +13,9 @@ import pytest
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare import preparation
+from stacklab.deploy.prepare.packages import restart
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.deploy.stack.restarting import restart
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.stages import Stage
 from tests import standin

@@ -23,7 +23,7 @@ from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.deploy.stack import stacking
 from stacklab.deploy.stack.detached import ANSWERS
-from stacklab.deploy.stack.following import Course, Kept, Patience
+from stacklab.deploy.stack.following import LogCopy, Patience, StackProgress
 from stacklab.errors import MachineInUse, StackFailed
 from stacklab.events import StageEnded
 from stacklab.lab import Lab
@@ -161,7 +161,7 @@ def test_connection_lost_in_the_middle_is_made_again_and_the_log_is_whole(
 
     thread = threading.Thread(target=work)
     thread.start()
-    log = Kept(deployment.lab, "packstack").log  # what is told of it is less, where a phase is over soon
+    log = LogCopy(deployment.lab, "packstack").log  # what is told of it is less, where a phase is over soon
     until(lambda: log.exists() and b"_controller.pp" in log.read_bytes(), "in the middle")
     for _ in range(3):
         debian.ssh(f"pkill -9 -u {debian.user} sshd", user="root", check=False)
@@ -173,7 +173,7 @@ def test_connection_lost_in_the_middle_is_made_again_and_the_log_is_whole(
     kept = log.read_bytes()
     assert kept == deployment.machine.read("/var/lib/stacklab/packstack/log")
     assert b"Installation completed successfully" in kept
-    course = Course(0.0)
+    course = StackProgress(0.0)
     course.feed(kept)
     assert [name for name, _ in course.phases][1:] == [
         "Preparing what Puppet is to make",

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from stacklab import cache
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.lab import Lab
-from stacklab.prefetch import cache, serving
+from stacklab.prefetch import serving
 from stacklab.prefetch.serving import Served
 from tests.prefetch.conftest import World
 from tests.prefetch.upstream import WebDouble

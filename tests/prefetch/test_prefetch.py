@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from stacklab import cache
+from stacklab.cache import Outcome
 from stacklab.cli.main import run
+from stacklab.deploy.prepare import files as placed
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed
 from stacklab.lab import Lab
-from stacklab.prefetch import cache, files, filling, mirrors, serving, simple
-from stacklab.prefetch.cache import Outcome
+from stacklab.prefetch import filling, mirrors, serving, simple
 from stacklab.prefetch.filling import PARTS, fill
 from stacklab.prefetch.plan import Repository
 from tests.prefetch.conftest import BRANCH, World
@@ -83,7 +85,7 @@ def test_what_was_fetched_is_enough_when_upstream_is_gone(world: World, lab: Lab
     assert {"alpha_of_test.py", "beta_of_test.py", "gamma_of_test.py", "delta_of_test.py"} <= {
         path.name for path in (tmp_path / "site").iterdir()
     }
-    kept = files.kept_file(world.profile.files[0].url or "")
+    kept = placed.kept_file(world.profile.files[0].url or "")
     assert kept is not None
     assert kept.read_bytes() == b"an image"
 
@@ -196,7 +198,7 @@ def test_a_package_with_another_hash_than_the_index_says_is_not_kept(world: Worl
 
 def test_a_damaged_file_is_noticed_and_fetched_again(world: World) -> None:
     everything(world)
-    image = files.file_path(world.profile.files[0].url or "")
+    image = placed.file_path(world.profile.files[0].url or "")
     beta = simple.folder("beta") / "beta-2.0-py3-none-any.whl"
     for path in (image, beta):
         path.write_bytes(b"x" * path.stat().st_size)
@@ -226,7 +228,7 @@ def test_an_interrupted_box_is_gone_on_with(world: World) -> None:
     assert second.outcome == "fetched"
     begin = int(world.web.asked[0][1]["Range"].removeprefix("bytes=").removesuffix("-"))
     assert 0 < begin <= 700_000
-    path = files.kept_file(world.profile.box.url or "")
+    path = placed.kept_file(world.profile.box.url or "")
     assert path is not None
     assert path.read_bytes() == b"a box" * 200_000
 
@@ -236,7 +238,7 @@ def test_an_interrupted_box_that_changed_meanwhile_begins_anew(world: World) -> 
     everything(world, ("box",))
     world.web.put("lab.box", b"another" * 200_000)
     assert everything(world, ("box",))["lab.box"].outcome == "fetched"
-    path = files.kept_file(world.profile.box.url or "")
+    path = placed.kept_file(world.profile.box.url or "")
     assert path is not None
     assert path.read_bytes() == b"another" * 200_000
 

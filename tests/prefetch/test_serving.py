@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import requests
 
+from stacklab import cache
+from stacklab.deploy.prepare import files as placed
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import ServiceFailed
 from stacklab.files import read_json
 from stacklab.lab import Lab
-from stacklab.prefetch import cache, files, filling, mirrors, serving, simple
+from stacklab.prefetch import filling, mirrors, serving, simple
 from stacklab.prefetch.serving import Served
 from tests.prefetch.conftest import BRANCH, World
 from tests.prefetch.test_prefetch import clone, pip_install
@@ -103,7 +105,7 @@ def test_nothing_can_be_written(served: Served) -> None:
 
 
 def test_ranges_are_served(served: Served, filled: World) -> None:
-    box = files.file_path(filled.profile.box.url or "")
+    box = placed.file_path(filled.profile.box.url or "")
     url, whole = f"{served.url}files/{box.parent.name}/{box.name}", box.read_bytes()
     answer = requests.get(url, timeout=10)
     assert (answer.status_code, answer.content) == (200, whole)
@@ -122,7 +124,7 @@ def test_ranges_are_served(served: Served, filled: World) -> None:
 
 
 def test_a_damaged_file_is_not_served(served: Served, filled: World) -> None:
-    box = files.file_path(filled.profile.box.url or "")
+    box = placed.file_path(filled.profile.box.url or "")
     box.write_bytes(b"x" * box.stat().st_size)
     answer = requests.get(f"{served.url}files/{box.parent.name}/{box.name}", timeout=10)
     assert answer.status_code == 410

@@ -8,7 +8,8 @@ import sys
 import time
 from types import FrameType
 
-from stacklab.console import Console, seconds
+from stacklab.console import Console
+from stacklab.durations import seconds
 from stacklab.errors import LabError
 from tests.tempest import configuration, environment, scratch, suite
 from tests.tempest.exclusions import Exclusion, load_exclusions

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stacklab.deploy.stack.devstacklog import parse
-from stacklab.deploy.stack.following import FIRST_PHASE, Course, History, Kept, starred
+from stacklab.deploy.stack.following import FIRST_PHASE, LogCopy, PhaseTimes, StackProgress, starred
+from stacklab.deploy.stack.log import parse
 from stacklab.files import write_json
 from stacklab.lab import Lab
 
@@ -42,8 +42,8 @@ RUN = (
 )
 
 
-def course(text: str = RUN) -> Course:
-    one = Course(T0)
+def course(text: str = RUN) -> StackProgress:
+    one = StackProgress(T0)
     one.feed(text.encode())
     return one
 
@@ -69,7 +69,7 @@ def test_durations_come_from_the_logs_own_times() -> None:
 # The second is cut where one secret, which another begins with, is whole.
 @given(cuts=st.lists(st.integers(0, len(RUN.encode())), max_size=12))
 def test_it_does_not_matter_where_the_log_is_cut(cuts: list[int]) -> None:
-    raw, one = RUN.encode(), Course(T0)
+    raw, one = RUN.encode(), StackProgress(T0)
     places = [0, *sorted(cuts), len(raw)]
     for begin, end in pairwise(places):
         one.feed(raw[begin:end])
@@ -100,14 +100,16 @@ def test_any_line_can_be_read(text: str) -> None:
 
 
 def test_first_run_counts_down_from_what_the_profile_says(own_directories: Path) -> None:
-    history = History("p", usual_minutes=20)
+    history = PhaseTimes("p", usual_minutes=20)
     assert history.left(course(), T0 + 400) == 800
     assert history.left(course(), T0 + 1300) is None  # longer than usual
 
 
 def test_later_runs_know_how_long_each_phase_takes(own_directories: Path) -> None:
-    History("p", 20).remember([(FIRST_PHASE, 10), ("Installing package prerequisites", 100), ("Starting Keystone", 50)])
-    history = History("p", 20)
+    PhaseTimes("p", 20).remember(
+        [(FIRST_PHASE, 10), ("Installing package prerequisites", 100), ("Starting Keystone", 50)]
+    )
+    history = PhaseTimes("p", 20)
     assert history.total == 160
     slow = course(phase(500, "Installing package prerequisites"))
     # Later than ever before; what is left is what this phase and those after it take.
@@ -116,20 +118,20 @@ def test_later_runs_know_how_long_each_phase_takes(own_directories: Path) -> Non
 
 
 def test_a_phase_that_comes_twice_is_told_apart(own_directories: Path) -> None:
-    History("p", 20).remember(
+    PhaseTimes("p", 20).remember(
         [(FIRST_PHASE, 1), ("Starting Neutron", 10), ("Starting Nova", 20), ("Starting Neutron", 30)]
     )
     once = course(phase(1, "Starting Neutron"))
     twice = course(phase(1, "Starting Neutron") + phase(11, "Starting Nova") + phase(31, "Starting Neutron"))
-    assert History("p", 20).left(once, T0 + 1) == 60
-    assert History("p", 20).left(twice, T0 + 31) == 30
+    assert PhaseTimes("p", 20).left(once, T0 + 1) == 60
+    assert PhaseTimes("p", 20).left(twice, T0 + 31) == 30
 
 
 def test_copy_of_a_log_is_kept_for_its_run_and_the_one_before_stays(own_directories: Path) -> None:
-    kept = Kept(Lab("one"), "stack")
+    kept = LogCopy(Lab("one"), "stack")
     kept.begin("run-1")
     kept.add(b"first\n")
-    Kept(Lab("one"), "stack").begin("run-1")  # another process of the same lab
+    LogCopy(Lab("one"), "stack").begin("run-1")  # another process of the same lab
     assert (kept.offset, kept.text()) == (6, "first\n")
     assert kept.log.stat().st_mode & 0o777 == 0o600
     kept.begin("run-2")
@@ -150,7 +152,7 @@ def test_secrets_never_reach_the_copy_wherever_the_log_was_cut_and_its_length_st
         lab, raw = Lab("one"), (RUN + SAID).encode()
         lab.directory.mkdir(parents=True)
         write_json(lab.directory / "secrets.json", {"service": "Geheim", "admin": "Geheim-größe", "none": ""})
-        kept = Kept(lab, "stack")
+        kept = LogCopy(lab, "stack")
         kept.begin("run-1")
         for begin, end in pairwise([0, *sorted(cuts), len(raw)]):
             kept.add(raw[begin:end])

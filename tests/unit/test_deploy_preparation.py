@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.deploy.prepare.placing import cached, content, mirrored
-from stacklab.deploy.prepare.reach import pip_settings, proxies
+from stacklab.deploy.prepare.files import content, file_path, mirrored
+from stacklab.deploy.prepare.internet import pip_settings, proxies
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import WrongContent
@@ -72,7 +72,7 @@ def test_a_fetched_file_is_kept_and_a_changed_one_is_refused(own_directories: Pa
     served.unlink()
     assert content(placed, Settings(), lambda _: None) == b"whole"  # from the cache
 
-    cached(placed).write_bytes(b"damaged")
+    file_path(str(placed.url)).write_bytes(b"damaged")
     served.write_bytes(b"changed")
     with pytest.raises(WrongContent):
         content(placed, Settings(), lambda _: None)

@@ -12,9 +12,8 @@ from stacklab.conditions.services import JournalLog
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.deploy.stack.detached import Program, Stacking, State
+from stacklab.deploy.stack.detached import Program, StackRun, State, require_stacked, verdict
 from stacklab.deploy.stack.following import follow
-from stacklab.deploy.stack.stacked import require_stacked, told
 from stacklab.errors import CommandFailed, StackFailed
 from stacklab.lab import Lab
 from stacklab.machines.base import Command, Finished, Machine
@@ -66,8 +65,8 @@ RUNNING = (
 NEVER = "absent=1\n"
 
 
-def run(program: Program, state: State, started: float | None = 1.0) -> Stacking:
-    return Stacking(program, state, "log", started=None if state == "absent" else started, exit_status=2)
+def run(program: Program, state: State, started: float | None = 1.0) -> StackRun:
+    return StackRun(program, state, "log", started=None if state == "absent" else started, exit_status=2)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +82,17 @@ def run(program: Program, state: State, started: float | None = 1.0) -> Stacking
     ],
 )
 def test_every_unfinished_stack_is_named_with_what_to_do_next(
-    stack: Stacking, unstack: Stacking, said: str, todo: str
+    stack: StackRun, unstack: StackRun, said: str, todo: str
 ) -> None:
-    found = told(stack, unstack)
+    found = verdict(stack, unstack)
     assert found is not None
     assert said in found.said
     assert todo in found.todo
 
 
 def test_a_stack_after_an_unstack_is_finished() -> None:
-    assert told(run("stack", "done", 3.0), run("unstack", "done", 2.0)) is None
-    assert told(run("stack", "done"), run("unstack", "absent")) is None
+    assert verdict(run("stack", "done", 3.0), run("unstack", "done", 2.0)) is None
+    assert verdict(run("stack", "done"), run("unstack", "absent")) is None
 
 
 @pytest.mark.parametrize(("answer", "said"), [(NEVER, "was never run"), (RUNNING, "is running")])

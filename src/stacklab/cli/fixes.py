@@ -145,7 +145,7 @@ def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool
     """
     from stacklab.conditions.fixes.catalogue import AFTER_REBOOT
     from stacklab.conditions.fixes.repair import repair
-    from stacklab.deploy.stack.stacked import require_stacked
+    from stacklab.deploy.stack.detached import require_stacked
 
     if everything == bool(ids):
         raise click.UsageError("name fixes (lab fixes list shows them), or say --all")
@@ -169,7 +169,7 @@ def recover(context: Context, as_json: bool) -> None:
     services are watched for more than a minute: the course's network agent fails again within that time.
     """
     from stacklab.conditions.recovery import recover as do_recover
-    from stacklab.deploy.stack.stacked import require_stacked
+    from stacklab.deploy.stack.detached import require_stacked
 
     lab, console = context.lab, context.console(as_json)
     with lab.writing():
@@ -199,7 +199,7 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
 
 def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
     """Whether stack.sh has ended well; says so first if not, for then "broken" means "not made yet"."""
-    from stacklab.deploy.stack.stacked import unfinished
+    from stacklab.deploy.stack.detached import unfinished
 
     found = unfinished(deployment.machine)
     if found is None:

@@ -11,8 +11,8 @@ from stacklab.cli.completing import complete_services, one_more
 from stacklab.cli.options import Context, complete_profile, json_option
 
 if TYPE_CHECKING:
+    from stacklab.cache import Outcome
     from stacklab.console import Console
-    from stacklab.prefetch.cache import Outcome
 
 ALL = ("git", "wheels", "files", "box")
 KINDS = ("fetched", "updated", "already", "skipped", "failed")
@@ -83,9 +83,9 @@ def prefetch(
 
 
 def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    from stacklab.cache import root
     from stacklab.deploy.profile.load import load_profile, load_settings
     from stacklab.errors import DownloadFailed
-    from stacklab.prefetch.cache import root
     from stacklab.prefetch.filling import fill
 
     profile, settings = load_profile(name), load_settings()

@@ -14,7 +14,7 @@ _NAME = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*\+?=")
 
 
 @dataclass(frozen=True)
-class Told:
+class ExplainedLine:
     """A line of the file and what it is for; `why` is empty for a comment or an empty line, which explain themselves."""
 
     number: int
@@ -43,9 +43,9 @@ class Explanations:
         """Every setting that is explained by its whole name."""
         return [name for name in self._settings if "*" not in name]
 
-    def tell(self, text: str) -> list[Told]:
+    def tell(self, text: str) -> list[ExplainedLine]:
         """Every line with what it is for. Raises KeyError, with the line, for one that nothing explains."""
-        return [Told(number, line, self._why(line)) for number, line in enumerate(text.splitlines(), 1)]
+        return [ExplainedLine(number, line, self._why(line)) for number, line in enumerate(text.splitlines(), 1)]
 
     def _why(self, line: str) -> str:
         if not line.strip() or line.startswith("#"):

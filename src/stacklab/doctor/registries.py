@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from stacklab import indexes
-from stacklab.deploy.prepare.reach import proxies
+from stacklab.deploy.prepare.internet import proxies
 from stacklab.deploy.profile.model import DevStack
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stacklab.deploy.prepare import used
-from stacklab.deploy.prepare.reach import pip_settings
+from stacklab.deploy.prepare import ownership
+from stacklab.deploy.prepare.internet import pip_settings
 from stacklab.deploy.profile.load import load_profile, profile_for
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
@@ -193,16 +193,18 @@ class Remote:
     def unused(self) -> Told:
         machine, directory = self.machine(), self.profile().devstack.directory
         exists = self.lab.exists()
-        evidence = used.looks_used(machine, self.lab if exists else None, directory)
-        if not evidence and not exists and machine.read(used.MARKER) is not None:
-            evidence = [f"another lab is deployed there ({used.MARKER})"]
+        evidence = ownership.looks_used(machine, self.lab if exists else None, directory)
+        if not evidence and not exists and machine.read(ownership.MARKER) is not None:
+            evidence = [f"another lab is deployed there ({ownership.MARKER})"]
         if evidence:
             return bad(
                 "; ".join(evidence),
                 f"lab up SESSION --on {shlex.quote(on(self.address))} --even-if-used   (it changes the machine for good)",
             )
         return good(
-            "this lab's own" if exists and used.ours(machine, self.lab) else "nothing on it looks like somebody's work"
+            "this lab's own"
+            if exists and ownership.ours(machine, self.lab)
+            else "nothing on it looks like somebody's work"
         )
 
     def facts(self) -> dict[str, str]:
@@ -225,7 +227,7 @@ class Remote:
             return bad(
                 f"{gib(total)}, and DevStack needs {size.least_memory} MiB at the least", "give the machine more memory"
             )
-        ours = self.lab.exists() and used.ours(self.machine(), self.lab)  # then OpenStack itself has taken it
+        ours = self.lab.exists() and ownership.ours(self.machine(), self.lab)  # then OpenStack itself has taken it
         least = 0 if ours else size.least_memory * 2**20 * MEMORY_SHARE
         wanted = 0 if ours else size.memory * 2**20 * MEMORY_SHARE
         return host.judged_memory(
@@ -238,7 +240,7 @@ class Remote:
             int(facts["free"]),
             f"{gib(int(facts['free']))} of {gib(int(facts['total']))} free at {facts['place']}",
         )
-        if free < STACK_GIB * 2**30 and not (self.lab.exists() and used.ours(self.machine(), self.lab)):
+        if free < STACK_GIB * 2**30 and not (self.lab.exists() and ownership.ours(self.machine(), self.lab)):
             return bad(
                 f"{have}; DevStack takes about {STACK_GIB} GiB",
                 f"on the machine: sudo du -xh {facts['place']} | sort -h | tail",

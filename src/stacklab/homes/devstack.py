@@ -29,8 +29,7 @@ from stacklab.deploy.prepare import preparation, source
 from stacklab.deploy.profile.load import load_settings, profile_for
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.stack import stacking
-from stacklab.deploy.stack.detached import called
-from stacklab.deploy.stack.stacked import require_stacked, unfinished
+from stacklab.deploy.stack.detached import called, require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way

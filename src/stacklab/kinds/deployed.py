@@ -11,9 +11,9 @@ import requests
 from pydantic import Field
 
 from stacklab.conditions.services import units
-from stacklab.console import seconds as spoken
 from stacklab.deploy.profile.load import load_profile
-from stacklab.deploy.stack.detached import STACK_USER, Stacking, state
+from stacklab.deploy.stack.detached import STACK_USER, StackRun, state
+from stacklab.durations import seconds as spoken
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
 from stacklab.kinds.narration import Command, Request
@@ -199,7 +199,7 @@ class Run(Looking[RunParams]):
         said = f"{self._ended(p, ended)}; units: {', '.join(names) or 'none'}"
         return {"name": p.by, "ended": ended.state, "status": ended.exit_status, "units": names, "said": said}
 
-    def _ended(self, p: RunParams, ended: Stacking) -> str:
+    def _ended(self, p: RunParams, ended: StackRun) -> str:
         program = self.title(p).split()[0]
         if ended.state == "done":
             return f"{program} ended well after {spoken(ended.seconds)}; its log: {ended.log}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stacklab.cache import Outcome
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, LabError
 from stacklab.prefetch import files, mirrors, plan, simple, wheels
-from stacklab.prefetch.cache import Outcome
 from stacklab.prefetch.choosing import Chooser
 from stacklab.prefetch.index import Index
 from stacklab.prefetch.plan import Repository

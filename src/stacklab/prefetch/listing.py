@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stacklab.prefetch import cache, mirrors, simple
-from stacklab.prefetch.cache import Outcome
+from stacklab import cache
+from stacklab.cache import Outcome
+from stacklab.prefetch import mirrors, simple
 
 
 def kept() -> Iterator[Outcome]:

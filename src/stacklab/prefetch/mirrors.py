@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stacklab import cache
+from stacklab.cache import Outcome
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace
 from stacklab.files import locked
-from stacklab.prefetch import cache
-from stacklab.prefetch.cache import Outcome
 from stacklab.prefetch.plan import Repository
 from stacklab.stages import Progress
 

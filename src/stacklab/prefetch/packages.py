@@ -21,10 +21,10 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from stacklab import cache
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Received, Tee, Unreachable
 from stacklab.files import write_json
-from stacklab.prefetch import cache
 
 PATIENCE = 60.0
 """Seconds for which a host that did not answer is not asked again."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from stacklab import cache
 from stacklab.download import Tee, Unreachable
 from stacklab.errors import LabError
-from stacklab.prefetch import cache, simple
+from stacklab.prefetch import simple
 from stacklab.prefetch.index import Index, Link
 from stacklab.prefetch.packages import NotPassed
 

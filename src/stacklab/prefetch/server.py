@@ -27,11 +27,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
+from stacklab import cache
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import without_password
 from stacklab.errors import LabError
 from stacklab.files import write_json
-from stacklab.prefetch import cache
 from stacklab.prefetch.index import Index
 from stacklab.prefetch.packages import NotPassed, Packages
 from stacklab.prefetch.passing import PassingIndex

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stacklab import cache
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import ServiceFailed
 from stacklab.files import read_json, write_json
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
-from stacklab.prefetch import cache, filling, mirrors, plan
+from stacklab.prefetch import filling, mirrors, plan
 from stacklab.prefetch.server import CONFIG, LOCK, STATE, Config
 
 START_SECONDS = 20

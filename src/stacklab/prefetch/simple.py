@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from packaging.utils import canonicalize_name
 
-from stacklab.prefetch import cache
-from stacklab.prefetch.cache import Record
+from stacklab import cache
+from stacklab.cache import Record
 from stacklab.prefetch.index import Link
 
 

@@ -18,10 +18,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from stacklab import cache
+from stacklab.cache import Outcome
 from stacklab.download import Unreachable
 from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
-from stacklab.prefetch import cache, mirrors, simple
-from stacklab.prefetch.cache import Outcome
+from stacklab.prefetch import mirrors, simple
 from stacklab.prefetch.choosing import Candidate, Chooser
 from stacklab.prefetch.index import Index, Link
 from stacklab.prefetch.metadata import build_requirements, needs_of, parsed

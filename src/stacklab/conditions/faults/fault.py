@@ -16,7 +16,7 @@ from stacklab.conditions.fixes.fix import ASK_EVERY, Action, Fix, sparing
 from stacklab.conditions.fixes.repair import masked
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.model import Breakable, Profile
-from stacklab.deploy.stack.stacked import unfinished
+from stacklab.deploy.stack.detached import unfinished
 from stacklab.errors import CloudRefused, CloudUnreachable, CommandFailed, HomeUnavailable, NotRunning, ServiceFailed
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.placing import content
-from stacklab.deploy.prepare.reach import proxies
+from stacklab.deploy.prepare.files import content
+from stacklab.deploy.prepare.internet import proxies
 from stacklab.deploy.stack.failures import diagnose
-from stacklab.deploy.stack.restarting import restart
-from stacklab.errors import CommandFailed
+from stacklab.durations import seconds as spoken
+from stacklab.errors import CommandFailed, MachineUnreachable
 from stacklab.machines.base import Finished, Machine
 from stacklab.stages import Progress
 
 SECONDS = 3600
+REBOOT_SECONDS = 600
 UPGRADED = "/etc/stacklab/upgraded"
 
 
@@ -118,3 +120,29 @@ class Packages:
 
     def _boots(self, kernel: str) -> bool:
         return self.machine.run("test", "-e", f"/boot/vmlinuz-{kernel}", check=False).ok
+
+
+def restart(machine: Machine, progress: Progress, seconds: float = REBOOT_SECONDS) -> None:
+    """Restart the machine and wait until it answers again, as another boot. Raises MachineUnreachable."""
+    boot = "/proc/sys/kernel/random/boot_id"
+    before = machine.run("cat", boot).out
+    with suppress(MachineUnreachable):
+        # Through a timer of systemd's: the command ends before the connection does.
+        machine.run("systemd-run", "--on-active=1", "systemctl", "reboot", user="root")
+    began = time.monotonic()
+    while True:
+        time.sleep(3)
+        waited = time.monotonic() - began
+        try:
+            if machine.run("cat", boot, seconds=30).out != before:
+                return
+            trouble = "it has not gone down"
+        except (MachineUnreachable, CommandFailed) as error:
+            machine.close()
+            trouble = error.message
+        if waited > seconds:
+            raise MachineUnreachable(
+                f"{machine.name} did not come back within {spoken(seconds)} after a restart: {trouble}",
+                advice="look at its console",
+            )
+        progress(f"restarting, {spoken(waited)}: {trouble}")

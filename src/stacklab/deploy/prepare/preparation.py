@@ -11,14 +11,14 @@ import re
 import shlex
 import time
 
-from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.prepare.internet import pip_settings, proxies
+from stacklab.deploy.prepare.ownership import looks_used as looks_used
+from stacklab.deploy.prepare.ownership import ours, put_marker
 from stacklab.deploy.prepare.packages import Packages
-from stacklab.deploy.prepare.reach import pip_settings, proxies
-from stacklab.deploy.prepare.used import looks_used as looks_used
-from stacklab.deploy.prepare.used import ours, put_marker
 from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER
 from stacklab.download import without_password
+from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress, Stage

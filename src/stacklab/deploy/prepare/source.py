@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.placing import content
-from stacklab.deploy.prepare.reach import proxies
+from stacklab.deploy.prepare.files import content
+from stacklab.deploy.prepare.internet import proxies
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.stack.detached import STACK_USER, called
 from stacklab.download import without_password

@@ -32,7 +32,7 @@ _RUNS_ALREADY, _BY_HAND, _UNSTACK_UNFINISHED = 71, 72, 73
 
 
 @dataclass(frozen=True)
-class Stacking:
+class StackRun:
     """What became of a program's last run, as the machine tells it.
 
     absent: never run; running; done: exit status 0; failed: another one; vanished: it ended without one (the machine was
@@ -76,7 +76,7 @@ echo "boot=$(cat /proc/sys/kernel/random/boot_id)"
 """
 
 
-def state(machine: Machine, program: Program = "stack") -> Stacking:
+def state(machine: Machine, program: Program = "stack") -> StackRun:
     """Look at the machine. Raises what Machine raises."""
     log = f"{BASE}/{program}/log"
     told = dict(
@@ -84,13 +84,13 @@ def state(machine: Machine, program: Program = "stack") -> Stacking:
         for line in machine.script(_STATE, f"{BASE}/{program}", _unit(program), user="root").lines
     )
     if "began.run" not in told:
-        return Stacking(program, "absent", log)
+        return StackRun(program, "absent", log)
     rebooted = told["began.boot"] != told["boot"]
     ended = "ended.status" in told
     exit_status = int(told["ended.status"]) if ended else None
     if not ended and told["ActiveState"] == "failed" and told.get("Result") == "exit-code":
         exit_status = int(told["ExecMainStatus"])  # the disk was too full even for the status file
-    return Stacking(
+    return StackRun(
         program,
         _state_of(exit_status, alive=told["ActiveState"] in ("active", "activating", "deactivating")),
         log,
@@ -235,7 +235,7 @@ def called(program: Program) -> str:
     return program if program == "packstack" else f"{program}.sh"
 
 
-def start(deployment: Deployment, program: Program = "stack") -> Stacking:
+def start(deployment: Deployment, program: Program = "stack") -> StackRun:
     """Start it and return at once.
 
     Raises MachineInUse if one runs already (whoever started it), StackFailed if an unstack.sh was cut off before: DevStack
@@ -296,3 +296,52 @@ def devstack_units(machine: Machine) -> list[str]:
 
 def _unit(program: Program) -> str:
     return f"lab-{program}.service"
+
+
+# --- what is there -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """`said`: what is there, with "there" for the machine; `todo`: what to do next. `begun`: there may be units already."""
+
+    said: str
+    todo: str
+    begun: bool = True
+
+
+def unfinished(machine: Machine, program: Program = "stack") -> Unfinished | None:
+    """None where stack.sh (packstack) has ended well and nothing took away since what it made. Raises what Machine raises."""
+    return verdict(state(machine, program), state(machine, "unstack"))
+
+
+def verdict(stack: StackRun, unstack: StackRun) -> Unfinished | None:
+    """What the last runs of the two programs amount to."""
+    name = called(stack.program)
+    for one in (unstack, stack):
+        if one.state == "running":
+            # `lab attach` watches stack.sh; an unstack.sh is a part of `lab up` and is followed by it.
+            todo = "lab up takes it up and goes on" if one.program == "unstack" else "lab attach watches it"
+            return Unfinished(f"{called(one.program)} is running there", todo)
+    if unstack.state in ("failed", "vanished"):
+        return Unfinished("an unstack.sh there did not end well", "lab up clears the rest away and stacks anew")
+    if unstack.state == "done" and (unstack.started or 0.0) > (stack.started or 0.0):
+        return Unfinished("unstack.sh has taken the cloud away there", "lab up stacks anew", begun=False)
+    if stack.state == "absent":
+        return Unfinished(f"{name} was never run there", "lab up goes on", begun=False)
+    if stack.state == "failed":
+        return Unfinished(
+            f"{name} failed there with exit status {stack.exit_status}", "lab attach says why, lab up tries again"
+        )
+    if stack.state == "vanished":
+        why = ": the machine was restarted while it ran" if stack.rebooted else ""
+        anew = "lab up stacks anew" if stack.program == "stack" else "lab up runs it again"
+        return Unfinished(f"{name} ended there without an exit status{why}", anew)
+    return None
+
+
+def require_stacked(machine: Machine, program: Program = "stack") -> None:
+    """Raises StackFailed, in one line, unless the machine has a finished stack: before that there is nothing to repair."""
+    found = unfinished(machine, program)
+    if found:
+        raise StackFailed(f"{machine.name}: {found.said}", advice=found.todo)

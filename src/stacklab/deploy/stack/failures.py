@@ -11,7 +11,7 @@ from typing import Literal
 from ruamel.yaml import YAML
 
 from stacklab.deploy.profile.model import Part
-from stacklab.deploy.stack.devstacklog import Line, parse
+from stacklab.deploy.stack.log import Line, parse
 
 Retry = Literal["safe", "after-unstack", "no"]
 

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from stacklab import places
-from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.stack.detached import BASE, Program, Stacking, State, called, state
-from stacklab.deploy.stack.devstacklog import Line, parse
+from stacklab.deploy.stack.detached import BASE, Program, StackRun, State, called, state
 from stacklab.deploy.stack.failures import diagnose
+from stacklab.deploy.stack.log import Line, parse
+from stacklab.durations import seconds as spoken
 from stacklab.errors import LabBusy, MachineUnreachable, StackFailed
 from stacklab.files import disk_error, lock_holder, locked, read_json, write_json
 from stacklab.lab import Lab
@@ -53,7 +53,7 @@ class Patience:
     least_deadline: float = 3 * 3600
 
 
-class Kept:
+class LogCopy:
     """The lab's copy of a run's log, and which run it is of."""
 
     def __init__(self, lab: Lab, program: Program) -> None:
@@ -98,7 +98,7 @@ class Kept:
 
 
 @dataclass
-class Course:
+class StackProgress:
     """Where a run is: fed with its log, whole lines or not. Times are the machine's, from the log's own stamps."""
 
     started: float
@@ -133,7 +133,7 @@ class Course:
         return [(name, max(0.0, end - at)) for (name, at), end in zip(self.phases, ends, strict=True)]
 
 
-class History:
+class PhaseTimes:
     """How long a profile's phases took when it was last stacked to the end on any machine of this user."""
 
     def __init__(self, profile: str, usual_minutes: int) -> None:
@@ -146,7 +146,7 @@ class History:
         """A run that ended well."""
         write_json(self._path, {"phases": durations})
 
-    def left(self, course: Course, now: float) -> float | None:
+    def left(self, course: StackProgress, now: float) -> float | None:
         """About how many seconds remain, None if it takes longer than ever before."""
         name, since = course.phases[-1]
         names = [known for known, _ in self.measured]
@@ -172,14 +172,14 @@ def follow(deployment: Deployment, progress: Progress, *, patience: Patience | N
 
 def watch(
     deployment: Deployment, progress: Progress, program: Program = "stack", *, patience: Patience | None = None
-) -> Stacking:
+) -> StackRun:
     """Follow the run that is under way (or fetch the rest of one that ended) until it ends, and tell how it ended.
 
     Takes up the log where the last follower of this lab left it. Raises StackFailed when the deadline has passed (the run
     goes on), MachineUnreachable when the connection could not be made again, LabBusy when another `lab` follows it;
     KeyboardInterrupt, whose text tells that the run goes on and how to come back.
     """
-    kept = Kept(deployment.lab, program)
+    kept = LogCopy(deployment.lab, program)
     with locked(kept.lock, wait=False) as mine:
         if not mine:
             raise LabBusy(
@@ -191,15 +191,15 @@ def watch(
             return follower.run()
 
 
-def judge(deployment: Deployment, ended: Stacking) -> str:
+def judge(deployment: Deployment, ended: StackRun) -> str:
     """One line on a run that ended well; else StackFailed, with what failed, why, and what to do."""
     program, took = called(ended.program), spoken(ended.seconds)
     if ended.state == "done":
         return f"{program} took {took}"
     if ended.state == "absent":
         raise StackFailed(f"{program} was never run on {deployment.machine.name}", advice="lab up runs it")
-    kept = Kept(deployment.lab, ended.program)
-    course = Course(ended.started or 0.0)
+    kept = LogCopy(deployment.lab, ended.program)
+    course = StackProgress(ended.started or 0.0)
     course.feed(kept.log.read_bytes())
     last = masked(" ".join(course.last.shown.split()), deployment.lab)
     if ended.state == "vanished":
@@ -263,24 +263,24 @@ def come_back(deployment: Deployment) -> str:
 
 class _Follower:
     def __init__(
-        self, deployment: Deployment, kept: Kept, progress: Progress, program: Program, patience: Patience
+        self, deployment: Deployment, kept: LogCopy, progress: Progress, program: Program, patience: Patience
     ) -> None:
         self.deployment, self.machine, self.program = deployment, deployment.machine, program
         self.called = called(program)
         self.kept, self.progress, self.patience = kept, progress, patience
-        self.history = History(deployment.profile.name, deployment.profile.usual_minutes)
-        self.course = Course(0.0)
+        self.history = PhaseTimes(deployment.profile.name, deployment.profile.usual_minutes)
+        self.course = StackProgress(0.0)
         self.said_silent = self.said = 0.0
         self.said_phase = ""
         self.seen: State | Literal[""] = ""
         """How the program was at the last look at it."""
 
-    def run(self) -> Stacking:
+    def run(self) -> StackRun:
         now = self._look()
         if now.state == "absent":
             return now
         self.kept.begin(now.run)
-        self.course = Course(now.started or now.now)
+        self.course = StackProgress(now.started or now.now)
         self.course.feed(self.kept.log.read_bytes())
         run, looked, heard = now.run, time.monotonic(), time.monotonic()
         while True:
@@ -302,7 +302,7 @@ class _Follower:
             self._tell(at, time.monotonic() - heard)
             time.sleep(self.patience.poll)
 
-    def _look(self) -> Stacking:
+    def _look(self) -> StackRun:
         now = self._patiently(lambda: state(self.machine, self.program))
         self.seen = now.state
         return now
@@ -375,7 +375,7 @@ class _Follower:
                 f"systemctl stop lab-{self.program} on {self.machine.name} ends it; the log: {self.kept.log}",
             )
 
-    def _ended(self, now: Stacking) -> Stacking:
+    def _ended(self, now: StackRun) -> StackRun:
         if now.state == "done" and self.program != "unstack":
             self.history.remember(self.course.durations(now.ended or now.now))
         return now

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stacklab.console import seconds as spoken
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.stack.detached import Program, Stacking, State, called, devstack_units, start, state
-from stacklab.deploy.stack.following import History, Patience, judge, watch
+from stacklab.deploy.stack.detached import Program, StackRun, State, called, devstack_units, start, state
+from stacklab.deploy.stack.following import Patience, PhaseTimes, judge, watch
+from stacklab.durations import seconds as spoken
 from stacklab.errors import MachineInUse, NotServed, StackFailed
 from stacklab.stages import Progress, Stage
 
-__all__ = ["Program", "Stacking", "State", "devstack_units", "stages", "start", "state"]
+__all__ = ["Program", "StackRun", "State", "devstack_units", "stages", "start", "state"]
 
 
 def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[Stage]:
@@ -19,7 +19,7 @@ def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[
 
     Where DevStack cannot build on what a run left, that is cleared away first; PackStack can.
     """
-    usual = History(deployment.profile.name, deployment.profile.usual_minutes).total
+    usual = PhaseTimes(deployment.profile.name, deployment.profile.usual_minutes).total
     return [
         Stage(
             "stack",
@@ -42,13 +42,13 @@ def _already(deployment: Deployment) -> str | None:
     return f"{called(program)} ended well {spoken(now.now - (now.ended or now.now))} ago"
 
 
-def _cleared(deployment: Deployment, now: Stacking) -> bool:
+def _cleared(deployment: Deployment, now: StackRun) -> bool:
     """Whether an unstack.sh has taken away since what stack.sh made."""
     unstack = state(deployment.machine, "unstack")
     return unstack.state != "absent" and (unstack.started or 0.0) > (now.started or 0.0)
 
 
-def _require_same(deployment: Deployment, now: Stacking) -> None:
+def _require_same(deployment: Deployment, now: StackRun) -> None:
     """Raises NotServed if it was stacked for something else: stacking anew would take away what the learner has there."""
     compared = [
         ("profile", now.profile, deployment.profile.name),
@@ -113,7 +113,7 @@ def _start_or_take_up(deployment: Deployment, program: Program, progress: Progre
     progress(f"{called(program)} started on {deployment.machine.name}; its log there: {began.log}")
 
 
-def _why_unstack(deployment: Deployment, before: Stacking) -> str | None:
+def _why_unstack(deployment: Deployment, before: StackRun) -> str | None:
     """Why what is there has to be cleared away before stacking; None if nothing is."""
     unstack = state(deployment.machine, "unstack")
     if unstack.state in ("failed", "vanished"):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from stacklab.deploy.prepare.files import kept_file
 from stacklab.deploy.profile.model import Box
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed
-from stacklab.prefetch.files import kept_file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import ClassVar
 
-from stacklab.deploy.prepare.used import looks_used
+from stacklab.deploy.prepare.ownership import looks_used
 from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
