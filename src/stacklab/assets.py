@@ -6,14 +6,13 @@ import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from stacklab.errors import LabDamaged
 from stacklab.files import disk_error, write_atomic
 from stacklab.images import find_image
 from stacklab.kinds.instance import pins
 from stacklab.kinds.kind import Asset
-from stacklab.lab import Lab
+from stacklab.lab import ImageRecord, Lab
 from stacklab.stages import Progress, Stage
 
 
@@ -68,34 +67,32 @@ class Assets:
         return f"in {self.private_key.parent}"
 
     @property
-    def _image(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.lab.record.get("image", {})
-        return found
+    def _image(self) -> ImageRecord | None:
+        return self.lab.record.image
 
     def _has_image(self, wanted: str | None) -> str | None:
         image = self._image
-        if not image or (wanted and image["wanted"] != wanted) or not Path(image["path"]).exists():
+        if not image or (wanted and image.wanted != wanted) or not Path(image.path).exists():
             return None
-        return str(image["source"])
+        return image.source
 
     def _find_image(self, wanted: str | None, progress: Progress) -> str:
         found = find_image(wanted, progress)
-        self.lab.update(
-            image={
-                "wanted": wanted,
-                "path": str(found.path),
-                "disk_format": found.disk_format,
-                "login_user": found.login_user,
-                "source": found.source,
-            }
+        image = ImageRecord(
+            path=str(found.path),
+            disk_format=found.disk_format,
+            wanted=wanted,
+            login_user=found.login_user,
+            source=found.source,
         )
+        self.lab.update(image=image)
         return found.source
 
     def _guest_image(self) -> Asset:
         image = self._image
         if not image:
             raise LabDamaged("this lab has no guest image yet", advice="lab up provides one")
-        return Asset(Path(image["path"]), {"disk_format": image["disk_format"]})
+        return Asset(Path(image.path), {"disk_format": image.disk_format})
 
     def _compressed_image(self) -> Asset:
         """Made when it is first wanted; the name says of which image."""
@@ -108,7 +105,7 @@ class Assets:
     @property
     def login_user(self) -> str:
         """Whom the guest image lets in with the key."""
-        return str(self._image.get("login_user") or "cirros")
+        return (self._image and self._image.login_user) or "cirros"
 
     def _public_key(self) -> Asset:
         return Asset(self.public_key, {})

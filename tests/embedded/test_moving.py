@@ -140,7 +140,7 @@ def test_a_reset_without_a_checkpoint_changes_nothing_and_blocks_nothing(running
             reset(running, quiet)
     finally:
         away.rename(saved)
-    assert running.record.get("restoring") is None
+    assert running.record.restoring is None
 
 
 def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> None:
@@ -149,7 +149,7 @@ def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> 
     standing = ProgressFile(lab).of(load_session("elsewhere"))
     assert standing.next is not None
     assert standing.next.id == "script"
-    assert lab.record["session"] == "elsewhere"
+    assert lab.record.session == "elsewhere"
     assert passed(lab) == {"network", "subnet"}
 
 
@@ -291,17 +291,17 @@ def test_lab_up_ends_what_an_interrupted_goto_began(lab: Lab) -> None:
     kill(lab, "putting back databases")
     assert lab_says(lab, "up", "session4")[0] == 0
     open_desk(lab, load_session("session4"), quiet)
-    assert lab.record["restoring"] is None
+    assert lab.record.restoring is None
     assert passed(lab) == set(journal_of(lab).entries("elsewhere"))
 
 
 def test_reset_goes_to_another_session_and_the_lab_follows(lab: Lab) -> None:
     go(lab, "script")
     reset(lab, quiet, load_session("session4"))
-    assert (lab.record["session"], lab.labs) == ("session4", [])
+    assert (lab.record.session, lab.labs) == ("session4", [])
     assert passed(lab) == set()
     code, said = lab_says(lab, "reset", "elsewhere")
-    assert (code, lab.record["session"]) == (0, "elsewhere"), said
+    assert (code, lab.record.session) == (0, "elsewhere"), said
 
 
 # --- sessions from outside -------------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ def test_killed_in_the_middle_it_is_taken_up_and_ends_usable(learner: Learner) -
     assert "session4 is ready" in told
     assert learner.machine.read("/var/lib/stacklab/packstack/began") == began  # not run twice
     record = next(Path(learner.environment["HOME"]).rglob("lab.json"))
-    assert json.loads(record.read_text())["service_project"] == "services"
+    assert json.loads(record.read_text())["content"]["service_project"] == "services"
 
 
 def test_status_names_the_units_by_their_real_names(learner: Learner) -> None:

@@ -85,7 +85,7 @@ def test_whatever_came_before_and_is_another_one_makes_another_name(tmp_path: Pa
     elif change == "who":
         text = TEXT.replace("as: admin", "as: learner", 1)
     elif change == "image":
-        Path(lab.record["image"]["path"]).write_bytes(b"another image")
+        Path(lab.record.image.path if lab.record.image else "").write_bytes(b"another image")
     elif change == "key":
         Assets(lab).public_key.write_text("another key")
     elif change == "start":
@@ -129,7 +129,7 @@ def test_a_lab_that_is_not_up_is_told_how_to_bring_it_up(tmp_path: Path, lab: La
     with pytest.raises(NotRunning) as caught:
         goto(lab, session(tmp_path), "last", lambda shown: None, lambda text: None, lambda *title: None)  # type: ignore[arg-type]
     assert caught.value.advice == "lab up demo"
-    assert lab.record.get("restoring") is None
+    assert lab.record.restoring is None
 
 
 def test_a_journal_knows_its_sessions_the_one_worked_on_last_at_the_end(lab: Lab) -> None:

@@ -24,4 +24,4 @@ def test_an_interruption_at_the_very_beginning_is_told_and_remembered() -> None:
         run_stages(lab, [Stage("one", "the first", lambda: None, lambda progress: "")], emit)
     assert isinstance(told[-1], StageEnded)
     assert (told[-1].outcome, told[-1].detail) == ("failed", "interrupted")
-    assert lab.record["stages"]["one"]["outcome"] == "interrupted"
+    assert lab.record.stages["one"].outcome == "interrupted"

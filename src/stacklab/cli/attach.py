@@ -25,4 +25,4 @@ def attach(context: Context, as_json: bool) -> None:
     with console.working(called(deployment.profile.program), lab.usual_seconds("stack")) as progress:
         said = follow(deployment, progress)
     console.print(said)
-    console.print(f"goes on with the rest: lab up {lab.record.get('session', '')}".rstrip())
+    console.print(f"goes on with the rest: lab up {lab.record.session or ''}".rstrip())

@@ -33,7 +33,7 @@ def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) 
     lab = Context(ctx.find_root().params.get("name") or "intro").lab
     known = known_sessions(ctx)
     name, slash, _ = incomplete.partition("/")
-    wanted = name if slash else lab.record.get("session")
+    wanted = name if slash else lab.record.session
     session = session_of(lab, wanted) if wanted in known else None
     found = [f"{session.name}/{case.id}" for case in session.faults] if session else []
     return [CompletionItem(one) for one in [*found, *([] if slash else known)] if one.startswith(incomplete)]

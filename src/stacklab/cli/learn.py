@@ -270,7 +270,7 @@ def _graded(context: Context, console: Console, session: Session, grade: Grade) 
         console.print(f"    expected  {grade.expected}")
         console.print("    look     " + ("\n" if "\n" in grade.look else " ") + context.aimed(grade.look))
         # A step of another session than the lab's is known by its whole address only.
-        here = session.name == context.lab.record.get("session")
+        here = session.name == context.lab.record.session
         name = grade.id if here else f"{session.name}/{grade.exercise}/{grade.id}"
         console.print(f"    hint      {context.command} hint {name}")
 

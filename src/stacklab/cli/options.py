@@ -163,7 +163,7 @@ def known_elsewhere(context: Context, word: str, *, first: str | None = None) ->
     from stacklab.course.search import all_sessions
     from stacklab.errors import SessionInvalid
 
-    begin = first or context.lab.record.get("session")
+    begin = first or context.lab.record.session
     for name in sorted(all_sessions(context.lab.labs), key=lambda name: name != begin):
         with suppress(SessionInvalid):  # `lab validate` says what is wrong with it
             for step in load_session(name, also=context.lab.labs).steps():

@@ -105,7 +105,7 @@ def _local_conf(
     from stacklab.homes.libvirt.site import SiteFile
 
     profile, settings = how
-    kept = lab.record.get("session") if lab.exists() else None
+    kept = lab.record.session if lab.exists() else None
     chosen = session_name or (str(kept) if kept else None)
     session = load_session(chosen, also=lab.labs) if chosen else None
     used = localconf.fragments(profile, settings, services=services, session=session)
@@ -137,7 +137,7 @@ def _answer_file(console: Console, lab: Lab, profile: Profile, services: list[st
     from stacklab.homes.libvirt.site import SiteFile
 
     by_packstack = answers.profile_like(profile)
-    kept = lab.record.get("session") if lab.exists() else None
+    kept = lab.record.session if lab.exists() else None
     chosen = session_name or (str(kept) if kept else None)
     needed = load_session(chosen).services if chosen else ()
     site = SiteFile(lab).read()

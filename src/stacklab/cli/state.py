@@ -56,7 +56,7 @@ def status(context: Context, as_json: bool) -> None:
             "home": home.name,
             "state": found.state,
             "dashboard": found.dashboard,
-            "session": lab.record.get("session"),
+            "session": lab.record.session,
             "passed": standing.passed if standing else 0,
             "failed": standing.failed if standing else 0,
             "steps": standing.total if standing else 0,

@@ -133,7 +133,7 @@ class DevstackHome(ABC):
 
     def _services(self) -> tuple[str, ...]:
         """What the session needs, then what `--with` asked for."""
-        session = self.lab.record.get("session")
+        session = self.lab.record.session
         needed = load_session(str(session), also=self.lab.labs).services if session else ()
         return tuple(dict.fromkeys([*needed, *self.plan.services]))
 

@@ -32,11 +32,9 @@ class Plan:
     def of(cls, lab: Lab) -> Plan:
         """What was planned for this lab."""
         record = lab.record
-        known = {
-            name: value for name, value in record.get("plan", {}).items() if name in {one.name for one in fields(cls)}
-        }
+        known = {name: value for name, value in record.plan.items() if name in {one.name for one in fields(cls)}}
         known["services"] = tuple(known.get("services", ()))
-        return replace(cls(**known), home=record.get("home"))
+        return replace(cls(**known), home=record.home)
 
     @classmethod
     def wanted(cls, on: str | None, **others: object) -> Plan:

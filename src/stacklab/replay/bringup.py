@@ -42,7 +42,7 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
         begin_session(lab, session)
         home = home_of(lab)
         _leave_broken(lab, home)
-        left = [going_back_stage(lab, home)] if lab.record.get("restoring") else []
+        left = [going_back_stage(lab, home)] if lab.record.restoring else []
         try:
             # An image that cannot be used is said before minutes are spent on the rest.
             run_stages(lab, chain(Assets(lab).stages(image), _mending(lab, home), left), emit)
@@ -54,7 +54,7 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
 def _leave_broken(lab: Lab, home: Home) -> None:
     """A running cloud in which something is broken on purpose is left as it is: to repair it is the learner's turn."""
     broken = broken_faults(lab)
-    if broken and not lab.record.get("restoring") and home.status().state in ("running", "degraded"):
+    if broken and not lab.record.restoring and home.status().state in ("running", "degraded"):
         raise BrokenOnPurpose(
             f"the cloud runs, but this is broken on purpose: {in_words(broken)}; nothing was started or repaired",
             advice="lab hint walks the trail to the cause, lab fix mends it, lab reset takes everything back",
@@ -99,8 +99,8 @@ def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
 
 def _something_made(lab: Lab) -> bool:
     """Whether an earlier `lab up` has got as far as making the cloud, or touching the machine that it shall be on."""
-    if lab.record.get("home") == "ssh":
-        return "machine" in lab.record
+    if lab.record.home == "ssh":
+        return lab.record.machine is not None
     return lab.home_directory.is_dir() and any(lab.home_directory.iterdir())
 
 
@@ -152,7 +152,7 @@ def _leave_well(lab: Lab, progress: Progress) -> None:
 def _home_to_remove(lab: Lab) -> str | None:
     """As lab.json says; where that is gone or unreadable, as the files tell."""
     try:
-        named = lab.record.get("home")
+        named = lab.record.home
     except LabDamaged:
         named = None
         lab.forget_record()

@@ -21,7 +21,7 @@ from stacklab.replay.remembered import remembered_session
 def home_of(lab: Lab) -> Home:
     """The home that `lab up` chose for this lab. Raises NoLab."""
     lab.require()
-    name = lab.record.get("home")
+    name = lab.record.home
     if not name:
         raise NoLab(f"lab '{lab.name}' was never brought up", advice="lab up session4 does it")
     return open_home(str(name), lab)
@@ -37,7 +37,7 @@ def open_desk(lab: Lab, session: Session, say: Callable[[str], None], agreed: Al
 
 def interruption(lab: Lab) -> NotRunning | None:
     """What to say as long as a reset or a goto that was cut short has not been ended."""
-    if not lab.record.get("restoring"):
+    if not lab.record.restoring:
         return None
     if other := lab.other_writer():
         return NotRunning(f"a lab reset or goto (process {other}) is under way", advice="wait for it")
@@ -62,7 +62,7 @@ def journal_of(lab: Lab) -> Journal:
 
 def session_of(lab: Lab, name: str | None) -> Session:
     """The named session, else the one that the lab was last brought up for. Raises NoLab, UnknownName."""
-    chosen = name or lab.record.get("session")
+    chosen = name or lab.record.session
     if not chosen:
         raise NoLab("no session is named, and none was brought up before", advice="lab list shows the sessions")
     try:
@@ -76,7 +76,7 @@ def session_of(lab: Lab, name: str | None) -> Session:
 
 def clouds_variables(lab: Lab) -> Variables:
     """What sessions say of the lab's cloud where it is not what they take for granted (`stacklab.course.load.CLOUDS`)."""
-    return {name: str(lab.record[name]) for name in CLOUDS if name in lab.record}
+    return {name: value for name in CLOUDS if (value := getattr(lab.record, name))}
 
 
 def session_to_undo(lab: Lab, name: str | None) -> Session:
@@ -84,7 +84,7 @@ def session_to_undo(lab: Lab, name: str | None) -> Session:
     try:
         return session_of(lab, name)
     except (UnknownName, SessionInvalid):
-        remembered = session_remembered(lab, str(name or lab.record.get("session")))
+        remembered = session_remembered(lab, str(name or lab.record.session))
         if remembered is None:
             raise
         return remembered

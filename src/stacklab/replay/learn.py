@@ -151,7 +151,7 @@ class Narrator:
 
     def paper(self, step: Step) -> Paper:
         """The step on paper, with the lab's own files where it has them."""
-        assets = PAPER | (Assets(self._lab).by_name() if self._lab.record.get("image") else {})
+        assets = PAPER | (Assets(self._lab).by_name() if self._lab.record.image else {})
         return Paper(self._session, step, assets, lambda name: "")
 
     def tell(self, step: Step) -> dict[str, Any]:

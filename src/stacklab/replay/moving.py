@@ -112,7 +112,7 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
 
     lab.json says so until all of it is done: what is half one and half the other must not be worked on.
     """
-    under_way = lab.record.get("restoring")
+    under_way = lab.record.restoring
     lab.update(restoring=checkpoint)
     try:
         home.restore(checkpoint, progress)
@@ -128,10 +128,10 @@ def going_back_stage(lab: Lab, home: Home) -> Stage:
     """The part of `lab up` that ends what an interrupted reset or goto has begun."""
 
     def unfinished() -> str | None:
-        return None if lab.record.get("restoring") else "nothing"
+        return None if lab.record.restoring else "nothing"
 
     def finish(progress: Progress) -> str:
-        wanted = str(lab.record["restoring"])
+        wanted = str(lab.record.restoring)
         name = wanted if wanted in home.checkpoints() else home.begin()
         go_back(lab, home, name, progress)
         return f"went back to '{name}'"
@@ -156,7 +156,7 @@ def checkpoint_name(lab: Lab, session: Session, start: str, before: Sequence[Ste
     ]
     known = {
         "lab": __version__,
-        "start": [start, lab.record.get("start_of")],
+        "start": [start, lab.record.start_of],
         "learner": session.learner,
         "files": [_stamp(asset) for asset in _files(lab)],
         "steps": declared,
@@ -166,8 +166,8 @@ def checkpoint_name(lab: Lab, session: Session, start: str, before: Sequence[Ste
 
 
 def _files(lab: Lab) -> list[Path]:
-    image = lab.record.get("image", {}).get("path")
-    return [Assets(lab).public_key, *([Path(image)] if image else [])]
+    image = lab.record.image
+    return [Assets(lab).public_key, *([Path(image.path)] if image else [])]
 
 
 def _stamp(path: Path) -> list[str | int]:

@@ -55,7 +55,7 @@ def looks_used(machine: Machine, lab: Lab | None = None, directory: str = "/opt/
     marker counts as ours. Raises what Machine raises.
     """
     marker = _marker(machine)
-    if marker and (lab is None or marker["id"] == identity(lab)):
+    if marker and (lab is None or marker["id"] == lab.record.identity):
         return []
     found = machine.script(_LOOK, directory, str(ACCOUNTS), user="root").lines
     if marker:
@@ -66,7 +66,7 @@ def looks_used(machine: Machine, lab: Lab | None = None, directory: str = "/opt/
 def ours(machine: Machine, lab: Lab) -> bool:
     """Whether the machine carries this lab's marker."""
     marker = _marker(machine)
-    return marker is not None and marker["id"] == identity(lab)
+    return marker is not None and marker["id"] == lab.record.identity
 
 
 def put_marker(machine: Machine, lab: Lab) -> None:
@@ -76,12 +76,12 @@ def put_marker(machine: Machine, lab: Lab) -> None:
 
 
 def identity(lab: Lab) -> str:
-    """A name for this lab that no other has; made when it is first asked for, gone with the lab."""
-    known = lab.record.get("identity")
-    if not known:
+    """A name for this lab that no other has; made when its first machine is marked, gone with the lab."""
+    known = lab.record.identity
+    if known is None:
         known = uuid.uuid4().hex
         lab.update(identity=known)
-    return str(known)
+    return known
 
 
 def _marker(machine: Machine) -> dict[str, str] | None:

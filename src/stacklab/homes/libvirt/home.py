@@ -65,15 +65,15 @@ class LibvirtHome(DevstackHome):
         yield Stage("checkpoint", "a checkpoint to come back to", self._has_checkpoint, self._save, 5)
 
     def _session(self) -> str:
-        return str(self.lab.record.get("session", ""))
+        return self.lab.record.session or ""
 
     def _has_checkpoint(self) -> str | None:
         """Of the cloud as it was made, and of each session's start: what is in it then is what the learner begins with."""
         names = self.vm.checkpoints()
         if STACKED not in names:
             return None
-        begun = self.lab.record.get("start_of")
-        if begun != self._session() or (begun != self.lab.record.get("stacked_for") and START not in names):
+        begun = self.lab.record.start_of
+        if begun != self._session() or (begun != self.lab.record.stacked_for and START not in names):
             return None
         return f"'{START if START in names else STACKED}' is saved"
 
@@ -120,7 +120,7 @@ class LibvirtHome(DevstackHome):
     def begin(self) -> str:
         """What `lab up` saved for this session; of any other one, the cloud as it was made is the start from now on."""
         names = self.vm.checkpoints()
-        if START in names and self.lab.record.get("start_of") == self._session():
+        if START in names and self.lab.record.start_of == self._session():
             return START
         if STACKED in names:
             self.lab.update(start_of=self._session(), stacked_for=self._session())

@@ -14,7 +14,7 @@ from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
 from stacklab.homes.devstack import START, DevstackHome
 from stacklab.homes.supply import facing
-from stacklab.lab import Lab
+from stacklab.lab import Lab, MachineRecord
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
@@ -45,19 +45,20 @@ class SshHome(DevstackHome):
         return self._machine
 
     @property
-    def _found(self) -> dict[str, str]:
-        found: dict[str, str] = self.lab.record.get("machine", {})
-        return found
+    def _found(self) -> MachineRecord | None:
+        return self.lab.record.machine
 
     @cached_property
     def profile(self) -> Profile:
-        name = self.plan.profile or self._found.get("profile")
+        name = self.plan.profile or (self._found.profile if self._found else None)
         if not name:
             raise HomeUnavailable(f"lab '{self.lab.name}' has not looked at its machine yet", advice="lab up does")
         return load_profile(name)
 
     def host_ip(self) -> str:
-        return self._found["host_ip"]
+        if self._found is None:
+            raise HomeUnavailable(f"lab '{self.lab.name}' has not looked at its machine yet", advice="lab up does")
+        return self._found.host_ip
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class SshHome(DevstackHome):
                 advice="DevStack changes a machine for good: give it one of its own, or add --even-if-used",
             )
         address = self._own_address(machine)
-        self.lab.update(machine={"profile": name, "host_ip": address, "distribution": release})
+        self.lab.update(machine=MachineRecord(profile=name, host_ip=address, distribution=release))
         self.__dict__.pop("profile", None)
         return f"{machine.name}, {release}, address {address}, profile {name}"
 
