@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stacklab.homes.embedded import ports
+from stacklab.homes.embedded.https import OwnApache
+from stacklab.homes.embedded.layout import Layout
 
 NAMES = ("keystone", "glance", "nova")
 
@@ -48,3 +51,16 @@ def test_whatever_is_remembered_or_taken_the_choice_is_usable(remembered: dict[s
     assert len(set(chosen.values())) == len(NAMES)
     assert not taken & set(chosen.values())
     assert all(remembered[name] != chosen[name] for name in replaced)
+
+
+def test_the_port_of_a_virtual_host_is_chosen_once_and_kept_when_somebody_listens_there(tmp_path: Path) -> None:
+    """What is shown is pasted by a learner, listens there from then on, and is looked for there by the next `lab check`."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        horizon = int(server.getsockname()[1])
+
+        def apache() -> OwnApache:
+            return OwnApache(Layout(tmp_path), lambda: {"horizon": horizon})
+
+        shown = apache().port_for("horizon", horizon, ()), apache().plain_port()
+        with socket.create_server(("127.0.0.1", shown[0])), socket.create_server(("127.0.0.1", shown[1])):
+            assert (apache().port_for("horizon", horizon, ()), apache().plain_port()) == shown

@@ -9,7 +9,6 @@ from stacklab.conditions.fault import Fault
 from stacklab.conditions.finding import Finding
 from stacklab.errors import LabError, ServiceFailed
 from stacklab.https.authority import days_left
-from stacklab.https.fronts import Front
 from stacklab.https.peer import NoTls, certificate_of
 from stacklab.https.server import Https
 from stacklab.stages import Progress
@@ -33,13 +32,13 @@ class ExpiredCertificate(Fault):
         https = self._https()
         if why := https.why_not():
             return why
-        if not _served(https):
+        if not https.serving():
             return "nothing is behind TLS yet; lab replay https-endpoints puts it there"
         return None
 
     def look(self) -> Finding:
         try:
-            fronts = _served(self._https())
+            fronts = self._https().serving()
         except LabError as error:
             return Finding("unknown", error.message)
         if not fronts:
@@ -63,7 +62,7 @@ class ExpiredCertificate(Fault):
     def inflict(self, progress: Progress) -> None:
         https = self._https()
         progress("serving a certificate that expired an hour ago")
-        https.authority.keep(*https.authority.issue(https.names(), expired=True))
+        https.authority.keep(*https.authority.issue(https.apache.names, expired=True))
         https.install()
         self._until("broken", "symptoms", progress)
 
@@ -72,7 +71,7 @@ class ExpiredCertificate(Fault):
             return
         https = self._https()
         progress("issuing a new certificate, and letting Apache read it")
-        https.authority.keep(*https.authority.issue(https.names()))
+        https.authority.keep(*https.authority.issue(https.apache.names))
         https.install()
         self._until("well", "repair", progress)
 
@@ -83,9 +82,3 @@ class ExpiredCertificate(Fault):
                 raise ServiceFailed(f"the {what} did not show within {SECONDS} s: {finding.evidence}")
             progress(f"waiting for the {what}")
             time.sleep(0.5)
-
-
-def _served(https: Https) -> list[Front]:
-    """The fronts that are there."""
-    there = https.there()
-    return [front for name, front in https.remembered().items() if name in there]

@@ -35,8 +35,10 @@ from stacklab.files import write_atomic
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
-from stacklab.https.guest import GuestHttps
+from stacklab.https.apache import Apache
+from stacklab.https.configuration import DevStackConfiguration
 from stacklab.https.logins import laid_over
+from stacklab.https.server import Https
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
 from stacklab.machines.site import Site
@@ -224,9 +226,12 @@ class DevstackHome(ABC):
     def services(self) -> list[ServiceState]:
         return [_service(one) for one in units(self.machine(), self.profile)]
 
-    def https(self) -> GuestHttps:
-        return GuestHttps(
-            self.lab, self.machine(), self.profile, self.host_ip(), self.dashboard(), self._rewrite_access
+    def https(self) -> Https:
+        profile, keystone = self.profile, f"http://{self.host_ip()}{self.profile.cloud.identity}"
+        apache = Apache(self.machine(), profile.family, profile.units.apache, self.host_ip(), keystone)
+        services = DevStackConfiguration(apache, profile.units.devstack, profile.units.apache)
+        return Https(
+            self.lab.home_directory / "https", self.lab.name, apache, services, self.dashboard, self._rewrite_access
         )
 
     def _rewrite_access(self) -> None:

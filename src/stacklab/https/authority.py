@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Names:
     @property
     def alternative(self) -> str:
         """As openssl writes them: `DNS:localhost,IP:127.0.0.1`."""
-        return ",".join([*(f"DNS:{one}" for one in self.hosts), *(f"IP:{one}" for one in self.addresses)])
+        return ",".join([*(f"DNS:{host}" for host in self.hosts), *(f"IP:{address}" for address in self.addresses)])
 
 
 class Authority:
@@ -78,18 +79,8 @@ class Authority:
 
     def make(self) -> None:
         """Make the authority. The key first: a certificate that is there has its key."""
-        key = _new_key()
-        now = datetime.datetime.now(datetime.UTC)
-        public = key.public_key()
-        certificate = (
-            _builder(
-                _called(self.title), _called(self.title), public, now, now + datetime.timedelta(days=AUTHORITY_DAYS)
-            )
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(authority=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        key, name = _new_key(), _called(self.title)
+        certificate = _signed(name, key.public_key(), name, key, _now(), AUTHORITY_DAYS, [])
         self._write(self.key_file, _pem_of_key(key), mode=0o600)
         self._write(self.certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -102,23 +93,23 @@ class Authority:
         certificate = self.certificate()
         if certificate is None:
             return [("certificate", str(self.certificate_file), "no such file")]
-        found = []
+        wrong = []
         try:
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
             if not constraints.ca or constraints.path_length != 0:
-                found.append(("basicConstraints", "CA:TRUE, pathlen:0", _constraints(constraints)))
+                wrong.append(("basicConstraints", "CA:TRUE, pathlen:0", _constraints(constraints)))
         except x509.ExtensionNotFound:
-            found.append(("basicConstraints", "CA:TRUE, pathlen:0", "none"))
+            wrong.append(("basicConstraints", "CA:TRUE, pathlen:0", "none"))
         if not signed_by(certificate, certificate):
-            found.append(("signature", "its own", "another one's"))
+            wrong.append(("signature", "its own", "another one's"))
         key = self._key()
         if key is None or key.public_key() != certificate.public_key():
-            found.append(("key", f"the one of the certificate, in {self.key_file}", "none, or another one"))
+            wrong.append(("key", f"the one of the certificate, in {self.key_file}", "none, or another one"))
         elif self.key_file.stat().st_mode & 0o077:
-            found.append(
+            wrong.append(
                 ("mode of the key's file", "600: for you alone", oct(self.key_file.stat().st_mode & 0o777)[2:])
             )
-        return found
+        return wrong
 
     def issue(self, names: Names, *, expired: bool = False) -> tuple[bytes, bytes]:
         """A server's new key and certificate, PEM, signed by the authority; nothing is written.
@@ -130,27 +121,17 @@ class Authority:
             raise StepFailed(
                 "the lab has no certificate authority", advice="lab replay https-endpoints/authority makes it"
             )
-        own = _new_key()
-        now = datetime.datetime.now(datetime.UTC)
-        begins, ends = now - _CLOCKS_APART, now + datetime.timedelta(days=SERVER_DAYS)
+        own, begins = _new_key(), _now()
         if expired:
-            begins, ends = now - datetime.timedelta(days=SERVER_DAYS), now - datetime.timedelta(hours=1)
-        alternative = [
-            *(x509.DNSName(one) for one in names.hosts),
-            *(x509.IPAddress(ipaddress.ip_address(one)) for one in names.addresses),
+            begins -= datetime.timedelta(days=SERVER_DAYS, hours=1)
+        addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in names.addresses]
+        extensions = [
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+            x509.SubjectAlternativeName([*map(x509.DNSName, names.hosts), *addresses]),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
         ]
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
-        certificate = (
-            _builder(_called(names.first), authority.subject, own.public_key(), begins, ends)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(authority=False), critical=True)
-            .add_extension(usage, critical=False)
-            .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
-            .add_extension(issuer, critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        subject = _called(names.first)
+        certificate = _signed(subject, own.public_key(), authority.subject, key, begins, SERVER_DAYS, extensions)
         return _pem_of_key(own), certificate.public_bytes(serialization.Encoding.PEM)
 
     def keep(self, key: bytes, certificate: bytes) -> None:
@@ -212,14 +193,14 @@ def names_of(certificate: x509.Certificate) -> Names:
         value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return Names((), ())
-    addresses = tuple(str(one) for one in value.get_values_for_type(x509.IPAddress))
+    addresses = tuple(map(str, value.get_values_for_type(x509.IPAddress)))
     return Names(tuple(value.get_values_for_type(x509.DNSName)), addresses)
 
 
 def covers(certificate: x509.Certificate, host: str) -> bool:
     """Whether a client that asked for `host` (a DNS name or an address) may take this certificate. We make no wildcards."""
     names = names_of(certificate)
-    return host.lower() in (one.lower() for one in names.hosts) or host in names.addresses
+    return host.lower() in map(str.lower, names.hosts) or host in names.addresses
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -229,7 +210,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 def days_left(certificate: x509.Certificate) -> float:
     """Days until it expires; negative afterwards."""
-    return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).total_seconds() / 86400
+    return (certificate.not_valid_after_utc - _now()).total_seconds() / 86400
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:
@@ -253,29 +234,40 @@ def _called(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
-def _builder(
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _signed(
     subject: x509.Name,
-    issuer: x509.Name,
     public: ec.EllipticCurvePublicKey,
+    issuer: x509.Name,
+    key: Key,
     begins: datetime.datetime,
-    ends: datetime.datetime,
-) -> x509.CertificateBuilder:
-    return (
+    days: int,
+    extensions: Iterable[x509.ExtensionType],
+) -> x509.Certificate:
+    """A certificate; with the issuer as its own subject an authority's. `extensions`: beside those that every one has."""
+    authority = subject == issuer
+    usage = x509.KeyUsage(
+        digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins - _CLOCKS_APART)
-        .not_valid_after(ends)
+        .not_valid_after(begins + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
-
-
-def _usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
-        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, hashes.SHA256())
 
 
 def _constraints(value: x509.BasicConstraints) -> str:

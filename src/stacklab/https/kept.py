@@ -1,4 +1,4 @@
-"""What of https lies on this machine and belongs to a cloud elsewhere: kept, and put back, with that cloud's checkpoints."""
+"""What of https lies on this machine and belongs to a cloud elsewhere: it goes with that cloud's checkpoints."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ import shutil
 from pathlib import Path
 
 
-def _saved(home: Path, name: str) -> Path:
-    return home / "https-saved" / name
-
-
 def keep(home: Path, name: str) -> None:
     """Keep it for a checkpoint. `home`: the lab's home directory."""
-    target = _saved(home, name)
     drop(home, name)
-    if (home / "https").is_dir():
-        target.parent.mkdir(exist_ok=True, mode=0o700)
-        shutil.copytree(home / "https", target)
+    _copy(home / "https", _saved(home, name))
 
 
 def drop(home: Path, name: str) -> None:
@@ -26,7 +19,15 @@ def drop(home: Path, name: str) -> None:
 
 def put_back(home: Path, name: str) -> None:
     """As it was at a checkpoint: nothing, where nothing was kept."""
-    if (home / "https").exists():
-        shutil.rmtree(home / "https")
-    if _saved(home, name).is_dir():
-        shutil.copytree(_saved(home, name), home / "https")
+    shutil.rmtree(home / "https", ignore_errors=True)
+    _copy(_saved(home, name), home / "https")
+
+
+def _saved(home: Path, name: str) -> Path:
+    return home / "https-saved" / name
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        shutil.copytree(source, target)

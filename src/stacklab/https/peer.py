@@ -19,22 +19,17 @@ class NoTls(Exception):
 
 def certificate_of(host: str, port: int) -> x509.Certificate:
     """The certificate that a server shows, whatever it is worth. Raises NoTls."""
-    return x509.load_der_x509_certificate(_handshake(host, port))
-
-
-def _handshake(host: str, port: int) -> bytes:
-    context = _trusting()
     try:
         with (
             socket.create_connection((host, port), timeout=SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=host) as secure,
+            _trusting().wrap_socket(plain, server_hostname=host) as secure,
         ):
             shown = secure.getpeercert(binary_form=True)
     except OSError as error:  # ssl.SSLError is one
         raise NoTls(f"{host}:{port}: {_said(error)}") from error
     if shown is None:
         raise NoTls(f"{host}:{port} shows no certificate")
-    return shown
+    return x509.load_der_x509_certificate(shown)
 
 
 def _trusting() -> ssl.SSLContext:

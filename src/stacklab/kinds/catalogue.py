@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stacklab.errors import CloudRefused
-from stacklab.https.fronts import front_of
 from stacklab.https.server import Catalogue
+from stacklab.https.virtual_hosts import virtual_host_of
 from stacklab.kinds.certificates import NoParams
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
 from stacklab.kinds.narration import Command, Later, Request
@@ -210,13 +210,13 @@ def _missing(scene: Scene) -> list[dict[str, Any]]:
 def _moves(scene: Scene) -> list[tuple[str, str, str]]:
     """For each public endpoint that is not where its front is: its id, its service's name, its URL to be."""
     catalogue = Catalogue.read(scene.admin)
-    fronts, plain = scene.https().fronts(catalogue), catalogue.plain()
+    fronts, plain = scene.https().planned(catalogue), catalogue.plain()
     moves = []
     for one in catalogue.of_interface("public"):
         if one["service_id"] not in plain:
             continue
         inside = one["url"] if one["url"].startswith("http://") else plain[one["service_id"]][1]
-        front = front_of(fronts, inside)
+        front = virtual_host_of(fronts, inside)
         if front and front.public_url(inside) != one["url"]:
             moves.append((str(one["id"]), catalogue.called(one["service_id"]), front.public_url(inside)))
     return moves

@@ -97,7 +97,7 @@ class ServerCertificate(_OnMachine):
     def commands(self, scene: Scene, p: NoParams) -> list[Command]:
         try:
             https = scene.https()
-            names, copying = https.names(), https.copying()
+            names, copying = https.apache.names, https.apache.copying()
         except Absent:
             names, copying = Names(("$NAME",), ("$ADDRESS",)), []
         lines = [
@@ -118,7 +118,7 @@ class ServerCertificate(_OnMachine):
         https = scene.https()
         if https.authority.certificate() is None:
             raise Absent("certificate authority of the lab")
-        https.authority.keep(*https.authority.issue(https.names()))
+        https.authority.keep(*https.authority.issue(https.apache.names))
         https.install()
 
     def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
@@ -140,7 +140,7 @@ class ServerCertificate(_OnMachine):
         certificate, authority = https.authority.server_certificate(), https.authority.certificate()
         if certificate is None:
             return [Difference("certificate", str(https.authority.server_certificate_file), "no such file")]
-        wanted, has = https.names(), names_of(certificate)
+        wanted, has = https.apache.names, names_of(certificate)
         missing = (*({*wanted.hosts} - {*has.hosts}), *({*wanted.addresses} - {*has.addresses}))
         by_us = authority is not None and signed_by(certificate, authority)
         return differing(
@@ -154,7 +154,7 @@ class ServerCertificate(_OnMachine):
 
     def remove(self, scene: Scene, thing: Thing) -> bool:
         https = scene.https()
-        https.uninstall()
+        https.apache.uninstall()
         return https.authority.remove_server()
 
     def look(self, scene: Scene, p: NoParams) -> Command:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from stacklab.https.fronts import KEYSTONE
+from stacklab.https.configuration import Setting
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
-from stacklab.https.server import Catalogue, Setting
+from stacklab.https.server import Catalogue
+from stacklab.https.virtual_hosts import KEYSTONE
 from stacklab.kinds.certificates import NoParams, told
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
 from stacklab.kinds.narration import Command, Request
@@ -34,19 +35,23 @@ class ServiceSettings(Kind[NoParams]):
 
     def commands(self, scene: Scene, p: NoParams) -> list[Command]:
         try:
-            settings, additions = _settings(scene), scene.https().additions()
+            settings, additions = _settings(scene), scene.https().configuration.additions
         except Absent:
             return [told("# in each service's file: [oslo_middleware] enable_proxy_headers_parsing = true")]
         lines = [_line(one) for one in settings]
         files = [f"cat >'{path}' <<'END'\n{content.rstrip()}\nEND" for path, content in additions.items()]
-        return [told(*lines, *files, *scene.https().restarting(unit for one in settings for unit in one.units))]
+        return [
+            told(
+                *lines, *files, *scene.https().configuration.restarting(unit for one in settings for unit in one.units)
+            )
+        ]
 
     def requests(self, scene: Scene, p: NoParams) -> list[Request]:
         return []
 
     def foresee(self, scene: Scene, p: NoParams) -> Thing:
         https, settings = scene.https(), _settings(scene)
-        files = https.keep_originals(one.file for one, _ in https.wrong_settings(settings))
+        files = https.configuration.keep(one.file for one, _ in https.configuration.wrong(settings))
         units = sorted({unit for one in settings if one.file in files for unit in one.units})
         before: Thing = {"files": files, "units": units}
         https.begin(SETTINGS, before)
@@ -54,15 +59,15 @@ class ServiceSettings(Kind[NoParams]):
 
     def create(self, scene: Scene, p: NoParams) -> None:
         https = scene.https()
-        https.change_settings([one for one, _ in https.wrong_settings(_settings(scene))])
+        https.configuration.change([one for one, _ in https.configuration.wrong(_settings(scene))])
 
     def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
         https = scene.https()
-        wrong = [*https.wrong_settings(_settings(scene)), *_absent(scene)]
+        wrong = [*https.configuration.wrong(_settings(scene)), *_absent(scene)]
         return [] if wrong and not https.begun(SETTINGS) else [{"name": self.title(p)}]
 
     def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        wrong = scene.https().wrong_settings(_settings(scene))
+        wrong = scene.https().configuration.wrong(_settings(scene))
         found = [
             Difference(f"{one.file} [{one.section}] {one.option}", one.value or "not set", value or "not set")
             for one, value in wrong
@@ -70,7 +75,7 @@ class ServiceSettings(Kind[NoParams]):
         return found + [Difference(path, "there", "missing") for path in _absent(scene)]
 
     def remove(self, scene: Scene, thing: Thing) -> bool:
-        changed = scene.https().undo_settings(thing["files"], thing["units"])
+        changed = scene.https().configuration.put_back(thing["files"], thing["units"])
         scene.https().end(SETTINGS)
         return changed
 
@@ -164,12 +169,11 @@ class HttpsLogins(Kind[NoParams]):
 
 
 def _settings(scene: Scene) -> list[Setting]:
-    return scene.https().settings(Catalogue.read(scene.admin))
+    return scene.https().configuration.settings(Catalogue.read(scene.admin).services)
 
 
 def _absent(scene: Scene) -> list[str]:
-    https = scene.https()
-    return [path for path, content in https.additions().items() if https.read_text(path) != content]
+    return scene.https().configuration.absent()
 
 
 def _line(one: Setting) -> str:
@@ -188,9 +192,9 @@ def _entries(scene: Scene) -> dict[str, Any]:
 def _identity(scene: Scene) -> str:
     """Keystone's public address to be, with its path."""
     catalogue = Catalogue.read(scene.admin)
-    front = scene.https().fronts(catalogue)[KEYSTONE]
+    host = scene.https().planned(catalogue)[KEYSTONE]
     entry = _entries(scene)["lab-admin"]
-    return front.public_url(str(entry["auth"]["auth_url"]))
+    return host.public_url(str(entry["auth"]["auth_url"]))
 
 
 def _authority(scene: Scene) -> str:

@@ -11,10 +11,10 @@ from stacklab.cloud import client
 from stacklab.cloud.connection import Connection
 from stacklab.errors import CloudRefused, CloudUnreachable
 from stacklab.https.authority import covers, days_left, names_of, signed_by
-from stacklab.https.fronts import HORIZON
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.peer import NoTls, ask, certificate_of
 from stacklab.https.server import Catalogue
+from stacklab.https.virtual_hosts import HORIZON
 from stacklab.kinds.certificates import directory_of, told
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
@@ -122,8 +122,8 @@ def _addresses(scene: Scene) -> dict[str, tuple[str, int]]:
         place = (str(parts.hostname), parts.port or 443)
         if parts.scheme == "https" and place not in found.values():
             found[catalogue.called(one["service_id"])] = place
-    front = scene.https().remembered().get(HORIZON)
-    if front and front.name in scene.https().there():
+    front = next((host for host in scene.https().serving() if host.name == HORIZON), None)
+    if front:
         found[HORIZON] = (front.host, front.port)
     if not found:
         raise Absent("public endpoint on https")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from stacklab.https.fronts import HORIZON, KEYSTONE, SWIFT, Front
 from stacklab.https.peer import NoTls, ask
 from stacklab.https.server import Catalogue
+from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, VirtualHost
 from stacklab.kinds.certificates import told
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
@@ -49,38 +49,36 @@ class TlsFront(Kind[FrontParams]):
                     "# the files, and the commands that switch them on, are shown once there is a cloud: lab up https-endpoints"
                 )
             ]
-        https, fronts = scene.https(), self._all(scene)
+        https, hosts = scene.https(), self._all(scene)
         chosen = self._chosen(scene, p)
-        contents = {https.site_path(name): https.content(front, fronts) for name, front in chosen.items()}
-        files = {**https.groundwork(), **contents}
+        contents = {https.apache.site_path(name): https.content(host, hosts) for name, host in chosen.items()}
+        files = {**https.apache.groundwork(), **contents}
         directories = sorted({path.rpartition("/")[0] for path in files})
         return [
             told(
                 *(f"mkdir -p '{directory}'" for directory in directories),
                 *(f"cat >'{path}' <<'END'\n{content.rstrip()}\nEND" for path, content in files.items()),
             ),
-            told(*https.lines(chosen)),
+            told(*https.apache.lines(chosen)),
         ]
 
     def requests(self, scene: Scene, p: FrontParams) -> list[Request]:
         return []
 
     def create(self, scene: Scene, p: FrontParams) -> None:
-        https, fronts = scene.https(), self._all(scene)
+        https, hosts = scene.https(), self._all(scene)
         if https.authority.server_certificate() is None:
             raise Absent("server certificate")
-        chosen = self._chosen(scene, p)
-        https.remember({**https.remembered(), **chosen})
-        https.apply({name: https.content(front, fronts) for name, front in chosen.items()})
+        https.serve(self._chosen(scene, p), hosts)
 
     def foresee(self, scene: Scene, p: FrontParams) -> Thing:
         return {"fronts": sorted(self._chosen(scene, p)), "apache": scene.https().before()}
 
     def candidates(self, scene: Scene, p: FrontParams) -> Iterable[Thing]:
         chosen = self._chosen(scene, p)
-        troubles = {name: trouble(front) for name, front in chosen.items()}
+        troubles = {name: trouble(host) for name, host in chosen.items()}
         silent = all(found and found[0].field.startswith("TLS") for found in troubles.values())
-        if silent and not scene.https().there() & set(chosen):
+        if silent and not scene.https().apache.there() & set(chosen):
             return []
         return [{"name": self.title(p), "at": [one.public for one in chosen.values()], "troubles": troubles}]
 
@@ -105,14 +103,14 @@ class TlsFront(Kind[FrontParams]):
     def settle_seconds(self, p: FrontParams) -> float:
         return 60
 
-    def _all(self, scene: Scene) -> dict[str, Front]:
-        return scene.https().fronts(Catalogue.read(scene.admin))
+    def _all(self, scene: Scene) -> dict[str, VirtualHost]:
+        return scene.https().planned(Catalogue.read(scene.admin))
 
-    def _chosen(self, scene: Scene, p: FrontParams) -> dict[str, Front]:
-        fronts = self._all(scene)
+    def _chosen(self, scene: Scene, p: FrontParams) -> dict[str, VirtualHost]:
+        hosts = self._all(scene)
         if p.service == OTHERS:
-            return {name: front for name, front in fronts.items() if name not in APART}
-        return {p.service: fronts[p.service]} if p.service in fronts else {}
+            return {name: host for name, host in hosts.items() if name not in APART}
+        return {p.service: hosts[p.service]} if p.service in hosts else {}
 
 
 def _has_https(scene: Scene) -> bool:
@@ -123,37 +121,37 @@ def _has_https(scene: Scene) -> bool:
     return True
 
 
-def trouble(front: Front) -> list[Difference]:
-    """What is wrong with a front, seen from outside; the first difference's field begins with TLS if nobody speaks it there."""
+def trouble(host: VirtualHost) -> list[Difference]:
+    """What is wrong with a virtual host, from outside; the first difference's field begins with TLS if nobody speaks it."""
     try:
-        answer = ask(front.host, front.port, front.ask, tls=True)
+        answer = ask(host.host, host.port, host.ask, tls=True)
     except NoTls as error:
-        return [Difference(f"TLS at {front.public}", "an answer", str(error))]
+        return [Difference(f"TLS at {host.public}", "an answer", str(error))]
     found = []
     if answer.status >= 500 or answer.status == 404:
-        found.append(Difference(f"{front.public}{front.ask}", "an answer of the service's", f"HTTP {answer.status}"))
-    if front.name == HORIZON and 'name="password"' not in answer.body:
+        found.append(Difference(f"{host.public}{host.ask}", "an answer of the service's", f"HTTP {answer.status}"))
+    if host.name == HORIZON and 'name="password"' not in answer.body:
         found.append(
-            Difference(f"{front.public}{front.ask}", "the login page", f"HTTP {answer.status} without a login form")
+            Difference(f"{host.public}{host.ask}", "the login page", f"HTTP {answer.status} without a login form")
         )
-    plain = f"http://{front.host}"
+    plain = f"http://{host.host}"
     told = [answer.body, *answer.headers.values()]
     leading_back = next((text[text.index(plain) :][:60].split('"')[0] for text in told if plain in text), None)
     if leading_back:
-        found.append(Difference(f"links from {front.public}", "https", leading_back))
-    return found + (_redirect(front) if front.plain_port else [])
+        found.append(Difference(f"links from {host.public}", "https", leading_back))
+    return found + (_redirect(host) if host.plain_port else [])
 
 
-def _redirect(front: Front) -> list[Difference]:
-    path = f"{front.prefix.rstrip('/')}/"
-    wanted = f"301 to {front.public}{path}"
+def _redirect(host: VirtualHost) -> list[Difference]:
+    path = f"{host.prefix.rstrip('/')}/"
+    wanted = f"301 to {host.public}{path}"
     try:
-        answer = ask(front.host, int(front.plain_port or 0), path, tls=False)
+        answer = ask(host.host, int(host.plain_port or 0), path, tls=False)
     except NoTls as error:
-        return [Difference(f"plain HTTP at {front.redirecting}", wanted, str(error))]
+        return [Difference(f"plain HTTP at {host.redirecting}", wanted, str(error))]
     location = answer.headers.get("location", "")
-    if answer.status != 301 or not location.startswith(f"{front.public}/"):
-        return [Difference(f"plain HTTP at {front.redirecting}", wanted, f"{answer.status} {location}".strip())]
+    if answer.status != 301 or not location.startswith(f"{host.public}/"):
+        return [Difference(f"plain HTTP at {host.redirecting}", wanted, f"{answer.status} {location}".strip())]
     return []
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stacklab.errors import HomeUnavailable
 from stacklab.files import locked, write_atomic
 
 
@@ -21,18 +17,6 @@ class HostKey:
     kind: str
     text: str
 
-    @classmethod
-    def parse(cls, line: str) -> HostKey:
-        """The key in a line `kind base64 [comment]`. Raises HomeUnavailable if it is none."""
-        words = line.split()
-        try:
-            base64.b64decode(words[1], validate=True)
-        except (IndexError, binascii.Error) as error:
-            raise HomeUnavailable(
-                f"{line[:60]!r} is no host key", advice="give it as in a .pub file: ssh-ed25519 AAAA…"
-            ) from error
-        return cls(words[0], words[1])
-
     @property
     def fingerprint(self) -> str:
         """`SHA256:…`, as ssh-keygen -l prints it."""
@@ -41,7 +25,7 @@ class HostKey:
 
 
 class KnownHosts:
-    """A known_hosts file in OpenSSH's format, one name a line. Safe for several processes; a reader sees it whole."""
+    """A known_hosts file in OpenSSH's format. ssh itself adds a key at the first contact; more than that lab does not do."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,29 +34,17 @@ class KnownHosts:
         """The keys pinned for a machine (`host`, or `[host]:port`)."""
         return [HostKey(words[1], words[2]) for words in map(str.split, self._lines()) if _names(words, name)]
 
-    def pin(self, name: str, key: HostKey) -> None:
-        """Trust this key, and no other, for this machine from now on."""
-        with self._writing() as lines:
-            lines[:] = [line for line in lines if not _names(line.split(), name)]
-            lines.append(f"{name} {key.kind} {key.text}")
-
     def forget(self, name: str) -> bool:
         """Trust no key for this machine any more: the next contact is a first one. Says whether one was pinned."""
-        if not self.of(name):
-            return False
-        with self._writing() as lines:
-            lines[:] = [line for line in lines if not _names(line.split(), name)]
-        return True
+        with locked(self.path.with_name(self.path.name + ".lock"), wait=True):
+            before = self._lines()
+            left = [line for line in before if not _names(line.split(), name)]
+            if left != before:
+                write_atomic(self.path, "".join(f"{line}\n" for line in left), mode=0o600)
+        return left != before
 
     def _lines(self) -> list[str]:
         return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-
-    @contextmanager
-    def _writing(self) -> Iterator[list[str]]:
-        with locked(self.path.with_name(self.path.name + ".lock"), wait=True):
-            lines = self._lines()
-            yield lines
-            write_atomic(self.path, "".join(f"{line}\n" for line in lines), mode=0o600)
 
 
 def _names(words: list[str], name: str) -> bool:

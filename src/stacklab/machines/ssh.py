@@ -7,6 +7,7 @@ gone a minute after its last use whatever becomes of us. A command is one more `
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -28,7 +29,7 @@ from stacklab.errors import (
 )
 from stacklab.machines.address import Address, ssh_program
 from stacklab.machines.base import KILL_AFTER, Command, Machine, last_line
-from stacklab.machines.known_hosts import HostKey, KnownHosts
+from stacklab.machines.known_hosts import KnownHosts
 from stacklab.machines.output import Child
 from stacklab.machines.remote import Marked, line_for, new_token
 
@@ -59,11 +60,12 @@ _OPTIONS = {
 
 
 class SshMachine(Machine):
-    """`known_hosts`: the file of the lab's own in which host keys are pinned; on first contact a key is pinned and `say` is
-    told, after that another one is refused. `host_key`: the key where it is known beforehand (a line of a .pub file); it
-    replaces a pinned one. `key`: a private key file; without it the agent and the keys that the user's configuration or ssh
-    itself names are tried. `connect`, `pulse`, `patience` (seconds): for TCP, handshake and login, each; between two questions
-    for a sign of life; until silence means that the connection is lost. May be used by several threads.
+    """A machine at this address.
+
+    `known_hosts`: the file of the lab's own in which host keys are pinned; on first contact a key is pinned and `say` is told,
+    after that another one is refused. `key`: a private key file; without it the agent and the keys that the user's
+    configuration or ssh itself names are tried. `connect`, `pulse`, `patience` (seconds): for TCP, handshake and login, each;
+    between two questions for a sign of life; until silence means that the connection is lost. May be used by several threads.
     """
 
     def __init__(
@@ -72,7 +74,6 @@ class SshMachine(Machine):
         *,
         known_hosts: Path,
         key: Path | None = None,
-        host_key: str | None = None,
         say: Progress = lambda _: None,
         connect: float = CONNECT_SECONDS,
         pulse: float = PULSE_SECONDS,
@@ -86,8 +87,6 @@ class SshMachine(Machine):
         self._connect_seconds, self._pulse, self._patience = connect, pulse, patience
         self._lock = threading.Lock()
         self._directory: Path | None = None
-        if host_key is not None:
-            self.known_hosts.pin(address.known_as, HostKey.parse(host_key))
 
     def __repr__(self) -> str:
         return f"SshMachine({self.name})"
@@ -219,14 +218,9 @@ class SshMachine(Machine):
         def settled() -> bool:
             return err.status is not None and time.monotonic() - max(out.heard, err.heard) > QUIET
 
-        argv = [
-            ssh_program(),
-            "-S",
-            str(self._socket),
-            *self._options(self.address, self._log),
-            *self._to(self.address),
-        ]
-        child = Child([*argv, line], out, err)
+        options = self._options(self.address, self._log)
+        argv = [ssh_program(), "-S", str(self._socket), *options, *self._to(self.address), line]
+        child = Child(argv, out, err, env=_environment())
         try:
             # The machine ends it by itself; our own deadline is for one that cannot.
             child_status = child.attend(given, command.seconds + KILL_AFTER + KILL_SECONDS / 2, settled)
@@ -378,6 +372,11 @@ def _hops(address: Address) -> Iterator[Address]:
     while hop is not None:
         yield hop
         hop = hop.jump
+
+
+def _environment() -> dict[str, str]:
+    """For ssh: distributions' ssh_config sends the language on (SendEnv), and programs there are to answer in their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("LANG", "LC_"))}
 
 
 def _end_connection(directory: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from stacklab.errors import NotRunning, ServiceFailed
 from stacklab.homes.embedded import mirror, software, supervision, template
-from stacklab.homes.embedded.apache import end_apache
 from stacklab.homes.embedded.cloud import Cloud
+from stacklab.homes.embedded.https import end_apache
 from stacklab.homes.embedded.layout import Layout
 from stacklab.machines import scratch
 from stacklab.machines.local import LocalMachine

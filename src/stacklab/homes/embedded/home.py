@@ -14,9 +14,9 @@ from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
 from stacklab.files import read_json
 from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
 from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
-from stacklab.homes.embedded.apache import EmbeddedHttps
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
+from stacklab.homes.embedded.https import EmbeddedHttps, end_apache
 from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
@@ -86,7 +86,7 @@ class EmbeddedHome:
         if not self._https.should_run():
             return []
         title, runs = "TLS in front of the services", "Apache runs"
-        return [Stage("https", title, lambda: runs if self._https.running() else None, self._https.start, 1)]
+        return [Stage("https", title, lambda: runs if self._https.apache.running() else None, self._https.start, 1)]
 
     def _write_logins(self) -> None:
         passwords = self.cloud.passwords()
@@ -219,11 +219,11 @@ class EmbeddedHome:
 
     def _put_back(self, name: str, progress: Progress) -> None:
         """Apache belongs to the files that are put back, and so do the logins."""
-        self._https.stop()
+        end_apache(self.layout)
         self.saved.restore(name, progress)
         self._write_logins()
         if not self._https.should_run():
-            self._https.tidy()
+            self._https.apache.forget()
         elif supervision.is_running(self.layout):
             self._https.start(progress)
 

@@ -1,9 +1,9 @@
-"""What shall stand behind TLS: one front for each of the cloud's services, worked out from the catalogue."""
+"""What shall stand behind TLS: one virtual host for each of the cloud's services, worked out from the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ Endpoint = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Front:
+class VirtualHost:
     """A TLS server before one service.
 
     `host`, `port`: where it answers. `prefix`: the path that it passes on, `backend`: the same path on the service's own plain
@@ -55,13 +55,9 @@ class Front:
         return f"http://{self.host}" + ("" if self.plain_port == 80 else f":{self.plain_port}")
 
     def public_url(self, url: str) -> str:
-        """A plain URL of the service as the front has it."""
+        """A plain URL of the service as the virtual host has it."""
         rest = urlsplit(url)
         return f"{self.public}{rest.path}" + (f"?{rest.query}" if rest.query else "")
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
-        return asdict(self)
 
 
 def shape(url: str) -> tuple[str, str]:
@@ -77,44 +73,47 @@ def shape(url: str) -> tuple[str, str]:
 
 def plain_urls(services: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> dict[str, tuple[str, str]]:
     """For each enabled service of the catalogue, by its id: its type and its plain URL: internal, else public, else admin."""
-    known = {one["id"]: str(one["type"]) for one in services if one.get("enabled", True)}
+    types = {service["id"]: str(service["type"]) for service in services if service.get("enabled", True)}
     order = {"internal": 0, "public": 1, "admin": 2}
-    found: dict[str, tuple[str, str]] = {}
-    for one in sorted(endpoints, key=lambda endpoint: order[endpoint["interface"]], reverse=True):
-        if one["service_id"] in known and one.get("enabled", True) and one["url"].startswith("http://"):
-            found[one["service_id"]] = (known[one["service_id"]], one["url"])
-    return found
+    urls: dict[str, tuple[str, str]] = {}
+    for endpoint in sorted(endpoints, key=lambda endpoint: order[endpoint["interface"]], reverse=True):
+        plain = endpoint.get("enabled", True) and endpoint["url"].startswith("http://")
+        if plain and endpoint["service_id"] in types:
+            urls[endpoint["service_id"]] = (types[endpoint["service_id"]], endpoint["url"])
+    return urls
 
 
 def plan(
     urls: Iterable[tuple[str, str]], dashboard: str, port_for: Callable[[str, int], int], plain_port: int
-) -> dict[str, Front]:
-    """The fronts for these (type, plain URL) and the dashboard, by name.
+) -> dict[str, VirtualHost]:
+    """The virtual hosts for these (type, plain URL) and the dashboard, by name.
 
     `port_for`: (name, the service's own port) → TLS port.
     """
-    fronts: dict[str, Front] = {}
+    hosts: dict[str, VirtualHost] = {}
     places: set[tuple[str, str]] = set()
     for kind, url in sorted(urls, key=lambda pair: (pair[0] not in TYPES, pair[0])):
         place = shape(url)
-        if place in places:  # an older name of a service that has its front
+        if place in places:  # an older name of a service that has its virtual host
             continue
         places.add(place)
         name = TYPES.get(kind, kind)
-        fronts[name] = _front(name, url, *place, port_for)
-    address, prefix = shape(dashboard)
-    front = _front(HORIZON, dashboard, address, prefix, port_for)
-    fronts[HORIZON] = replace(front, ask=f"{prefix.rstrip('/')}/{LOOK_AT[HORIZON]}", plain_port=plain_port)
-    return fronts
+        hosts[name] = _before(name, url, port_for)
+    horizon = _before(HORIZON, dashboard, port_for)
+    asked = f"{horizon.prefix.rstrip('/')}/{LOOK_AT[HORIZON]}"
+    hosts[HORIZON] = replace(horizon, ask=asked, plain_port=plain_port)
+    return hosts
 
 
-def _front(name: str, url: str, address: str, prefix: str, port_for: Callable[[str, int], int]) -> Front:
+def _before(name: str, url: str, port_for: Callable[[str, int], int]) -> VirtualHost:
+    """The virtual host before what answers at this plain URL."""
     parts = urlsplit(url)
-    port = port_for(name, parts.port or 80)
-    return Front(name, str(parts.hostname), port, prefix, f"{address}{prefix}", LOOK_AT.get(name, prefix))
-
-
-def front_of(fronts: Mapping[str, Front], url: str) -> Front | None:
-    """The front that stands before a plain URL."""
     address, prefix = shape(url)
-    return next((one for one in fronts.values() if one.backend == f"{address}{prefix}"), None)
+    port = port_for(name, parts.port or 80)
+    return VirtualHost(name, str(parts.hostname), port, prefix, f"{address}{prefix}", LOOK_AT.get(name, prefix))
+
+
+def virtual_host_of(hosts: Mapping[str, VirtualHost], url: str) -> VirtualHost | None:
+    """The virtual host that stands before a plain URL."""
+    address, prefix = shape(url)
+    return next((host for host in hosts.values() if host.backend == f"{address}{prefix}"), None)

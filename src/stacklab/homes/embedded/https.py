@@ -1,0 +1,332 @@
+"""TLS before an embedded cloud: a real Apache of the lab's own, run by whoever uses lab, on high ports of loopback."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import shlex
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from stacklab.errors import CommandFailed, StepFailed
+from stacklab.files import read_json, remove_drafts, write_json
+from stacklab.homes.embedded import ports, supervision
+from stacklab.homes.embedded.layout import Layout
+from stacklab.homes.embedded.services import urls
+from stacklab.https.apache import Apache, facts, template
+from stacklab.https.authority import Names
+from stacklab.https.configuration import Service, ServiceConfiguration, Setting
+from stacklab.https.server import Https
+from stacklab.https.virtual_hosts import HORIZON, VirtualHost
+from stacklab.machines.base import Finished
+from stacklab.machines.local import LocalMachine
+from stacklab.stages import Progress
+from stacklab.waiting import NotYet, looks, until
+
+START_SECONDS = 60
+END_SECONDS = 10
+_HTTP = "http"  # the port that stands for 80
+
+
+class OwnApache(Apache):
+    """An Apache that serves one lab and nothing else. `own_ports`: the services'."""
+
+    account = None
+
+    def __init__(self, layout: Layout, own_ports: Callable[[], dict[str, int]]) -> None:
+        self.layout = layout
+        self.machine = LocalMachine()
+        self.host = "127.0.0.1"
+        self.directory = layout.home / "https"
+        self.configuration = configuration_of(layout)
+        self.log = layout.logs / "apache.log"
+        self.certificate_path, self.key_path = str(self.directory / "server.pem"), str(self.directory / "server.key")
+        self.originals = str(self.directory / "original")
+        self._own_ports = own_ports
+        self._pid_file = layout.run / "apache.pid"
+        self._sites = self.directory / "sites"
+        self._known = {"sites": str(self._sites), "enabled": str(self._sites), "prefix": "", "modules": []}
+
+    def why_not(self) -> str | None:
+        if _program() and _modules():
+            return None
+        how = facts()["packages"]
+        return (
+            "Apache with mod_ssl is not installed on this machine; "
+            f"on Debian: {how['debian']}; on Fedora and its kin: {how['redhat']} (its own service need not run)"
+        )
+
+    @cached_property
+    def names(self) -> Names:
+        hosts = dict.fromkeys(["localhost", *(name for name in [socket.getfqdn()] if "." in name and len(name) < 64)])
+        return Names(tuple(hosts), (self.host,))
+
+    # --- ports -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _ports_file(self) -> Path:
+        """Outside what a checkpoint puts back. Where it is gone, ports are chosen anew."""
+        return self.layout.home / "tls-ports.json"
+
+    def plain_port(self) -> int:
+        return self.port_for(_HTTP, self._own_ports()[HORIZON], ())
+
+    def port_for(self, name: str, own: int, ours: Iterable[int]) -> int:
+        """The first free port after the service's own: chosen once and kept, also when somebody listens there by now."""
+        chosen: dict[str, int] = read_json(self._ports_file) or {}
+        if name not in chosen:
+            taken = {*self._own_ports().values(), *chosen.values(), *ours}
+            port = own + 1
+            while port in taken or not ports.is_free(port):
+                port += 1
+            chosen[name] = port
+            write_json(self._ports_file, chosen)
+        return chosen[name]
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def listening(self, host: VirtualHost) -> dict[str, Any]:
+        address = f"{host.host}:{host.port}"
+        plain = f"{host.host}:{host.plain_port}"
+        return {"address": address, "listen": address, "own_plain_port": True, "plain_listen": plain}
+
+    def lines(self, names: Iterable[str]) -> list[str]:
+        start = [_program() or "apache2", "-f", str(self.configuration)]
+        return [f"{shlex.join([*start, '-t'])}   # is the configuration right?", shlex.join([*start, "-k", "graceful"])]
+
+    def groundwork(self) -> dict[str, str]:
+        return {} if self.configuration.exists() else {str(self.configuration): self.main()}
+
+    def main(self) -> str:
+        """The content of Apache's main file."""
+        user, group = _account()
+        return str(
+            template("httpd.conf.j2").render(
+                root=self.directory, run=self.layout.run, pid_file=self._pid_file, log=self.log, sites=self._sites,
+                modules=_modules() or [], user=user, group=group,
+            )
+        )  # fmt: skip
+
+    def copying(self) -> list[str]:
+        return []
+
+    def install(self, key: bytes, certificate: bytes) -> None:
+        """The certificate that Apache reads is the lab's own file."""
+
+    def installed(self, key: bytes, certificate: bytes) -> bool:
+        return True
+
+    def uninstall(self) -> None:
+        """It goes with the lab's own file."""
+
+    def tidy(self) -> None:
+        with suppress(OSError):  # it is not there, or an original lies in it
+            Path(self.originals).rmdir()
+
+    # --- serving ---------------------------------------------------------------------------------------------------
+
+    def before(self) -> dict[str, Any]:
+        return {}
+
+    def put_back(self, before: Mapping[str, Any]) -> None:
+        end_apache(self.layout)
+        self.configuration.unlink(missing_ok=True)
+        self.forget()
+        remove_drafts(self.directory)
+        for draft in (*self.directory.glob(".lab-*"), *self._sites.glob(".lab-*")):  # Machine.put's
+            draft.unlink()
+        with suppress(OSError):  # it is not there, or something of the learner's lies in it
+            self._sites.rmdir()
+        if not all(map(ports.is_free, (read_json(self._ports_file) or {}).values())):
+            self._ports_file.unlink()  # somebody else took one: the next time others are chosen
+
+    def forget(self) -> None:
+        """Remove what an Apache that is no longer wanted left outside the directory for https."""
+        for path in (self.log, self._pid_file):
+            path.unlink(missing_ok=True)
+
+    def running(self) -> bool:
+        """Whether Apache's first process lives."""
+        return bool(processes(self.configuration))
+
+    def reload(self) -> None:
+        self.machine.put(str(self.configuration), self.main())
+        tested = self._apache("-t", check=False)
+        if not tested.ok:
+            raise StepFailed(f"Apache does not take its configuration: {' '.join(tested.err.split())[-400:]}")
+        self._signal("graceful" if self.running() else "start")
+        until(
+            self._listens,
+            "every port of Apache's",
+            seconds=START_SECONDS,
+            every=0.05,
+            advice=f"see {self.log}",
+            error=StepFailed,
+        )
+
+    def _listens(self) -> bool | NotYet:
+        """A graceful restart may take a moment."""
+        sites = "".join(path.read_text(encoding="utf-8") for path in self._sites.glob("*.conf"))
+        for host, port in re.findall(r"^Listen (\S+):(\d+)$", sites, re.MULTILINE):
+            try:
+                socket.create_connection((host, int(port)), timeout=1).close()
+            except OSError:
+                if not self.running():
+                    self._signal("start")  # it was dying when it was told to look at its files again
+                return NotYet(f"nobody listens on port {port}: {supervision.last_line(self.log)}")
+        return True
+
+    def _signal(self, what: str) -> None:
+        try:
+            self._apache("-k", what)
+        except CommandFailed as error:
+            raise StepFailed(
+                f"Apache did not {what}: {error.said or error.message}", advice=f"see {self.log}"
+            ) from error
+
+    def _apache(self, *words: str, check: bool = True) -> Finished:
+        argv = (_program() or "apache2", "-f", str(self.configuration), *words)
+        return self.machine.run(*argv, seconds=START_SECONDS, check=check)
+
+
+class EmbeddedConfiguration(ServiceConfiguration):
+    """The cloud's templates have it all; that a proxy may tell the scheme is in its servers (inside/labcloud/serving.py)."""
+
+    apache: OwnApache
+
+    def settings(self, services: Iterable[Service]) -> list[Setting]:
+        kinds = [str(service["type"]) for service in services]
+        volume = next((kind for kind in kinds if kind in ("block-storage", "volumev3")), "block-storage")
+        inside = [
+            ("nova.conf", "cinder", "catalog_info", f"{volume}::internalURL", "nova"),
+            ("neutron.conf", "nova", "endpoint_type", "internal", "neutron"),
+            ("neutron.conf", "placement", "endpoint_type", "internal", "neutron"),
+            ("cinder.conf", "nova", "interface", "internal", "cinder"),
+        ]
+        conf = self.apache.layout.conf
+        return [Setting(str(conf / file), section, key, value, (unit,)) for file, section, key, value, unit in inside]
+
+    def restart(self, units: Iterable[str]) -> None:
+        layout = self.apache.layout
+        for unit in units:
+            supervision.order(layout, "restart", service=unit)
+        supervision.wait_until_running(layout, lambda detail: None, time.monotonic() + 90)
+
+    def restarting(self, units: Iterable[str]) -> list[str]:
+        return [f"lab restart {unit}" for unit in dict.fromkeys(units)]
+
+
+class EmbeddedHttps(Https):
+    """Https, whose Apache is started and ended with the cloud."""
+
+    apache: OwnApache
+
+    def __init__(
+        self, layout: Layout, lab: str, own_ports: Callable[[], dict[str, int]], rewrite: Callable[[], None]
+    ) -> None:
+        apache = OwnApache(layout, own_ports)
+        services = EmbeddedConfiguration(apache)
+        super().__init__(apache.directory, lab, apache, services, lambda: urls(own_ports())[HORIZON], rewrite)
+        self._own_ports = own_ports
+
+    def start(self, progress: Progress) -> str:
+        """Start it again after a restart of the machine or `lab down`; the services' own ports may be others by now."""
+        plain, hosts = urls(self._own_ports()), {}
+        for name, host in self.remembered().items():
+            parts = urlsplit(plain.get(name, host.backend))
+            hosts[name] = replace(host, backend=f"{parts.scheme}://{parts.netloc}{host.prefix}")
+        for host in hosts.values():
+            for port in (host.port, host.plain_port):
+                if port and not self.apache.running() and not ports.is_free(port):
+                    raise StepFailed(
+                        f"port {port} of {host.name}'s virtual host is taken by another program",
+                        advice="end that program, or lab undo https-endpoints and replay it: other ports are chosen then",
+                    )
+        self.remember(hosts)
+        there = self.apache.there()
+        renewed = ", with a new certificate: the old one was about to expire" if self.renew_if_due() else ""
+        progress("starting Apache")
+        self.serve({name: host for name, host in hosts.items() if name in there}, hosts)
+        return f"{len(there)} services behind TLS{renewed}"
+
+    def should_run(self) -> bool:
+        """Whether the session's state says that there are virtual hosts."""
+        return bool(self.apache.there()) and self.apache.configuration.exists()
+
+    def notes(self) -> list[str]:
+        """What `lab status` says of it."""
+        if not self.should_run():
+            return []
+        names = ", ".join(sorted(self.apache.there()))
+        if self.apache.running():
+            return [f"behind TLS, by Apache: {names}"]
+        return [f"Apache, before {names}, is not running; lab up starts it"]
+
+
+def configuration_of(layout: Layout) -> Path:
+    """Apache's main file in a cloud's directory."""
+    return layout.home / "https" / "httpd.conf"
+
+
+def end_apache(layout: Layout) -> None:
+    """End a cloud's Apache and wait until nothing of it is left. Also one that a kill left without its pid file."""
+    configuration = configuration_of(layout)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in processes(configuration):
+            supervision.send(pid, number)
+        if not all(looks(lambda: processes(configuration), END_SECONDS, every=0.05)):
+            return
+    raise StepFailed(f"Apache's processes {', '.join(map(str, processes(configuration)))} cannot be ended")
+
+
+def processes(configuration: Path) -> list[int]:
+    """Apache's processes, by the configuration that their command line names, never by a remembered id."""
+    wanted = os.fsencode(str(configuration))
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            continue  # it ended while we looked
+        if not dead and arguments[0].rpartition(b"/")[2] in (b"apache2", b"httpd") and wanted in arguments:
+            found.append(int(entry.name))
+    return found
+
+
+def _program() -> str | None:
+    return next((path for path in facts()["programs"] if os.access(path, os.X_OK)), None)
+
+
+def _modules() -> list[tuple[str, str]] | None:
+    """Names and files of the modules that are wanted and are files here; None where mod_ssl or the proxy is missing."""
+    for directory in facts()["modules"]:
+        found = [(name, f"{directory}/{file}") for name, file in facts()["loaded"] if Path(directory, file).exists()]
+        if {"ssl_module", "proxy_http_module"} <= {name for name, _ in found}:
+            return found
+    return None
+
+
+def _account() -> tuple[str, str]:
+    """Whom Apache's children run as when root starts it; empty for anybody else."""
+    if os.geteuid() != 0:
+        return "", ""
+    for name in facts()["users"]:
+        try:
+            account = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name, grp.getgrgid(account.pw_gid).gr_name
+    return "nobody", grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
