@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stacklab.course.session import Exercise, Session, Step
-from stacklab.files import read_json, write_json
+from stacklab.errors import LabDamaged
+from stacklab.files import locked, read_precious, remove_precious, write_precious
 from stacklab.lab import Lab
 
 COUNTED = ("passed", "failed", "not_applicable", "unknown")
@@ -80,23 +82,31 @@ class ProgressFile:
 
     def __init__(self, lab: Lab) -> None:
         self._path = lab.directory / "progress.json"
+        self._lock = lab.directory / "progress.lock"
 
     def note(self, session: str, statuses: Iterable[tuple[str, str]]) -> None:
-        """Remember what a replay or a check has just found out."""
-        known = read_json(self._path) or {}
-        entry = known.setdefault(session, {"steps": {}})
-        entry["steps"].update(dict(statuses))
-        entry["at"] = time.time()
-        write_json(self._path, known)
+        """Remember what a replay or a check has just found out; a check that runs beside another command waits its turn."""
+        with locked(self._lock, wait=True):
+            known = self._known()
+            entry = known.setdefault(session, {"steps": {}})
+            entry["steps"].update(dict(statuses))
+            entry["at"] = time.time()
+            write_precious(self._path, known)
 
-    def forget(self, session: str | None = None) -> None:
-        """The cloud is back at the start (of one session, or of all)."""
-        known = read_json(self._path) or {}
-        write_json(self._path, {name: entry for name, entry in known.items() if session and name != session})
+    def forget(self) -> None:
+        """The cloud is back at the start."""
+        remove_precious(self._path)
+
+    def _known(self) -> dict[str, Any]:
+        """Empty if both copies are broken: the next check finds it all out again."""
+        try:
+            return dict(read_precious(self._path) or {})
+        except LabDamaged:
+            return {}
 
     def of(self, session: Session) -> Progress:
         """Where the learner stands in a session."""
-        entry = (read_json(self._path) or {}).get(session.name, {})
+        entry = self._known().get(session.name, {})
         statuses = entry.get("steps", {})
         steps = list(session.steps())
         following = next((step for step in steps if statuses.get(step.id) not in DONE), None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from stacklab.errors import LabDamaged
+from stacklab.files import copy_of
 from stacklab.replay.journal import Journal
 
 
@@ -63,4 +65,34 @@ def test_nonsense_in_the_middle_is_reported_with_its_line(journal: Journal) -> N
     journal.path.write_text("nonsense\n")
     journal.write("s", "a", "network", "begin")
     with pytest.raises(LabDamaged, match=r"journal.jsonl:1 "):
+        journal.entries("s")
+
+
+def test_a_line_with_a_wrong_letter_is_not_believed(journal: Journal) -> None:
+    journal.write("s", "a", "network", "made", {"id": "1"})
+    for file in (journal.path, copy_of(journal.path)):
+        file.write_text(file.read_text().replace('"id": "1"', '"id": "2"'))
+    with pytest.raises(LabDamaged):
+        journal.entries("s")
+
+
+def test_the_version_before_is_read_and_written_on(journal: Journal) -> None:
+    line = {
+        "session": "s",
+        "step": "a",
+        "kind": "network",
+        "state": "made",
+        "at": 1.0,
+        "kept": {"id": "1"},
+        "of-old": True,
+    }
+    journal.path.write_text(json.dumps(line) + "\n")
+    journal.write("s", "b", "network", "begin")
+    assert {step: entry.kept for step, entry in journal.entries("s").items()} == {"a": {"id": "1"}, "b": None}
+    assert [json.loads(line).get("format", 1) for line in journal.path.read_text().splitlines()] == [1, 2]
+
+
+def test_what_a_newer_lab_wrote_is_left_to_it(journal: Journal) -> None:
+    journal.path.write_text('{"format": 3, "step": "a"}\n')
+    with pytest.raises(LabDamaged, match="newer lab"):
         journal.entries("s")

@@ -11,6 +11,7 @@ from stacklab.assets import Assets
 from stacklab.course.load import read_session
 from stacklab.course.session import Session
 from stacklab.errors import NotRunning
+from stacklab.files import remove_precious
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
@@ -100,7 +101,7 @@ def test_journal_and_progress_go_back_with_a_checkpoint(lab: Lab) -> None:
     journal.write("demo", "network", "network", "made", {"id": "1"})
     progress.note("demo", [("network", "passed")])
     saved = lab.journal_file.read_bytes(), (lab.directory / "progress.json").read_bytes()
-    records.keep("mine", session="demo")
+    records.keep("mine")
     journal.write("demo", "network", "network", "undone")
     progress.forget()
     records.put_back("mine")
@@ -115,7 +116,7 @@ def test_records_that_were_cut_off_count_for_nothing(lab: Lab) -> None:
     records = Records(lab)
     Journal(lab.journal_file).write("demo", "network", "network", "made", {"id": "1"})
     records.keep("mine")
-    (lab.directory / "saved" / "mine" / "about.json").unlink()
+    remove_precious(lab.directory / "saved" / "mine" / "about.json")
     assert records.names() == []
     records.put_back("mine")
     assert not lab.journal_file.exists()

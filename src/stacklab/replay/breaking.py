@@ -10,7 +10,7 @@ from typing import Literal
 from stacklab.conditions.fault import Fault
 from stacklab.course.session import CloudSort, Clue, FaultCase, Session
 from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError, NotServed, ServiceFailed, UnknownName
-from stacklab.files import read_json, write_json
+from stacklab.files import read_precious, remove_precious, write_precious
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.replay.current import home_of
@@ -48,27 +48,29 @@ class Record:
     def all(self) -> list[Broken]:
         """In the order in which they were broken. Raises LabDamaged."""
         try:
-            return [Broken(**one) for one in read_json(self._path) or []]
+            return [Broken(**one) for one in read_precious(self._path) or []]
         except TypeError as error:
-            raise LabDamaged(f"{self._path} cannot be read: {error}", advice="lab destroy, then lab up") from error
+            raise LabDamaged(
+                f"{self._path} cannot be read: {error}", advice="lab reset takes back whatever is broken"
+            ) from error
 
     def put(self, entry: Broken) -> None:
         """Add it, or replace what is known of it."""
         others = [one for one in self.all() if one.breaks != entry.breaks]
-        write_json(self._path, [asdict(one) for one in [*others, entry]])
+        write_precious(self._path, [asdict(one) for one in [*others, entry]])
 
     def note_clues(self, entry: Broken, clues: int) -> None:
         """Remember how far its trail was walked."""
-        write_json(self._path, [asdict(replace(one, clues=clues) if one == entry else one) for one in self.all()])
+        write_precious(self._path, [asdict(replace(one, clues=clues) if one == entry else one) for one in self.all()])
 
     def drop(self, breaks: Iterable[str]) -> None:
         """Forget those of these names."""
         gone = set(breaks)
         left = [one for one in self.all() if one.breaks not in gone]
         if left:
-            write_json(self._path, [asdict(one) for one in left])
+            write_precious(self._path, [asdict(one) for one in left])
         else:
-            self._path.unlink(missing_ok=True)
+            remove_precious(self._path)
 
 
 def broken_faults(lab: Lab) -> list[Broken]:

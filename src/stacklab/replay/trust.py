@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from stacklab.course.session import Session, Step
-from stacklab.files import read_json, write_json
+from stacklab.files import read_derivable, write_json
 from stacklab.lab import Lab
 from stacklab.replay.consent import Foreign, foreign_of, refused
 
@@ -38,4 +38,4 @@ class Trust:
             raise refused(found)
 
     def _kept(self) -> dict[str, object]:
-        return dict(read_json(self._path) or {})
+        return read_derivable(self._path)  # broken: asked again
