@@ -10,8 +10,8 @@ from pathlib import Path
 from stacklab.errors import LabDamaged
 from stacklab.files import disk_error, write_atomic
 from stacklab.images import find_image
+from stacklab.kinds.context import Asset
 from stacklab.kinds.instance import pins
-from stacklab.kinds.kind import Asset
 from stacklab.lab import ImageRecord, Lab
 from stacklab.stages import Progress, Stage
 

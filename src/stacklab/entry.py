@@ -32,7 +32,7 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
         raise InstanceUnreachable(
             f"{server['name']} is {server['status']}", advice=f"lab openstack server start {server['name']}"
         )
-    way = access.way_to(server["id"])
+    way = access.ssh_endpoint(server["id"])
     if way is None:
         raise InstanceUnreachable(f"there is no way into {server['name']} from here", advice="lab logs nova")
     assets = Assets(lab)

@@ -17,7 +17,8 @@ import openstack
 import pytest
 from openstack.config import OpenStackConfig
 
-from stacklab.homes.base import Home, Way
+from stacklab.cloud.access import SshEndpoint
+from stacklab.homes.base import Home
 from stacklab.images import find_image
 
 LOGIN_SECONDS = 300  # emulated, beside other tests and a VM
@@ -146,8 +147,8 @@ class Guests:
     def pid(self, server: Any) -> int:
         return int((self.instances / server.id / "pid").read_text())
 
-    def way(self, server: Any) -> Way:
-        way = self.access.way_to(server.id)
+    def way(self, server: Any) -> SshEndpoint:
+        way = self.access.ssh_endpoint(server.id)
         assert way is not None
         return way
 

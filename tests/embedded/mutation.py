@@ -10,30 +10,30 @@ from typing import Any
 
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.undo import dependants
 from tests.embedded.guests import LOGIN_SECONDS, until
 
 Mend = Callable[[], None]
-Break = Callable[[Desk], Mend]
+Break = Callable[[Workspace], Mend]
 
 
-def done_session(lab: Lab, name: str) -> Desk:
+def done_session(lab: Lab, name: str) -> Workspace:
     """The cloud put back to the start, and the whole session done on it."""
     reset(lab, lambda detail: None)
     session = load_session(name)
-    desk = desk_at(home_of(lab).access(), lab, session, lambda text: None)
+    desk = workspace_at(home_of(lab), lab, session, lambda text: None)
     for step in session.steps():
         apply_step(desk, journal_of(lab), step, "sdk")
     return desk
 
 
-def failed(desk: Desk, without: Collection[str] = ()) -> dict[str, str]:
+def failed(desk: Workspace, without: Collection[str] = ()) -> dict[str, str]:
     """Steps that neither passed nor make no sense here, and why; all of them but those `without` which is looked."""
     return {
         grade.id: f"{grade.status}: {grade.actual}"
@@ -42,30 +42,30 @@ def failed(desk: Desk, without: Collection[str] = ()) -> dict[str, str]:
     }
 
 
-def applicable(desk: Desk) -> set[str]:
+def applicable(desk: Workspace) -> set[str]:
     """Ids of the steps that make sense on this cloud."""
     steps = desk.session.steps()
-    return {step.id for step in steps if step.kind.applicable(desk.scene(step), step.params) is None}
+    return {step.id for step in steps if step.kind.applicable(desk.context(step), step.params) is None}
 
 
-def find(desk: Desk, step: str) -> dict[str, Any]:
+def find(desk: Workspace, step: str) -> dict[str, Any]:
     """The thing of a step."""
     desk.memory.clear()
     chosen = desk.session.step(step)
-    answer = chosen.kind.find(desk.scene(chosen), chosen.params)
+    answer = chosen.kind.find(desk.context(chosen), chosen.params)
     assert answer is not None
     thing: dict[str, Any] = answer[0]
     return thing
 
 
-def ssh(desk: Desk, step: str, line: str) -> list[str]:
+def ssh(desk: Workspace, step: str, line: str) -> list[str]:
     """The command that runs a line of shell inside the instance that a login step logs in to, as that step does it."""
     chosen = desk.session.step(step)
-    command = chosen.kind.commands(desk.scene(chosen), chosen.params)[0]
+    command = chosen.kind.commands(desk.context(chosen), chosen.params)[0]
     return [command.program, *command.argv({})[:-1], line]
 
 
-def in_guest(desk: Desk, step: str, line: str) -> None:
+def in_guest(desk: Workspace, step: str, line: str) -> None:
     """Run a line of shell inside the instance; anew where ssh itself fails (255), as it may when the guest is slow."""
 
     def run() -> bool:
@@ -113,7 +113,7 @@ class Mutations:
             return False
         return step not in self.spoiled(other) and other not in self.spoiled(step)
 
-    def assert_noticed(self, desk: Desk, steps: tuple[str, ...]) -> None:
+    def assert_noticed(self, desk: Workspace, steps: tuple[str, ...]) -> None:
         """Break the facts of one round; these steps fail, and nothing but what builds on them is less than well."""
         with ExitStack() as mending:
             for step in steps:

@@ -18,7 +18,7 @@ from pathlib import Path
 from stacklab.course.load import load_session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 
 CONTROL = 4 << 20
 
@@ -48,7 +48,7 @@ def peak() -> int:
 def main() -> None:
     name, labs, session_name, step, via = sys.argv[1:]
     lab, session = Lab(name), load_session(session_name, Path(labs))
-    desk = desk_at(home_of(lab).access(), lab, session, lambda text: None)
+    desk = workspace_at(home_of(lab), lab, session, lambda text: None)
     counted = control()
     before = written()
     apply_step(desk, journal_of(lab), session.step(step), via)

@@ -14,12 +14,12 @@ import yaml
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
 from stacklab.homes.base import Home
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import Report, check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of
+from stacklab.replay.current import home_of, workspace_at
 from stacklab.replay.journal import Journal
 from stacklab.replay.undo import dependants
 
@@ -62,16 +62,18 @@ def test_twenty_learners_do_session_4_at_once(running: Lab, tmp_path: Path, monk
     began = {path: path.stat().st_size for path in logs_of(home) if path.exists()}  # faults of other tests are in there
     access = replace(home.access(), clouds_file=clouds_for_all(running, home.access().clouds_file))
 
-    def learn(number: int) -> Desk:
+    def learn(number: int) -> Workspace:
         session = session_of(number)
-        desk = desk_at(replace(access, learner=f"learner-{number}"), running, session, lambda text: None)
+        desk = workspace_at(
+            home, running, session, lambda text: None, access=replace(access, learner=f"learner-{number}")
+        )
         journal = Journal(tmp_path / f"{number}.jsonl")
         for step in session.steps():
             if step.id not in left_out(session, number):
                 apply_step(desk, journal, step, "sdk")
         return desk
 
-    def grade(desk: Desk) -> Report:
+    def grade(desk: Workspace) -> Report:
         return check(desk, desk.session.steps())
 
     try:

@@ -13,12 +13,12 @@ import pytest
 
 from stacklab.course.load import load_session
 from stacklab.errors import UndoIncomplete
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.bringup import reset
 from stacklab.replay.clearing import CLEANER, PURPOSE, clear, what_goes
 from stacklab.replay.consent import refuse_foreign
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.learn import do_steps
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE
@@ -32,16 +32,16 @@ SESSION = load_session("session4")
 
 
 @pytest.fixture
-def desk(running: Lab) -> Iterator[Desk]:
+def desk(running: Lab) -> Iterator[Workspace]:
     """A cloud at the start, with things in it that are none of the learner's."""
     reset(running, quiet)
-    desk = desk_at(home_of(running).access(), running, SESSION, quiet)
+    desk = workspace_at(home_of(running), running, SESSION, quiet)
     strangers_things(desk)
     yield desk
     reset(running, quiet)
 
 
-def strangers_things(desk: Desk) -> None:
+def strangers_things(desk: Workspace) -> None:
     """In the project admin, and in one of somebody else's."""
     sdk: Any = desk.admin.sdk
     project = sdk.identity.create_project(name="stranger", domain_id="default")
@@ -57,14 +57,14 @@ def strangers_things(desk: Desk) -> None:
     sdk.object_store.upload_object("box", "thing", data=b"kept")
 
 
-def replay_to(lab: Lab, desk: Desk, step: str) -> None:
+def replay_to(lab: Lab, desk: Workspace, step: str) -> None:
     """Session 4 up to this step."""
     steps = list(SESSION.steps())
     wanted = steps[: [one.id for one in steps].index(step) + 1]
     do_steps(lab, desk, journal_of(lab), wanted, "sdk", lambda shown: None)
 
 
-def learners_things(desk: Desk) -> None:
+def learners_things(desk: Workspace) -> None:
     """Made by hand, in every service, and such that one is in the other's way."""
     sdk: Any = desk.learner.sdk
     session_net = sdk.network.find_network("lab-net", ignore_missing=False)
@@ -98,13 +98,13 @@ def go(lab: Lab, progress: Any = quiet) -> None:
         clear(lab, home_of(lab), progress, refuse_foreign)
 
 
-def cleaners(desk: Desk) -> list[Any]:
+def cleaners(desk: Workspace) -> list[Any]:
     """Users that the reset has made."""
     found: list[Any] = desk.admin.get("identity", "users", name=CLEANER)["users"]
     return found
 
 
-def test_the_learner_s_things_go_and_nothing_else(running: Lab, desk: Desk) -> None:
+def test_the_learner_s_things_go_and_nothing_else(running: Lab, desk: Workspace) -> None:
     before = inventory(desk.admin)
     replay_to(running, desk, "security-group")
     learners_things(desk)
@@ -132,7 +132,7 @@ def test_the_learner_s_things_go_and_nothing_else(running: Lab, desk: Desk) -> N
     assert what_goes(running, home_of(running)) == []
 
 
-def test_a_project_that_the_learner_made_stays_emptied(running: Lab, desk: Desk) -> None:
+def test_a_project_that_the_learner_made_stays_emptied(running: Lab, desk: Workspace) -> None:
     sdk: Any = desk.admin.sdk
     project = sdk.identity.create_project(name="lab-project", domain_id="default")
     network = sdk.network.create_network(name="by-hand", project_id=project.id)
@@ -141,7 +141,7 @@ def test_a_project_that_the_learner_made_stays_emptied(running: Lab, desk: Desk)
     assert desk.admin.gone("network", "networks", network.id)
 
 
-def test_interrupted_half_way_the_same_goes_on(running: Lab, desk: Desk) -> None:
+def test_interrupted_half_way_the_same_goes_on(running: Lab, desk: Workspace) -> None:
     before = inventory(desk.admin)
     replay_to(running, desk, "security-group")
     desk.learner.sdk.network.create_network(name="mine")
@@ -161,7 +161,7 @@ def test_interrupted_half_way_the_same_goes_on(running: Lab, desk: Desk) -> None
 
 
 def test_what_cannot_go_is_named_and_the_next_time_it_goes(
-    running: Lab, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    running: Lab, desk: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stacklab.replay.clearing.PAUSE", 0.1)
     before = inventory(desk.admin)

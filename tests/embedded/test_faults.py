@@ -24,13 +24,13 @@ from stacklab.errors import BrokenOnPurpose, CloudRefused, NotRunning, NotServed
 from stacklab.homes.embedded import config, readiness, software, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay import breaking
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import bring_up, reset, stop
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE
 
@@ -50,9 +50,9 @@ def lab(running: Lab) -> Iterator[Lab]:
     reset(running, quiet)
 
 
-def opened(lab: Lab) -> Desk:
+def opened(lab: Lab) -> Workspace:
     """The lab's cloud, opened for session 4."""
-    return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
+    return workspace_at(home_of(lab), lab, SESSION, lambda text: None)
 
 
 def lab_says(lab: Lab, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

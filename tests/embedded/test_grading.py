@@ -5,17 +5,18 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from stacklab.cloud.access import Ability
 from stacklab.course.load import load_session
-from stacklab.homes.base import Ability
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of
+from stacklab.replay.current import home_of, workspace_at
 from tests.embedded.guests import LOGIN_SECONDS, PATIENCE
 from tests.embedded.mutation import Break, Mend, Mutations, by_names, done_session, failed, find, in_guest, ssh
 
@@ -23,7 +24,7 @@ SESSION = load_session("session4")
 
 
 @pytest.fixture(scope="module")
-def done(running: Lab) -> Iterator[Desk]:
+def done(running: Lab) -> Iterator[Workspace]:
     """The whole session, done."""
     yield done_session(running, "session4")
     reset(running, lambda detail: None)
@@ -32,7 +33,7 @@ def done(running: Lab) -> Iterator[Desk]:
 def renamed(service: str, collection: str, key: str, step: str, verb: str = "PUT") -> Break:
     """Break by giving the thing another name."""
 
-    def broken(desk: Desk) -> Mend:
+    def broken(desk: Workspace) -> Mend:
         thing = find(desk, step)
 
         def name(value: str) -> None:
@@ -52,35 +53,35 @@ def renamed(service: str, collection: str, key: str, step: str, verb: str = "PUT
 
 def changed(
     service: str, path: tuple[str, ...], broken: Any, mended: Any, verb: str = "PATCH"
-) -> Callable[[Desk], Mend]:
+) -> Callable[[Workspace], Mend]:
     """Break by writing `broken`, mend by writing `mended`."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         desk.admin.request(verb, service, path, body=broken)
         return lambda: desk.admin.request(verb, service, path, body=mended)
 
     return act
 
 
-def disabled(collection: str, key: str, pick: Callable[[Desk], str]) -> Break:
+def disabled(collection: str, key: str, pick: Callable[[Workspace], str]) -> Break:
     """Break by disabling something of Keystone's."""
     return lambda desk: changed(
         "identity", (collection, pick(desk)), {key: {"enabled": False}}, {key: {"enabled": True}}
     )(desk)
 
 
-def placement_service(desk: Desk) -> str:
+def placement_service(desk: Workspace) -> str:
     """Placement: nothing that a check asks needs its entry in the catalogue."""
     return str(desk.admin.get("identity", "services", name="placement")["services"][0]["id"])
 
 
-def placement_endpoint(desk: Desk) -> str:
+def placement_endpoint(desk: Workspace) -> str:
     """Its public endpoint."""
     query = {"service_id": placement_service(desk), "interface": "public"}
     return str(desk.admin.get("identity", "endpoints", **query)["endpoints"][0]["id"])
 
 
-def without_service_roles(desk: Desk) -> Mend:
+def without_service_roles(desk: Workspace) -> Mend:
     """Cinder's user loses its roles on the project `service`."""
     user = desk.admin.get("identity", "users", name="cinder")["users"][0]["id"]
     project = desk.admin.get("identity", "projects", name="service")["projects"][0]["id"]
@@ -97,7 +98,7 @@ def without_service_roles(desk: Desk) -> Mend:
     return mend
 
 
-def without_role(desk: Desk) -> Mend:
+def without_role(desk: Workspace) -> Mend:
     """The learner loses the role on the project."""
     thing = find(desk, "member")
     path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
@@ -108,7 +109,7 @@ def without_role(desk: Desk) -> Mend:
 def quota(service: str, **limits: tuple[int, int]) -> Break:
     """Another limit, and back."""
 
-    def broken(desk: Desk) -> Mend:
+    def broken(desk: Workspace) -> Mend:
         path = ("quotas" if service == "network" else "os-quota-sets", find(desk, "project")["id"])
         key = "quota" if service == "network" else "quota_set"
         bodies = [{key: {name: values[index] for name, values in limits.items()}} for index in (0, 1)]
@@ -118,7 +119,7 @@ def quota(service: str, **limits: tuple[int, int]) -> Break:
     return broken
 
 
-def without_icmp(desk: Desk) -> Mend:
+def without_icmp(desk: Workspace) -> Mend:
     """The security group no longer lets in ping."""
     group = find(desk, "security-group")
     rule = next(one for one in group["security_group_rules"] if one["protocol"] == "icmp")
@@ -127,7 +128,7 @@ def without_icmp(desk: Desk) -> Mend:
     return lambda: desk.admin.post("network", "security-group-rules", body={"security_group_rule": again})
 
 
-def without_gateway(desk: Desk) -> Mend:
+def without_gateway(desk: Workspace) -> Mend:
     """The router no longer leads to the subnet: its interface is gone (the floating IP must go first)."""
     router, mend_address = find(desk, "router"), without_floating_ip(desk)
     body = {"subnet_id": router["subnets"][0]}
@@ -140,7 +141,7 @@ def without_gateway(desk: Desk) -> Mend:
     return mend
 
 
-def without_floating_ip(desk: Desk) -> Mend:
+def without_floating_ip(desk: Workspace) -> Mend:
     """The floating IP is allocated, but associated with nothing."""
     address = find(desk, "floating-ip")
     path = ("floatingips", address["id"])
@@ -148,14 +149,14 @@ def without_floating_ip(desk: Desk) -> Mend:
     return lambda: desk.admin.put("network", *path, body={"floatingip": {"port_id": address["port_id"]}})
 
 
-def without_key(desk: Desk) -> Mend:
+def without_key(desk: Workspace) -> Mend:
     """The learner has deleted the key pair."""
     desk.learner.delete("compute", "os-keypairs", "lab-key")
     step = SESSION.step("key-pair")
-    return lambda: step.kind.create(desk.scene(step), step.params)
+    return lambda: step.kind.create(desk.context(step), step.params)
 
 
-def other_flavor(desk: Desk) -> Mend:
+def other_flavor(desk: Workspace) -> Mend:
     """A flavor of the same name, but larger."""
     compute, old = desk.admin.sdk.compute, find(desk, "flavor")
     compute.delete_flavor(old["id"])
@@ -168,7 +169,7 @@ def other_flavor(desk: Desk) -> Mend:
     return mend
 
 
-def paused(desk: Desk) -> Mend:
+def paused(desk: Workspace) -> Mend:
     """The instance does not run."""
     server = find(desk, "server")["id"]
     desk.admin.post("compute", "servers", server, "action", body={"pause": None})
@@ -181,7 +182,7 @@ def paused(desk: Desk) -> Mend:
     return mend
 
 
-def becomes(desk: Desk, status: str) -> None:
+def becomes(desk: Workspace, status: str) -> None:
     """Wait for the server's status."""
     deadline = time.monotonic() + PATIENCE
     while find(desk, "server")["status"] != status:
@@ -189,16 +190,16 @@ def becomes(desk: Desk, status: str) -> None:
         time.sleep(0.3)
 
 
-def chattering(desk: Desk) -> Mend:
+def chattering(desk: Workspace) -> Mend:
     """Something fills the console, so that the login prompt can no longer be seen on it."""
     in_guest(desk, "login", "yes chatter | head -n 4000 | sudo tee /dev/ttyS0 >/dev/null")
     return lambda: in_guest(desk, "login", "echo login: | sudo tee /dev/ttyS0 >/dev/null")
 
 
-def locked_out(desk: Desk) -> Mend:
+def locked_out(desk: Workspace) -> Mend:
     """The guest does not know the key, as long as somebody who is logged in already keeps it away."""
     step = SESSION.step("login")
-    step.kind.create(desk.scene(step), step.params)  # it lets us in now
+    step.kind.create(desk.context(step), step.params)  # it lets us in now
     line = "cd .ssh && mv authorized_keys gone && echo gone && cat; mv gone authorized_keys"
     inside = subprocess.Popen(ssh(desk, "login", line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert inside.stdout
@@ -206,19 +207,19 @@ def locked_out(desk: Desk) -> Mend:
 
     def mend() -> None:
         inside.communicate(timeout=LOGIN_SECONDS)
-        step.kind.create(desk.scene(step), step.params)
+        step.kind.create(desk.context(step), step.params)
 
     return mend
 
 
-def detached(desk: Desk) -> Mend:
+def detached(desk: Workspace) -> Mend:
     """The volume is nobody's disk."""
     step, thing = SESSION.step("attachment"), find(desk, "attachment")
-    step.kind.remove(desk.scene(step), thing)
+    step.kind.remove(desk.context(step), thing)
     desk.memory.clear()
 
     def mend() -> None:
-        step.kind.create(desk.scene(step), step.params)
+        step.kind.create(desk.context(step), step.params)
         deadline = time.monotonic() + PATIENCE
         while check(desk, [step]).grades[0].status != "passed":
             assert time.monotonic() < deadline
@@ -230,8 +231,8 @@ def detached(desk: Desk) -> Mend:
 def faulty(name: str) -> Break:
     """Broken on purpose, as `lab break` does it."""
 
-    def broken(desk: Desk) -> Mend:
-        fault = desk.access.faults()[name]
+    def broken(desk: Workspace) -> Mend:
+        fault = desk.faults()[name]
         fault.inflict(lambda detail: None)
         return lambda: fault.mend(lambda detail: None)
 
@@ -295,22 +296,24 @@ MUTATIONS = Mutations(SESSION, BREAKS, SHARED)
 
 
 @pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
-def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(done: Desk, steps: tuple[str, ...]) -> None:
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(
+    done: Workspace, steps: tuple[str, ...]
+) -> None:
     MUTATIONS.assert_noticed(done, steps)
 
 
-def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:
+def test_after_all_mutations_everything_is_as_it_was(done: Workspace) -> None:
     assert failed(done) == {}
 
 
-def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Desk, running: Lab) -> None:
+def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Workspace, running: Lab) -> None:
     home = home_of(running)
     access = home.access()
     text = access.clouds_file.read_text(encoding="utf-8")
     elsewhere = access.clouds_file.with_name("nowhere.yaml")
     port = text.split("127.0.0.1:")[1].split("/")[0]
     elsewhere.write_text(text.replace(f":{port}/", ":9/"), encoding="utf-8")  # the discard port: nobody listens there
-    desk = desk_at(type(access)(**{**access.__dict__, "clouds_file": elsewhere}), running, SESSION, lambda text: None)
+    desk = workspace_at(home, running, SESSION, lambda text: None, access=replace(access, clouds_file=elsewhere))
     # What was broken on purpose is looked at on the home, not with these logins.
     report = check(desk, [step for step in SESSION.steps() if step.exercise != "troubleshooting"])
     elsewhere.unlink()
@@ -318,10 +321,10 @@ def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Desk
     assert report.count("unknown") == len(report.grades)
 
 
-def test_without_a_hypervisor_console_and_login_are_not_applicable(done: Desk, running: Lab) -> None:
-    access = home_of(running).access()
-    without = type(access)(**{**access.__dict__, "hypervisor": Ability(False, "no QEMU here")})
-    desk = desk_at(without, running, SESSION, lambda text: None)
+def test_without_a_hypervisor_console_and_login_are_not_applicable(done: Workspace, running: Lab) -> None:
+    home = home_of(running)
+    without = replace(home.access(), hypervisor=Ability(False, "no QEMU here"))
+    desk = workspace_at(home, running, SESSION, lambda text: None, access=without)
     grades = {grade.id: grade for grade in check(desk, SESSION.steps()).grades}
     assert {name for name, grade in grades.items() if grade.status == "not_applicable"} == {
         "console",

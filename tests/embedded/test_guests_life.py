@@ -64,7 +64,7 @@ def test_stop_start_pause_and_reboot(guests: Guests) -> None:
     guests.wait(server, "SHUTOFF")
     assert not alive(first)
     assert "Power down" in guests.console(server)  # the guest was asked, not cut off
-    assert guests.access.way_to(server.id) is None
+    assert guests.access.ssh_endpoint(server.id) is None
 
     compute.start_server(server)
     guests.wait(server, "ACTIVE")
@@ -113,7 +113,7 @@ def test_nothing_is_left_of_a_deleted_guest(guests: Guests) -> None:
     guests.delete(server)
     assert not alive(pid)
     assert not directory.exists()
-    assert guests.access.way_to(server.id) is None
+    assert guests.access.ssh_endpoint(server.id) is None
 
 
 def test_a_guest_outlives_its_compute_service(guests: Guests) -> None:

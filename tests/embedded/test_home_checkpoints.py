@@ -153,7 +153,7 @@ def test_an_instance_that_ran_at_the_checkpoint_runs_again(fresh: EmbeddedHome, 
     fresh.restore("running", quiet)
     again = admin.compute.get_server(server.id)
     assert (again.status, again.name) == ("ACTIVE", "server")
-    way = fresh.access().way_to(server.id)
+    way = fresh.access().ssh_endpoint(server.id)
     assert way is None or way.host == "127.0.0.1"
 
 

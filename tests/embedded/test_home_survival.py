@@ -17,8 +17,8 @@ import openstack
 import pytest
 import requests
 
+from stacklab.cloud.access import ServiceState
 from stacklab.errors import NotEnoughSpace, NotRunning, UnknownName
-from stacklab.homes.base import ServiceState
 from stacklab.homes.embedded import software, supervision, template
 from stacklab.homes.embedded.home import EmbeddedHome
 from tests.embedded.conftest import bring_up, quiet

@@ -12,7 +12,7 @@ from stacklab.course.load import LEARNER, load_session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from tests.embedded.browser import BROWSERS, Browser, program
 
 PEOPLE = ("admin", "learner")
@@ -30,7 +30,7 @@ def course(request: pytest.FixtureRequest) -> Lab:
     running: Lab = request.getfixturevalue("running")  # now: no cloud is brought up for a test that is skipped
     reset(running, lambda detail: None)
     session = load_session("session4")
-    desk = desk_at(home_of(running).access(), running, session, lambda text: None)
+    desk = workspace_at(home_of(running), running, session, lambda text: None)
     for exercise in ("project", "network", "ingredients"):
         for step in session.select(exercise, None):
             apply_step(desk, journal_of(running), step, "sdk")

@@ -25,13 +25,13 @@ from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.https import EmbeddedHttps, OwnApache, configuration_of, processes
 from stacklab.homes.plan import Plan
 from stacklab.https.authority import Names
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay import undo as undoing
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import bring_up, reset, stop
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.undo import undo
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE, until
@@ -43,9 +43,9 @@ SLOW = {"client", "client-refusal"}
 """Each starts the openstack client, which takes seconds."""
 
 
-def open_desk(lab: Lab) -> Desk:
+def open_workspace(lab: Lab) -> Workspace:
     """The lab's cloud, opened for this session."""
-    return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
+    return workspace_at(home_of(lab), lab, SESSION, lambda text: None)
 
 
 def https_of(lab: Lab) -> EmbeddedHttps:
@@ -57,7 +57,7 @@ def https_of(lab: Lab) -> EmbeddedHttps:
 
 def replay(lab: Lab, steps: list[Step], via: str = "sdk") -> None:
     """Do the steps."""
-    desk, journal = open_desk(lab), journal_of(lab)
+    desk, journal = open_workspace(lab), journal_of(lab)
     for step in steps:
         apply_step(desk, journal, step, via)
 
@@ -176,7 +176,7 @@ def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(don
     assert isinstance(home, EmbeddedHome)
     home.prove(quiet)
     session4 = load_session("session4")
-    desk = desk_at(home.access(), done, session4, lambda text: None)
+    desk = workspace_at(home, done, session4, lambda text: None)
     wanted = [
         step
         for step in session4.steps()
@@ -202,7 +202,7 @@ def test_apache_that_died_is_noticed_and_a_cloud_that_was_stopped_comes_up_with_
     assert any(note.startswith("behind TLS, by Apache: cinder, ") for note in home.status().notes)
     for pid in processes(configuration):
         os.kill(pid, signal.SIGKILL)
-    grade = check(open_desk(done), [SESSION.step("keystone")]).grades[0]
+    grade = check(open_workspace(done), [SESSION.step("keystone")]).grades[0]
     assert (grade.status, "nobody listens" in grade.actual) == ("failed", True)
     assert any("Apache" in note and "lab up starts it" in note for note in home.status().notes)
     home.https().start(quiet)
@@ -210,7 +210,7 @@ def test_apache_that_died_is_noticed_and_a_cloud_that_was_stopped_comes_up_with_
     stop(done, quiet)
     assert processes(configuration) == []
     bring_up(done, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
-    assert failed_fast(open_desk(done)) == {}
+    assert failed_fast(open_workspace(done)) == {}
 
 
 def test_the_certificates_say_what_openssl_wants_of_them(done: Lab) -> None:
@@ -248,16 +248,16 @@ def test_an_expired_certificate_is_seen_graded_and_mended(done: Lab) -> None:
         found = fault.look()
         assert found.state == "broken"
         assert "expired at" in found.evidence
-        bad = failed_fast(open_desk(done))
+        bad = failed_fast(open_workspace(done))
         assert set(bad) == {"dates", "login", "repair-certificate"}
         assert "certificate has expired" in bad["login"]
     finally:
         fault.mend(quiet)
     assert fault.look().state == "well"
-    assert failed_fast(open_desk(done)) == {}
+    assert failed_fast(open_workspace(done)) == {}
 
 
-def failed_fast(desk: Desk) -> dict[str, str]:
+def failed_fast(desk: Workspace) -> dict[str, str]:
     """`failed` without the steps that start the client."""
     steps = [step for step in SESSION.steps() if step.id not in SLOW]
     return {grade.id: grade.actual for grade in check(desk, steps).grades if grade.status != "passed"}
@@ -269,8 +269,8 @@ def failed_fast(desk: Desk) -> dict[str, str]:
 def certificate(**change: Any) -> Break:
     """The fronts show another certificate: expired, for another name, or of another authority."""
 
-    def broken(desk: Desk) -> Mend:
-        https = desk.access.https()
+    def broken(desk: Workspace) -> Mend:
+        https = desk.https()
         files = (https.authority.server_key_file, https.authority.server_certificate_file)
         before = [file.read_bytes() for file in files]
         authority = https.authority
@@ -296,8 +296,8 @@ def certificate(**change: Any) -> Break:
 def rewritten(service: str, change: Callable[[str], str]) -> Break:
     """The file of a front says something else."""
 
-    def broken(desk: Desk) -> Mend:
-        https = desk.access.https()
+    def broken(desk: Workspace) -> Mend:
+        https = desk.https()
         assert isinstance(https, EmbeddedHttps)
         before = Path(https.apache.site_path(service)).read_text(encoding="utf-8")
 
@@ -318,7 +318,7 @@ def rewritten(service: str, change: Callable[[str], str]) -> Break:
 def endpoint(interface: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Break:
     """Placement's endpoint (nothing that a check asks needs it) is another one."""
 
-    def broken(desk: Desk) -> Mend:
+    def broken(desk: Workspace) -> Mend:
         service = desk.admin.get("identity", "services", name="placement")["services"][0]["id"]
         one = desk.admin.get("identity", "endpoints", service_id=service, interface=interface)["endpoints"][0]
 
@@ -331,7 +331,7 @@ def endpoint(interface: str, change: Callable[[dict[str, Any]], dict[str, Any]])
     return broken
 
 
-def no_placement(desk: Desk) -> Mend:
+def no_placement(desk: Workspace) -> Mend:
     """The service is disabled."""
     service = desk.admin.get("identity", "services", name="placement")["services"][0]["id"]
     desk.admin.request("PATCH", "identity", ("services", service), body={"service": {"enabled": False}})
@@ -345,8 +345,8 @@ def no_placement(desk: Desk) -> Mend:
 def in_file(path: Callable[[EmbeddedHttps], Path], change: Callable[[str], str]) -> Break:
     """A file says something else; nobody is told."""
 
-    def broken(desk: Desk) -> Mend:
-        https = desk.access.https()
+    def broken(desk: Workspace) -> Mend:
+        https = desk.https()
         assert isinstance(https, EmbeddedHttps)
         file = path(https)
         before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
@@ -362,21 +362,21 @@ def in_file(path: Callable[[EmbeddedHttps], Path], change: Callable[[str], str])
     return broken
 
 
-def open_key(desk: Desk) -> Mend:
+def open_key(desk: Workspace) -> Mend:
     """Everybody may read the authority's key."""
-    file = desk.access.https().authority.key_file
+    file = desk.https().authority.key_file
     file.chmod(0o644)
     return lambda: file.chmod(0o600)
 
 
-def speaks_plain(desk: Desk) -> Mend:
+def speaks_plain(desk: Workspace) -> Mend:
     """The dashboard's plain port shows the dashboard instead of redirecting."""
     return rewritten("horizon", lambda text: text.replace('Redirect permanent "/"', 'RedirectMatch temp "^/(.*)"'))(
         desk
     )
 
 
-def trusted(desk: Desk) -> Mend:
+def trusted(desk: Workspace) -> Mend:
     """The entry without the authority has verification switched off, as people do who are in a hurry."""
     change = in_file(
         lambda https: https.clouds_file,
@@ -385,7 +385,7 @@ def trusted(desk: Desk) -> Mend:
     return change(desk)
 
 
-def without_authority(desk: Desk) -> Mend:
+def without_authority(desk: Workspace) -> Mend:
     """The entry for https has another file as its authority: the server's own certificate."""
     return in_file(
         lambda https: https.clouds_file,
@@ -450,9 +450,9 @@ def test_every_step_has_its_mutation() -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(done: Lab) -> Desk:
+def desk(done: Lab) -> Workspace:
     """The whole session, done, looked at through one login."""
-    return open_desk(done)
+    return open_workspace(done)
 
 
 MUTATIONS = Mutations(
@@ -461,11 +461,13 @@ MUTATIONS = Mutations(
 
 
 @pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
-def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(desk: Desk, steps: tuple[str, ...]) -> None:
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(
+    desk: Workspace, steps: tuple[str, ...]
+) -> None:
     MUTATIONS.assert_noticed(desk, steps)
 
 
-def test_after_all_that_everything_is_well_again(desk: Desk) -> None:
+def test_after_all_that_everything_is_well_again(desk: Workspace) -> None:
     assert failed(desk) == {}
 
 
@@ -474,11 +476,11 @@ def test_after_all_that_everything_is_well_again(desk: Desk) -> None:
 
 def test_what_is_told_typed_into_a_shell_passes_and_is_never_undone(lab: Lab) -> None:
     by_hand = [SESSION.step(one) for one in ("authority", "certificate", "horizon", "keystone")]
-    desk = open_desk(lab)
+    desk = open_workspace(lab)
     for step in by_hand:
-        for command in step.kind.commands(desk.scene(step), step.params):
+        for command in step.kind.commands(desk.context(step), step.params):
             subprocess.run(["sh", "-eu"], input=command.text(), text=True, check=True, capture_output=True, timeout=60)
-    desk = open_desk(lab)  # who looks later finds the ports that were shown, in use by now
+    desk = open_workspace(lab)  # who looks later finds the ports that were shown, in use by now
 
     def wrong() -> dict[str, str]:
         return {grade.id: grade.actual for grade in check(desk, by_hand).grades if grade.status != "passed"}
@@ -503,14 +505,14 @@ def test_three_ways_lead_to_the_same_catalogue_and_undo_leaves_every_byte_as_it_
     endpoints = SESSION.step("endpoints")
     for via in ("sdk", "cli", "rest"):
         replay(lab, [endpoints], via)
-        desk = open_desk(lab)
+        desk = open_workspace(lab)
         assert check(desk, [endpoints]).grades[0].status == "passed", via
         left[via] = {one["id"]: one["url"] for one in desk.admin.get("identity", "endpoints")["endpoints"]}
         undo(desk, journal_of(lab), [endpoints], lambda step, detail: None)
         assert catalogue_of(lab) == {name: told for name, told in before.items() if "url" in told}, via
     assert left["cli"] == left["sdk"]
     assert left["rest"] == left["sdk"]
-    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    undo(open_workspace(lab), journal_of(lab), STEPS, lambda step, detail: None)
     assert everything(lab) == before
     assert journal_of(lab).entries(SESSION.name) == {}
 
@@ -531,8 +533,8 @@ def test_killed_in_the_middle_of_a_step_undo_leaves_every_byte_as_it_was(
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert check(open_desk(lab), [SESSION.step(step)]).grades[0].status == "failed"
-    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    assert check(open_workspace(lab), [SESSION.step(step)]).grades[0].status == "failed"
+    undo(open_workspace(lab), journal_of(lab), STEPS, lambda step, detail: None)
     assert everything(lab) == before
     assert journal_of(lab).entries(SESSION.name) == {}
 
@@ -574,9 +576,9 @@ def test_services_that_were_set_wrong_are_put_right_and_back(lab: Lab) -> None:
         before = everything(lab)
         step = SESSION.step("settings")
         replay(lab, [step])
-        assert check(open_desk(lab), [step]).grades[0].status == "passed"
+        assert check(open_workspace(lab), [step]).grades[0].status == "passed"
         assert b"interface = internal" in file.read_bytes()
-        undo(open_desk(lab), journal_of(lab), [step], lambda step, detail: None)
+        undo(open_workspace(lab), journal_of(lab), [step], lambda step, detail: None)
         assert everything(lab) == before
     finally:
         file.write_bytes(right)
@@ -596,7 +598,7 @@ def test_before_the_session_the_fault_says_why_it_cannot_be_had(lab: Lab) -> Non
 
 def test_without_apache_the_steps_say_which_package_is_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_apache, "_program", lambda: None)
-    grades = check(open_desk(lab), STEPS[1:]).grades
+    grades = check(open_workspace(lab), STEPS[1:]).grades
     assert {grade.status for grade in grades} == {"not_applicable"}
     assert all("apache2" in grade.actual and "httpd" in grade.actual for grade in grades[:-1])
 
@@ -607,5 +609,5 @@ def test_what_a_killed_writer_left_goes_with_undo(lab: Lab) -> None:
     sites = Path(https_of(lab).apache.site_path("horizon")).parent
     for draft in (".lab-a1b2c3d4e5", "../.lab-a1b2c3d4e5", "../.fronts.json.a1b2c3_d", "../.ca.key.a1b2c3_d"):
         (sites / draft).write_text("half a fi")
-    undo(open_desk(lab), journal_of(lab), STEPS, lambda step, detail: None)
+    undo(open_workspace(lab), journal_of(lab), STEPS, lambda step, detail: None)
     assert everything(lab) == before

@@ -23,7 +23,7 @@ from stacklab.records import Records
 from stacklab.replay import moving
 from stacklab.replay.bringup import reset
 from stacklab.replay.consent import Allow, to_agree_to
-from stacklab.replay.current import begin_session, home_of, journal_of, open_desk, session_to_undo
+from stacklab.replay.current import begin_session, home_of, journal_of, open_workspace, session_to_undo
 from stacklab.replay.learn import check_steps, replay_steps, undo_steps
 from stacklab.replay.moving import PREFIX, Arrived, goto
 from stacklab.replay.trust import Trust
@@ -185,7 +185,7 @@ def test_what_looks_on_while_another_command_goes_back_is_told_so(lab: Lab) -> N
     lab.update(restoring="start")
     try:
         with pytest.raises(NotRunning, match="was interrupted"):
-            open_desk(lab, load_session("session4"), quiet)
+            open_workspace(lab, load_session("session4"), quiet)
         hold = f"from stacklab.lab import Lab\nwith Lab({lab.name!r}).writing(): print(flush=True); input()"
         with subprocess.Popen(
             [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -194,10 +194,10 @@ def test_what_looks_on_while_another_command_goes_back_is_told_so(lab: Lab) -> N
             assert other.stdout
             other.stdout.readline()
             with pytest.raises(NotRunning, match=rf"\(process {other.pid}\) is under way"):
-                open_desk(lab, load_session("session4"), quiet)
+                open_workspace(lab, load_session("session4"), quiet)
             other.stdin.write("\n")
         with lab.writing(), pytest.raises(NotRunning, match="was interrupted"):
-            open_desk(lab, load_session("session4"), quiet)
+            open_workspace(lab, load_session("session4"), quiet)
     finally:
         lab.update(restoring=None)
 
@@ -212,7 +212,7 @@ def test_a_changed_session_never_meets_an_old_checkpoint(lab: Lab, labs: Path) -
 
 
 def test_undo_after_goto_removes_what_the_checkpoint_holds(lab: Lab) -> None:
-    admin = open_desk(lab, load_session("session4"), quiet).admin
+    admin = open_workspace(lab, load_session("session4"), quiet).admin
     before = inventory(admin)
     go(lab, "last")
     reset(lab, quiet)
@@ -256,7 +256,7 @@ def test_killed_in_the_middle_the_same_goto_or_a_reset_mends_it(lab: Lab, labs: 
     kill(lab, moment)
     if moment == "putting back databases":
         with pytest.raises(NotRunning, match="interrupted"):
-            open_desk(lab, load_session("elsewhere"), quiet)
+            open_workspace(lab, load_session("elsewhere"), quiet)
     if mend == "reset":
         reset(lab, quiet)
         assert (passed(lab), journal_of(lab).sessions()) == (set(), [])
@@ -290,7 +290,7 @@ def test_lab_up_ends_what_an_interrupted_goto_began(lab: Lab) -> None:
     go(lab, "script")
     kill(lab, "putting back databases")
     assert lab_says(lab, "up", "session4")[0] == 0
-    open_desk(lab, load_session("session4"), quiet)
+    open_workspace(lab, load_session("session4"), quiet)
     assert lab.record.restoring is None
     assert passed(lab) == set(journal_of(lab).entries("elsewhere"))
 
@@ -329,7 +329,7 @@ def test_what_nobody_agreed_to_is_neither_run_nor_passed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
 def test_a_session_whose_file_is_gone_or_changed_is_undone_as_it_was_applied(lab: Lab, labs: Path, how: str) -> None:
-    admin = open_desk(lab, load_session("session4"), quiet).admin
+    admin = open_workspace(lab, load_session("session4"), quiet).admin
     before = inventory(admin)
     marker = labs / "not-agreed-to"
     session = load_session("elsewhere")

@@ -18,6 +18,7 @@ import pytest
 from stacklab.course.load import load_session
 from stacklab.course.session import Exercise, Step
 from stacklab.homes.embedded.home import EmbeddedHome
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.machines.base import Finished, Machine
 from stacklab.machines.local import LocalMachine
@@ -25,8 +26,7 @@ from stacklab.machines.scratch import group_name
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
 from tests.controlgroups import control_groups
@@ -39,54 +39,54 @@ LASTING = [step.id for step in ON_THE_MACHINE if step.kind.lasting(step.params)]
 
 
 @pytest.fixture(scope="module")
-def whole(running: Lab) -> Iterator[Desk]:
+def whole(running: Lab) -> Iterator[Workspace]:
     """The whole session, done."""
     yield done_session(running, "session1")
     reset(running, lambda detail: None)
 
 
 @pytest.fixture(scope="module")
-def done(whole: Desk, running: Lab) -> Desk:
+def done(whole: Workspace, running: Lab) -> Workspace:
     """The session's objects in the cloud."""
     return part(running, [one for one in SESSION.exercises if one.id == "ec2"])
 
 
 @pytest.fixture(scope="module")
-def machine(whole: Desk, running: Lab) -> Desk:
+def machine(whole: Workspace, running: Lab) -> Workspace:
     """The session's steps on the machine, which share nothing with its objects in the cloud."""
     return part(running, [one for one in SESSION.exercises if one.id != "ec2"])
 
 
-def part(lab: Lab, exercises: list[Exercise]) -> Desk:
+def part(lab: Lab, exercises: list[Exercise]) -> Workspace:
     """The session as if it had these exercises only."""
     session = replace(SESSION, exercises=tuple(exercises))
-    return desk_at(home_of(lab).access(), lab, session, lambda text: None)
+    return workspace_at(home_of(lab), lab, session, lambda text: None)
 
 
-def scratch_of(desk: Desk) -> Path:
+def scratch_of(desk: Workspace) -> Path:
     """Where the steps work."""
-    return Path(desk.access.site().scratch)
+    return Path(desk.site().scratch)
 
 
-def again(desk: Desk, step: str) -> None:
+def again(desk: Workspace, step: str) -> None:
     """Do a step's commands."""
     chosen = SESSION.step(step)
-    chosen.kind.create(desk.scene(chosen), chosen.params)
+    chosen.kind.create(desk.context(chosen), chosen.params)
     deadline = time.monotonic() + PATIENCE
     while check(desk, [chosen]).grades[0].status != "passed":
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
-def shell(desk: Desk, step: str, broken: str, mended: str) -> Break:
+def shell(desk: Workspace, step: str, broken: str, mended: str) -> Break:
     """Break and mend with lines of shell, run where and as the step's own are."""
 
     def run(lines: str) -> None:
         chosen = SESSION.step(step)
         other = chosen.params.model_copy(update={"run": lines, "check": None, "shows": [], "processes": []})
-        chosen.kind.create(desk.scene(chosen), other)
+        chosen.kind.create(desk.context(chosen), other)
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         run(broken)
         return lambda: run(mended)
 
@@ -101,7 +101,7 @@ def written(step: str, lines: str, back: str) -> Break:
 def redone(step: str, lines: str, *after: str) -> Break:
     """Break with `lines`; mend by doing the step again, and then those that changed what it made."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         shell(desk, step, lines, ":")(desk)
 
         def mend() -> None:
@@ -123,7 +123,7 @@ while [ -e "/proc/${{inside:-$pid}}" ] && ! grep -q '^State:.Z' "/proc/${{inside
 def other_box(without: str) -> Break:
     """A box that lacks one of the namespaces."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         chosen = SESSION.step("box")
         lines = END_IT.format(name="box") + str(chosen.params.model_dump()["run"]).replace(f" --{without}", "")
         shell(desk, "box", lines.replace("hostname box", ":") if without == "uts" else lines, ":")(desk)
@@ -148,11 +148,11 @@ def seen_otherwise(words: str, other: str) -> Break:
         def script(self, text: str, *arguments: str, **options: Any) -> Finished:
             return self.machine.script(text.replace(words, other), *arguments, **options)
 
-    def act(desk: Desk) -> Mend:
-        access = desk.access
-        site = replace(access.site(), machine=Otherwise(access.site().machine))
-        desk.access = replace(access, site=lambda: site)
-        return lambda: setattr(desk, "access", access)
+    def act(desk: Workspace) -> Mend:
+        before = desk.site
+        site = replace(before(), machine=Otherwise(before().machine))
+        desk.site = lambda: site
+        return lambda: setattr(desk, "site", before)
 
     return act
 
@@ -160,7 +160,7 @@ def seen_otherwise(words: str, other: str) -> Break:
 def gone(collection: str, service: str, step: str) -> Break:
     """Nothing by that name any more: it has been given another one."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         thing = find(desk, step)
         key = collection.rstrip("s").replace("-", "_")
 
@@ -181,7 +181,7 @@ def gone(collection: str, service: str, step: str) -> Break:
 def disabled(collection: str, step: str) -> Break:
     """Keystone's thing is switched off."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         key, thing = collection.rstrip("s"), find(desk, step)
 
         def enable(on: bool) -> None:
@@ -193,7 +193,7 @@ def disabled(collection: str, step: str) -> Break:
     return act
 
 
-def without_role(desk: Desk) -> Mend:
+def without_role(desk: Workspace) -> Mend:
     """The learner loses the role on the project."""
     thing = find(desk, "member")
     path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
@@ -201,7 +201,7 @@ def without_role(desk: Desk) -> Mend:
     return lambda: desk.admin.put("identity", *path, body=None)
 
 
-def without_rules(desk: Desk) -> Mend:
+def without_rules(desk: Workspace) -> Mend:
     """Nothing is let in any more."""
     group = find(desk, "security-group")
     rule = next(one for one in group["security_group_rules"] if one["protocol"] == "tcp")
@@ -214,16 +214,16 @@ def without_rules(desk: Desk) -> Mend:
 def made_anew(step: str) -> Break:
     """The learner has deleted what the step made; mended by doing the step."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         chosen = SESSION.step(step)
-        scene = desk.scene(chosen)
-        chosen.kind.remove(scene, chosen.kind.keep(scene, chosen.params, find(desk, step)))
+        scene = desk.context(chosen)
+        chosen.kind.remove(scene, chosen.kind.undo_data(scene, chosen.params, find(desk, step)))
         return lambda: again(desk, step)
 
     return act
 
 
-def paused(desk: Desk) -> Mend:
+def paused(desk: Workspace) -> Mend:
     """The instance does not run."""
     server = find(desk, "instance")["id"]
 
@@ -238,7 +238,7 @@ def paused(desk: Desk) -> Mend:
     return lambda: become("unpause", "ACTIVE")
 
 
-def not_associated(desk: Desk) -> Mend:
+def not_associated(desk: Workspace) -> Mend:
     """The floating IP belongs to nothing."""
     address = find(desk, "floating-ip")
     path = ("floatingips", address["id"])
@@ -314,7 +314,7 @@ HERE = [step.id for step in ON_THE_MACHINE]
 
 @pytest.mark.parametrize("steps", MUTATIONS.rounds(HERE), ids=by_names)
 def test_breaking_what_steps_did_on_the_machine_fails_them_and_only_what_needs_them(
-    machine: Desk, steps: tuple[str, ...]
+    machine: Workspace, steps: tuple[str, ...]
 ) -> None:
     possible = applicable(machine)
     for grade in check(machine, [SESSION.step(step) for step in steps if step not in possible]).grades:
@@ -324,15 +324,17 @@ def test_breaking_what_steps_did_on_the_machine_fails_them_and_only_what_needs_t
 
 
 @pytest.mark.parametrize("steps", MUTATIONS.rounds([step for step in BREAKS if step not in HERE]), ids=by_names)
-def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(done: Desk, steps: tuple[str, ...]) -> None:
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(
+    done: Workspace, steps: tuple[str, ...]
+) -> None:
     MUTATIONS.assert_noticed(done, steps)
 
 
-def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:
+def test_after_all_mutations_everything_is_as_it_was(done: Workspace) -> None:
     assert failed(done) == {}
 
 
-def processes(desk: Desk) -> set[int]:
+def processes(desk: Workspace) -> set[int]:
     """What steps have left running: whatever works below their directory or is in a cgroup of the lab's."""
     scratch = scratch_of(desk)
     found: set[int] = set()
@@ -347,19 +349,19 @@ def processes(desk: Desk) -> set[int]:
     return found
 
 
-def groups(desk: Desk) -> list[Path]:
+def groups(desk: Workspace) -> list[Path]:
     """The lab's control groups."""
     return control_groups(f"{group_name(str(scratch_of(desk)))}-")
 
 
-def do(lab: Lab, desk: Desk, steps: list[Step], via: str = "sdk") -> dict[str, str]:
+def do(lab: Lab, desk: Workspace, steps: list[Step], via: str = "sdk") -> dict[str, str]:
     """Do steps; how each ended."""
     return {step.id: apply_step(desk, journal_of(lab), step, via).outcome for step in steps}
 
 
 @pytest.mark.parametrize("via", ["cli", "rest"])
 def test_the_words_are_seen_in_every_way_of_doing_it(
-    running: Lab, done: Desk, via: str, monkeypatch: pytest.MonkeyPatch
+    running: Lab, done: Workspace, via: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(done, "say", said.append)
@@ -375,7 +377,7 @@ def test_the_words_are_seen_in_every_way_of_doing_it(
 @pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
 def test_what_steps_make_on_the_machine_is_gone_after_undo(running: Lab, via: str) -> None:
     reset(running, lambda detail: None)
-    desk = desk_at(home_of(running).access(), running, SESSION, lambda text: None)
+    desk = workspace_at(home_of(running), running, SESSION, lambda text: None)
     steps = [step for step in ON_THE_MACHINE if step.id in LASTING]
     first = do(running, desk, steps, via)
     assert set(first.values()) <= {"done", "not_applicable"}
@@ -394,7 +396,7 @@ def test_what_steps_make_on_the_machine_is_gone_after_undo(running: Lab, via: st
 
 def test_reset_ends_what_steps_left_running_and_empties_their_directory(running: Lab) -> None:
     reset(running, lambda detail: None)
-    desk = desk_at(home_of(running).access(), running, SESSION, lambda text: None)
+    desk = workspace_at(home_of(running), running, SESSION, lambda text: None)
     outcomes = do(running, desk, [step for step in ON_THE_MACHINE if step.id in LASTING])
     if outcomes["box"] == "done":
         assert processes(desk)
@@ -407,11 +409,11 @@ def test_reset_ends_what_steps_left_running_and_empties_their_directory(running:
 def test_a_learner_who_types_what_is_shown_is_graded_for_it(running: Lab) -> None:
     """The text of `lab show`, given to a shell of the learner's own, passes the check without the lab having done anything."""
     reset(running, lambda detail: None)
-    desk = desk_at(home_of(running).access(), running, SESSION, lambda text: None)
+    desk = workspace_at(home_of(running), running, SESSION, lambda text: None)
     chosen = [SESSION.step(one) for one in ("box", "layers", "copy-on-write", "whiteout", "image")]
     chosen = [step for step in chosen if step.id in applicable(desk)]
     for step in chosen:
-        told = narrate(desk, desk.paper(step), step)["commands"]
+        told = narrate(desk, desk.offline(step), step)["commands"]
         assert told
         subprocess.run(["bash"], input="\n".join(told), text=True, check=True, timeout=60, capture_output=True)
     assert {grade.id: grade.actual for grade in check(desk, chosen).grades if grade.status != "passed"} == {}
@@ -425,7 +427,7 @@ def test_a_learner_who_types_what_is_shown_is_graded_for_it(running: Lab) -> Non
 def test_a_process_that_was_given_a_dead_ones_number_is_not_ended(running: Lab) -> None:
     """The pid file outlives its process; who has its number now is nobody of ours."""
     reset(running, lambda detail: None)
-    desk = desk_at(home_of(running).access(), running, SESSION, lambda text: None)
+    desk = workspace_at(home_of(running), running, SESSION, lambda text: None)
     stranger = subprocess.Popen(["sleep", "300"], cwd="/")
     try:
         place = scratch_of(desk) / "session1" / "namespaces"

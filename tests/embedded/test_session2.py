@@ -21,13 +21,13 @@ from stacklab.course.session import Step
 from stacklab.errors import CloudRefused
 from stacklab.kinds import KINDS
 from stacklab.kinds.component import ComponentParams, version_address
+from stacklab.kinds.context import Workspace
 from stacklab.kinds.declaration import AssetRef
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import dependants
 from tests.embedded.guests import PATIENCE
@@ -49,9 +49,9 @@ TOGETHER = ("first-server", "first-address", "first-attachment", "write", "first
 """One fact: a server of that name was there, and is deleted."""
 
 
-def open_desk(lab: Lab) -> Desk:
+def open_workspace(lab: Lab) -> Workspace:
     """The lab's cloud, opened for session 2."""
-    return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
+    return workspace_at(home_of(lab), lab, SESSION, lambda text: None)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def outlines(running: Lab) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def done(running: Lab, outlines: dict[str, Any]) -> Iterator[Desk]:
+def done(running: Lab, outlines: dict[str, Any]) -> Iterator[Workspace]:
     """The whole session, done."""
     reset(running, lambda detail: None)
-    desk = open_desk(running)
+    desk = open_workspace(running)
     for step in SESSION.steps():
         if step.id == "second-server":
             outlines["sdk"] = outline(desk.admin)
@@ -76,10 +76,10 @@ def done(running: Lab, outlines: dict[str, Any]) -> Iterator[Desk]:
 # --- grading by mutation -------------------------------------------------------------------------------------------
 
 
-def elsewhere(kind: str, address: Callable[[Desk], str], interface: str = "public") -> Break:
+def elsewhere(kind: str, address: Callable[[Workspace], str], interface: str = "public") -> Break:
     """The catalogue sends everybody who asks for this type of service to another address."""
 
-    def broken(desk: Desk) -> Mend:
+    def broken(desk: Workspace) -> Mend:
         service = next(one for one in desk.admin.get("identity", "services")["services"] if one["type"] == kind)
         query = {"service_id": service["id"], "interface": interface}
         endpoint = desk.admin.get("identity", "endpoints", **query)["endpoints"][0]
@@ -94,22 +94,22 @@ def elsewhere(kind: str, address: Callable[[Desk], str], interface: str = "publi
     return broken
 
 
-def nowhere(desk: Desk) -> str:
+def nowhere(desk: Workspace) -> str:
     """The discard port: nobody listens there."""
     return "http://127.0.0.1:9/"
 
 
-def horizon_page(desk: Desk) -> str:
+def horizon_page(desk: Workspace) -> str:
     """An address that answers, but not with versions."""
     return f"{desk.access.dashboard}auth/login"
 
 
-def glance(desk: Desk) -> str:
+def glance(desk: Workspace) -> str:
     """An address that answers with versions, but knows no networks."""
     return version_address(desk.admin.endpoint("image"))
 
 
-def without_horizon(desk: Desk) -> Mend:
+def without_horizon(desk: Workspace) -> Mend:
     """Horizon's address is one where nobody answers."""
     access = desk.access
     desk.access = replace(access, dashboard=nowhere(desk))
@@ -123,7 +123,7 @@ def without_horizon(desk: Desk) -> Mend:
 def relogin(broken: Break) -> Break:
     """Break what ends the learner's tokens, and let them log in again afterwards: Keystone counts in whole seconds."""
 
-    def act(desk: Desk) -> Mend:
+    def act(desk: Workspace) -> Mend:
         mend = broken(desk)
 
         def mended() -> None:
@@ -136,7 +136,7 @@ def relogin(broken: Break) -> Break:
     return act
 
 
-def without_role(desk: Desk) -> Mend:
+def without_role(desk: Workspace) -> Mend:
     """The learner has no role on the project."""
     thing = find(desk, "member")
     path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
@@ -147,7 +147,7 @@ def without_role(desk: Desk) -> Mend:
 def stored(*path: str, data: bytes = b"", headers: dict[str, str] | None = None, verb: str = "PUT") -> Break:
     """Something is written into the learner's account; mended by doing the step anew."""
 
-    def broken(desk: Desk) -> Mend:
+    def broken(desk: Workspace) -> Mend:
         where = desk.learner.address("object-store", "tour-box", *path)
         desk.learner.fetch(verb, where, headers=headers, data=data)
         step = {(): "container", ("keys/lab-key.pub",): "object"}.get(path)
@@ -163,29 +163,29 @@ def stored(*path: str, data: bytes = b"", headers: dict[str, str] | None = None,
     return broken
 
 
-def done_anew(desk: Desk, step: str) -> None:
+def done_anew(desk: Workspace, step: str) -> None:
     """What a step makes, made once more over what is there."""
     chosen = SESSION.step(step)
-    chosen.kind.create(desk.scene(chosen), chosen.params)
+    chosen.kind.create(desk.context(chosen), chosen.params)
     desk.memory.clear()
 
 
-def object_deleted(desk: Desk) -> Mend:
+def object_deleted(desk: Workspace) -> Mend:
     """The object is gone, and so not listed."""
     desk.learner.fetch("DELETE", desk.learner.address("object-store", "tour-box", "keys/lab-key.pub"))
     return lambda: done_anew(desk, "object")
 
 
-def in_one_piece(desk: Desk) -> Mend:
+def in_one_piece(desk: Workspace) -> Mend:
     """The large object is the same bytes, but not in segments."""
     step = SESSION.step("large-object")
     where = desk.learner.address("object-store", "tour-box", "images/guest.img")
-    with desk.scene(step).asset(step.params.source).path.open("rb") as data:  # type: ignore[attr-defined]
+    with desk.context(step).asset(step.params.source).path.open("rb") as data:  # type: ignore[attr-defined]
         desk.learner.fetch("PUT", where, data=data)
     return lambda: done_anew(desk, "large-object")
 
 
-def without_rule(desk: Desk) -> Mend:
+def without_rule(desk: Workspace) -> Mend:
     """The security group lets nobody in."""
     group = find(desk, "security-group")
     rule = next(one for one in group["security_group_rules"] if one["protocol"] == "tcp")
@@ -195,13 +195,13 @@ def without_rule(desk: Desk) -> Mend:
     return lambda: desk.admin.post("network", "security-group-rules", body={"security_group_rule": again})
 
 
-def without_key(desk: Desk) -> Mend:
+def without_key(desk: Workspace) -> Mend:
     """The learner has deleted the key pair."""
     desk.learner.delete("compute", "os-keypairs", "tour-key")
     return lambda: done_anew(desk, "key-pair")
 
 
-def without_address(desk: Desk) -> Mend:
+def without_address(desk: Workspace) -> Mend:
     """The floating IP is allocated, but associated with nothing."""
     address = find(desk, "second-address")
     path = ("floatingips", address["id"])
@@ -209,10 +209,10 @@ def without_address(desk: Desk) -> Mend:
     return lambda: desk.admin.put("network", *path, body={"floatingip": {"port_id": address["port_id"]}})
 
 
-def detached(desk: Desk) -> Mend:
+def detached(desk: Workspace) -> Mend:
     """The volume is nobody's disk."""
     step = SESSION.step("second-attachment")
-    step.kind.remove(desk.scene(step), find(desk, step.id))
+    step.kind.remove(desk.context(step), find(desk, step.id))
     desk.memory.clear()
 
     def mend() -> None:
@@ -225,13 +225,13 @@ def detached(desk: Desk) -> Mend:
     return mend
 
 
-def wiped(desk: Desk) -> Mend:
+def wiped(desk: Workspace) -> Mend:
     """Somebody writes over the beginning of the volume."""
     in_guest(desk, "read", "head -c 24 /dev/zero | sudo dd of=/dev/vdb conv=fsync,notrunc")
     return lambda: in_guest(desk, "read", "echo 'this outlives its server' | sudo dd of=/dev/vdb conv=fsync,notrunc")
 
 
-def another_first(desk: Desk) -> Mend:
+def another_first(desk: Workspace) -> Mend:
     """A server of the first one's name lives, so that one is not gone; and it is not the one that was declared."""
     server, volume = find(desk, "second-server"), find(desk, "volume")
     compute = desk.learner.sdk.compute
@@ -299,7 +299,7 @@ SHARED: dict[str, set[str]] = {
 }
 
 
-def test_every_step_that_makes_sense_here_has_its_mutation(done: Desk) -> None:
+def test_every_step_that_makes_sense_here_has_its_mutation(done: Workspace) -> None:
     assert set(BREAKS) | set(TOGETHER) == applicable(done)
 
 
@@ -307,11 +307,13 @@ MUTATIONS = Mutations(SESSION, BREAKS, SHARED, slow=ONCE)
 
 
 @pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
-def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(done: Desk, steps: tuple[str, ...]) -> None:
+def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(
+    done: Workspace, steps: tuple[str, ...]
+) -> None:
     MUTATIONS.assert_noticed(done, steps)
 
 
-def test_a_first_server_that_lives_is_not_gone_and_nothing_that_it_was_for_counts(done: Desk) -> None:
+def test_a_first_server_that_lives_is_not_gone_and_nothing_that_it_was_for_counts(done: Workspace) -> None:
     mend = another_first(done)
     try:
         found = failed(done, ONCE)
@@ -322,7 +324,7 @@ def test_a_first_server_that_lives_is_not_gone_and_nothing_that_it_was_for_count
     assert set(found) <= dependants(SESSION, [SESSION.step("first-server")]), found
 
 
-def test_after_all_mutations_everything_is_as_it_was(done: Desk) -> None:
+def test_after_all_mutations_everything_is_as_it_was(done: Workspace) -> None:
     assert failed(done) == {}
 
 
@@ -337,7 +339,7 @@ OPTIONAL = [
 def test_an_optional_project_is_told_how_to_switch_on_fails_when_it_is_silent_and_passes_when_it_answers(
     running: Lab, step: Step
 ) -> None:
-    desk = open_desk(running)
+    desk = open_workspace(running)
     grade = check(desk, [step]).grades[0]
     assert grade.status == "not_applicable"
     assert "lab up session2" in grade.actual or "no profile of lab serves it" in grade.actual
@@ -356,8 +358,8 @@ def test_an_optional_project_is_told_how_to_switch_on_fails_when_it_is_silent_an
 
 
 def test_a_required_project_that_nobody_registered_fails(running: Lab) -> None:
-    desk = open_desk(running)
-    scene = desk.scene(SESSION.step("nova"))
+    desk = open_workspace(running)
+    scene = desk.context(SESSION.step("nova"))
     params = ComponentParams(name="Nothing", types=["nothing"], required=True)
     assert KINDS["component"].applicable(scene, params) is None
     answer = KINDS["component"].find(scene, params)
@@ -368,11 +370,11 @@ def test_a_required_project_that_nobody_registered_fails(running: Lab) -> None:
 # --- three ways ----------------------------------------------------------------------------------------------------
 
 
-def test_the_curl_lines_typed_into_a_shell_get_a_token_and_the_list(done: Desk, running: Lab) -> None:
+def test_the_curl_lines_typed_into_a_shell_get_a_token_and_the_list(done: Workspace, running: Lab) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed; to enable this test run: scripts/system-packages test")
     step = SESSION.step("by-http")
-    lines = narrate(done, done.paper(step), step)["requests"]
+    lines = narrate(done, done.offline(step), step)["requests"]
     password = running.secret("learner")
     assert password not in "".join(lines)
     typed = subprocess.run(
@@ -385,11 +387,11 @@ def test_the_curl_lines_typed_into_a_shell_get_a_token_and_the_list(done: Desk, 
     assert "tour-net" in {one["name"] for one in json.loads(typed.stdout)["networks"]}, typed.stderr
 
 
-def test_the_client_is_seen_to_ask_keystone_first_and_then_the_address_of_its_catalogue(done: Desk) -> None:
+def test_the_client_is_seen_to_ask_keystone_first_and_then_the_address_of_its_catalogue(done: Workspace) -> None:
     step = SESSION.step("by-client")
     told: list[str] = []
     done.say = told.append
-    step.kind.create(done.scene(step), step.params)
+    step.kind.create(done.context(step), step.params)
     asked = [line.removeprefix("it asked: ") for line in told if line.startswith("it asked")]
     assert asked[0].startswith(f"GET {done.admin.auth_url}")
     assert f"POST {done.admin.auth_url}/auth/tokens" in asked
@@ -397,7 +399,7 @@ def test_the_client_is_seen_to_ask_keystone_first_and_then_the_address_of_its_ca
 
 
 @pytest.mark.parametrize("by", ["by-http", "by-dashboard"])
-def test_a_wrong_password_is_a_failure_and_not_an_unknown(done: Desk, by: str) -> None:
+def test_a_wrong_password_is_a_failure_and_not_an_unknown(done: Workspace, by: str) -> None:
     secrets = done.secrets
     done.secrets = lambda name: "wrong"
     try:
@@ -411,7 +413,7 @@ def test_a_wrong_password_is_a_failure_and_not_an_unknown(done: Desk, by: str) -
 # --- objects and images --------------------------------------------------------------------------------------------
 
 
-def test_what_arrives_damaged_is_refused_by_swift(done: Desk) -> None:
+def test_what_arrives_damaged_is_refused_by_swift(done: Workspace) -> None:
     where = done.learner.address("object-store", "tour-box", "damaged")
     with pytest.raises(CloudRefused) as refused:
         done.learner.fetch("PUT", where, headers={"ETag": "0" * 32}, data=b"these are not zeros")
@@ -419,14 +421,14 @@ def test_what_arrives_damaged_is_refused_by_swift(done: Desk) -> None:
     assert not any(line.startswith("tour-box/damaged") for line in outline(done.admin)["objects"])
 
 
-def test_an_image_that_a_broken_pipe_cut_off_fails_though_it_is_active(done: Desk) -> None:
+def test_an_image_that_a_broken_pipe_cut_off_fails_though_it_is_active(done: Workspace) -> None:
     learner, step = done.learner, SESSION.step("image")
     whole = find(done, "image")
     done.admin.sdk.image.update_image(whole["id"], name="kept-aside")
     body = {"name": "tour-image", "disk_format": whole["disk_format"], "container_format": "bare"}
     part = learner.post("image", "images", body=body | {"os_type": "linux", "hypervisor_type": "qemu"})["id"]
     # A real beginning: Glance of today looks at the first bytes, and refuses what is not of the format that is declared.
-    with gzip.open(done.scene(step).asset(AssetRef(asset="compressed-image")).path) as file:
+    with gzip.open(done.context(step).asset(AssetRef(asset="compressed-image")).path) as file:
         beginning = file.read(MIB)
     raw = {"Content-Type": "application/octet-stream"}
     learner.fetch("PUT", learner.address("image", "images", part, "file"), headers=raw, data=beginning)
@@ -442,9 +444,9 @@ def test_an_image_that_a_broken_pipe_cut_off_fails_though_it_is_active(done: Des
 
 
 @pytest.mark.parametrize("via", ["cli", "rest"])
-def test_every_way_leaves_the_same_cloud(done: Desk, running: Lab, outlines: dict[str, Any], via: str) -> None:
+def test_every_way_leaves_the_same_cloud(done: Workspace, running: Lab, outlines: dict[str, Any], via: str) -> None:
     reset(running, lambda detail: None)
-    desk = open_desk(running)
+    desk = open_workspace(running)
     steps = list(SESSION.steps())
     for step in steps[: [one.id for one in steps].index("second-server")]:
         # A look is the same request whatever the way, and costs the client a second each time; the first one stands for all.
@@ -491,7 +493,7 @@ def test_a_compressed_image_is_streamed_without_being_expanded_in_memory_or_on_d
     ended = subprocess.run(
         argv, capture_output=True, text=True, timeout=300, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
-    admin = open_desk(running).admin
+    admin = open_workspace(running).admin
     made = admin.get("image", "images", name="zeros")["images"]
     for image in made:
         admin.delete("image", "images", image["id"])

@@ -12,12 +12,12 @@ from stacklab.course.load import load_session
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.services import NAMES
+from stacklab.kinds.context import Workspace
 from stacklab.kinds.roles import sorting
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check_step
-from stacklab.replay.context import Desk
 from stacklab.replay.current import home_of, journal_of
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
@@ -30,7 +30,7 @@ NOT_HERE = {"machine", "clone", "stack", "packstack", "real-names", "at-boot"}
 
 
 @pytest.fixture(scope="module")
-def done(running: Lab) -> Iterator[Desk]:
+def done(running: Lab) -> Iterator[Workspace]:
     """The whole session, done."""
     yield done_session(running, "session3")
     reset(running, lambda detail: None)
@@ -46,7 +46,7 @@ def stopped(name: str) -> Callable[[Lab], Break]:
     """Break by ending one of the cloud's processes."""
 
     def of(lab: Lab) -> Break:
-        def broken(desk: Desk) -> Mend:
+        def broken(desk: Workspace) -> Mend:
             layout = home(lab).layout
             supervision.end_service(layout, name)
 
@@ -62,7 +62,7 @@ def stopped(name: str) -> Callable[[Lab], Break]:
     return of
 
 
-def until_all_is_well(desk: Desk, seconds: float = PATIENCE) -> None:
+def until_all_is_well(desk: Workspace, seconds: float = PATIENCE) -> None:
     """A service that has just come back reports to its own list a moment later."""
     deadline = time.monotonic() + seconds
     while failed(desk) and time.monotonic() < deadline:
@@ -73,7 +73,7 @@ def edited(step: str, change: Callable[[str], str]) -> Callable[[Lab], Break]:
     """Break by changing the file that a step declares."""
 
     def of(lab: Lab) -> Break:
-        def broken(desk: Desk) -> Mend:
+        def broken(desk: Workspace) -> Mend:
             path = file_of(desk, step)
             text = path.read_text()
             path.write_text(change(text))
@@ -89,8 +89,8 @@ def edited(step: str, change: Callable[[str], str]) -> Callable[[Lab], Break]:
     return of
 
 
-def file_of(desk: Desk, step: str) -> Path:
-    return Path(desk.access.site().scratch) / str(getattr(SESSION.step(step).params, "file"))  # noqa: B009 - of a kind's own
+def file_of(desk: Workspace, step: str) -> Path:
+    return Path(desk.site().scratch) / str(getattr(SESSION.step(step).params, "file"))  # noqa: B009 - of a kind's own
 
 
 def breaks(lab: Lab) -> dict[str, Break]:
@@ -109,16 +109,16 @@ ROUNDS = [("controller", "storage", "local-conf", "answer-file"), ("network",), 
 
 
 @pytest.mark.parametrize("steps", ROUNDS, ids=by_names)
-def test_what_is_broken_fails_its_steps_alone(running: Lab, done: Desk, steps: tuple[str, ...]) -> None:
+def test_what_is_broken_fails_its_steps_alone(running: Lab, done: Workspace, steps: tuple[str, ...]) -> None:
     Mutations(SESSION, breaks(running), SHARED).assert_noticed(done, steps)
 
 
-def test_every_step_that_makes_sense_here_has_a_break(running: Lab, done: Desk) -> None:
+def test_every_step_that_makes_sense_here_has_a_break(running: Lab, done: Workspace) -> None:
     assert applicable(done) == set(breaks(running)) == {step for steps in ROUNDS for step in steps}
     assert {step.id for step in SESSION.steps()} - applicable(done) == NOT_HERE
 
 
-def test_a_service_that_does_not_run_is_named(running: Lab, done: Desk) -> None:
+def test_a_service_that_does_not_run_is_named(running: Lab, done: Workspace) -> None:
     mend = stopped("swift")(running)(done)
     try:
         grade = check_step(done, SESSION.step("storage"))
@@ -132,7 +132,7 @@ def test_every_process_of_this_home_has_its_role() -> None:
     assert set(NAMES) <= set(sorting().services)
 
 
-def test_parts_that_share_a_process_are_told_apart_by_their_own_list(done: Desk) -> None:
+def test_parts_that_share_a_process_are_told_apart_by_their_own_list(done: Workspace) -> None:
     said = {one: check_step(done, SESSION.step(one)).actual for one in ("controller", "compute", "storage")}
     assert "nova-scheduler" in said["controller"]
     assert "nova-compute" not in said["controller"]
@@ -142,7 +142,7 @@ def test_parts_that_share_a_process_are_told_apart_by_their_own_list(done: Desk)
 
 @pytest.mark.parametrize("step", ["local-conf", "answer-file"])
 @pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
-def test_a_file_is_written_for_its_owner_alone_and_undone(running: Lab, done: Desk, step: str, via: str) -> None:
+def test_a_file_is_written_for_its_owner_alone_and_undone(running: Lab, done: Workspace, step: str, via: str) -> None:
     path = file_of(done, step)
     undo(done, journal_of(running), [SESSION.step(step)], lambda one, detail: None)
     assert not path.exists()
@@ -153,7 +153,7 @@ def test_a_file_is_written_for_its_owner_alone_and_undone(running: Lab, done: De
     assert check_step(done, SESSION.step(step)).status == "passed"
 
 
-def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, done: Desk) -> None:
+def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, done: Workspace) -> None:
     step = SESSION.step("local-conf")
     path = file_of(done, "local-conf")
     undo(done, journal_of(running), [step], lambda one, detail: None)
@@ -174,8 +174,8 @@ def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, do
 
 
 @pytest.mark.parametrize("step", ["local-conf", "answer-file"])
-def test_every_line_is_explained_and_no_password_is_told(done: Desk, step: str) -> None:
-    told = narrate(done, done.paper(SESSION.step(step)), SESSION.step(step))
+def test_every_line_is_explained_and_no_password_is_told(done: Workspace, step: str) -> None:
+    told = narrate(done, done.offline(SESSION.step(step)), SESSION.step(step))
     lines = [line for line in told["more"] if line and line.strip() and line.lstrip()[0].isdigit()]
     settings = [line for line in lines if "=" in line and "#" not in line]
     assert len([line for line in told["more"] if "↳" in line]) >= len(settings) > 20

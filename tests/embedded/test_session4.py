@@ -18,12 +18,12 @@ from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, StepDiffers, StepFailed, UndoIncomplete
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.undo import undo
 from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import inventory, outline
@@ -35,34 +35,34 @@ LAST_CHEAP = next(index for index, step in enumerate(STEPS) if step.id == "serve
 
 
 @pytest.fixture
-def desk(running: Lab) -> Desk:
+def desk(running: Lab) -> Workspace:
     """The session on a cloud that has just been put back to the start."""
     reset(running, lambda detail: None)
-    return open_desk(running)
+    return open_workspace(running)
 
 
-def open_desk(lab: Lab) -> Desk:
+def open_workspace(lab: Lab) -> Workspace:
     """The lab's cloud, opened for session 4."""
-    return desk_at(home_of(lab).access(), lab, SESSION, lambda text: None)
+    return workspace_at(home_of(lab), lab, SESSION, lambda text: None)
 
 
-def replay(lab: Lab, desk: Desk, steps: list[Step], via: str = "sdk") -> None:
+def replay(lab: Lab, desk: Workspace, steps: list[Step], via: str = "sdk") -> None:
     """Do the steps."""
     for step in steps:
         apply_step(desk, journal_of(lab), step, via)
 
 
-def not_passed(desk: Desk, steps: list[Step]) -> dict[str, str]:
+def not_passed(desk: Workspace, steps: list[Step]) -> dict[str, str]:
     """Steps that did not pass, and why; this machine's clock is not the lab's to break."""
     grades = [grade for grade in check(desk, steps).grades if grade.id != "repair-clock"]
     return {grade.id: grade.actual for grade in grades if grade.status != "passed"}
 
 
-def test_all_three_ways_leave_the_same_cloud_with_every_step_passed(running: Lab, desk: Desk) -> None:
+def test_all_three_ways_leave_the_same_cloud_with_every_step_passed(running: Lab, desk: Workspace) -> None:
     left = {}
     for via in ("sdk", "cli", "rest"):
         reset(running, lambda detail: None)
-        desk = open_desk(running)
+        desk = open_workspace(running)
         replay(running, desk, STEPS, via)
         assert not_passed(desk, STEPS) == {}, via
         left[via] = outline(desk.admin)
@@ -70,7 +70,7 @@ def test_all_three_ways_leave_the_same_cloud_with_every_step_passed(running: Lab
     assert left["rest"] == left["sdk"]
 
 
-def test_a_second_replay_changes_nothing(running: Lab, desk: Desk) -> None:
+def test_a_second_replay_changes_nothing(running: Lab, desk: Workspace) -> None:
     cheap = STEPS[:LAST_CHEAP]
     replay(running, desk, cheap)
     before = inventory(desk.admin)
@@ -81,7 +81,7 @@ def test_a_second_replay_changes_nothing(running: Lab, desk: Desk) -> None:
     assert inventory(desk.admin) == before
 
 
-def test_what_somebody_else_made_is_graded_but_never_undone(running: Lab, desk: Desk) -> None:
+def test_what_somebody_else_made_is_graded_but_never_undone(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("network")])
     by_hand = desk.learner.sdk.network.create_network(name="lab-net")
     assert not_passed(desk, [SESSION.step("network")]) == {}
@@ -90,7 +90,7 @@ def test_what_somebody_else_made_is_graded_but_never_undone(running: Lab, desk: 
     assert not desk.admin.gone("network", "networks", by_hand.id)
 
 
-def test_what_is_there_but_different_is_reported_not_changed(running: Lab, desk: Desk) -> None:
+def test_what_is_there_but_different_is_reported_not_changed(running: Lab, desk: Workspace) -> None:
     desk.admin.sdk.compute.create_flavor(name="lab.tiny", vcpus=2, ram=512, disk=1)
     before = inventory(desk.admin)
     with pytest.raises(StepDiffers, match="vcpus: expected 1, found 2"):
@@ -98,13 +98,13 @@ def test_what_is_there_but_different_is_reported_not_changed(running: Lab, desk:
     assert inventory(desk.admin) == before
 
 
-def test_a_step_whose_needs_are_missing_names_them(running: Lab, desk: Desk) -> None:
+def test_a_step_whose_needs_are_missing_names_them(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("network")])
     with pytest.raises(StepFailed, match=r"builds on network lab-net \(step network\)"):
         apply_step(desk, journal_of(running), SESSION.step("subnet"), "sdk")
 
 
-def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, desk: Desk) -> None:
+def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("quota")])
     before = inventory(desk.admin)
     with pytest.raises(StepFailed, match="was not refused"):
@@ -112,7 +112,7 @@ def test_a_request_that_is_not_refused_fails_and_leaves_nothing(running: Lab, de
     assert_becomes(desk.admin, before)
 
 
-def test_before_there_is_a_learner_lab_says_why_the_client_is_refused(running: Lab, desk: Desk) -> None:
+def test_before_there_is_a_learner_lab_says_why_the_client_is_refused(running: Lab, desk: Workspace) -> None:
     def networks() -> subprocess.CompletedProcess[str]:
         argv = [str(Path(sys.executable).parent / "lab"), "--lab", running.name, "openstack", "network", "list"]
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
@@ -130,7 +130,9 @@ def test_before_there_is_a_learner_lab_says_why_the_client_is_refused(running: L
 
 @pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
 @pytest.mark.parametrize("why", ["over quota", "not let in"])
-def test_after_a_refusal_what_the_learner_makes_is_the_learners(running: Lab, desk: Desk, via: str, why: str) -> None:
+def test_after_a_refusal_what_the_learner_makes_is_the_learners(
+    running: Lab, desk: Workspace, via: str, why: str
+) -> None:
     replay(running, desk, STEPS[: ids().index("network")])
     password = desk.secrets("learner")
 
@@ -155,7 +157,7 @@ def test_after_a_refusal_what_the_learner_makes_is_the_learners(running: Lab, de
     assert desk.learner.sdk.network.get_network(mine.id).name == "lab-net"
 
 
-def test_what_was_made_long_after_a_step_was_cut_off_is_not_that_steps(running: Lab, desk: Desk) -> None:
+def test_what_was_made_long_after_a_step_was_cut_off_is_not_that_steps(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("network")])
     journal = journal_of(running)
     journal.write("session4", "network", "network", "begin")
@@ -167,7 +169,7 @@ def test_what_was_made_long_after_a_step_was_cut_off_is_not_that_steps(running: 
     assert desk.learner.sdk.network.get_network(mine.id).name == "lab-net"
 
 
-def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab, desk: Desk) -> None:
+def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("subnet") + 1])
     network = desk.learner.sdk.network
     stranger = network.create_port(network_id=network.find_network("lab-net", ignore_missing=False).id, name="mine")
@@ -178,7 +180,7 @@ def test_undo_stops_at_what_the_lab_did_not_make_and_goes_on_later(running: Lab,
     assert journal_of(running).entries("session4") == {}
 
 
-def test_undo_keeps_the_project_as_long_as_it_holds_what_the_learner_made(running: Lab, desk: Desk) -> None:
+def test_undo_keeps_the_project_as_long_as_it_holds_what_the_learner_made(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("subnet") + 1])
     network, volume = (desk.learner.sdk.network, desk.learner.sdk.block_storage)
     own = network.create_network(name="own-net")
@@ -208,7 +210,7 @@ def test_undo_keeps_the_project_as_long_as_it_holds_what_the_learner_made(runnin
 @given(length=st.integers(0, len(STEPS)))
 def test_any_prefix_applied_then_undone_leaves_the_cloud_as_it_was(running: Lab, length: int) -> None:
     reset(running, lambda detail: None)
-    desk = open_desk(running)
+    desk = open_workspace(running)
     before = inventory(desk.admin)
     replay(running, desk, STEPS[:length])
     undo(desk, journal_of(running), STEPS, lambda step, detail: None)
@@ -216,7 +218,7 @@ def test_any_prefix_applied_then_undone_leaves_the_cloud_as_it_was(running: Lab,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_moment_undo_leaves_the_cloud_as_it_was(running: Lab, desk: Desk, seed: int) -> None:
+def test_killed_at_any_moment_undo_leaves_the_cloud_as_it_was(running: Lab, desk: Workspace, seed: int) -> None:
     before = inventory(desk.admin)
     moment = random.Random(seed).uniform(1.0, 8.0)  # noqa: S311 -- a moment, not a secret
     program = str(Path(sys.executable).parent / "lab")
@@ -226,11 +228,11 @@ def test_killed_at_any_moment_undo_leaves_the_cloud_as_it_was(running: Lab, desk
     time.sleep(moment)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    undo(open_desk(running), journal_of(running), STEPS, lambda step, detail: None)
+    undo(open_workspace(running), journal_of(running), STEPS, lambda step, detail: None)
     assert_becomes(desk.admin, before)
 
 
-def test_a_step_that_was_cut_off_is_done_again(running: Lab, desk: Desk) -> None:
+def test_a_step_that_was_cut_off_is_done_again(running: Lab, desk: Workspace) -> None:
     replay(running, desk, STEPS[: ids().index("router")])
     journal_of(running).write("session4", "router", "router", "begin")
     desk.learner.sdk.network.create_router(name="lab-router")  # cut off before the gateway and the interface

@@ -9,7 +9,7 @@ from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.undo import undo
 from tests.embedded.inventory import inventory
 from tests.embedded.test_session4 import assert_becomes
@@ -50,7 +50,7 @@ DEPENDS: dict[str, set[str]] = {
 def test_a_session_is_done_graded_undone_and_reset(running: Lab, name: str) -> None:
     reset(running, lambda detail: None)
     session, journal = load_session(name), journal_of(running)
-    desk = desk_at(home_of(running).access(), running, session, lambda text: None)
+    desk = workspace_at(home_of(running), running, session, lambda text: None)
     before = inventory(desk.admin)
 
     first = {step.id: apply_step(desk, journal, step, "sdk") for step in session.steps()}

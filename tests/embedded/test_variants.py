@@ -24,7 +24,7 @@ from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
-from stacklab.replay.current import desk_at, home_of, journal_of
+from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.undo import undo
 from tests.embedded.inventory import inventory
 
@@ -72,7 +72,7 @@ def test_every_variant_can_be_done_checked_and_undone(
 ) -> None:
     reset(running, lambda detail: None)
     session = session_with(*internet_double)
-    desk, journal = desk_at(home_of(running).access(), running, session, lambda text: None), journal_of(running)
+    desk, journal = workspace_at(home_of(running), running, session, lambda text: None), journal_of(running)
     before = inventory(desk.admin)
     for step in session.steps():
         apply_step(desk, journal, step, via)
@@ -93,7 +93,7 @@ def test_a_source_that_is_not_there_fails_and_undo_cleans_up(
     reset(running, lambda detail: None)
     folder, url = internet_double
     session = session_with(folder, f"{url}/nowhere")
-    desk, journal = desk_at(home_of(running).access(), running, session, lambda text: None), journal_of(running)
+    desk, journal = workspace_at(home_of(running), running, session, lambda text: None), journal_of(running)
     before = inventory(desk.admin)
     with pytest.raises(DownloadFailed, match="curl"):
         apply_step(desk, journal, session.step("from-url"), via)

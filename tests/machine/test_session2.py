@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.cloud.access import Ability, CloudAccess
+from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
-from stacklab.homes.base import Ability, CloudAccess
 from stacklab.https.server import Https
-from stacklab.lab import Lab
+from stacklab.kinds.context import Workspace
 from stacklab.machines.address import Address
 from stacklab.machines.site import Site
 from stacklab.machines.ssh import SshMachine
 from stacklab.replay.check import Grade, check
-from stacklab.replay.context import Desk
-from stacklab.replay.current import desk_at
 from tests.machine.test_fixes import PACKAGES
 from tests.systems import System, missing, system
 
@@ -49,17 +48,18 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.fixture
-def desk(debian: System, own_directories: Path) -> Iterator[Desk]:
+def desk(debian: System, own_directories: Path) -> Iterator[Workspace]:
     """The machine as the site of a cloud whose API nobody asks."""
     address = Address(debian.address, debian.user)
     machine = SshMachine(address, known_hosts=debian.known_hosts, key=debian.key)
     names = {"apache": "apache2", "database": "mariadb", "queue": "rabbitmq-server"}
     site = Site(machine, "/var/lib/stacklab", "devstack", names=names)
-    access = CloudAccess(
-        clouds_file=own_directories / "clouds.yaml", admin="lab-admin", learner="lab-learner", hypervisor=Ability(False),
-        data_path=Ability(False), way_to=lambda server: None, site=lambda: site, services=list, faults=dict, https=no_https,
+    clouds, able = own_directories / "clouds.yaml", Ability(False)
+    access = CloudAccess(clouds, "lab-admin", "lab-learner", able, able, lambda server: None)
+    yield Workspace(
+        SESSION, access, Connection(clouds, "lab-admin"), Connection(clouds, "lab-learner"), {}, lambda name: "",
+        lambda text: None, lambda: site, list, dict, no_https, lambda session, step: None,
     )  # fmt: skip
-    yield desk_at(access, Lab("intro"), SESSION, lambda text: None)
     machine.close()
 
 
@@ -68,16 +68,16 @@ def no_https() -> Https:
     raise NotImplementedError
 
 
-def graded(desk: Desk, step: str) -> Grade:
+def graded(desk: Workspace, step: str) -> Grade:
     return check(desk, [SESSION.step(step)]).grades[0]
 
 
-def test_the_time_source_of_a_container_is_its_host(desk: Desk) -> None:
+def test_the_time_source_of_a_container_is_its_host(desk: Workspace) -> None:
     grade = graded(desk, "time")
     assert (grade.status, "its host's" in grade.actual) == ("passed", True), grade
 
 
-def test_the_databases_are_listed_with_the_login_that_devstack_left(desk: Desk, debian: System) -> None:
+def test_the_databases_are_listed_with_the_login_that_devstack_left(desk: Workspace, debian: System) -> None:
     assert graded(desk, "database").status == "passed"
     debian.ssh("mysql -e 'DROP DATABASE neutron'", user="root")
     grade = graded(desk, "database")
@@ -85,7 +85,7 @@ def test_the_databases_are_listed_with_the_login_that_devstack_left(desk: Desk, 
     assert (grade.status, "neutron" in grade.actual) == ("failed", True), grade
 
 
-def test_a_database_server_that_does_not_run_fails(desk: Desk, debian: System) -> None:
+def test_a_database_server_that_does_not_run_fails(desk: Workspace, debian: System) -> None:
     debian.ssh("systemctl stop mariadb", user="root")
     grade = graded(desk, "database")
     debian.ssh("systemctl start mariadb", user="root")
@@ -93,7 +93,7 @@ def test_a_database_server_that_does_not_run_fails(desk: Desk, debian: System) -
     assert "a-password" not in grade.actual
 
 
-def test_the_queue_is_well_when_nova_s_conductor_has_its_queue(desk: Desk, debian: System) -> None:
+def test_the_queue_is_well_when_nova_s_conductor_has_its_queue(desk: Workspace, debian: System) -> None:
     assert graded(desk, "queue").status == "failed"  # it runs, but nobody has connected
     debian.ssh(QUEUE, user="root")
     grade = graded(desk, "queue")

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from stacklab.cloud.access import Ability, CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
-from stacklab.homes.base import Ability, CloudAccess
+from stacklab.kinds.context import Workspace
 from stacklab.kinds.features import possible
 from stacklab.machines import scratch
 from stacklab.machines.address import Address
@@ -19,7 +20,6 @@ from stacklab.machines.site import Site
 from stacklab.machines.ssh import SshMachine
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import check
-from stacklab.replay.context import Desk
 from stacklab.replay.journal import Journal
 from stacklab.replay.undo import undo
 from tests.machine.system_fixture import debian  # noqa: F401 -- a fixture
@@ -45,7 +45,7 @@ def machine(debian: System) -> Iterator[SshMachine]:  # noqa: F811
 
 
 @pytest.fixture
-def desk(machine: SshMachine, tmp_path: Path) -> Iterator[Desk]:
+def desk(machine: SshMachine, tmp_path: Path) -> Iterator[Workspace]:
     """The session on that machine, where nothing is left of an earlier test."""
     site = Site(machine, SCRATCH, "devstack", names={"apache": "apache2"})
 
@@ -54,17 +54,17 @@ def desk(machine: SshMachine, tmp_path: Path) -> Iterator[Desk]:
 
     able, clouds = Ability(True), tmp_path / "clouds.yaml"
     access = CloudAccess(
-        clouds_file=clouds, admin="a", learner="l", hypervisor=able, data_path=able, way_to=lambda server: None,
-        site=lambda: site, services=nothing, faults=nothing, https=nothing,
+        clouds_file=clouds, admin="a", learner="l", hypervisor=able, data_path=able, ssh_endpoint=lambda server: None,
     )  # fmt: skip
     scratch.clear(machine, SCRATCH, user="root")
-    yield Desk(
-        SESSION, access, Connection(clouds, "a"), Connection(clouds, "l"), {}, lambda name: "", lambda text: None
-    )
+    yield Workspace(
+        SESSION, access, Connection(clouds, "a"), Connection(clouds, "l"), {}, lambda name: "", lambda text: None,
+        lambda: site, nothing, nothing, nothing, lambda session, step: None,
+    )  # fmt: skip
     scratch.clear(machine, SCRATCH, user="root")
 
 
-def not_passed(desk: Desk, steps: list[Step]) -> dict[str, str]:
+def not_passed(desk: Workspace, steps: list[Step]) -> dict[str, str]:
     """Steps that did not pass, and why."""
     return {grade.id: grade.actual for grade in check(desk, steps).grades if grade.status != "passed"}
 
@@ -87,7 +87,7 @@ def test_everything_is_possible_as_root_of_a_machine(machine: SshMachine) -> Non
     assert "userxattr" not in found.variables["OVERLAY"]
 
 
-def test_all_steps_are_done_graded_and_undone_as_root(desk: Desk, machine: SshMachine, tmp_path: Path) -> None:
+def test_all_steps_are_done_graded_and_undone_as_root(desk: Workspace, machine: SshMachine, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     assert {apply_step(desk, journal, step, "sdk").outcome for step in STEPS} == {"done"}
     assert not_passed(desk, STEPS) == {}
@@ -101,7 +101,9 @@ def test_all_steps_are_done_graded_and_undone_as_root(desk: Desk, machine: SshMa
     assert machine.run("ls", "-A", SCRATCH).out == ""
 
 
-def test_clearing_ends_and_removes_everything_that_root_left(desk: Desk, machine: SshMachine, tmp_path: Path) -> None:
+def test_clearing_ends_and_removes_everything_that_root_left(
+    desk: Workspace, machine: SshMachine, tmp_path: Path
+) -> None:
     journal = Journal(tmp_path / "journal")
     for one in ("box", "pids", "layers", "image", "run-it", "limited"):
         apply_step(desk, journal, SESSION.step(one), "sdk")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stacklab.kinds.kind import Asset
+from stacklab.kinds.context import Asset
 from tests.tempest.scratch import House
 
 ROLE = "ResellerAdmin"  # Swift's proxy has this name by default, and nobody makes the role; DevStack does

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.assets import Assets
+from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.console import Console
 from stacklab.course.load import load_session
 from stacklab.errors import LabBusy
 from stacklab.files import lock_holder, locked
-from stacklab.homes.base import CloudAccess
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.replay.bringup import bring_up, destroy

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stacklab.assets import PAPER
 from stacklab.course.load import load_session
+from stacklab.kinds.context import OfflineContext
 from stacklab.kinds.narration import Command, Hidden, Later, Request, Upload
-from stacklab.replay.context import Paper
 from stacklab.replay.narrate import narrate
 
 NASTY = st.text(min_size=1, max_size=20).filter(
@@ -82,7 +82,7 @@ def test_an_upload_shows_its_pipeline() -> None:
 @pytest.mark.parametrize("step", list(load_session("session4").steps()), ids=lambda step: step.id)
 def test_every_step_can_be_told_without_a_cloud(step: object) -> None:
     session = load_session("session4")
-    told = narrate(None, Paper(session, step, PAPER, lambda name: "s3cret"), step)  # type: ignore[arg-type]
+    told = narrate(None, OfflineContext(session, step, PAPER, lambda name: "s3cret"), step)  # type: ignore[arg-type]
     assert told["commands"]
     assert told["horizon"]
     assert "s3cret" not in json.dumps(told)

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from stacklab.cloud.access import Ability, CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import read_session
 from stacklab.course.session import Step
 from stacklab.errors import CommandFailed, MachineUnreachable, StepFailed, SudoRefused, UndoIncomplete
-from stacklab.homes.base import Ability, CloudAccess
+from stacklab.kinds.context import Workspace
 from stacklab.kinds.features import possible
 from stacklab.kinds.shell import ShellParams, plain, shown_part
 from stacklab.machines import scratch
@@ -25,7 +26,6 @@ from stacklab.machines.local import LocalMachine
 from stacklab.machines.site import Site
 from stacklab.replay.apply import apply_step
 from stacklab.replay.check import Grade, check
-from stacklab.replay.context import Desk
 from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
@@ -38,7 +38,7 @@ HEAD = "session: small\ntitle: Small\nsummary: Small\nexercises:\n  - {id: one, 
 class Bench:
     """One step on this machine. `said`: what it printed."""
 
-    desk: Desk
+    desk: Workspace
     step: Step
     journal: Journal
     scratch: Path
@@ -87,11 +87,13 @@ def bench(tmp_path: Path) -> Make:
         said: list[str] = []
         able, clouds = Ability(True), tmp_path / "clouds.yaml"
         access = CloudAccess(
-            clouds_file=clouds, admin="a", learner="l", hypervisor=able, data_path=able, way_to=lambda server: None,
-            site=lambda: Site(**values), services=nothing, faults=nothing, https=nothing,
+            clouds_file=clouds, admin="a", learner="l", hypervisor=able, data_path=able, ssh_endpoint=lambda server: None,
         )  # fmt: skip
         people = (Connection(clouds, "a"), Connection(clouds, "l"))
-        desk = Desk(session, access, *people, {}, lambda name: "", said.append, agreed=lambda session, step: None)
+        desk = Workspace(
+            session, access, *people, {}, lambda name: "", said.append, lambda: Site(**values), nothing, nothing, nothing,
+            lambda session, step: None,
+        )  # fmt: skip
         return Bench(desk, session.step("it"), Journal(tmp_path / "journal"), tmp_path / "scratch", said)
 
     return make
@@ -144,7 +146,7 @@ def test_where_its_directory_cannot_be_made_nothing_is_run(bench: Make, tmp_path
     (one.scratch / "small" / "here").write_text("a file in its place")
     with pytest.raises(CommandFailed):
         one.apply()
-    told = narrate(one.desk, one.desk.paper(one.step), one.step)["commands"][0]
+    told = narrate(one.desk, one.desk.offline(one.step), one.step)["commands"][0]
     assert subprocess.run(["bash", "-c", told], check=False, capture_output=True).returncode != 0
     assert not (tmp_path / "ran").exists()
 
@@ -159,7 +161,7 @@ def test_every_way_of_doing_it_runs_the_very_text_that_is_shown(bench: Make, via
             return super().script(text, *arguments, **options)
 
     one = bench({"machine": Listening()}, **FILE)
-    told = narrate(one.desk, one.desk.paper(one.step), one.step)["commands"]
+    told = narrate(one.desk, one.desk.offline(one.step), one.step)["commands"]
     assert one.apply(via) == "done"
     assert told[0].startswith("# on this machine\nsh -eu <<'LAB'\n")
     assert told[0].removeprefix("# on this machine\nsh -eu <<'LAB'\n").removesuffix("\nLAB") in ran
@@ -237,14 +239,14 @@ def test_names_are_variables_and_never_become_shell(bench: Make, tmp_path: Path)
 
 def test_only_the_variables_that_are_used_are_shown(bench: Make) -> None:
     one = bench({"names": {"apache": "httpd", "queue": "q"}}, what="a name", run='echo "$APACHE"')
-    told = narrate(one.desk, one.desk.paper(one.step), one.step)["commands"][0]
+    told = narrate(one.desk, one.desk.offline(one.step), one.step)["commands"][0]
     assert "APACHE=httpd" in told
     assert "QUEUE" not in told
 
 
 def test_on_paper_the_variables_stay_variables(bench: Make) -> None:
     one = bench(**FILE)
-    told = narrate(None, one.desk.paper(one.step), one.step)["commands"][0]
+    told = narrate(None, one.desk.offline(one.step), one.step)["commands"][0]
     assert 'cd "$LAB_SCRATCH"/small/here' in told
     assert "echo made > it" in told
 
@@ -293,7 +295,7 @@ def test_root_is_asked_for_where_it_is_allowed(bench: Make) -> None:
     for root in (True, "where-allowed", False):
         one = bench({"machine": Listening(), "why_not_root": ""}, what="it", run=":", root=root)
         one.grade()
-        told = narrate(one.desk, one.desk.paper(one.step), one.step)["commands"][0]
+        told = narrate(one.desk, one.desk.offline(one.step), one.step)["commands"][0]
         assert ("sudo sh -eu" in told) == bool(root)
     assert users == ["root", "root", None]
 
@@ -310,7 +312,7 @@ def test_a_machine_that_cannot_be_reached_is_cannot_tell(bench: Make) -> None:
     assert (one.grade().status, one.grade().actual) == ("unknown", "this machine is away")
     with pytest.raises(MachineUnreachable):
         one.apply()
-    assert narrate(one.desk, one.desk.paper(one.step), one.step)["commands"]
+    assert narrate(one.desk, one.desk.offline(one.step), one.step)["commands"]
 
 
 NAP = {

@@ -15,10 +15,10 @@ from stacklab.deploy.profile.optional import how_to_switch_on
 from stacklab.errors import DownloadFailed, SessionInvalid
 from stacklab.kinds.checksum import expanded_pieces, md5_of, pieces_of
 from stacklab.kinds.component import version_address
+from stacklab.kinds.context import OfflineContext
 from stacklab.kinds.dashboard import Page
 from stacklab.kinds.large_object import segments_of
 from stacklab.kinds.narration import Later, Request, Upload, Word
-from stacklab.replay.context import Paper
 from stacklab.replay.narrate import narrate
 
 MIB = 1 << 20
@@ -91,7 +91,7 @@ def test_headers_of_a_request_are_shown_as_they_are_sent() -> None:
 def test_every_step_of_session_2_can_be_told_on_paper() -> None:
     session = load_session("session2")
     for step in session.steps():
-        told = narrate(None, Paper(session, step, PAPER, lambda name: ""), step)
+        told = narrate(None, OfflineContext(session, step, PAPER, lambda name: ""), step)
         assert told["commands"] or told["requests"] or told["horizon"], step.id
 
 

@@ -13,7 +13,7 @@ import click
 from stacklab.cli.options import Context, json_option
 
 if TYPE_CHECKING:
-    from stacklab.homes.base import CloudAccess
+    from stacklab.cloud.access import CloudAccess
 
 AS_ADMIN = click.option("--admin", is_flag=True, help="As the cloud's administrator instead of the learner.")
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError, StepFailed
 
 if TYPE_CHECKING:
-    from openstack.connection import Connection as Sdk
+    pass
 
 VERSIONS = {"identity": "v3", "image": "v2", "network": "v2.0"}
 """API versions that catalogues leave out of their URLs; the other services' URLs carry theirs."""
@@ -37,7 +37,7 @@ class Connection:
         self.name = entry
 
     @cached_property
-    def sdk(self) -> Sdk:
+    def sdk(self) -> Any:
         """The openstacksdk Connection. Raises CloudUnreachable when there is no such entry."""
         # Half a second of imports that `lab --help` and `lab list` do without.
         import openstack.config

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from stacklab.cloud.access import CloudAccess, ServiceState
 from stacklab.conditions.fault import Fault
 from stacklab.https.server import Https
 from stacklab.lab import Lab
@@ -16,64 +17,6 @@ from stacklab.stages import Progress, Stage
 
 if TYPE_CHECKING:
     from stacklab.deploy.deployment import Deployment
-
-
-@dataclass(frozen=True)
-class Ability:
-    """Whether a cloud can do something, and if not (or only in part), why, in words for a learner."""
-
-    there: bool
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way into an instance: an address that SSH from this machine can reach, and what it stands for.
-
-    `through`: more options for ssh, where the address can be reached only by way of another machine.
-    """
-
-    host: str
-    port: int
-    why: str = ""
-    through: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ServiceState:
-    """One service of a home's cloud. `state`: running, starting, failed, stopped. `reason`: why it is not running."""
-
-    name: str
-    state: str
-    pid: int | None = None
-    since: float | None = None
-    restarts: int = 0
-    reason: str = ""
-    log: Path | None = None
-    memory: int | None = None  # bytes, proportional set size
-
-
-@dataclass(frozen=True)
-class CloudAccess:
-    """How to reach a home's cloud.
-
-    `clouds_file` is a clouds.yaml (0600) with the two entries named here; `way_to` maps a server id to a Way, or None.
-    `hypervisor`: instances really run. `data_path`: packets reach them from this machine. `site`: where the cloud runs;
-    raises MachineUnreachable and its kin. `services`: how its services are now. `faults`: what can be broken there on
-    purpose, by name. `https`: TLS in front of it (session https-endpoints).
-    """
-
-    clouds_file: Path
-    admin: str
-    learner: str
-    hypervisor: Ability
-    data_path: Ability
-    way_to: Callable[[str], Way | None]
-    site: Callable[[], Site]
-    services: Callable[[], list[ServiceState]]
-    faults: Callable[[], Mapping[str, Fault]]
-    https: Callable[[], Https]
-    dashboard: str | None = None
 
 
 @dataclass(frozen=True)

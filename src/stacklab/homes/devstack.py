@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from stacklab.cloud.access import Ability, CloudAccess, ServiceState, SshEndpoint
 from stacklab.cloud.connection import Connection
 from stacklab.cloud.direct import past_the_proxy
 from stacklab.conditions import devstack_ready as readiness
@@ -32,7 +33,7 @@ from stacklab.deploy.stack import stacking
 from stacklab.deploy.stack.detached import called, require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
-from stacklab.homes.base import Ability, CloudAccess, HomeStatus, ServiceState, Way
+from stacklab.homes.base import HomeStatus
 from stacklab.homes.plan import Plan
 from stacklab.homes.supply import Supply
 from stacklab.https.apache import Apache
@@ -211,8 +212,8 @@ class DevstackHome(ABC):
         past_the_proxy(self.host_ip())
         return CloudAccess(
             clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
-            data_path=Ability(True, "by way of the lab's machine"), way_to=self._way_to, site=self.site,
-            services=self.services, faults=self.faults, https=self.https, dashboard=self.dashboard(),
+            data_path=Ability(True, "by way of the lab's machine"), ssh_endpoint=self._ssh_endpoint,
+            dashboard=self.dashboard(),
         )  # fmt: skip
 
     def site(self) -> Site:
@@ -244,7 +245,7 @@ class DevstackHome(ABC):
         expired = ExpiredCertificate(self.https)
         return {**breakable(Ground(self.deployment, self.admin)), quota.id: quota, expired.id: expired}
 
-    def _way_to(self, server: str) -> Way | None:
+    def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
         """To the floating IP, which only the machine itself can reach."""
         admin = self.admin()
         try:
@@ -252,7 +253,7 @@ class DevstackHome(ABC):
             for port in ports:
                 for address in admin.get("network", "floatingips", port_id=port["id"])["floatingips"]:
                     why = f"the instance's floating IP, by way of {self.machine().name}"
-                    return Way(address["floating_ip_address"], 22, why, self.ssh_through())
+                    return SshEndpoint(address["floating_ip_address"], 22, why, self.ssh_through())
         except CloudRefused:
             return None
         return None

@@ -10,7 +10,8 @@ from stacklab.deploy.complaint import Complaint
 from stacklab.deploy.explained import Explanations
 from stacklab.deploy.packstack import answers, check
 from stacklab.deploy.profile.load import load_profile
-from stacklab.kinds.kind import Kind, Scene
+from stacklab.kinds.context import Context
+from stacklab.kinds.kind import Kind
 from stacklab.kinds.narration import Command
 from stacklab.kinds.written import WrittenFile, WrittenParams
 from stacklab.machines.site import Site
@@ -38,7 +39,7 @@ class AnswerFile(WrittenFile[WrittenParams]):
     def complaints(self, text: str, site: Site, addresses: Sequence[str], p: WrittenParams) -> list[Complaint]:
         return check.check(text, addresses=addresses, known=self.explanations().names)
 
-    def look(self, scene: Scene, p: WrittenParams) -> Command:
+    def show_command(self, context: Context, p: WrittenParams) -> Command:
         return Command(("render", "answer-file", "--profile", p.profile), program="lab")
 
 

@@ -12,7 +12,8 @@ from stacklab.errors import CloudRefused
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import virtual_host_of
 from stacklab.kinds.certificates import NoParams
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Later, Request
 
 INTERNAL, PUBLIC = "internal-endpoints", "public-endpoints"
@@ -25,10 +26,10 @@ class _Endpoints(Kind[NoParams]):
     def horizon(self, p: NoParams) -> str:
         return "(Horizon shows endpoints, under Project ▸ API Access, and changes none)"
 
-    def applicable(self, scene: Scene, p: NoParams) -> str | None:
-        return scene.https().why_not()
+    def applicable(self, context: Context, p: NoParams) -> str | None:
+        return context.https().why_not()
 
-    def look(self, scene: Scene, p: NoParams) -> Command:
+    def show_command(self, context: Context, p: NoParams) -> Command:
         interface = self.name.removesuffix("-endpoints")
         return Command(("endpoint", "list", "--interface", interface))
 
@@ -41,57 +42,57 @@ class InternalEndpoints(_Endpoints):
     def title(self, p: NoParams) -> str:
         return "internal endpoint of every service"
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
-        if not _on_stage(scene):
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        if not _on_stage(context):
             return [
                 Command(("endpoint", "create", "--region", Later("REGION"), Later("SERVICE"), "internal", Later("URL")))
             ]
         return [
             Command(("endpoint", "create", *region(one), one["service_id"], "internal", one["url"]))
-            for one in _missing(scene)
+            for one in _missing(context)
         ] or [Command(("endpoint", "list", "--interface", "internal"))]
 
-    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+    def requests(self, context: Context, p: NoParams) -> list[Request]:
         made: list[dict[str, Any]] = [
             {"service_id": Later("SERVICE_ID"), "region_id": Later("REGION"), "url": Later("URL")}
         ]
         return [
             Request("POST", "identity", ("endpoints",), {"endpoint": {**one, "interface": "internal"}})
-            for one in (_missing(scene) if _on_stage(scene) else made)
+            for one in (_missing(context) if _on_stage(context) else made)
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "internal"})]
 
-    def foresee(self, scene: Scene, p: NoParams) -> Thing:
-        catalogue = Catalogue.read(scene.admin)
-        before = {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(scene)}
-        scene.https().begin(INTERNAL, before)
+    def snapshot(self, context: Context, p: NoParams) -> Thing:
+        catalogue = Catalogue.read(context.admin)
+        before = {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(context)}
+        context.https().begin(INTERNAL, before)
         return before
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        for one in _missing(scene):
-            scene.who.post("identity", "endpoints", body={"endpoint": {**one, "interface": "internal"}})
+    def create(self, context: Context, p: NoParams) -> None:
+        for one in _missing(context):
+            context.user.post("identity", "endpoints", body={"endpoint": {**one, "interface": "internal"}})
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        if _missing(scene) and not scene.https().begun(INTERNAL):
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        if _missing(context) and not context.https().begun(INTERNAL):
             return []
-        catalogue = Catalogue.read(scene.admin)
+        catalogue = Catalogue.read(context.admin)
         urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("internal")}
         return [{"name": self.title(p), "urls": urls}]
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        catalogue = Catalogue.read(scene.admin)
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        catalogue = Catalogue.read(context.admin)
         return [
-            Difference(catalogue.called(one["service_id"]), "an internal endpoint", "none") for one in _missing(scene)
+            Difference(catalogue.called(one["service_id"]), "an internal endpoint", "none") for one in _missing(context)
         ]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
+    def remove(self, context: Context, thing: Thing) -> bool:
         """Only what came after `there` was noted, and is what was meant to be made, was made by the step."""
         removed = False
         meant = {(one["service_id"], one["url"]) for one in thing["made"]}
-        for one in Catalogue.read(scene.admin).endpoints:
+        for one in Catalogue.read(context.admin).endpoints:
             new = one["id"] not in thing["there"] and one["interface"] == "internal"
             if new and (one["service_id"], one["url"]) in meant:
-                removed = scene.admin.delete("identity", "endpoints", one["id"]) or removed
-        scene.https().end(INTERNAL)
+                removed = context.admin.delete("identity", "endpoints", one["id"]) or removed
+        context.https().end(INTERNAL)
         return removed
 
     def shown(self, thing: Thing) -> str:
@@ -106,28 +107,28 @@ class PublicEndpoints(_Endpoints):
     def title(self, p: NoParams) -> str:
         return "public endpoints on https"
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
-        if not _on_stage(scene):
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        if not _on_stage(context):
             return [Command(("endpoint", "set", "--url", Later("URL"), Later("ENDPOINT_ID")))]
-        return [Command(("endpoint", "set", "--url", url, identity)) for identity, _, url in _moves(scene)] or [
+        return [Command(("endpoint", "set", "--url", url, identity)) for identity, _, url in _moves(context)] or [
             Command(("endpoint", "list", "--interface", "public"))
         ]
 
-    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
-        if not _on_stage(scene):
+    def requests(self, context: Context, p: NoParams) -> list[Request]:
+        if not _on_stage(context):
             return [
                 Request("PATCH", "identity", ("endpoints", Later("ENDPOINT_ID")), {"endpoint": {"url": Later("URL")}})
             ]
         return [
             Request("PATCH", "identity", ("endpoints", identity), {"endpoint": {"url": url}})
-            for identity, _, url in _moves(scene)
+            for identity, _, url in _moves(context)
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "public"})]
 
-    def more(self, scene: Scene, p: NoParams) -> list[str]:
+    def more(self, context: Context, p: NoParams) -> list[str]:
         """The way through the database, as the course's learner went it: told, never run."""
         updates = [
             f"    UPDATE endpoint SET url = {_sql(url)} WHERE id = {_sql(identity)};"  # noqa: S608 - shown, never run
-            for identity, _, url in (_moves(scene)[:2] if _on_stage(scene) else [])
+            for identity, _, url in (_moves(context)[:2] if _on_stage(context) else [])
         ]
         return [
             "For comparison, what changing Keystone's database by hand would be (lab never does it):",
@@ -137,10 +138,10 @@ class PublicEndpoints(_Endpoints):
             "    a WHERE that is too wide changes the internal endpoints as well. The API does it with one request each.",
         ]
 
-    def foresee(self, scene: Scene, p: NoParams) -> Thing:
-        catalogue = Catalogue.read(scene.admin)
+    def snapshot(self, context: Context, p: NoParams) -> Thing:
+        catalogue = Catalogue.read(context.admin)
         twins = {(one["service_id"], one["url"]): one["id"] for one in catalogue.of_interface("internal")}
-        moved = {identity for identity, _, _ in _moves(scene)}
+        moved = {identity for identity, _, _ in _moves(context)}
         endpoints = [
             {
                 **{key: one.get(key) for key in ("id", "url", "interface", "region_id", "service_id")},
@@ -149,38 +150,38 @@ class PublicEndpoints(_Endpoints):
             for one in catalogue.endpoints
             if one["id"] in moved
         ]
-        scene.https().begin(PUBLIC, {"endpoints": endpoints})
+        context.https().begin(PUBLIC, {"endpoints": endpoints})
         return {"endpoints": endpoints}
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        for identity, _, url in _moves(scene):
-            scene.who.sdk.identity.update_endpoint(identity, url=url)
+    def create(self, context: Context, p: NoParams) -> None:
+        for identity, _, url in _moves(context):
+            context.user.sdk.identity.update_endpoint(identity, url=url)
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        catalogue = Catalogue.read(scene.admin)
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        catalogue = Catalogue.read(context.admin)
         urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("public")}
-        if not scene.https().begun(PUBLIC) and any(url.startswith("http://") for url in urls.values()):
+        if not context.https().begun(PUBLIC) and any(url.startswith("http://") for url in urls.values()):
             return []
         return [{"name": self.title(p), "urls": urls}]
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        expected = {name: url for _, name, url in _moves(scene)}
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        expected = {name: url for _, name, url in _moves(context)}
         wrong = [Difference(name, url, thing["urls"][name]) for name, url in expected.items() if name in thing["urls"]]
         plain = {name: url for name, url in thing["urls"].items() if url.startswith("http://") and name not in expected}
         return wrong + [Difference(name, "https", url) for name, url in plain.items()]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
+    def remove(self, context: Context, thing: Thing) -> bool:
         changed = False
-        now = {one["id"]: one for one in Catalogue.read(scene.admin).endpoints}
+        now = {one["id"]: one for one in Catalogue.read(context.admin).endpoints}
         for one in thing["endpoints"]:
             url = one["url"]
             if one["twin"] in now:  # the service may answer on another port by now, and its internal endpoint knows
                 url = now[one["twin"]]["url"]
             if one["id"] in now and now[one["id"]]["url"] != url:
-                scene.admin.sdk.identity.update_endpoint(one["id"], url=url)
+                context.admin.sdk.identity.update_endpoint(one["id"], url=url)
                 changed = True
-        scene.https().end(PUBLIC)
-        scene.admin.forget()  # its token's catalogue is that of before
+        context.https().end(PUBLIC)
+        context.admin.forget()  # its token's catalogue is that of before
         return changed
 
     def shown(self, thing: Thing) -> str:
@@ -192,9 +193,9 @@ def region(endpoint: Mapping[str, Any]) -> tuple[str, ...]:
     return ("--region", endpoint["region_id"]) if endpoint.get("region_id") else ()
 
 
-def _missing(scene: Scene) -> list[dict[str, Any]]:
+def _missing(context: Context) -> list[dict[str, Any]]:
     """What an internal endpoint must be made of, for each enabled service (and region) that has only a public one."""
-    catalogue = Catalogue.read(scene.admin)
+    catalogue = Catalogue.read(context.admin)
     have = {(one["service_id"], one.get("region_id")) for one in catalogue.of_interface("internal")}
     plain = catalogue.plain()
     missing = {}
@@ -207,10 +208,10 @@ def _missing(scene: Scene) -> list[dict[str, Any]]:
     return list(missing.values())
 
 
-def _moves(scene: Scene) -> list[tuple[str, str, str]]:
+def _moves(context: Context) -> list[tuple[str, str, str]]:
     """For each public endpoint that is not where its front is: its id, its service's name, its URL to be."""
-    catalogue = Catalogue.read(scene.admin)
-    fronts, plain = scene.https().planned(catalogue), catalogue.plain()
+    catalogue = Catalogue.read(context.admin)
+    fronts, plain = context.https().planned(catalogue), catalogue.plain()
     moves = []
     for one in catalogue.of_interface("public"):
         if one["service_id"] not in plain:
@@ -222,10 +223,10 @@ def _moves(scene: Scene) -> list[tuple[str, str, str]]:
     return moves
 
 
-def _on_stage(scene: Scene) -> bool:
+def _on_stage(context: Context) -> bool:
     """Whether there is a cloud to look at."""
     try:
-        return bool(scene.admin.name)
+        return bool(context.admin.name)
     except (Absent, CloudRefused):
         return False
 

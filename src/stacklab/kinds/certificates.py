@@ -16,8 +16,9 @@ from stacklab.https.authority import (
     names_of,
     signed_by,
 )
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Request
 
 
@@ -36,11 +37,11 @@ class _OnMachine(Kind[NoParams]):
     def horizon(self, p: NoParams) -> str:
         return NOWHERE
 
-    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+    def requests(self, context: Context, p: NoParams) -> list[Request]:
         return []
 
-    def applicable(self, scene: Scene, p: NoParams) -> str | None:
-        return scene.https().why_not()
+    def applicable(self, context: Context, p: NoParams) -> str | None:
+        return context.https().why_not()
 
 
 class CertificateAuthority(_OnMachine):
@@ -51,10 +52,10 @@ class CertificateAuthority(_OnMachine):
     def title(self, p: NoParams) -> str:
         return "certificate authority of the lab"
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
-        subject = shlex.quote(f"/CN={_title(scene)}")
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        subject = shlex.quote(f"/CN={_title(context)}")
         lines = [
-            f'cd "{directory_of(scene)}"; umask 077',
+            f'cd "{directory_of(context)}"; umask 077',
             "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key",
             f"openssl req -x509 -new -key ca.key -sha256 -days {AUTHORITY_DAYS} -subj {subject} -out ca.pem \\",
             "  -addext 'basicConstraints=critical,CA:TRUE,pathlen:0' -addext 'keyUsage=critical,keyCertSign,cRLSign'",
@@ -62,25 +63,25 @@ class CertificateAuthority(_OnMachine):
         ]
         return [told(*lines)]
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        scene.https().authority.make()
+    def create(self, context: Context, p: NoParams) -> None:
+        context.https().authority.make()
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        authority = scene.https().authority
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        authority = context.https().authority
         certificate = authority.certificate()
         if certificate is None:
             # A key alone is what an interrupted run left: the certificate is written after it.
             return [{"name": "its key alone", "alone": True}] if authority.key_file.exists() else []
         return [{"name": authority.title, "file": str(authority.certificate_file), "id": fingerprint(certificate)}]
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        return [Difference(*one) for one in scene.https().authority.trouble()]
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        return [Difference(*one) for one in context.https().authority.trouble()]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.https().authority.remove()
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.https().authority.remove()
 
-    def look(self, scene: Scene, p: NoParams) -> Command:
-        return _shown_by_openssl(scene, "ca.pem")
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return _shown_by_openssl(context, "ca.pem")
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']}: {thing.get('file', '')}"
@@ -94,14 +95,14 @@ class ServerCertificate(_OnMachine):
     def title(self, p: NoParams) -> str:
         return "server certificate"
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
         try:
-            https = scene.https()
+            https = context.https()
             names, copying = https.apache.names, https.apache.copying()
         except Absent:
             names, copying = Names(("$NAME",), ("$ADDRESS",)), []
         lines = [
-            f'cd "{directory_of(scene)}"; umask 077',
+            f'cd "{directory_of(context)}"; umask 077',
             "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out server.key",
             f'openssl req -new -key server.key -subj "/CN={names.first}" -out server.csr',
             f"printf '%s\\n' \"subjectAltName={names.alternative}\" basicConstraints=critical,CA:FALSE \\",
@@ -114,15 +115,15 @@ class ServerCertificate(_OnMachine):
         ]
         return [told(*lines)]
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        https = scene.https()
+    def create(self, context: Context, p: NoParams) -> None:
+        https = context.https()
         if https.authority.certificate() is None:
             raise Absent("certificate authority of the lab")
         https.authority.keep(*https.authority.issue(https.apache.names))
         https.install()
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        https = scene.https()
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        https = context.https()
         certificate = https.authority.server_certificate()
         if certificate is None:
             return [{"name": "its key alone"}] if https.authority.server_key_file.exists() else []
@@ -135,8 +136,8 @@ class ServerCertificate(_OnMachine):
             }
         ]
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        https = scene.https()
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        https = context.https()
         certificate, authority = https.authority.server_certificate(), https.authority.certificate()
         if certificate is None:
             return [Difference("certificate", str(https.authority.server_certificate_file), "no such file")]
@@ -152,13 +153,13 @@ class ServerCertificate(_OnMachine):
             ]
         )
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        https = scene.https()
+    def remove(self, context: Context, thing: Thing) -> bool:
+        https = context.https()
         https.apache.uninstall()
         return https.authority.remove_server()
 
-    def look(self, scene: Scene, p: NoParams) -> Command:
-        return _shown_by_openssl(scene, "server.pem")
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return _shown_by_openssl(context, "server.pem")
 
     def shown(self, thing: Thing) -> str:
         return f"for {thing['name']}, valid for {thing.get('days')} more days"
@@ -180,23 +181,23 @@ def told(*lines: str) -> Told:
     return Told((), program="sh", lines="\n".join(lines))
 
 
-def directory_of(scene: Scene) -> str:
+def directory_of(context: Context) -> str:
     """Where the lab keeps its certificates; a variable on paper."""
     try:
-        return str(scene.https().directory)
+        return str(context.https().directory)
     except Absent:
         return "$LAB_HTTPS"
 
 
-def _title(scene: Scene) -> str:
+def _title(context: Context) -> str:
     try:
-        return scene.https().authority.title
+        return context.https().authority.title
     except Absent:
         return "certificate authority of the lab"
 
 
-def _shown_by_openssl(scene: Scene, name: str) -> Told:
-    return told(f'openssl x509 -noout -subject -issuer -dates -text -in "{directory_of(scene)}/{name}"')
+def _shown_by_openssl(context: Context, name: str) -> Told:
+    return told(f'openssl x509 -noout -subject -issuer -dates -text -in "{directory_of(context)}/{name}"')
 
 
 KINDS: list[Kind[Any]] = [CertificateAuthority(), ServerCertificate()]

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Id, Name, Params
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 Type = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -49,41 +50,41 @@ class Component(Kind[ComponentParams]):
             "Project ▸ API Access lists the services of your catalogue; Admin ▸ System ▸ System Information all of them"
         )
 
-    def commands(self, scene: Scene, p: ComponentParams) -> list[Command]:
-        return [Command(("catalog", "show", self._type(scene, p)))] if p.types else []
+    def commands(self, context: Context, p: ComponentParams) -> list[Command]:
+        return [Command(("catalog", "show", self._type(context, p)))] if p.types else []
 
-    def _type(self, scene: Scene, p: ComponentParams) -> str:
+    def _type(self, context: Context, p: ComponentParams) -> str:
         """What this cloud calls it; the usual type where it does not have it, or on paper."""
         try:
-            return next((one["type"] for one in registered(scene, p.types)), p.types[0])
+            return next((one["type"] for one in registered(context, p.types)), p.types[0])
         except (Absent, LabError):
             return p.types[0]
 
-    def requests(self, scene: Scene, p: ComponentParams) -> list[Request]:
+    def requests(self, context: Context, p: ComponentParams) -> list[Request]:
         if not p.types:
             return []
-        found = [Request("GET", "identity", ("services",), query={"type": self._type(scene, p)})]
+        found = [Request("GET", "identity", ("services",), query={"type": self._type(context, p)})]
         try:
-            addresses = public_addresses(scene, registered(scene, p.types))
+            addresses = public_addresses(context, registered(context, p.types))
         except (Absent, LabError):
             return found
         return found + [Request("GET", "identity", (), at=version_address(url), token=False) for url in addresses[:1]]
 
-    def create(self, scene: Scene, p: ComponentParams) -> None:
-        for thing in self.candidates(scene, p):
-            scene.say(self.shown(thing))
+    def create(self, context: Context, p: ComponentParams) -> None:
+        for thing in self.find_all(context, p):
+            context.say(self.shown(thing))
 
-    def candidates(self, scene: Scene, p: ComponentParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: ComponentParams) -> Iterable[Thing]:
         if not p.types:
-            address = scene.dashboard()
-            return [{"name": p.name, "url": address, "asked": address, "answer": login_page(scene)}]
-        services = registered(scene, p.types)
-        url = next(iter(public_addresses(scene, services)), "")
+            address = context.dashboard()
+            return [{"name": p.name, "url": address, "asked": address, "answer": login_page(context)}]
+        services = registered(context, p.types)
+        url = next(iter(public_addresses(context, services)), "")
         asked = version_address(url) if url else ""
-        answer = _versions(scene, asked) if url else ("nothing", False)
+        answer = _versions(context, asked) if url else ("nothing", False)
         return [{"name": p.name, "services": services, "url": url, "asked": asked, "answer": answer}]
 
-    def compare(self, scene: Scene, p: ComponentParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ComponentParams, thing: Thing) -> list[Difference]:
         if p.types and not thing["services"]:
             return [Difference("catalogue", f"a service of type {_or(p.types)}", "none")]
         if p.types and not thing["url"]:
@@ -97,30 +98,30 @@ class Component(Kind[ComponentParams]):
     def shown(self, thing: Thing) -> str:
         return f"{thing['asked']} answers: {thing['answer'][0]}"
 
-    def look(self, scene: Scene, p: ComponentParams) -> Command:
-        return Command(("catalog", "show", self._type(scene, p))) if p.types else Command(("status",), program="lab")
+    def show_command(self, context: Context, p: ComponentParams) -> Command:
+        return Command(("catalog", "show", self._type(context, p))) if p.types else Command(("status",), program="lab")
 
-    def applicable(self, scene: Scene, p: ComponentParams) -> str | None:
+    def applicable(self, context: Context, p: ComponentParams) -> str | None:
         if p.required:
             return None
         if not p.types:
-            return None if scene.dashboard() else "this cloud has no dashboard"
-        return lacking(scene, p.name, p.types, p.switch)
+            return None if context.dashboard() else "this cloud has no dashboard"
+        return lacking(context, p.name, p.types, p.switch)
 
     def expected(self, p: ComponentParams) -> str:
         return f"{p.name} is in the catalogue and answers" if p.types else f"{p.name} shows its login page"
 
 
-def registered(scene: Scene, types: Iterable[str]) -> list[Thing]:
+def registered(context: Context, types: Iterable[str]) -> list[Thing]:
     """The services of these types in Keystone's catalogue, enabled or not."""
     wanted = set(types)
-    return [one for one in scene.admin.get("identity", "services")["services"] if one["type"] in wanted]
+    return [one for one in context.admin.get("identity", "services")["services"] if one["type"] in wanted]
 
 
-def public_addresses(scene: Scene, services: Iterable[Thing]) -> list[str]:
+def public_addresses(context: Context, services: Iterable[Thing]) -> list[str]:
     """The public endpoints of those of the services that are enabled."""
     enabled = {one["id"] for one in services if one.get("enabled", True)}
-    endpoints = scene.admin.get("identity", "endpoints", interface="public")["endpoints"]
+    endpoints = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
     return [one["url"] for one in endpoints if one["enabled"] and one["service_id"] in enabled]
 
 
@@ -133,10 +134,10 @@ def version_address(url: str) -> str:
     return f"{base}/info" if "/AUTH_" in url else f"{base}/"
 
 
-def _versions(scene: Scene, url: str) -> tuple[str, bool]:
+def _versions(context: Context, url: str) -> tuple[str, bool]:
     """What the service at this address says of its versions, and whether that is an answer of such a service."""
     try:
-        answer = scene.admin.fetch("GET", url, headers={"Accept": "application/json"})
+        answer = context.admin.fetch("GET", url, headers={"Accept": "application/json"})
         document = answer.json()
     except (CloudRefused, CloudUnreachable) as error:
         return error.message, False
@@ -158,15 +159,15 @@ def _by_number(version: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", version)]
 
 
-def login_page(scene: Scene) -> tuple[str, bool]:
+def login_page(context: Context) -> tuple[str, bool]:
     """What Horizon's login page says, and whether it is one."""
     import requests
 
-    address = scene.dashboard()
+    address = context.dashboard()
     if not address:
         return "this cloud has no dashboard", False
     try:
-        answer = requests.get(f"{address.rstrip('/')}/auth/login/", timeout=60, verify=scene.admin.verify)
+        answer = requests.get(f"{address.rstrip('/')}/auth/login/", timeout=60, verify=context.admin.verify)
     except requests.RequestException as error:
         return f"no answer ({type(error).__name__})", False
     if answer.status_code != 200 or 'name="password"' not in answer.text:
@@ -174,17 +175,17 @@ def login_page(scene: Scene) -> tuple[str, bool]:
     return "a form for user name and password", True
 
 
-def lacking(scene: Scene, title: str, types: Iterable[str], switch: str | None) -> str | None:
+def lacking(context: Context, title: str, types: Iterable[str], switch: str | None) -> str | None:
     """Why steps about a service make no sense on a cloud whose catalogue has nothing of these types, or None."""
     types = list(types)
-    if registered(scene, types):
+    if registered(context, types):
         return None
     why = f"this cloud does not run {title}: its catalogue has nothing of type {_or(types)}"
     if switch is None:
         return why
     from stacklab.deploy.profile.optional import how_to_switch_on
 
-    return f"{why}; {how_to_switch_on(switch, profile=scene.site().profile, session=scene.session_name)}"
+    return f"{why}; {how_to_switch_on(switch, profile=context.site().profile, session=context.session_name)}"
 
 
 def _or(words: list[str]) -> str:

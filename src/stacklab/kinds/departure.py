@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from stacklab.kinds.compute import VERSION, find_servers
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Params, Ref, Refers
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 from stacklab.kinds.wait import until
 
@@ -35,50 +36,50 @@ class ServerGone(Kind[ServerGoneParams]):
     def horizon(self, p: ServerGoneParams) -> str:
         return "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Delete Instance"
 
-    def commands(self, scene: Scene, p: ServerGoneParams) -> list[Command]:
+    def commands(self, context: Context, p: ServerGoneParams) -> list[Command]:
         return [
-            Command(("server", "delete", "--wait", scene.called(p.server))),
-            Command(("volume", "show", scene.called(p.keeps))),
+            Command(("server", "delete", "--wait", context.name_of(p.server))),
+            Command(("volume", "show", context.name_of(p.keeps))),
         ]
 
-    def requests(self, scene: Scene, p: ServerGoneParams) -> list[Request]:
-        volume = scene.id_of(p.keeps, "volume")
+    def requests(self, context: Context, p: ServerGoneParams) -> list[Request]:
+        volume = context.id_of(p.keeps, "volume")
         return [
-            Request("DELETE", "compute", ("servers", scene.id_of(p.server, "server"))),
+            Request("DELETE", "compute", ("servers", context.id_of(p.server, "server"))),
             Request("GET", "block-storage", ("volumes", volume), until=(("volume", "status"), "available")),
         ]
 
-    def create(self, scene: Scene, p: ServerGoneParams) -> None:
-        server = scene.thing(p.server, "server")["id"]
-        scene.who.sdk.compute.delete_server(server)
-        until(lambda: scene.admin.gone("compute", "servers", server), "the instance to be deleted", seconds=SECONDS)
+    def create(self, context: Context, p: ServerGoneParams) -> None:
+        server = context.thing(p.server, "server")["id"]
+        context.user.sdk.compute.delete_server(server)
+        until(lambda: context.admin.gone("compute", "servers", server), "the instance to be deleted", seconds=SECONDS)
 
     def settle_seconds(self, p: ServerGoneParams) -> float:
         return SECONDS
 
-    def candidates(self, scene: Scene, p: ServerGoneParams) -> Iterable[Thing]:
-        volume, name = scene.thing(p.keeps, "volume"), scene.called(p.server)
-        if find_servers(scene, name):
+    def find_all(self, context: Context, p: ServerGoneParams) -> Iterable[Thing]:
+        volume, name = context.thing(p.keeps, "volume"), context.name_of(p.server)
+        if find_servers(context, name):
             return []
         # Only one that is younger than the volume can have had it: an earlier replay's, which was undone, does not count.
-        deleted = [one for one in _deleted(scene, name) if _moment(one["created"]) >= _moment(volume["created_at"])]
+        deleted = [one for one in _deleted(context, name) if _moment(one["created"]) >= _moment(volume["created_at"])]
         return [{"name": name, "ids": {one["id"] for one in deleted}, "volume": volume}] if deleted else []
 
-    def compare(self, scene: Scene, p: ServerGoneParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ServerGoneParams, thing: Thing) -> list[Difference]:
         volume = thing["volume"]
         holding = {one.get("server_id") for one in volume.get("attachments", [])} & thing["ids"]
         if volume["status"] in ("available", "in-use") and not holding:
             return []
         return [Difference("volume", f"{volume['name']} is free for another instance", volume["status"])]
 
-    def keep(self, scene: Scene, p: ServerGoneParams, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: ServerGoneParams, thing: Thing) -> Thing:
         return {"name": thing["name"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
+    def remove(self, context: Context, thing: Thing) -> bool:
         return False  # there is nothing left of it
 
-    def look(self, scene: Scene, p: ServerGoneParams) -> Command:
-        return Command(("server", "list", "--deleted", "--all-projects", "--name", scene.called(p.server)))
+    def show_command(self, context: Context, p: ServerGoneParams) -> Command:
+        return Command(("server", "list", "--deleted", "--all-projects", "--name", context.name_of(p.server)))
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is deleted, {thing['volume']['name']} is {thing['volume']['status']}"
@@ -87,10 +88,10 @@ class ServerGone(Kind[ServerGoneParams]):
         return "the instance was there and is deleted, and the volume is still there"
 
 
-def _deleted(scene: Scene, name: str) -> list[Thing]:
+def _deleted(context: Context, name: str) -> list[Thing]:
     """Servers of this name in the acting project that Nova remembers as deleted; only an admin may ask."""
-    query = {"all_tenants": "1", "project_id": scene.project_id(), "deleted": "true"}
-    found = scene.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
+    query = {"all_tenants": "1", "project_id": context.project_id(), "deleted": "true"}
+    found = context.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
     return [one for one in found if one["name"] == name]
 
 

@@ -14,8 +14,9 @@ from stacklab.conditions.services import units
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.stack.detached import STACK_USER, StackRun, state
 from stacklab.durations import seconds as spoken
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 from stacklab.machines.site import Site
 
@@ -43,32 +44,32 @@ class Looking(Kind[P]):
     def horizon(self, p: P) -> str:
         return "(not in Horizon: on the machine)"
 
-    def commands(self, scene: Scene, p: P) -> list[Command]:
+    def commands(self, context: Context, p: P) -> list[Command]:
         return [Command(("status",), program="lab")]
 
-    def requests(self, scene: Scene, p: P) -> list[Request]:
+    def requests(self, context: Context, p: P) -> list[Request]:
         return []
 
-    def create(self, scene: Scene, p: P) -> None:
-        scene.say(str(self.facts(scene.site(), p)["said"]))
+    def create(self, context: Context, p: P) -> None:
+        context.say(str(self.facts(context.site(), p)["said"]))
 
-    def candidates(self, scene: Scene, p: P) -> Iterable[Thing]:
-        return [self.facts(scene.site(), p)]
+    def find_all(self, context: Context, p: P) -> Iterable[Thing]:
+        return [self.facts(context.site(), p)]
 
-    def compare(self, scene: Scene, p: P, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: P, thing: Thing) -> list[Difference]:
         return self.differences(p, thing)
 
     def shown(self, thing: Thing) -> str:
         return str(thing["said"])
 
-    def look(self, scene: Scene, p: P) -> Command:
-        return self.commands(scene, p)[0]
+    def show_command(self, context: Context, p: P) -> Command:
+        return self.commands(context, p)[0]
 
     def settle_seconds(self, p: P) -> float:
         return 0  # it will not become another machine
 
-    def applicable(self, scene: Scene, p: P) -> str | None:
-        return None if scene.site().profile else NO_MACHINE
+    def applicable(self, context: Context, p: P) -> str | None:
+        return None if context.site().profile else NO_MACHINE
 
 
 class MachineParams(Params):
@@ -175,8 +176,8 @@ class Clone(Looking[NoParams]):
     def expected(self, p: NoParams) -> str:
         return "DevStack is cloned, at the branch or tag of the profile"
 
-    def applicable(self, scene: Scene, p: NoParams) -> str | None:
-        return not_by(scene.site(), "devstack")
+    def applicable(self, context: Context, p: NoParams) -> str | None:
+        return not_by(context.site(), "devstack")
 
 
 class RunParams(Params):
@@ -217,8 +218,8 @@ class Run(Looking[RunParams]):
     def expected(self, p: RunParams) -> str:
         return f"{self.title(p).split()[0]} has ended well and made its services"
 
-    def applicable(self, scene: Scene, p: RunParams) -> str | None:
-        return not_by(scene.site(), p.by)
+    def applicable(self, context: Context, p: RunParams) -> str | None:
+        return not_by(context.site(), p.by)
 
 
 def not_by(site: Site, by: str) -> str | None:
@@ -242,34 +243,34 @@ class Dashboard(Kind[NoParams]):
     def horizon(self, p: NoParams) -> str:
         return "the login page; lab status names its address, lab password the login"
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
         return [Command(("status",), program="lab")]
 
-    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+    def requests(self, context: Context, p: NoParams) -> list[Request]:
         return []
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        scene.say(self.shown(self._asked(scene)))
+    def create(self, context: Context, p: NoParams) -> None:
+        context.say(self.shown(self._asked(context)))
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        return [self._asked(scene)]
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        return [self._asked(context)]
 
-    def _asked(self, scene: Scene) -> Thing:
-        url = scene.dashboard()
+    def _asked(self, context: Context) -> Thing:
+        url = context.dashboard()
         if not url:
             raise Absent("a dashboard")
         page = f"{url.rstrip('/')}/auth/login/"
         try:
-            answer = requests.get(page, timeout=SECONDS, verify=scene.admin.verify)
+            answer = requests.get(page, timeout=SECONDS, verify=context.admin.verify)
         except requests.RequestException as error:
             return {"name": "dashboard", "url": page, "said": f"no answer ({type(error).__name__})", "form": False}
         form = answer.status_code == 200 and re.search(r'name="password"', answer.text) is not None
         said = f"{answer.status_code}, {'with' if form else 'without'} a login form"
         return {"name": "dashboard", "url": page, "said": said, "form": form}
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         found = [] if thing["form"] else [Difference(thing["url"], "a page with a login form", thing["said"])]
-        address = scene.site().address
+        address = context.site().address
         if address and f"//{address}" not in thing["url"]:
             found.append(Difference("address", f"the machine's own, {address}", thing["url"]))
         return found
@@ -277,7 +278,7 @@ class Dashboard(Kind[NoParams]):
     def shown(self, thing: Thing) -> str:
         return f"{thing['url']} answers {thing['said']}"
 
-    def look(self, scene: Scene, p: NoParams) -> Command:
+    def show_command(self, context: Context, p: NoParams) -> Command:
         return Command(("status",), program="lab")
 
     def expected(self, p: NoParams) -> str:

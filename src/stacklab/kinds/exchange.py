@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.dashboard import visiting
 from stacklab.kinds.declaration import Params, Ref, Refers, SecretRef
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request, Service
 
 SECONDS = 60
@@ -68,66 +69,66 @@ class Exchange(Kind[ExchangeParams]):
             return "(this step does without)"
         return f"log in, then Project ▸ {_LISTS[p.at].menu}"
 
-    def commands(self, scene: Scene, p: ExchangeParams) -> list[Command]:
+    def commands(self, context: Context, p: ExchangeParams) -> list[Command]:
         if p.by != "client":
             return []
         return [Command(("--debug", _LISTS[p.at].path.removesuffix("s"), "list", "-f", "value", "-c", "Name"))]
 
-    def requests(self, scene: Scene, p: ExchangeParams) -> list[Request]:
+    def requests(self, context: Context, p: ExchangeParams) -> list[Request]:
         if p.by != "http":
             return []
         try:
-            at = f"{_versioned(scene.who.auth_url, '/v3')}/auth/tokens"
+            at = f"{_versioned(context.user.auth_url, '/v3')}/auth/tokens"
         except (Absent, LabError):
             at = None
-        return [self._login(scene, p, at), Request("GET", _LISTS[p.at].service, (_LISTS[p.at].path,))]
+        return [self._login(context, p, at), Request("GET", _LISTS[p.at].service, (_LISTS[p.at].path,))]
 
-    def _login(self, scene: Scene, p: ExchangeParams, at: str | None) -> Request:
+    def _login(self, context: Context, p: ExchangeParams, at: str | None) -> Request:
         domain = {"id": DOMAIN}
-        user = {"name": scene.called(p.user), "domain": domain, "password": scene.secret(p.password)}
-        scope = {"project": {"name": scene.called(p.project), "domain": domain}}
+        user = {"name": context.name_of(p.user), "domain": domain, "password": context.secret(p.password)}
+        scope = {"project": {"name": context.name_of(p.project), "domain": domain}}
         body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
         saved = ("TOKEN", "x-subject-token")
         path = ("auth", "tokens") if at is None else ()
         return Request("POST", "identity", path, body, at=at, token=False, saves_header=saved)
 
-    def create(self, scene: Scene, p: ExchangeParams) -> None:
-        for line in self._asked(scene, p)["told"]:
-            scene.say(line)
+    def create(self, context: Context, p: ExchangeParams) -> None:
+        for line in self._asked(context, p)["told"]:
+            context.say(line)
 
-    def candidates(self, scene: Scene, p: ExchangeParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: ExchangeParams) -> Iterable[Thing]:
         try:
-            return [self._asked(scene, p)]
+            return [self._asked(context, p)]
         except CloudRefused as error:
             # Whether it was refused or somebody broke over it: the operation does not work now, and that is the answer.
             return [{"name": p.at, "rows": set(), "told": [], "refused": error.message, "shows": []}]
 
-    def _asked(self, scene: Scene, p: ExchangeParams) -> Thing:
-        rows, told = {"http": _by_http, "client": _by_client, "dashboard": _by_dashboard}[p.by](self, scene, p)
+    def _asked(self, context: Context, p: ExchangeParams) -> Thing:
+        rows, told = {"http": _by_http, "client": _by_client, "dashboard": _by_dashboard}[p.by](self, context, p)
         return {
             "name": p.at,
             "rows": rows,
             "told": told,
             "refused": None,
-            "shows": [scene.called(ref) for ref in p.shows],
+            "shows": [context.name_of(ref) for ref in p.shows],
         }
 
-    def compare(self, scene: Scene, p: ExchangeParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ExchangeParams, thing: Thing) -> list[Difference]:
         if thing["refused"]:
             return [Difference(self.title(p), "an answer", thing["refused"])]
         listed = _listing(thing["rows"])
-        names = [scene.called(ref) for ref in p.shows]
+        names = [context.name_of(ref) for ref in p.shows]
         return [Difference(p.at, f"{name} is listed", listed) for name in names if name not in thing["rows"]]
 
     def shown(self, thing: Thing) -> str:
         # A page of Horizon has more cells than names.
         return f"it shows {_listing(set(thing['shows']) & thing['rows'])}"
 
-    def look(self, scene: Scene, p: ExchangeParams) -> Command:
+    def show_command(self, context: Context, p: ExchangeParams) -> Command:
         return Command((_LISTS[p.at].path.removesuffix("s"), "list"))
 
-    def applicable(self, scene: Scene, p: ExchangeParams) -> str | None:
-        return "this cloud has no dashboard" if p.by == "dashboard" and not scene.dashboard() else None
+    def applicable(self, context: Context, p: ExchangeParams) -> str | None:
+        return "this cloud has no dashboard" if p.by == "dashboard" and not context.dashboard() else None
 
     def expected(self, p: ExchangeParams) -> str:
         return f"{self.title(p)} can be listed, and show what they should"
@@ -142,10 +143,10 @@ def _versioned(url: str, version: str) -> str:
     return base if re.search(r"/v\d[\d.]*(/|$)", base) else base + version
 
 
-def _by_http(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str], list[str]]:
+def _by_http(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[str], list[str]]:
     """Both requests, sent by a plain HTTP library: no client of OpenStack's has a part in it."""
-    login = kind.requests(scene, p)[0]
-    answer = _send(scene, login.method, str(login.at), login.headers(), login.content({}))
+    login = kind.requests(context, p)[0]
+    answer = _send(context, login.method, str(login.at), login.headers(), login.content({}))
     token = answer.json()["token"]
     address = _address_in(token["catalog"], p)
     told = [
@@ -155,7 +156,7 @@ def _by_http(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str],
     ]
     url = f"{address}/{_LISTS[p.at].path}"
     headers = {"Accept": "application/json", "X-Auth-Token": answer.headers["X-Subject-Token"]}
-    listed = _send(scene, "GET", url, headers, None)
+    listed = _send(context, "GET", url, headers, None)
     rows = {str(row["name"]) for row in listed.json()[p.at]}
     return rows, [*told, f"GET {url}: HTTP {listed.status_code}, {_listing(rows)}"]
 
@@ -170,11 +171,11 @@ def _address_in(catalogue: list[dict[str, Any]], p: ExchangeParams) -> str:
     raise CloudRefused(f"the token's catalogue has no public endpoint of type {' or '.join(wanted.types)}", status=404)
 
 
-def _send(scene: Scene, method: str, url: str, headers: dict[str, str], body: Any) -> Any:
+def _send(context: Context, method: str, url: str, headers: dict[str, str], body: Any) -> Any:
     import requests
 
     try:
-        answer = requests.request(method, url, headers=headers, json=body, timeout=SECONDS, verify=scene.who.verify)
+        answer = requests.request(method, url, headers=headers, json=body, timeout=SECONDS, verify=context.user.verify)
     except requests.RequestException as error:
         raise CloudUnreachable(f"{method} {url}: {error}", advice="lab status shows what runs") from error
     if answer.status_code >= 400:
@@ -185,11 +186,11 @@ def _send(scene: Scene, method: str, url: str, headers: dict[str, str], body: An
 _NO_ANSWER = re.compile(r"Unable to establish connection|Failed to contact|Failed to discover|Connection refused")
 
 
-def _by_client(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str], list[str]]:
+def _by_client(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[str], list[str]]:
     """The client, and the addresses that it says it asked: the first is the only one that it was told."""
     from stacklab.cloud import client
 
-    result = client.run(kind.commands(scene, p)[0], {}, scene.who.clouds_file, scene.who.name)
+    result = client.run(kind.commands(context, p)[0], {}, context.user.clouds_file, context.user.name)
     if result.status != 0:
         said = [
             line
@@ -213,13 +214,13 @@ def _asked_of(debug: str) -> list[str]:
     return [f"it asked: {line}" for line in dict.fromkeys(found)]
 
 
-def _by_dashboard(kind: Exchange, scene: Scene, p: ExchangeParams) -> tuple[set[str], list[str]]:
+def _by_dashboard(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[str], list[str]]:
     """A login to Horizon, and the page that has the list."""
-    address, page = scene.dashboard(), _LISTS[p.at].page
-    user, password = scene.called(p.user), scene.secret(p.password).value
-    with visiting(address, user, password, scene.who.verify) as visit:
+    address, page = context.dashboard(), _LISTS[p.at].page
+    user, password = context.name_of(p.user), context.secret(p.password).value
+    with visiting(address, user, password, context.user.verify) as visit:
         cells = set(visit.cells(page))
-    wanted = {scene.called(ref) for ref in p.shows}
+    wanted = {context.name_of(ref) for ref in p.shows}
     return cells, [f"{address.rstrip('/')}{page} shows {_listing(wanted & cells)}"]
 
 

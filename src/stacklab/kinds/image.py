@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import StringConstraints
 
 from stacklab.kinds.checksum import expanded_pieces, md5_of
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Declaration, Name, Params, shouted
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload
 from stacklab.kinds.stream import opened
 
@@ -49,64 +50,64 @@ class Image(Kind[ImageParams]):
     def horizon(self, p: ImageParams) -> str:
         return f"Project ▸ Compute ▸ Images ▸ Create Image: Image Name {p.name}, File, Format"
 
-    def _format(self, scene: Scene, p: ImageParams) -> str:
+    def _format(self, context: Context, p: ImageParams) -> str:
         given = p.disk_format
         if given is None and isinstance(p.source, AssetRef):
-            given = scene.asset(p.source).attributes["disk_format"]  # type: ignore[assignment]
+            given = context.asset(p.source).attributes["disk_format"]  # type: ignore[assignment]
         return given or "qcow2"
 
-    def _upload(self, scene: Scene, p: ImageParams) -> Upload:
+    def _upload(self, context: Context, p: ImageParams) -> Upload:
         if isinstance(p.source, UrlSource):
             fetch: tuple[tuple[str, ...], ...] = (("curl", "-fsSL", p.source.url),)
             return Upload(pipeline=(*fetch, UNPACK[p.unpack]) if p.unpack else fetch)
-        path = scene.asset(p.source).path if isinstance(p.source, AssetRef) else Path(p.source.file).expanduser()
+        path = context.asset(p.source).path if isinstance(p.source, AssetRef) else Path(p.source.file).expanduser()
         return Upload(pipeline=((*UNPACK[p.unpack], str(path)),)) if p.unpack else Upload(file=path)
 
-    def commands(self, scene: Scene, p: ImageParams) -> list[Command]:
-        upload = self._upload(scene, p)
+    def commands(self, context: Context, p: ImageParams) -> list[Command]:
+        upload = self._upload(context, p)
         words = (
-            *("image", "create", "--disk-format", self._format(scene, p), "--container-format", "bare"),
+            *("image", "create", "--disk-format", self._format(context, p), "--container-format", "bare"),
             *(word for key, value in p.properties.items() for word in ("--property", f"{key}={value}")),
             *(("--file", str(upload.file)) if upload.file else ()),
         )
         return [Command((*words, p.name), feed=upload.pipeline)]
 
-    def requests(self, scene: Scene, p: ImageParams) -> list[Request]:
+    def requests(self, context: Context, p: ImageParams) -> list[Request]:
         image = Later(shouted(p.name, "id"))
-        body = {"name": p.name, "disk_format": self._format(scene, p), "container_format": "bare", **p.properties}
+        body = {"name": p.name, "disk_format": self._format(context, p), "container_format": "bare", **p.properties}
         return [
             Request("POST", "image", ("images",), body, saves={image.name: ("id",)}),
-            Request("PUT", "image", ("images", image, "file"), upload=self._upload(scene, p)),
+            Request("PUT", "image", ("images", image, "file"), upload=self._upload(context, p)),
         ]
 
-    def create(self, scene: Scene, p: ImageParams) -> None:
-        with opened(self._upload(scene, p)) as data:
-            scene.who.sdk.image.create_image(
+    def create(self, context: Context, p: ImageParams) -> None:
+        with opened(self._upload(context, p)) as data:
+            context.user.sdk.image.create_image(
                 p.name,
                 data=data,
-                disk_format=self._format(scene, p),
+                disk_format=self._format(context, p),
                 container_format="bare",
                 meta=p.properties,
                 wait=True,
                 timeout=600,
             )
 
-    def candidates(self, scene: Scene, p: ImageParams) -> Iterable[Thing]:
-        return _images(scene, p.name, owner=scene.project_id())
+    def find_all(self, context: Context, p: ImageParams) -> Iterable[Thing]:
+        return _images(context, p.name, owner=context.project_id())
 
-    def compare(self, scene: Scene, p: ImageParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ImageParams, thing: Thing) -> list[Difference]:
         properties = [(key, value, thing.get(key, "none")) for key, value in p.properties.items()]
         # What came through a pipe may have been cut off, and is no less active for that.
         wanted = None
         if p.unpack and isinstance(p.source, AssetRef) and thing.get("checksum"):
-            wanted = md5_of(expanded_pieces(scene.asset(p.source).path, p.unpack))
+            wanted = md5_of(expanded_pieces(context.asset(p.source).path, p.unpack))
         # An asset's format is whatever this machine has; only a format that the session names is graded.
         return differing(
             [("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties]
         ) + differing([("MD5 of the expanded image", wanted, thing.get("checksum"))])
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.admin.delete("image", "images", thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.admin.delete("image", "images", thing["id"])
 
     def runs(self, p: ImageParams) -> str:
         if not isinstance(p.source, FileSource):
@@ -116,19 +117,19 @@ class Image(Kind[ImageParams]):
             f"# reads this file{unpacked} and uploads it to the cloud:\n{Path(p.source.file).expanduser().absolute()}"
         )
 
-    def look(self, scene: Scene, p: ImageParams) -> Command:
+    def show_command(self, context: Context, p: ImageParams) -> Command:
         return Command(("image", "show", p.name))
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is {thing['status']}, {thing['disk_format']}"
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        found = _images(scene, name, owner=scene.project_id()) or _images(scene, name, visibility="public")
+    def named(self, context: Context, name: str) -> Thing | None:
+        found = _images(context, name, owner=context.project_id()) or _images(context, name, visibility="public")
         return next(iter(found), None)
 
 
-def _images(scene: Scene, name: str, **query: str) -> list[Thing]:
-    found: list[Thing] = scene.admin.get("image", "images", name=name, **query)["images"]
+def _images(context: Context, name: str, **query: str) -> list[Thing]:
+    found: list[Thing] = context.admin.get("image", "images", name=name, **query)["images"]
     return found
 
 

@@ -12,7 +12,8 @@ from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import KEYSTONE
 from stacklab.kinds.certificates import NoParams, told
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 SETTINGS = "service-settings"
@@ -30,56 +31,58 @@ class ServiceSettings(Kind[NoParams]):
     def horizon(self, p: NoParams) -> str:
         return "(not in Horizon: these are the services' configuration files)"
 
-    def applicable(self, scene: Scene, p: NoParams) -> str | None:
-        return scene.https().why_not()
+    def applicable(self, context: Context, p: NoParams) -> str | None:
+        return context.https().why_not()
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
         try:
-            settings, additions = _settings(scene), scene.https().configuration.additions
+            settings, additions = _settings(context), context.https().configuration.additions
         except Absent:
             return [told("# in each service's file: [oslo_middleware] enable_proxy_headers_parsing = true")]
         lines = [_line(one) for one in settings]
         files = [f"cat >'{path}' <<'END'\n{content.rstrip()}\nEND" for path, content in additions.items()]
         return [
             told(
-                *lines, *files, *scene.https().configuration.restarting(unit for one in settings for unit in one.units)
+                *lines,
+                *files,
+                *context.https().configuration.restarting(unit for one in settings for unit in one.units),
             )
         ]
 
-    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+    def requests(self, context: Context, p: NoParams) -> list[Request]:
         return []
 
-    def foresee(self, scene: Scene, p: NoParams) -> Thing:
-        https, settings = scene.https(), _settings(scene)
+    def snapshot(self, context: Context, p: NoParams) -> Thing:
+        https, settings = context.https(), _settings(context)
         files = https.configuration.keep(one.file for one, _ in https.configuration.wrong(settings))
         units = sorted({unit for one in settings if one.file in files for unit in one.units})
         before: Thing = {"files": files, "units": units}
         https.begin(SETTINGS, before)
         return before
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        https = scene.https()
-        https.configuration.change([one for one, _ in https.configuration.wrong(_settings(scene))])
+    def create(self, context: Context, p: NoParams) -> None:
+        https = context.https()
+        https.configuration.change([one for one, _ in https.configuration.wrong(_settings(context))])
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        https = scene.https()
-        wrong = [*https.configuration.wrong(_settings(scene)), *_absent(scene)]
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        https = context.https()
+        wrong = [*https.configuration.wrong(_settings(context)), *_absent(context)]
         return [] if wrong and not https.begun(SETTINGS) else [{"name": self.title(p)}]
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        wrong = scene.https().configuration.wrong(_settings(scene))
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        wrong = context.https().configuration.wrong(_settings(context))
         found = [
             Difference(f"{one.file} [{one.section}] {one.option}", one.value or "not set", value or "not set")
             for one, value in wrong
         ]
-        return found + [Difference(path, "there", "missing") for path in _absent(scene)]
+        return found + [Difference(path, "there", "missing") for path in _absent(context)]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        changed = scene.https().configuration.put_back(thing["files"], thing["units"])
-        scene.https().end(SETTINGS)
+    def remove(self, context: Context, thing: Thing) -> bool:
+        changed = context.https().configuration.put_back(thing["files"], thing["units"])
+        context.https().end(SETTINGS)
         return changed
 
-    def look(self, scene: Scene, p: NoParams) -> Command:
+    def show_command(self, context: Context, p: NoParams) -> Command:
         return told("grep -HnE 'enable_proxy_headers_parsing|endpoint_type|catalog_info|^interface' /etc/*/*.conf")
 
     def expected(self, p: NoParams) -> str:
@@ -100,16 +103,16 @@ class HttpsLogins(Kind[NoParams]):
     def horizon(self, p: NoParams) -> str:
         return "(not in Horizon: it is a file of the client's)"
 
-    def applicable(self, scene: Scene, p: NoParams) -> str | None:
-        return scene.https().why_not()
+    def applicable(self, context: Context, p: NoParams) -> str | None:
+        return context.https().why_not()
 
-    def commands(self, scene: Scene, p: NoParams) -> list[Command]:
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
         try:
-            entries = _entries(scene)
+            entries = _entries(context)
         except Absent:
             file, identity, authority = "clouds.yaml", "https://…/v3", "ca.pem"
         else:
-            file, identity, authority = str(scene.https().clouds_file), _identity(scene), _authority(scene)
+            file, identity, authority = str(context.https().clouds_file), _identity(context), _authority(context)
             del entries
         lines = [
             f"# in {file}, a copy of lab-admin that is called {BY_TLS}:",
@@ -122,22 +125,22 @@ class HttpsLogins(Kind[NoParams]):
         ]
         return [told(*lines)]
 
-    def requests(self, scene: Scene, p: NoParams) -> list[Request]:
+    def requests(self, context: Context, p: NoParams) -> list[Request]:
         return []
 
-    def foresee(self, scene: Scene, p: NoParams) -> Thing:
-        return {"file": str(scene.https().clouds_file), "entries": sorted(_entries(scene))}
+    def snapshot(self, context: Context, p: NoParams) -> Thing:
+        return {"file": str(context.https().clouds_file), "entries": sorted(_entries(context))}
 
-    def create(self, scene: Scene, p: NoParams) -> None:
-        scene.https().begin_logins(_identity(scene))
-        scene.admin.forget()
+    def create(self, context: Context, p: NoParams) -> None:
+        context.https().begin_logins(_identity(context))
+        context.admin.forget()
 
-    def candidates(self, scene: Scene, p: NoParams) -> Iterable[Thing]:
-        entries = _entries(scene)
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        entries = _entries(context)
         return [{"name": ", ".join(sorted(entries)), "entries": entries}] if BY_TLS in entries else []
 
-    def compare(self, scene: Scene, p: NoParams, thing: Thing) -> list[Difference]:
-        identity, authority, entries = _identity(scene), _authority(scene), thing["entries"]
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        identity, authority, entries = _identity(context), _authority(context), thing["entries"]
         by_tls, without = entries[BY_TLS], entries.get(WITHOUT_CA, {})
         pairs = [
             (f"{BY_TLS}: auth_url", identity, by_tls.get("auth", {}).get("auth_url")),
@@ -156,24 +159,24 @@ class HttpsLogins(Kind[NoParams]):
             if expected != actual
         ]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        ended = scene.https().end_logins()
-        scene.admin.forget()
+    def remove(self, context: Context, thing: Thing) -> bool:
+        ended = context.https().end_logins()
+        context.admin.forget()
         return ended
 
-    def look(self, scene: Scene, p: NoParams) -> Command:
+    def show_command(self, context: Context, p: NoParams) -> Command:
         return Command(("configuration", "show"))
 
     def shown(self, thing: Thing) -> str:
         return f"the entries {thing['name']}"
 
 
-def _settings(scene: Scene) -> list[Setting]:
-    return scene.https().configuration.settings(Catalogue.read(scene.admin).services)
+def _settings(context: Context) -> list[Setting]:
+    return context.https().configuration.settings(Catalogue.read(context.admin).services)
 
 
-def _absent(scene: Scene) -> list[str]:
-    return scene.https().configuration.absent()
+def _absent(context: Context) -> list[str]:
+    return context.https().configuration.absent()
 
 
 def _line(one: Setting) -> str:
@@ -182,23 +185,23 @@ def _line(one: Setting) -> str:
     return f"# {one.file}: in [{one.section}] {one.option} = {one.value}"
 
 
-def _entries(scene: Scene) -> dict[str, Any]:
+def _entries(context: Context) -> dict[str, Any]:
     """The entries of the lab's clouds.yaml."""
-    text = scene.https().clouds_file.read_text(encoding="utf-8")
+    text = context.https().clouds_file.read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.safe_load(text)["clouds"]
     return found
 
 
-def _identity(scene: Scene) -> str:
+def _identity(context: Context) -> str:
     """Keystone's public address to be, with its path."""
-    catalogue = Catalogue.read(scene.admin)
-    host = scene.https().planned(catalogue)[KEYSTONE]
-    entry = _entries(scene)["lab-admin"]
+    catalogue = Catalogue.read(context.admin)
+    host = context.https().planned(catalogue)[KEYSTONE]
+    entry = _entries(context)["lab-admin"]
     return host.public_url(str(entry["auth"]["auth_url"]))
 
 
-def _authority(scene: Scene) -> str:
-    return str(scene.https().authority.certificate_file)
+def _authority(context: Context) -> str:
+    return str(context.https().authority.certificate_file)
 
 
 KINDS: list[Kind[Any]] = [ServiceSettings(), HttpsLogins()]

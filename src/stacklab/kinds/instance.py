@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from stacklab.cloud.access import SshEndpoint
 from stacklab.errors import MissingProgram, StepFailed
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import AssetRef, Name, Params, Ref, Refers
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, Way
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 BOOT_SECONDS = 240
@@ -23,9 +25,9 @@ TRY_SECONDS = 20
 """How long one attempt to log in may take."""
 
 
-def running(scene: Scene, ref: Ref) -> Thing:
+def running(context: Context, ref: Ref) -> Thing:
     """The server that a reference means. Raises Absent, also for one that does not run."""
-    server = scene.thing(ref, "server")
+    server = context.thing(ref, "server")
     if server["status"] != "ACTIVE":
         raise Absent(f"a running instance ({server['name']} is {server['status']})")
     return server
@@ -50,28 +52,28 @@ class Console(Kind[ConsoleParams]):
     def horizon(self, p: ConsoleParams) -> str:
         return "Project ▸ Compute ▸ Instances ▸ (the instance) ▸ Log"
 
-    def commands(self, scene: Scene, p: ConsoleParams) -> list[Command]:
-        return [Command(("console", "log", "show", "--lines", "40", scene.called(p.server)))]
+    def commands(self, context: Context, p: ConsoleParams) -> list[Command]:
+        return [Command(("console", "log", "show", "--lines", "40", context.name_of(p.server)))]
 
-    def requests(self, scene: Scene, p: ConsoleParams) -> list[Request]:
-        server = scene.id_of(p.server, "server")
+    def requests(self, context: Context, p: ConsoleParams) -> list[Request]:
+        server = context.id_of(p.server, "server")
         return [Request("POST", "compute", ("servers", server, "action"), {"os-getConsoleOutput": {"length": 40}})]
 
-    def create(self, scene: Scene, p: ConsoleParams) -> None:
-        scene.say(self._log(scene, p, "40"))
+    def create(self, context: Context, p: ConsoleParams) -> None:
+        context.say(self._log(context, p, "40"))
 
-    def _log(self, scene: Scene, p: ConsoleParams, lines: str) -> str:
-        server = running(scene, p.server)
+    def _log(self, context: Context, p: ConsoleParams, lines: str) -> str:
+        server = running(context, p.server)
         body = {"os-getConsoleOutput": {"length": lines}}
-        return str(scene.admin.post("compute", "servers", server["id"], "action", body=body)["output"])
+        return str(context.admin.post("compute", "servers", server["id"], "action", body=body)["output"])
 
     def settle_seconds(self, p: ConsoleParams) -> float:
         return BOOT_SECONDS
 
-    def candidates(self, scene: Scene, p: ConsoleParams) -> Iterable[Thing]:
-        return [{"name": "console log", "output": self._log(scene, p, "2000")}]
+    def find_all(self, context: Context, p: ConsoleParams) -> Iterable[Thing]:
+        return [{"name": "console log", "output": self._log(context, p, "2000")}]
 
-    def compare(self, scene: Scene, p: ConsoleParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ConsoleParams, thing: Thing) -> list[Difference]:
         if p.contains in thing["output"]:
             return []
         return [Difference("console log", f"contains {p.contains!r}", self.shown(thing))]
@@ -80,11 +82,11 @@ class Console(Kind[ConsoleParams]):
         lines = [line.strip() for line in thing["output"].splitlines() if line.strip()]
         return f"last line: {lines[-1]!r}" if lines else "empty so far"
 
-    def look(self, scene: Scene, p: ConsoleParams) -> Command:
-        return self.commands(scene, p)[0]
+    def show_command(self, context: Context, p: ConsoleParams) -> Command:
+        return self.commands(context, p)[0]
 
-    def applicable(self, scene: Scene, p: ConsoleParams) -> str | None:
-        return scene.ability("hypervisor")
+    def applicable(self, context: Context, p: ConsoleParams) -> str | None:
+        return context.lacks("hypervisor")
 
     def expected(self, p: ConsoleParams) -> str:
         return f"the console log contains {p.contains!r}"
@@ -95,14 +97,14 @@ def pins(key: Path) -> Path:
     return key.parent / "known_hosts"
 
 
-def ssh_options(key: Path, server_id: str, way: Way) -> tuple[str, ...]:
+def ssh_options(key: Path, server_id: str, endpoint: SshEndpoint) -> tuple[str, ...]:
     """ssh's options for an instance. Known hosts are kept for each instance, because the next one at the same port has
     another host key; the first key that an instance shows is pinned for its life."""
     known = pins(key) / server_id
     known.parent.mkdir(mode=0o700, exist_ok=True)
     pinned = ("-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={known}")
     quiet = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={TRY_SECONDS}", "-o", "LogLevel=ERROR")
-    return ("-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(way.port), *way.through, *pinned, *quiet)
+    return ("-i", str(key), "-o", "IdentitiesOnly=yes", "-p", str(endpoint.port), *endpoint.through, *pinned, *quiet)
 
 
 class LoginParams(Params):
@@ -127,45 +129,45 @@ class Login(Kind[LoginParams]):
     def horizon(self, p: LoginParams) -> str:
         return "(not in Horizon: a terminal on your machine)"
 
-    def _ssh(self, scene: Scene, p: LoginParams) -> tuple[str, ...]:
+    def _ssh(self, context: Context, p: LoginParams) -> tuple[str, ...]:
         """The ssh command, words apart. On paper, before there is a server, with the variables of its address."""
-        key = scene.asset(p.key)
+        key = context.asset(p.key)
         user = p.user or key.attributes.get("login_user", "cirros")
-        server = scene.thing(p.server, "server")
+        server = context.thing(p.server, "server")
         # Where something else stands for the floating IP, there must be one for it to stand for.
-        scene.thing(p.address, "floating-ip")
-        way = scene.way_to(server["id"])
-        if way is None:
+        context.thing(p.address, "floating-ip")
+        endpoint = context.ssh_endpoint(server["id"])
+        if endpoint is None:
             raise Absent("a way into the instance from this machine")
-        return (*ssh_options(key.path, server["id"], way), f"{user}@{way.host}", shlex.join(p.command))
+        return (*ssh_options(key.path, server["id"], endpoint), f"{user}@{endpoint.host}", shlex.join(p.command))
 
-    def commands(self, scene: Scene, p: LoginParams) -> list[Command]:
+    def commands(self, context: Context, p: LoginParams) -> list[Command]:
         try:
-            return [Command(self._ssh(scene, p), program="ssh")]
+            return [Command(self._ssh(context, p), program="ssh")]
         except Absent:
-            key = scene.asset(p.key)
+            key = context.asset(p.key)
             user = p.user or key.attributes.get("login_user", "cirros")
             return [Command(("-i", str(key.path), f"{user}@FLOATING-IP", shlex.join(p.command)), program="ssh")]
 
-    def requests(self, scene: Scene, p: LoginParams) -> list[Request]:
+    def requests(self, context: Context, p: LoginParams) -> list[Request]:
         return []
 
-    def create(self, scene: Scene, p: LoginParams) -> None:
-        running(scene, p.server)
+    def create(self, context: Context, p: LoginParams) -> None:
+        running(context, p.server)
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
-            result = self._try(scene, p)
+            result = self._try(context, p)
             if result.returncode == 0:
-                way = scene.way_to(scene.thing(p.server, "server")["id"])
-                if way and way.why:
-                    scene.say(f"(by {way.host}:{way.port}, {way.why})")
-                scene.say(result.stdout.strip())
+                endpoint = context.ssh_endpoint(context.thing(p.server, "server")["id"])
+                if endpoint and endpoint.why:
+                    context.say(f"(by {endpoint.host}:{endpoint.port}, {endpoint.why})")
+                context.say(result.stdout.strip())
                 return
             if "Host key verification failed" in result.stderr:
                 raise StepFailed(
                     "the instance shows another host key than at its first login",
                     advice="a guest whose power was cut while it made its keys has new ones; "
-                    f"if that is so: rm {shlex.quote(str(pins(scene.asset(p.key).path)))}/*",
+                    f"if that is so: rm {shlex.quote(str(pins(context.asset(p.key).path)))}/*",
                 )
             if time.monotonic() > deadline:
                 raise StepFailed(
@@ -173,8 +175,8 @@ class Login(Kind[LoginParams]):
                 )
             time.sleep(2)
 
-    def _try(self, scene: Scene, p: LoginParams) -> subprocess.CompletedProcess[str]:
-        argv = ["ssh", *self._ssh(scene, p)]
+    def _try(self, context: Context, p: LoginParams) -> subprocess.CompletedProcess[str]:
+        argv = ["ssh", *self._ssh(context, p)]
         try:
             return subprocess.run(
                 argv,
@@ -191,14 +193,14 @@ class Login(Kind[LoginParams]):
                 "ssh is not installed", advice="install the package openssh-client (or openssh-clients)"
             ) from error
 
-    def candidates(self, scene: Scene, p: LoginParams) -> Iterable[Thing]:
-        running(scene, p.server)
-        result = self._try(scene, p)
+    def find_all(self, context: Context, p: LoginParams) -> Iterable[Thing]:
+        running(context, p.server)
+        result = self._try(context, p)
         return [
             {"name": "login", "status": result.returncode, "output": result.stdout, "said": _last_line(result.stderr)}
         ]
 
-    def compare(self, scene: Scene, p: LoginParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: LoginParams, thing: Thing) -> list[Difference]:
         if thing["status"] != 0:
             return [
                 Difference("login", f"'{shlex.join(p.command)}' runs", f"status {thing['status']}: {thing['said']}")
@@ -210,11 +212,11 @@ class Login(Kind[LoginParams]):
     def shown(self, thing: Thing) -> str:
         return str(thing["output"].strip())
 
-    def look(self, scene: Scene, p: LoginParams) -> Command:
-        return Command(("ssh", scene.called(p.server), "--", *p.command), program="lab")
+    def show_command(self, context: Context, p: LoginParams) -> Command:
+        return Command(("ssh", context.name_of(p.server), "--", *p.command), program="lab")
 
-    def applicable(self, scene: Scene, p: LoginParams) -> str | None:
-        return scene.ability("hypervisor") or scene.ability("data_path")
+    def applicable(self, context: Context, p: LoginParams) -> str | None:
+        return context.lacks("hypervisor") or context.lacks("data_path")
 
     def expected(self, p: LoginParams) -> str:
         return f"the key opens the instance, and '{shlex.join(p.command)}' runs in it"

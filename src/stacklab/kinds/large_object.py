@@ -12,8 +12,9 @@ from pydantic import Field
 
 from stacklab.errors import CloudRefused, DownloadFailed, StepFailed
 from stacklab.kinds.checksum import md5_of, pieces_of
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Params, Ref, Refers
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload, Word
 from stacklab.kinds.objects import (
     ObjectName,
@@ -82,12 +83,12 @@ class LargeObject(Kind[LargeObjectParams]):
     def horizon(self, p: LargeObjectParams) -> str:
         return "(not in Horizon: it uploads a file in one piece)"
 
-    def commands(self, scene: Scene, p: LargeObjectParams) -> list[Command]:
+    def commands(self, context: Context, p: LargeObjectParams) -> list[Command]:
         # The client can put the segments, but has no command for the manifest.
         return []
 
-    def requests(self, scene: Scene, p: LargeObjectParams) -> list[Request]:
-        path, box = scene.asset(p.source).path, scene.called(p.container)
+    def requests(self, context: Context, p: LargeObjectParams) -> list[Request]:
+        path, box = context.asset(p.source).path, context.name_of(p.container)
         if not path.exists():  # on paper
             etag: Word = Later("MD5")
             one = {"path": f"{box}/{segment_name(p.name, 0)}", "etag": etag}
@@ -104,13 +105,13 @@ class LargeObject(Kind[LargeObjectParams]):
     def _put_manifest(self, p: LargeObjectParams, box: str, entries: list[dict[str, Any]]) -> Request:
         return Request("PUT", "object-store", (box, p.name), entries, query={"multipart-manifest": "put"})
 
-    def create(self, scene: Scene, p: LargeObjectParams) -> None:
-        path, box = scene.asset(p.source).path, container_name(scene, p.container)
+    def create(self, context: Context, p: LargeObjectParams) -> None:
+        path, box = context.asset(p.source).path, container_name(context, p.container)
         parts = segments_of(path, p.name, p.segment)
         for part in parts:
-            answer = scene.who.fetch(
+            answer = context.user.fetch(
                 "PUT",
-                scene.who.address("object-store", box, part.name),
+                context.user.address("object-store", box, part.name),
                 headers={"ETag": part.etag},
                 data=pieces_of(path, part.start, part.size),
             )
@@ -118,17 +119,17 @@ class LargeObject(Kind[LargeObjectParams]):
             if said != part.etag:
                 raise StepFailed(f"{part.name} was stored with the etag {said}, but its MD5 is {part.etag}")
         manifest = json.dumps([part.entry(box) for part in parts]).encode()
-        where = scene.who.address("object-store", box, p.name)
-        scene.who.fetch("PUT", where, query={"multipart-manifest": "put"}, data=manifest)
+        where = context.user.address("object-store", box, p.name)
+        context.user.fetch("PUT", where, query={"multipart-manifest": "put"}, data=manifest)
 
-    def candidates(self, scene: Scene, p: LargeObjectParams) -> Iterable[Thing]:
-        box, path = container_name(scene, p.container), scene.asset(p.source).path
+    def find_all(self, context: Context, p: LargeObjectParams) -> Iterable[Thing]:
+        box, path = container_name(context, p.container), context.asset(p.source).path
         names = [part.name for part in segments_of(path, p.name, p.segment)]
-        headers = headers_of(scene, box, p.name)
+        headers = headers_of(context, box, p.name)
         if headers is None:
             # Cut off between segments and manifest: what is there is half of it.
-            return [_half(p, box, names)] if any(headers_of(scene, box, name) for name in names) else []
-        manifest = _manifest(scene, box, p.name) if "x-static-large-object" in headers else []
+            return [_half(p, box, names)] if any(headers_of(context, box, name) for name in names) else []
+        manifest = _manifest(context, box, p.name) if "x-static-large-object" in headers else []
         return [
             {
                 **_half(p, box, names),
@@ -136,12 +137,12 @@ class LargeObject(Kind[LargeObjectParams]):
                 "size": int(headers["content-length"]),
                 "segmented": bool(manifest) or "x-object-manifest" in headers,
                 "manifest": manifest,
-                "md5": md5_of(scene.who.stream("object-store", box, p.name)),
+                "md5": md5_of(context.user.stream("object-store", box, p.name)),
             }
         ]
 
-    def compare(self, scene: Scene, p: LargeObjectParams, thing: Thing) -> list[Difference]:
-        path = scene.asset(p.source).path
+    def compare(self, context: Context, p: LargeObjectParams, thing: Thing) -> list[Difference]:
+        path = context.asset(p.source).path
         if thing["etag"] is None:
             return [Difference("manifest", f"{p.name} is there", "only segments are")]
         found = differing([("in segments", True, thing["segmented"])])
@@ -155,27 +156,27 @@ class LargeObject(Kind[LargeObjectParams]):
             [("size", path.stat().st_size, thing["size"]), ("MD5 of what was read back", whole, thing["md5"])]
         )
 
-    def keep(self, scene: Scene, p: LargeObjectParams, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: LargeObjectParams, thing: Thing) -> Thing:
         return {key: thing[key] for key in ("name", "container", "etag", "segments")}
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
+    def remove(self, context: Context, thing: Thing) -> bool:
         box = thing["container"]
-        headers = headers_of(scene, box, thing["name"])
+        headers = headers_of(context, box, thing["name"])
         if headers is not None and thing["etag"] not in (None, headers["etag"].strip('"')):
             return False  # the learner has put something else in its place
         # The manifest first: without it nobody reads an object that lacks a segment. One that is not there is no trouble.
-        gone = [removed(scene, box, name) for name in (thing["name"], *thing["segments"])]
+        gone = [removed(context, box, name) for name in (thing["name"], *thing["segments"])]
         return any(gone)
 
-    def look(self, scene: Scene, p: LargeObjectParams) -> Command:
-        return Command(("object", "show", scene.called(p.container), p.name))
+    def show_command(self, context: Context, p: LargeObjectParams) -> Command:
+        return Command(("object", "show", context.name_of(p.container), p.name))
 
     def shown(self, thing: Thing) -> str:
         count = len(thing["manifest"]) or "several"
         return f"{thing['name']}: {thing['size']} bytes in {count} segments, read back whole with MD5 {thing['md5']}"
 
-    def applicable(self, scene: Scene, p: LargeObjectParams) -> str | None:
-        return without_swift(scene)
+    def applicable(self, context: Context, p: LargeObjectParams) -> str | None:
+        return without_swift(context)
 
     def expected(self, p: LargeObjectParams) -> str:
         return f"object {p.name} consists of segments with the MD5 of their pieces, and is read back whole"
@@ -185,10 +186,10 @@ def _half(p: LargeObjectParams, box: str, names: list[str]) -> Thing:
     return {"name": p.name, "container": box, "etag": None, "segments": names}
 
 
-def _manifest(scene: Scene, box: str, name: str) -> list[dict[str, Any]]:
+def _manifest(context: Context, box: str, name: str) -> list[dict[str, Any]]:
     """The segments that a manifest names, in order. Raises CloudRefused."""
     query = {"multipart-manifest": "get", "format": "json"}
-    answer = scene.who.fetch("GET", scene.who.address("object-store", box, name), query=query)
+    answer = context.user.fetch("GET", context.user.address("object-store", box, name), query=query)
     found = answer.json()
     if not isinstance(found, list):
         raise CloudRefused(f"the manifest of {name} is no list of segments")

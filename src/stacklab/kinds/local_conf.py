@@ -12,7 +12,8 @@ from stacklab.deploy.explained import Explanations
 from stacklab.deploy.localconf import check as localconf_check
 from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.profile.load import load_profile, load_settings
-from stacklab.kinds.kind import Kind, Scene
+from stacklab.kinds.context import Context
+from stacklab.kinds.kind import Kind
 from stacklab.kinds.narration import Command
 from stacklab.kinds.written import WrittenFile, WrittenParams
 from stacklab.machines.site import Site
@@ -52,7 +53,7 @@ class LocalConf(WrittenFile[WrittenParams]):
         read = site.machine.run("bash", "-n", given=localconf_check.shell_part(text), check=False)
         return found if read.ok else sorted([*found, *localconf_check.misread(text, read.err)])
 
-    def look(self, scene: Scene, p: WrittenParams) -> Command:
+    def show_command(self, context: Context, p: WrittenParams) -> Command:
         return Command(("render", "local.conf", "--profile", p.profile), program="lab")
 
     def runs(self, p: WrittenParams) -> str:

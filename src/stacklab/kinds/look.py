@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request, Service, Word
 from stacklab.kinds.objects import names_in, without_swift
 
@@ -119,17 +120,17 @@ class Look(Kind[LookParams]):
         scoped = p.at in ("servers", "networks", "volumes")
         return f"{'Admin' if p.everywhere else 'Project'} ▸ {where}" if scoped else where
 
-    def commands(self, scene: Scene, p: LookParams) -> list[Command]:
+    def commands(self, context: Context, p: LookParams) -> list[Command]:
         listing = _LISTINGS[p.at]
         everywhere = listing.everywhere if p.everywhere else ()
-        of = ("--project", scene.called(p.of)) if p.of else ()
-        within = (scene.called(p.within),) if p.within else ()
+        of = ("--project", context.name_of(p.of)) if p.of else ()
+        within = (context.name_of(p.within),) if p.within else ()
         return [Command((*listing.words, *everywhere, *of, *within))]
 
-    def requests(self, scene: Scene, p: LookParams) -> list[Request]:
+    def requests(self, context: Context, p: LookParams) -> list[Request]:
         listing = _LISTINGS[p.at]
         if p.at == "users" and p.of:
-            project = scene.id_of(p.of, "project")
+            project = context.id_of(p.of, "project")
             return [
                 Request(
                     "GET",
@@ -139,32 +140,32 @@ class Look(Kind[LookParams]):
                 )
             ]
         if p.at in ("containers", "objects"):
-            path = (scene.called(p.within),) if p.within else ()
+            path = (context.name_of(p.within),) if p.within else ()
             return [Request("GET", "object-store", path, query=dict(listing.query))]
         query: dict[str, Word] = dict(listing.query) if p.everywhere else {}
         if p.of:
-            query["project_id"] = scene.id_of(p.of, "project")
+            query["project_id"] = context.id_of(p.of, "project")
         return [Request("GET", listing.service, listing.path, query=query)]
 
-    def create(self, scene: Scene, p: LookParams) -> None:
-        scene.say("  ".join(sorted(self._rows(scene, p))) or "(nothing)")
+    def create(self, context: Context, p: LookParams) -> None:
+        context.say("  ".join(sorted(self._rows(context, p))) or "(nothing)")
 
-    def _rows(self, scene: Scene, p: LookParams) -> set[str]:
+    def _rows(self, context: Context, p: LookParams) -> set[str]:
         """The names that the listing shows, read as the admin but with the scope of the one who looks."""
         if reader := _READERS.get(p.at):
-            return reader(scene, p)
+            return reader(context, p)
         listing = _LISTINGS[p.at]
         query = dict(listing.query)
         if not p.everywhere and p.at in ("servers", "networks", "volumes"):
-            query |= {"project_id": scene.thing(p.of, "project")["id"] if p.of else scene.project_id()}
-        rows = scene.admin.get(listing.service, *listing.path, **query)[listing.key]
+            query |= {"project_id": context.thing(p.of, "project")["id"] if p.of else context.project_id()}
+        rows = context.admin.get(listing.service, *listing.path, **query)[listing.key]
         return {row["name"] for row in rows}
 
-    def candidates(self, scene: Scene, p: LookParams) -> Iterable[Thing]:
-        return [{"name": p.at, "rows": self._rows(scene, p)}]
+    def find_all(self, context: Context, p: LookParams) -> Iterable[Thing]:
+        return [{"name": p.at, "rows": self._rows(context, p)}]
 
-    def compare(self, scene: Scene, p: LookParams, thing: Thing) -> list[Difference]:
-        names = [scene.called(ref) for ref in p.shows]
+    def compare(self, context: Context, p: LookParams, thing: Thing) -> list[Difference]:
+        names = [context.name_of(ref) for ref in p.shows]
         shown = ", ".join(sorted(thing["rows"])) or "nothing"
         missing = [Difference(p.at, f"{name} is listed", shown) for name in names if name not in thing["rows"]]
         return missing + [Difference(p.at, f"{name} is not listed", shown) for name in p.hides if name in thing["rows"]]
@@ -172,50 +173,52 @@ class Look(Kind[LookParams]):
     def shown(self, thing: Thing) -> str:
         return ", ".join(sorted(thing["rows"])) or "nothing"
 
-    def look(self, scene: Scene, p: LookParams) -> Command:
-        return self.commands(scene, p)[0]
+    def show_command(self, context: Context, p: LookParams) -> Command:
+        return self.commands(context, p)[0]
 
-    def applicable(self, scene: Scene, p: LookParams) -> str | None:
-        return without_swift(scene) if p.at in ("containers", "objects") else None
+    def applicable(self, context: Context, p: LookParams) -> str | None:
+        return without_swift(context) if p.at in ("containers", "objects") else None
 
     def expected(self, p: LookParams) -> str:
         return f"the {p.at} can be listed, and show what they should"
 
 
-def _users(scene: Scene, p: LookParams) -> set[str]:
+def _users(context: Context, p: LookParams) -> set[str]:
     if p.of is None:
-        return {user["name"] for user in scene.admin.get("identity", "users")["users"]}
-    query = {"scope.project.id": scene.thing(p.of, "project")["id"], "include_names": "true"}
-    found = scene.admin.get("identity", "role_assignments", **query)["role_assignments"]
+        return {user["name"] for user in context.admin.get("identity", "users")["users"]}
+    query = {"scope.project.id": context.thing(p.of, "project")["id"], "include_names": "true"}
+    found = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
     return {one["user"]["name"] for one in found if "user" in one}
 
 
-def _endpoints(scene: Scene, p: LookParams) -> set[str]:
+def _endpoints(context: Context, p: LookParams) -> set[str]:
     """Names of the enabled services that have a public endpoint."""
-    services = {one["id"]: one["name"] for one in scene.admin.get("identity", "services")["services"] if one["enabled"]}
-    found = scene.admin.get("identity", "endpoints", interface="public")["endpoints"]
+    services = {
+        one["id"]: one["name"] for one in context.admin.get("identity", "services")["services"] if one["enabled"]
+    }
+    found = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
     return {services[one["service_id"]] for one in found if one["enabled"] and one["service_id"] in services}
 
 
-def _services(scene: Scene, p: LookParams) -> set[str]:
-    return {one["name"] for one in scene.admin.get("identity", "services")["services"] if one["enabled"]}
+def _services(context: Context, p: LookParams) -> set[str]:
+    return {one["name"] for one in context.admin.get("identity", "services")["services"] if one["enabled"]}
 
 
-def _containers(scene: Scene, p: LookParams) -> set[str]:
+def _containers(context: Context, p: LookParams) -> set[str]:
     """Those of the account of the one who looks: nobody else may."""
-    answer = scene.who.fetch("GET", scene.who.endpoint("object-store"), query={"format": "json"})
+    answer = context.user.fetch("GET", context.user.endpoint("object-store"), query={"format": "json"})
     return {row["name"] for row in answer.json()} if answer.content else set()
 
 
-def _objects(scene: Scene, p: LookParams) -> set[str]:
-    box = scene.called(p.within) if p.within else ""
-    names = names_in(scene, box)
+def _objects(context: Context, p: LookParams) -> set[str]:
+    box = context.name_of(p.within) if p.within else ""
+    names = names_in(context, box)
     if names is None:
         raise Absent(f"container {box}")
     return names
 
 
-_READERS: dict[str, Callable[[Scene, LookParams], set[str]]] = {
+_READERS: dict[str, Callable[[Context, LookParams], set[str]]] = {
     "users": _users,
     "endpoints": _endpoints,
     "services": _services,

@@ -8,19 +8,20 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request
 
 
-def listed(scene: Scene, collection: str, key: str | None = None, **query: str) -> list[Thing]:
-    found: list[Thing] = scene.admin.get("network", collection, **query)[key or collection.replace("-", "_")]
+def listed(context: Context, collection: str, key: str | None = None, **query: str) -> list[Thing]:
+    found: list[Thing] = context.admin.get("network", collection, **query)[key or collection.replace("-", "_")]
     return found
 
 
-def belonging(scene: Scene, collection: str, name: str) -> list[Thing]:
+def belonging(context: Context, collection: str, name: str) -> list[Thing]:
     """Things of this name that belong to the project of the one who acts."""
-    return listed(scene, collection, name=name, project_id=scene.project_id())
+    return listed(context, collection, name=name, project_id=context.project_id())
 
 
 class NetworkParams(Params):
@@ -39,30 +40,30 @@ class Network(Kind[NetworkParams]):
     def horizon(self, p: NetworkParams) -> str:
         return f"Project ▸ Network ▸ Networks ▸ Create Network: Network Name {p.name}"
 
-    def commands(self, scene: Scene, p: NetworkParams) -> list[Command]:
+    def commands(self, context: Context, p: NetworkParams) -> list[Command]:
         return [Command(("network", "create", p.name))]
 
-    def requests(self, scene: Scene, p: NetworkParams) -> list[Request]:
+    def requests(self, context: Context, p: NetworkParams) -> list[Request]:
         return [Request("POST", "network", ("networks",), {"network": {"name": p.name, "admin_state_up": True}})]
 
-    def create(self, scene: Scene, p: NetworkParams) -> None:
-        scene.who.sdk.network.create_network(name=p.name, is_admin_state_up=True)
+    def create(self, context: Context, p: NetworkParams) -> None:
+        context.user.sdk.network.create_network(name=p.name, is_admin_state_up=True)
 
-    def candidates(self, scene: Scene, p: NetworkParams) -> Iterable[Thing]:
-        return belonging(scene, "networks", p.name)
+    def find_all(self, context: Context, p: NetworkParams) -> Iterable[Thing]:
+        return belonging(context, "networks", p.name)
 
-    def compare(self, scene: Scene, p: NetworkParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: NetworkParams, thing: Thing) -> list[Difference]:
         return differing([("admin_state_up", True, thing["admin_state_up"])])
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.admin.delete("network", "networks", thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.admin.delete("network", "networks", thing["id"])
 
-    def look(self, scene: Scene, p: NetworkParams) -> Command:
+    def show_command(self, context: Context, p: NetworkParams) -> Command:
         return Command(("network", "show", p.name))
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
+    def named(self, context: Context, name: str) -> Thing | None:
         outside = {"name": name, "router:external": "true"}
-        found = belonging(scene, "networks", name) or listed(scene, "networks", **outside)
+        found = belonging(context, "networks", name) or listed(context, "networks", **outside)
         return next(iter(found), None)
 
 
@@ -91,14 +92,14 @@ class Subnet(Kind[SubnetParams]):
     def horizon(self, p: SubnetParams) -> str:
         return f"Project ▸ Network ▸ Networks ▸ (the network's menu) Create Subnet: Name {p.name}, Network Address {p.cidr}"
 
-    def commands(self, scene: Scene, p: SubnetParams) -> list[Command]:
+    def commands(self, context: Context, p: SubnetParams) -> list[Command]:
         gateway = ("--gateway", p.gateway) if p.gateway else ()
         dns = tuple(word for server in p.dns for word in ("--dns-nameserver", server))
-        network = scene.called(p.network)
+        network = context.name_of(p.network)
         return [Command(("subnet", "create", "--network", network, "--subnet-range", p.cidr, *gateway, *dns, p.name))]
 
-    def requests(self, scene: Scene, p: SubnetParams) -> list[Request]:
-        network = scene.id_of(p.network, "network")
+    def requests(self, context: Context, p: SubnetParams) -> list[Request]:
+        network = context.id_of(p.network, "network")
         subnet: dict[str, object] = {"name": p.name, "network_id": network, "ip_version": 4, "cidr": p.cidr}
         if p.gateway:
             subnet["gateway_ip"] = p.gateway
@@ -106,20 +107,20 @@ class Subnet(Kind[SubnetParams]):
             subnet["dns_nameservers"] = p.dns
         return [Request("POST", "network", ("subnets",), {"subnet": subnet})]
 
-    def create(self, scene: Scene, p: SubnetParams) -> None:
+    def create(self, context: Context, p: SubnetParams) -> None:
         optional: dict[str, object] = {"gateway_ip": p.gateway} if p.gateway else {}
         if p.dns:
             optional["dns_nameservers"] = p.dns
-        network = scene.thing(p.network, "network")["id"]
-        scene.who.sdk.network.create_subnet(name=p.name, network_id=network, ip_version=4, cidr=p.cidr, **optional)
+        network = context.thing(p.network, "network")["id"]
+        context.user.sdk.network.create_subnet(name=p.name, network_id=network, ip_version=4, cidr=p.cidr, **optional)
 
-    def candidates(self, scene: Scene, p: SubnetParams) -> Iterable[Thing]:
-        scene.thing(p.network, "network")
-        return belonging(scene, "subnets", p.name)
+    def find_all(self, context: Context, p: SubnetParams) -> Iterable[Thing]:
+        context.thing(p.network, "network")
+        return belonging(context, "subnets", p.name)
 
-    def compare(self, scene: Scene, p: SubnetParams, thing: Thing) -> list[Difference]:
-        own = scene.called(p.network)
-        network = own if thing["network_id"] == scene.thing(p.network, "network")["id"] else "another network"
+    def compare(self, context: Context, p: SubnetParams, thing: Thing) -> list[Difference]:
+        own = context.name_of(p.network)
+        network = own if thing["network_id"] == context.thing(p.network, "network")["id"] else "another network"
         return differing(
             [
                 ("network", own, network),
@@ -130,14 +131,14 @@ class Subnet(Kind[SubnetParams]):
             ]
         )
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.admin.delete("network", "subnets", thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.admin.delete("network", "subnets", thing["id"])
 
-    def look(self, scene: Scene, p: SubnetParams) -> Command:
+    def show_command(self, context: Context, p: SubnetParams) -> Command:
         return Command(("subnet", "show", p.name))
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(belonging(scene, "subnets", name)), None)
+    def named(self, context: Context, name: str) -> Thing | None:
+        return next(iter(belonging(context, "subnets", name)), None)
 
 
 class RouterParams(Params):
@@ -161,17 +162,17 @@ class Router(Kind[RouterParams]):
             "then the router ▸ Interfaces ▸ Add Interface"
         )
 
-    def commands(self, scene: Scene, p: RouterParams) -> list[Command]:
-        outside = scene.called(p.external)
+    def commands(self, context: Context, p: RouterParams) -> list[Command]:
+        outside = context.name_of(p.external)
         return [
             Command(("router", "create", p.name)),
             Command(("router", "set", "--external-gateway", outside, p.name)),
-            *(Command(("router", "add", "subnet", p.name, scene.called(subnet))) for subnet in p.subnets),
+            *(Command(("router", "add", "subnet", p.name, context.name_of(subnet))) for subnet in p.subnets),
         ]
 
-    def requests(self, scene: Scene, p: RouterParams) -> list[Request]:
+    def requests(self, context: Context, p: RouterParams) -> list[Request]:
         router = Later(shouted(p.name, "id"))
-        gateway = {"network_id": scene.id_of(p.external, "network")}
+        gateway = {"network_id": context.id_of(p.external, "network")}
         body = {"router": {"name": p.name, "admin_state_up": True, "external_gateway_info": gateway}}
         return [
             Request("POST", "network", ("routers",), body, saves={router.name: ("router", "id")}),
@@ -180,57 +181,57 @@ class Router(Kind[RouterParams]):
                     "PUT",
                     "network",
                     ("routers", router, "add_router_interface"),
-                    {"subnet_id": scene.id_of(subnet, "subnet")},
+                    {"subnet_id": context.id_of(subnet, "subnet")},
                 )
                 for subnet in p.subnets
             ),
         ]
 
-    def create(self, scene: Scene, p: RouterParams) -> None:
-        network = scene.who.sdk.network
-        gateway = {"network_id": scene.thing(p.external, "network")["id"]}
+    def create(self, context: Context, p: RouterParams) -> None:
+        network = context.user.sdk.network
+        gateway = {"network_id": context.thing(p.external, "network")["id"]}
         router = network.create_router(name=p.name, external_gateway_info=gateway)
         for subnet in p.subnets:
-            network.add_interface_to_router(router, subnet_id=scene.thing(subnet, "subnet")["id"])
+            network.add_interface_to_router(router, subnet_id=context.thing(subnet, "subnet")["id"])
 
-    def candidates(self, scene: Scene, p: RouterParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: RouterParams) -> Iterable[Thing]:
         for ref in (p.external, *p.subnets):
-            scene.thing(ref, "network" if ref == p.external else "subnet")
-        found = belonging(scene, "routers", p.name)
+            context.thing(ref, "network" if ref == p.external else "subnet")
+        found = belonging(context, "routers", p.name)
         for router in found:
-            router["subnets"] = sorted(_router_subnets(scene, router["id"]))
+            router["subnets"] = sorted(_router_subnets(context, router["id"]))
         return found
 
-    def compare(self, scene: Scene, p: RouterParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: RouterParams, thing: Thing) -> list[Difference]:
         gateway = (thing["external_gateway_info"] or {}).get("network_id")
         found = []
-        if gateway != scene.thing(p.external, "network")["id"]:
+        if gateway != context.thing(p.external, "network")["id"]:
             actual = "another network" if gateway else "none"
-            found.append(Difference("external gateway", scene.called(p.external), actual))
-        bare = [one for one in p.subnets if scene.thing(one, "subnet")["id"] not in thing["subnets"]]
-        found += [Difference("interface", f"on {scene.called(subnet)}", "none there") for subnet in bare]
+            found.append(Difference("external gateway", context.name_of(p.external), actual))
+        bare = [one for one in p.subnets if context.thing(one, "subnet")["id"] not in thing["subnets"]]
+        found += [Difference("interface", f"on {context.name_of(subnet)}", "none there") for subnet in bare]
         return found
 
-    def keep(self, scene: Scene, p: RouterParams, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: RouterParams, thing: Thing) -> Thing:
         return {"id": thing["id"], "name": thing["name"], "subnets": thing["subnets"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        attached = _router_subnets(scene, thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        attached = _router_subnets(context, thing["id"])
         for subnet in attached & set(thing["subnets"]):
             path = ("routers", thing["id"], "remove_router_interface")
-            scene.admin.put("network", *path, body={"subnet_id": subnet})
-        return scene.admin.delete("network", "routers", thing["id"])
+            context.admin.put("network", *path, body={"subnet_id": subnet})
+        return context.admin.delete("network", "routers", thing["id"])
 
-    def look(self, scene: Scene, p: RouterParams) -> Command:
+    def show_command(self, context: Context, p: RouterParams) -> Command:
         return Command(("router", "show", p.name))
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(belonging(scene, "routers", name)), None)
+    def named(self, context: Context, name: str) -> Thing | None:
+        return next(iter(belonging(context, "routers", name)), None)
 
 
-def _router_subnets(scene: Scene, router_id: str) -> set[str]:
+def _router_subnets(context: Context, router_id: str) -> set[str]:
     """Subnets that the router has an interface on (whatever implements routers calls its ports by another owner)."""
-    ports = listed(scene, "ports", device_id=router_id)
+    ports = listed(context, "ports", device_id=router_id)
     inside = [
         port for port in ports if port["device_owner"].startswith("network:") and "interface" in port["device_owner"]
     ]
@@ -254,50 +255,50 @@ class FloatingIp(Kind[FloatingIpParams]):
     def horizon(self, p: FloatingIpParams) -> str:
         return "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Associate Floating IP ▸ + Allocate IP ▸ Associate"
 
-    def commands(self, scene: Scene, p: FloatingIpParams) -> list[Command]:
+    def commands(self, context: Context, p: FloatingIpParams) -> list[Command]:
         port = Later("PORT_ID")
         return [
-            Command(("port", "list", "--server", scene.called(p.server)), saves=port.name, column="ID"),
-            Command(("floating", "ip", "create", "--port", port, scene.called(p.network))),
+            Command(("port", "list", "--server", context.name_of(p.server)), saves=port.name, column="ID"),
+            Command(("floating", "ip", "create", "--port", port, context.name_of(p.network))),
         ]
 
-    def requests(self, scene: Scene, p: FloatingIpParams) -> list[Request]:
+    def requests(self, context: Context, p: FloatingIpParams) -> list[Request]:
         port = Later("PORT_ID")
-        body = {"floating_network_id": scene.id_of(p.network, "network"), "port_id": port}
+        body = {"floating_network_id": context.id_of(p.network, "network"), "port_id": port}
         return [
             Request(
                 "GET",
                 "network",
                 ("ports",),
-                query={"device_id": scene.id_of(p.server, "server")},
+                query={"device_id": context.id_of(p.server, "server")},
                 saves={port.name: ("ports", 0, "id")},
             ),
             Request("POST", "network", ("floatingips",), {"floatingip": body}),
         ]
 
-    def create(self, scene: Scene, p: FloatingIpParams) -> None:
-        network = scene.who.sdk.network
-        port = next(network.ports(device_id=scene.thing(p.server, "server")["id"]), None)
+    def create(self, context: Context, p: FloatingIpParams) -> None:
+        network = context.user.sdk.network
+        port = next(network.ports(device_id=context.thing(p.server, "server")["id"]), None)
         if port is None:
             raise Absent("a port of the server")
-        network.create_ip(floating_network_id=scene.thing(p.network, "network")["id"], port_id=port.id)
+        network.create_ip(floating_network_id=context.thing(p.network, "network")["id"], port_id=port.id)
 
-    def candidates(self, scene: Scene, p: FloatingIpParams) -> Iterable[Thing]:
-        server = scene.thing(p.server, "server")
-        ports = {port["id"] for port in listed(scene, "ports", device_id=server["id"])}
-        found = listed(scene, "floatingips", project_id=scene.project_id())
+    def find_all(self, context: Context, p: FloatingIpParams) -> Iterable[Thing]:
+        server = context.thing(p.server, "server")
+        ports = {port["id"] for port in listed(context, "ports", device_id=server["id"])}
+        found = listed(context, "floatingips", project_id=context.project_id())
         return [address | {"name": address["floating_ip_address"]} for address in found if address["port_id"] in ports]
 
-    def compare(self, scene: Scene, p: FloatingIpParams, thing: Thing) -> list[Difference]:
-        outside = scene.called(p.network)
-        right = thing["floating_network_id"] == scene.thing(p.network, "network")["id"]
+    def compare(self, context: Context, p: FloatingIpParams, thing: Thing) -> list[Difference]:
+        outside = context.name_of(p.network)
+        right = thing["floating_network_id"] == context.thing(p.network, "network")["id"]
         network = outside if right else "another network"
         return differing([("network", outside, network), ("status", "ACTIVE", thing["status"])])
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.admin.delete("network", "floatingips", thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.admin.delete("network", "floatingips", thing["id"])
 
-    def look(self, scene: Scene, p: FloatingIpParams) -> Command:
+    def show_command(self, context: Context, p: FloatingIpParams) -> Command:
         return Command(("floating", "ip", "list", "--long"))
 
     def expected(self, p: FloatingIpParams) -> str:

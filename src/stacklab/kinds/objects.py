@@ -15,23 +15,24 @@ from pydantic import Field, StringConstraints
 from stacklab.errors import CloudRefused, StepFailed
 from stacklab.kinds.checksum import md5_of, pieces_of
 from stacklab.kinds.component import lacking
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import AssetRef, Id, Name, Params, Ref, Refers
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload, Word
 
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Metadata = dict[Id, Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]]
 
 
-def without_swift(scene: Scene) -> str | None:
+def without_swift(context: Context) -> str | None:
     """Why steps about objects make no sense on this cloud, or None."""
-    return lacking(scene, "Swift", ("object-store",), "swift")
+    return lacking(context, "Swift", ("object-store",), "swift")
 
 
-def headers_of(scene: Scene, *path: str) -> dict[str, str] | None:
+def headers_of(context: Context, *path: str) -> dict[str, str] | None:
     """What a HEAD of a container or an object says, header names in small letters; None if there is none."""
     try:
-        answer = scene.who.fetch("HEAD", scene.who.address("object-store", *path))
+        answer = context.user.fetch("HEAD", context.user.address("object-store", *path))
     except CloudRefused as error:
         if error.status == 404:
             return None
@@ -39,10 +40,10 @@ def headers_of(scene: Scene, *path: str) -> dict[str, str] | None:
     return {name.lower(): value for name, value in answer.headers.items()}
 
 
-def names_in(scene: Scene, container: str) -> set[str] | None:
+def names_in(context: Context, container: str) -> set[str] | None:
     """The names of a container's objects; None if there is no such container."""
     try:
-        answer = scene.who.fetch("GET", scene.who.address("object-store", container), query={"format": "json"})
+        answer = context.user.fetch("GET", context.user.address("object-store", container), query={"format": "json"})
     except CloudRefused as error:
         if error.status == 404:
             return None
@@ -79,29 +80,29 @@ class Container(Kind[ContainerParams]):
     def horizon(self, p: ContainerParams) -> str:
         return f"Project ▸ Object Store ▸ Containers ▸ + Container: Container Name {p.name}"
 
-    def commands(self, scene: Scene, p: ContainerParams) -> list[Command]:
+    def commands(self, context: Context, p: ContainerParams) -> list[Command]:
         properties = tuple(word for pair in p.metadata.items() for word in ("--property", "=".join(pair)))
         tagged = [Command(("container", "set", *properties, p.name))] if properties else []
         return [Command(("container", "create", p.name)), *tagged]
 
-    def requests(self, scene: Scene, p: ContainerParams) -> list[Request]:
+    def requests(self, context: Context, p: ContainerParams) -> list[Request]:
         return [Request("PUT", "object-store", (p.name,), extra=metadata_headers("Container", p.metadata))]
 
-    def create(self, scene: Scene, p: ContainerParams) -> None:
+    def create(self, context: Context, p: ContainerParams) -> None:
         headers = {key: str(value) for key, value in metadata_headers("Container", p.metadata).items()}
-        scene.who.fetch("PUT", scene.who.address("object-store", p.name), headers=headers)
+        context.user.fetch("PUT", context.user.address("object-store", p.name), headers=headers)
 
-    def candidates(self, scene: Scene, p: ContainerParams) -> Iterable[Thing]:
-        headers = headers_of(scene, p.name)
+    def find_all(self, context: Context, p: ContainerParams) -> Iterable[Thing]:
+        headers = headers_of(context, p.name)
         return [] if headers is None else [{"name": p.name, "headers": headers}]
 
-    def compare(self, scene: Scene, p: ContainerParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ContainerParams, thing: Thing) -> list[Difference]:
         return metadata_differences("container", p.metadata, thing["headers"])
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return removed(scene, thing["name"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return removed(context, thing["name"])
 
-    def look(self, scene: Scene, p: ContainerParams) -> Command:
+    def show_command(self, context: Context, p: ContainerParams) -> Command:
         return Command(("container", "show", p.name))
 
     def shown(self, thing: Thing) -> str:
@@ -109,18 +110,18 @@ class Container(Kind[ContainerParams]):
         count, size = headers.get("x-container-object-count", "?"), headers.get("x-container-bytes-used", "?")
         return f"{thing['name']} holds {count} objects, {size} bytes"
 
-    def applicable(self, scene: Scene, p: ContainerParams) -> str | None:
-        return without_swift(scene)
+    def applicable(self, context: Context, p: ContainerParams) -> str | None:
+        return without_swift(context)
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(self.candidates(scene, ContainerParams(name=name))), None)
+    def named(self, context: Context, name: str) -> Thing | None:
+        return next(iter(self.find_all(context, ContainerParams(name=name))), None)
 
 
-def removed(scene: Scene, *path: str) -> bool:
+def removed(context: Context, *path: str) -> bool:
     """DELETE a container or an object; False if it was not there any more. Raises CloudRefused, also for a container that holds
     something."""
     try:
-        scene.who.fetch("DELETE", scene.who.address("object-store", *path))
+        context.user.fetch("DELETE", context.user.address("object-store", *path))
     except CloudRefused as error:
         if error.status == 404:
             return False
@@ -128,9 +129,9 @@ def removed(scene: Scene, *path: str) -> bool:
     return True
 
 
-def container_name(scene: Scene, ref: Ref) -> str:
+def container_name(context: Context, ref: Ref) -> str:
     """The name of the container that a reference means. Raises Absent if it is not there."""
-    return str(scene.thing(ref, "container")["name"])
+    return str(context.thing(ref, "container")["name"])
 
 
 class ObjectParams(Params):
@@ -154,54 +155,54 @@ class Object(Kind[ObjectParams]):
     def horizon(self, p: ObjectParams) -> str:
         return f"Project ▸ Object Store ▸ Containers ▸ (the container) ▸ upload: File, File Name {p.name}"
 
-    def commands(self, scene: Scene, p: ObjectParams) -> list[Command]:
-        box, file = scene.called(p.container), str(scene.asset(p.source).path)
+    def commands(self, context: Context, p: ObjectParams) -> list[Command]:
+        box, file = context.name_of(p.container), str(context.asset(p.source).path)
         properties = tuple(word for pair in p.metadata.items() for word in ("--property", "=".join(pair)))
         tagged = [Command(("object", "set", *properties, box, p.name))] if properties else []
         return [Command(("object", "create", "--name", p.name, box, file)), *tagged]
 
-    def requests(self, scene: Scene, p: ObjectParams) -> list[Request]:
-        path = scene.asset(p.source).path
+    def requests(self, context: Context, p: ObjectParams) -> list[Request]:
+        path = context.asset(p.source).path
         extra = {"ETag": _etag(path), **metadata_headers("Object", p.metadata)}
-        where = (scene.called(p.container), p.name)
+        where = (context.name_of(p.container), p.name)
         return [Request("PUT", "object-store", where, upload=Upload(file=path), extra=extra)]
 
-    def create(self, scene: Scene, p: ObjectParams) -> None:
-        path = scene.asset(p.source).path
+    def create(self, context: Context, p: ObjectParams) -> None:
+        path = context.asset(p.source).path
         headers = {key: str(value) for key, value in metadata_headers("Object", p.metadata).items()}
-        put(scene, (container_name(scene, p.container), p.name), path, headers=headers)
+        put(context, (container_name(context, p.container), p.name), path, headers=headers)
 
-    def candidates(self, scene: Scene, p: ObjectParams) -> Iterable[Thing]:
-        box = container_name(scene, p.container)
-        headers = headers_of(scene, box, p.name)
+    def find_all(self, context: Context, p: ObjectParams) -> Iterable[Thing]:
+        box = container_name(context, p.container)
+        headers = headers_of(context, box, p.name)
         if headers is None:
             return []
-        body = md5_of(scene.who.stream("object-store", box, p.name))
+        body = md5_of(context.user.stream("object-store", box, p.name))
         return [{"name": p.name, "container": box, "etag": headers["etag"].strip('"'), "md5": body, "headers": headers}]
 
-    def compare(self, scene: Scene, p: ObjectParams, thing: Thing) -> list[Difference]:
-        wanted = md5_of(pieces_of(scene.asset(p.source).path))
+    def compare(self, context: Context, p: ObjectParams, thing: Thing) -> list[Difference]:
+        wanted = md5_of(pieces_of(context.asset(p.source).path))
         found = differing([("etag", wanted, thing["etag"]), ("MD5 of what was read back", wanted, thing["md5"])])
         return found + metadata_differences("object", p.metadata, thing["headers"])
 
-    def keep(self, scene: Scene, p: ObjectParams, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: ObjectParams, thing: Thing) -> Thing:
         return {key: thing[key] for key in ("name", "container", "etag")}
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        headers = headers_of(scene, thing["container"], thing["name"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        headers = headers_of(context, thing["container"], thing["name"])
         # The learner may have put something else in its place: that is not ours.
         if headers is None or headers["etag"].strip('"') != thing["etag"]:
             return False
-        return removed(scene, thing["container"], thing["name"])
+        return removed(context, thing["container"], thing["name"])
 
-    def look(self, scene: Scene, p: ObjectParams) -> Command:
-        return Command(("object", "show", scene.called(p.container), p.name))
+    def show_command(self, context: Context, p: ObjectParams) -> Command:
+        return Command(("object", "show", context.name_of(p.container), p.name))
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']}: {thing['headers'].get('content-length')} bytes, etag and what was read back {thing['md5']}"
 
-    def applicable(self, scene: Scene, p: ObjectParams) -> str | None:
-        return without_swift(scene)
+    def applicable(self, context: Context, p: ObjectParams) -> str | None:
+        return without_swift(context)
 
     def expected(self, p: ObjectParams) -> str:
         return f"object {p.name} has the file's MD5 as its etag, and is read back whole"
@@ -212,15 +213,15 @@ def _etag(path: Path) -> Word:
     return md5_of(pieces_of(path)) if path.exists() else Later("MD5")
 
 
-def put(scene: Scene, where: tuple[str, str], path: Path, *, headers: dict[str, str] | None = None) -> str:
+def put(context: Context, where: tuple[str, str], path: Path, *, headers: dict[str, str] | None = None) -> str:
     """Put a file as an object and return its etag. Swift compares it with the etag that we send; we with the one it answers.
 
     Raises CloudRefused (422 if it got something else than was sent), StepFailed.
     """
     etag = md5_of(pieces_of(path))
     with path.open("rb") as data:
-        answer = scene.who.fetch(
-            "PUT", scene.who.address("object-store", *where), headers={"ETag": etag, **(headers or {})}, data=data
+        answer = context.user.fetch(
+            "PUT", context.user.address("object-store", *where), headers={"ETag": etag, **(headers or {})}, data=data
         )
     said = str(answer.headers.get("Etag", "")).strip('"')
     if said != etag:
@@ -250,8 +251,8 @@ class Deletion(Kind[DeletionParams]):
     def horizon(self, p: DeletionParams) -> str:
         return f"Project ▸ Object Store ▸ Containers ▸ (the container) ▸ ({p.name}'s menu) Delete"
 
-    def commands(self, scene: Scene, p: DeletionParams) -> list[Command]:
-        box, file = scene.called(p.container), str(scene.asset(p.source).path)
+    def commands(self, context: Context, p: DeletionParams) -> list[Command]:
+        box, file = context.name_of(p.container), str(context.asset(p.source).path)
         return [
             Command(("object", "create", "--name", p.name, box, file)),
             Command(("object", "list", box)),
@@ -259,10 +260,10 @@ class Deletion(Kind[DeletionParams]):
             Command(("object", "list", box)),
         ]
 
-    def requests(self, scene: Scene, p: DeletionParams) -> list[Request]:
-        box = scene.called(p.container)
+    def requests(self, context: Context, p: DeletionParams) -> list[Request]:
+        box = context.name_of(p.container)
         listing = Request("GET", "object-store", (box,), query={"format": "json"})
-        path = scene.asset(p.source).path
+        path = context.asset(p.source).path
         return [
             Request("PUT", "object-store", (box, p.name), upload=Upload(file=path), extra={"ETag": _etag(path)}),
             listing,
@@ -270,26 +271,26 @@ class Deletion(Kind[DeletionParams]):
             listing,
         ]
 
-    def create(self, scene: Scene, p: DeletionParams) -> None:
-        box = container_name(scene, p.container)
-        put(scene, (box, p.name), scene.asset(p.source).path)
-        scene.say(f"put:     {_listing(names_in(scene, box))}")
-        removed(scene, box, p.name)
-        scene.say(f"deleted: {_listing(names_in(scene, box))}")
+    def create(self, context: Context, p: DeletionParams) -> None:
+        box = container_name(context, p.container)
+        put(context, (box, p.name), context.asset(p.source).path)
+        context.say(f"put:     {_listing(names_in(context, box))}")
+        removed(context, box, p.name)
+        context.say(f"deleted: {_listing(names_in(context, box))}")
 
-    def candidates(self, scene: Scene, p: DeletionParams) -> Iterable[Thing]:
-        box = container_name(scene, p.container)
-        names = names_in(scene, box)
+    def find_all(self, context: Context, p: DeletionParams) -> Iterable[Thing]:
+        box = container_name(context, p.container)
+        names = names_in(context, box)
         if names is None:
             raise Absent(f"container {box}")
-        there = headers_of(scene, box, p.name) is not None
+        there = headers_of(context, box, p.name) is not None
         return [{"name": p.name, "names": names, "there": there}]
 
-    def compare(self, scene: Scene, p: DeletionParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: DeletionParams, thing: Thing) -> list[Difference]:
         names = thing["names"]
         found = [
             Difference("objects", f"{name} is listed", _listing(names))
-            for name in map(scene.called, p.keeps)
+            for name in map(context.name_of, p.keeps)
             if name not in names
         ]
         if thing["there"]:
@@ -301,11 +302,11 @@ class Deletion(Kind[DeletionParams]):
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is gone; the container holds {_listing(thing['names'])}"
 
-    def look(self, scene: Scene, p: DeletionParams) -> Command:
-        return Command(("object", "list", scene.called(p.container)))
+    def show_command(self, context: Context, p: DeletionParams) -> Command:
+        return Command(("object", "list", context.name_of(p.container)))
 
-    def applicable(self, scene: Scene, p: DeletionParams) -> str | None:
-        return without_swift(scene)
+    def applicable(self, context: Context, p: DeletionParams) -> str | None:
+        return without_swift(context)
 
     def expected(self, p: DeletionParams) -> str:
         return f"object {p.name} is neither listed nor there"

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stacklab.errors import CloudRefused, StepFailed
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Request, Service
 
 Limit = Annotated[int, Field(ge=-1)] | None
@@ -51,9 +52,9 @@ def quota_path(service: Service, project: Any) -> tuple[Any, ...]:
     return ("quotas" if service == "network" else "os-quota-sets", project)
 
 
-def read_quota(scene: Scene, service: Service, project: str, *more: str) -> dict[str, int]:
+def read_quota(context: Context, service: Service, project: str, *more: str) -> dict[str, int]:
     """A service's limits for a project (with `more`: its defaults)."""
-    found = scene.admin.get(service, *quota_path(service, project), *more)
+    found = context.admin.get(service, *quota_path(service, project), *more)
     limits: dict[str, int] = found["quota" if service == "network" else "quota_set"]
     return limits
 
@@ -82,14 +83,14 @@ class Quota(Kind[QuotaParams]):
     def horizon(self, p: QuotaParams) -> str:
         return "Identity ▸ Projects ▸ (the project's menu) Modify Quotas: tabs Compute, Volume, Network"
 
-    def commands(self, scene: Scene, p: QuotaParams) -> list[Command]:
+    def commands(self, context: Context, p: QuotaParams) -> list[Command]:
         words = tuple(
             word for key, value in self._limits(p).items() for word in (f"--{key.replace('_', '-')}", str(value))
         )
-        return [Command(("quota", "set", *words, scene.called(p.project)))]
+        return [Command(("quota", "set", *words, context.name_of(p.project)))]
 
-    def requests(self, scene: Scene, p: QuotaParams) -> list[Request]:
-        project = scene.id_of(p.project, "project")
+    def requests(self, context: Context, p: QuotaParams) -> list[Request]:
+        project = context.id_of(p.project, "project")
         return [
             Request(
                 "PUT", service, quota_path(service, project), {"quota" if service == "network" else "quota_set": limits}
@@ -97,8 +98,8 @@ class Quota(Kind[QuotaParams]):
             for service, limits in self._owned(p).items()
         ]
 
-    def create(self, scene: Scene, p: QuotaParams) -> None:
-        sdk, project = scene.who.sdk, scene.thing(p.project, "project")["id"]
+    def create(self, context: Context, p: QuotaParams) -> None:
+        sdk, project = context.user.sdk, context.thing(p.project, "project")["id"]
         owned = self._owned(p)
         if limits := owned.get("compute"):
             sdk.compute.update_quota_set(project, **limits)
@@ -109,13 +110,13 @@ class Quota(Kind[QuotaParams]):
         if limits := owned.get("block-storage"):
             sdk.block_storage.update_quota_set(project, **limits)
 
-    def candidates(self, scene: Scene, p: QuotaParams) -> Iterable[Thing]:
-        project = scene.thing(p.project, "project")["id"]
+    def find_all(self, context: Context, p: QuotaParams) -> Iterable[Thing]:
+        project = context.thing(p.project, "project")["id"]
         actual: dict[str, int] = {}
         untouched = True
         for service, limits in self._owned(p).items():
-            now = read_quota(scene, service, project)
-            usual = read_quota(scene, service, project, "default" if service == "network" else "defaults")
+            now = read_quota(context, service, project)
+            usual = read_quota(context, service, project, "default" if service == "network" else "defaults")
             actual |= {key: now[key] for key in limits}
             untouched = untouched and all(now[key] == usual[key] for key in limits)
         declared = {key: value for limits in self._owned(p).values() for key, value in limits.items()}
@@ -124,20 +125,20 @@ class Quota(Kind[QuotaParams]):
             return []
         return [{"id": project, "name": "quotas", "limits": actual, "services": list(self._owned(p))}]
 
-    def compare(self, scene: Scene, p: QuotaParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: QuotaParams, thing: Thing) -> list[Difference]:
         return differing(
             [(key, limits[key], thing["limits"][key]) for limits in self._owned(p).values() for key in limits]
         )
 
-    def keep(self, scene: Scene, p: QuotaParams, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: QuotaParams, thing: Thing) -> Thing:
         return {"id": thing["id"], "services": thing["services"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        deleted = [scene.admin.delete(service, *quota_path(service, thing["id"])) for service in thing["services"]]
+    def remove(self, context: Context, thing: Thing) -> bool:
+        deleted = [context.admin.delete(service, *quota_path(service, thing["id"])) for service in thing["services"]]
         return any(deleted)
 
-    def look(self, scene: Scene, p: QuotaParams) -> Command:
-        return Command(("quota", "show", scene.called(p.project)))
+    def show_command(self, context: Context, p: QuotaParams) -> Command:
+        return Command(("quota", "show", context.name_of(p.project)))
 
     def shown(self, thing: Thing) -> str:
         return ", ".join(f"{key}={value}" for key, value in thing["limits"].items())
@@ -169,53 +170,53 @@ class Refusal(Kind[RefusalParams]):
         where = "Network ▸ Networks ▸ Create Network" if p.over == "networks" else "Volumes ▸ Volumes ▸ Create Volume"
         return f"Project ▸ {where}: the dialog shows the quota and will not let you go over it"
 
-    def commands(self, scene: Scene, p: RefusalParams) -> list[Command]:
+    def commands(self, context: Context, p: RefusalParams) -> list[Command]:
         if p.over == "networks":
             return [Command(("network", "create", p.name))]
         return [Command(("volume", "create", "--size", str(p.size), p.name))]
 
-    def requests(self, scene: Scene, p: RefusalParams) -> list[Request]:
+    def requests(self, context: Context, p: RefusalParams) -> list[Request]:
         if p.over == "networks":
             return [Request("POST", "network", ("networks",), {"network": {"name": p.name}})]
         return [Request("POST", "block-storage", ("volumes",), {"volume": {"name": p.name, "size": p.size}})]
 
-    def create(self, scene: Scene, p: RefusalParams) -> None:
+    def create(self, context: Context, p: RefusalParams) -> None:
         if p.over == "networks":
-            scene.who.sdk.network.create_network(name=p.name)
+            context.user.sdk.network.create_network(name=p.name)
         else:
-            scene.who.sdk.block_storage.create_volume(name=p.name, size=p.size)
+            context.user.sdk.block_storage.create_volume(name=p.name, size=p.size)
 
-    def judge(self, scene: Scene, p: RefusalParams, refusal: CloudRefused | None) -> None:
+    def judge(self, context: Context, p: RefusalParams, refusal: CloudRefused | None) -> None:
         """Cinder refuses with 413, Neutron with 409, Nova with 403; anything else is not about the quota."""
         if refusal is None:
-            self._take_back(scene, p)
+            self._take_back(context, p)
             raise StepFailed(f"{self.title(p)} was not refused", advice="look at the quota: openstack quota show")
         words = ("quota", "exceeds allowed")
         if refusal.status not in (None, 403, 409, 413) or not any(word in refusal.message.lower() for word in words):
             raise refusal
-        scene.say(f"refused, as it should be: {refusal.message}")
+        context.say(f"refused, as it should be: {refusal.message}")
 
-    def _take_back(self, scene: Scene, p: RefusalParams) -> None:
+    def _take_back(self, context: Context, p: RefusalParams) -> None:
         """Remove what should not have been made."""
         network = p.over == "networks"
         service, plural, query = (
             ("network", "networks", {}) if network else ("block-storage", "volumes", {"all_tenants": "1"})
         )
-        for thing in scene.admin.get(service, plural, name=p.name, project_id=scene.project_id(), **query)[plural]:
-            scene.admin.delete(service, plural, thing["id"])
+        for thing in context.admin.get(service, plural, name=p.name, project_id=context.project_id(), **query)[plural]:
+            context.admin.delete(service, plural, thing["id"])
 
-    def candidates(self, scene: Scene, p: RefusalParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: RefusalParams) -> Iterable[Thing]:
         """What the limit leaves, read from the services: a check must not try the request itself."""
-        project = scene.thing(p.project, "project")["id"]
+        project = context.thing(p.project, "project")["id"]
         if p.over == "networks":
-            used = scene.admin.get("network", "quotas", project, "details.json")["quota"]["network"]
+            used = context.admin.get("network", "quotas", project, "details.json")["quota"]["network"]
             return [{"limit": used["limit"], "used": used["used"] + used["reserved"], "asked": 1}]
         path = quota_path("block-storage", project)
-        used = scene.admin.get("block-storage", *path, usage="true")["quota_set"][p.over]
+        used = context.admin.get("block-storage", *path, usage="true")["quota_set"][p.over]
         asked = p.size if p.over == "gigabytes" else 1
         return [{"limit": used["limit"], "used": used["in_use"] + used["reserved"], "asked": asked}]
 
-    def compare(self, scene: Scene, p: RefusalParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: RefusalParams, thing: Thing) -> list[Difference]:
         over = 0 <= thing["limit"] < thing["used"] + thing["asked"]
         return [] if over else [Difference(p.over, "the request goes over the quota", self.shown(thing))]
 
@@ -223,8 +224,8 @@ class Refusal(Kind[RefusalParams]):
         limit = "no limit" if thing["limit"] < 0 else f"limit {thing['limit']}"
         return f"{limit}, {thing['used']} used, {thing['asked']} asked for"
 
-    def look(self, scene: Scene, p: RefusalParams) -> Command:
-        return Command(("quota", "show", "--usage", scene.called(p.project)))
+    def show_command(self, context: Context, p: RefusalParams) -> Command:
+        return Command(("quota", "show", "--usage", context.name_of(p.project)))
 
     def expected(self, p: RefusalParams) -> str:
         return f"{self.title(p)} would be refused"

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from stacklab.errors import ServiceFailed, UnknownName
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Id, Params
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 
@@ -30,26 +31,26 @@ class Repair(Kind[RepairParams]):
     def horizon(self, p: RepairParams) -> str:
         return "(where depends on the cause; the trail leads there: lab hint, once it is broken)"
 
-    def commands(self, scene: Scene, p: RepairParams) -> list[Command]:
+    def commands(self, context: Context, p: RepairParams) -> list[Command]:
         return [Command(("fix", p.fault), program="lab")]
 
-    def requests(self, scene: Scene, p: RepairParams) -> list[Request]:
+    def requests(self, context: Context, p: RepairParams) -> list[Request]:
         return []
 
-    def create(self, scene: Scene, p: RepairParams) -> None:
-        fault = scene.fault(p.fault)
+    def create(self, context: Context, p: RepairParams) -> None:
+        fault = context.fault(p.fault)
         if fault.look().fine:
-            scene.say("nothing is wrong with it")
+            context.say("nothing is wrong with it")
             return
-        fault.mend(scene.say)
+        fault.mend(context.say)
 
-    def candidates(self, scene: Scene, p: RepairParams) -> Iterable[Thing]:
-        finding = scene.fault(p.fault).look()
+    def find_all(self, context: Context, p: RepairParams) -> Iterable[Thing]:
+        finding = context.fault(p.fault).look()
         if finding.state == "unknown":
             raise ServiceFailed(finding.evidence, advice="lab status shows what runs")
         return [{"name": p.fault, "state": finding.state, "evidence": finding.evidence}]
 
-    def compare(self, scene: Scene, p: RepairParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: RepairParams, thing: Thing) -> list[Difference]:
         if thing["state"] == "broken":
             return [Difference(p.fault, "it is well", thing["evidence"])]
         return []
@@ -57,12 +58,12 @@ class Repair(Kind[RepairParams]):
     def shown(self, thing: Thing) -> str:
         return str(thing["evidence"])
 
-    def look(self, scene: Scene, p: RepairParams) -> Command:
+    def show_command(self, context: Context, p: RepairParams) -> Command:
         return Command(("faults", "--tell"), program="lab")
 
-    def applicable(self, scene: Scene, p: RepairParams) -> str | None:
+    def applicable(self, context: Context, p: RepairParams) -> str | None:
         try:
-            return scene.fault(p.fault).why_not()
+            return context.fault(p.fault).why_not()
         except UnknownName as error:
             return error.message
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Params
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request, Service
 
 Role = Literal["controller", "network", "compute", "storage"]
@@ -73,18 +74,18 @@ class NodeRole(Kind[RoleParams]):
     def horizon(self, p: RoleParams) -> str:
         return "Admin ▸ System ▸ System Information: Compute Services, Block Storage Services, Network Agents"
 
-    def commands(self, scene: Scene, p: RoleParams) -> list[Command]:
+    def commands(self, context: Context, p: RoleParams) -> list[Command]:
         return [Command(LISTS[asked][3]) for asked in self._asks(p)]
 
-    def requests(self, scene: Scene, p: RoleParams) -> list[Request]:
+    def requests(self, context: Context, p: RoleParams) -> list[Request]:
         return [Request("GET", LISTS[asked][0], LISTS[asked][1]) for asked in self._asks(p)]
 
     def _asks(self, p: RoleParams) -> list[Asked]:
         """The controller's parts are in two lists; the other roles have one each."""
         return sorting().roles[p.role].asks or ["compute", "block-storage"]
 
-    def create(self, scene: Scene, p: RoleParams) -> None:
-        thing = next(iter(self.candidates(scene, p)))
+    def create(self, context: Context, p: RoleParams) -> None:
+        thing = next(iter(self.find_all(context, p)))
         role = sorting().roles[p.role]
         services = [
             f"  {one['name']:<30} {one['state']:<8} {sorting().services[one['name']].what}" for one in thing["services"]
@@ -93,31 +94,31 @@ class NodeRole(Kind[RoleParams]):
             f"  {one['binary']:<30} {'up' if one['up'] else 'down':<8} (as its own list says)"
             for one in thing["parts"] or []
         ]
-        scene.say("\n".join([f"{role.title}: {role.what}", *services, *parts]))
+        context.say("\n".join([f"{role.title}: {role.what}", *services, *parts]))
 
-    def candidates(self, scene: Scene, p: RoleParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: RoleParams) -> Iterable[Thing]:
         known = sorting().services
         services = [
             {"name": one.name, "state": one.state, "reason": one.reason}
-            for one in scene.services()
+            for one in context.services()
             if one.name in known and p.role in known[one.name].roles
         ]
         well = all(one["state"] == "running" for one in services)
         # A service that does not run would make the question fail; that it does not run is the better answer.
-        parts = self._parts(scene, p) if well else None
+        parts = self._parts(context, p) if well else None
         return [{"name": p.role, "services": services, "parts": parts}]
 
-    def _parts(self, scene: Scene, p: RoleParams) -> list[Thing]:
+    def _parts(self, context: Context, p: RoleParams) -> list[Thing]:
         found = []
         for asked in self._asks(p):
             service, path, key, _ = LISTS[asked]
-            for one in scene.admin.get(service, *path)[key]:
+            for one in context.admin.get(service, *path)[key]:
                 if p.role in sorting().parts.get(one["binary"], []):
                     up = bool(one["alive"]) if "alive" in one else one["state"] == "up"
                     found.append({"binary": one["binary"], "host": one.get("host", ""), "up": up})
         return found
 
-    def compare(self, scene: Scene, p: RoleParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: RoleParams, thing: Thing) -> list[Difference]:
         if not thing["services"]:
             return [Difference("services", f"something that belongs to the {p.role} role", "nothing")]
         down = [
@@ -138,7 +139,7 @@ class NodeRole(Kind[RoleParams]):
         parts = ", ".join(sorted({one["binary"] for one in thing["parts"] or []}))
         return f"running: {names}" + (f"; up by their own list: {parts}" if parts else "")
 
-    def look(self, scene: Scene, p: RoleParams) -> Command:
+    def show_command(self, context: Context, p: RoleParams) -> Command:
         return Command(("status",), program="lab")
 
     def expected(self, p: RoleParams) -> str:

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, shouted
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Later, Request
 from stacklab.kinds.network import belonging
 
@@ -66,7 +67,7 @@ class SecurityGroup(Kind[SecurityGroupParams]):
         rules = "; ".join(rule.words() for rule in p.rules)
         return f"Project ▸ Network ▸ Security Groups ▸ Create Security Group: {p.name}; then Add Rule: {rules}"
 
-    def commands(self, scene: Scene, p: SecurityGroupParams) -> list[Command]:
+    def commands(self, context: Context, p: SecurityGroupParams) -> list[Command]:
         words = ("security", "group", "rule", "create", "--ingress")
         return [
             Command(("security", "group", "create", "--description", p.description, p.name)),
@@ -83,7 +84,7 @@ class SecurityGroup(Kind[SecurityGroupParams]):
             ),
         ]
 
-    def requests(self, scene: Scene, p: SecurityGroupParams) -> list[Request]:
+    def requests(self, context: Context, p: SecurityGroupParams) -> list[Request]:
         group = Later(shouted(p.name, "id"))
         body = {"security_group": {"name": p.name, "description": p.description}}
         first = Request("POST", "network", ("security-groups",), body, saves={group.name: ("security_group", "id")})
@@ -93,29 +94,29 @@ class SecurityGroup(Kind[SecurityGroupParams]):
             *(Request("POST", "network", ("security-group-rules",), {"security_group_rule": rule}) for rule in rules),
         ]
 
-    def create(self, scene: Scene, p: SecurityGroupParams) -> None:
-        network = scene.who.sdk.network
+    def create(self, context: Context, p: SecurityGroupParams) -> None:
+        network = context.user.sdk.network
         group = network.create_security_group(name=p.name, description=p.description)
         for rule in p.rules:
             body = rule.body()
             network.create_security_group_rule(security_group_id=group.id, ether_type=body.pop("ethertype"), **body)
 
-    def candidates(self, scene: Scene, p: SecurityGroupParams) -> Iterable[Thing]:
-        return belonging(scene, "security-groups", p.name)
+    def find_all(self, context: Context, p: SecurityGroupParams) -> Iterable[Thing]:
+        return belonging(context, "security-groups", p.name)
 
-    def compare(self, scene: Scene, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
         existing = thing["security_group_rules"]
         missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
         return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.admin.delete("network", "security-groups", thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.admin.delete("network", "security-groups", thing["id"])
 
-    def look(self, scene: Scene, p: SecurityGroupParams) -> Command:
+    def show_command(self, context: Context, p: SecurityGroupParams) -> Command:
         return Command(("security", "group", "rule", "list", p.name))
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(belonging(scene, "security-groups", name)), None)
+    def named(self, context: Context, name: str) -> Thing | None:
+        return next(iter(belonging(context, "security-groups", name)), None)
 
 
 KINDS: list[Kind[Any]] = [SecurityGroup()]

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from stacklab.errors import LabError, StepFailed, UndoIncomplete
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Id, Name, Params
 from stacklab.kinds.features import Feature, make_scratch, possible
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import END, Command, Request, Script
 from stacklab.machines import scratch
 from stacklab.machines.base import Finished
@@ -124,35 +125,35 @@ class Shell(Kind[ShellParams]):
     def horizon(self, p: ShellParams) -> str:
         return "(not in Horizon: a shell on the machine that the cloud runs on)"
 
-    def requests(self, scene: Scene, p: ShellParams) -> list[Request]:
+    def requests(self, context: Context, p: ShellParams) -> list[Request]:
         return []
 
-    def commands(self, scene: Scene, p: ShellParams) -> list[Command]:
-        return [self._told(scene, p, p.run, make=self.lasting(p))]
+    def commands(self, context: Context, p: ShellParams) -> list[Command]:
+        return [self._told(context, p, p.run, make=self.lasting(p))]
 
-    def look(self, scene: Scene, p: ShellParams) -> Command:
-        return self._told(scene, p, p.check or p.run, make=False)
+    def show_command(self, context: Context, p: ShellParams) -> Command:
+        return self._told(context, p, p.check or p.run, make=False)
 
-    def _told(self, scene: Scene, p: ShellParams, lines: str, *, make: bool) -> Script:
+    def _told(self, context: Context, p: ShellParams, lines: str, *, make: bool) -> Script:
         """As it is run; on paper, or while nobody can ask the machine, its variables stay variables."""
         try:
-            place = self._place(scene, p)
+            place = self._place(context, p)
         except (Absent, LabError):
-            where = f"{scene.session_name}/{p.place}" if p.place else None
+            where = f"{context.session_name}/{p.place}" if p.place else None
             text = "\n".join([*_entering(where, make), lines.rstrip("\n")])
             return Script((), program="sh", script=text, root=p.root is True)
         name, root = place.site.machine.name, place.user == "root"
         return Script((), program="sh", script=place.script(lines, make=make), machine=name, root=root)
 
-    def _place(self, scene: Scene, p: ShellParams) -> _Place:
-        site = scene.site()
+    def _place(self, context: Context, p: ShellParams) -> _Place:
+        site = context.site()
         user = _user(site, p)
         named = {name.upper(): value for name, value in site.names.items()}
         variables = {"LAB_SCRATCH": site.scratch, **named, **possible(site, p.features, user).variables}
-        return _Place(site, user, f"{scene.session_name}/{p.place}" if p.place else None, variables)
+        return _Place(site, user, f"{context.session_name}/{p.place}" if p.place else None, variables)
 
-    def applicable(self, scene: Scene, p: ShellParams) -> str | None:
-        site = scene.site()
+    def applicable(self, context: Context, p: ShellParams) -> str | None:
+        site = context.site()
         if site.made_by not in p.on:
             return p.why
         if p.root is True and site.why_not_root:
@@ -161,20 +162,20 @@ class Shell(Kind[ShellParams]):
 
     # --- doing ---------------------------------------------------------------------------------------------------------
 
-    def create(self, scene: Scene, p: ShellParams) -> None:
-        place = self._place(scene, p)
+    def create(self, context: Context, p: ShellParams) -> None:
+        place = self._place(context, p)
         if p.processes:  # done again, it would forget what it has left running before
             _end_left(place.site, f"{place.directory}", p.processes, place.user)
         done = place.run(p.run, p.seconds, make=self.lasting(p))
-        scene.say(shown_part(done.out + done.err))
+        context.say(shown_part(done.out + done.err))
         if not done.ok:
             raise StepFailed(f"{p.what}: {_ended(done)}", advice="lab show prints the commands; run them one by one")
 
     def settle_seconds(self, p: ShellParams) -> float:
         return 5
 
-    def keep(self, scene: Scene, p: ShellParams, thing: Thing) -> Thing:
-        place = self._place(scene, p)
+    def undo_data(self, context: Context, p: ShellParams, thing: Thing) -> Thing:
+        place = self._place(context, p)
         return {
             "name": p.what,
             "undo": place.script(p.undo or ":", make=True),
@@ -184,8 +185,8 @@ class Shell(Kind[ShellParams]):
             "seconds": p.seconds,
         }
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        site, user = scene.site(), thing["user"]
+    def remove(self, context: Context, thing: Thing) -> bool:
+        site, user = context.site(), thing["user"]
         below = f"{site.scratch}/{thing['directory']}"
         if thing["processes"]:
             _end_left(site, thing["directory"], thing["processes"], user)
@@ -202,8 +203,8 @@ class Shell(Kind[ShellParams]):
 
     # --- checking ------------------------------------------------------------------------------------------------------
 
-    def candidates(self, scene: Scene, p: ShellParams) -> Iterable[Thing]:
-        done = self._place(scene, p).run(p.check or p.run, p.seconds, make=False)
+    def find_all(self, context: Context, p: ShellParams) -> Iterable[Thing]:
+        done = self._place(context, p).run(p.check or p.run, p.seconds, make=False)
         if done.status == CANNOT_TELL or done.status in _NO_PROGRAM:
             raise StepFailed(f"cannot tell: {_last_words(done) or f'status {done.status}'}")
         # A check says on its standard output what is wrong; of what only looks, a program's complaint is all there is.
@@ -217,7 +218,7 @@ class Shell(Kind[ShellParams]):
             }
         ]
 
-    def compare(self, scene: Scene, p: ShellParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: ShellParams, thing: Thing) -> list[Difference]:
         if thing["ended"] != 0:
             said = thing["said"] or f"the check ended with status {thing['ended']} and said nothing"
             return [Difference(p.what, "so", said)]

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, StepRef
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request, Service
 from stacklab.kinds.objects import without_swift
 
@@ -76,40 +77,40 @@ class Terms(Kind[TermsParams]):
     def horizon(self, p: TermsParams) -> str:
         return "Project ▸ Compute, Volumes, Network, Object Store: one page for each row"
 
-    def _rows(self, scene: Scene, p: TermsParams) -> list[Row]:
+    def _rows(self, context: Context, p: TermsParams) -> list[Row]:
         """Without those of a service that this cloud does not have."""
-        swift = any(row.kind == "container" for row in p.rows) and without_swift(scene) is None
+        swift = any(row.kind == "container" for row in p.rows) and without_swift(context) is None
         return [row for row in p.rows if row.kind != "container" or swift]
 
-    def commands(self, scene: Scene, p: TermsParams) -> list[Command]:
+    def commands(self, context: Context, p: TermsParams) -> list[Command]:
         found = []
         for row in p.rows:
-            thing = scene.called(row.thing) if row.kind != "floating-ip" else scene.id_of(row.thing, row.kind)
+            thing = context.name_of(row.thing) if row.kind != "floating-ip" else context.id_of(row.thing, row.kind)
             word = _WORDS[row.kind]
             columns = tuple(part for column in word.columns for part in ("-c", column))
             found.append(Command((*word.words, *columns, "-f", "value", thing)))
         return found
 
-    def requests(self, scene: Scene, p: TermsParams) -> list[Request]:
+    def requests(self, context: Context, p: TermsParams) -> list[Request]:
         found = []
         for row in p.rows:
             by_name = row.kind in _BY_NAME
-            last = scene.called(row.thing) if by_name else scene.id_of(row.thing, row.kind)
+            last = context.name_of(row.thing) if by_name else context.id_of(row.thing, row.kind)
             word = _WORDS[row.kind]
             query = {"format": "json"} if row.kind == "container" else {}
             found.append(Request("GET", word.service, (*word.path, last), query=query))
         return found
 
-    def create(self, scene: Scene, p: TermsParams) -> None:
-        scene.say(table(self._seen(scene, p)))
+    def create(self, context: Context, p: TermsParams) -> None:
+        context.say(table(self._seen(context, p)))
 
-    def _seen(self, scene: Scene, p: TermsParams) -> list[dict[str, str]]:
+    def _seen(self, context: Context, p: TermsParams) -> list[dict[str, str]]:
         """Each row with its object's name and id; with `missing` where it has none."""
         found = []
-        for row in self._rows(scene, p):
-            seen = {"ec2": row.ec2, "openstack": _WORDS[row.kind].word, "name": scene.called(row.thing), "id": ""}
+        for row in self._rows(context, p):
+            seen = {"ec2": row.ec2, "openstack": _WORDS[row.kind].word, "name": context.name_of(row.thing), "id": ""}
             try:
-                thing = scene.thing(row.thing, row.kind)
+                thing = context.thing(row.thing, row.kind)
                 seen |= {"name": str(thing.get("name", seen["name"])), "id": str(thing.get("id") or "")}
             except Absent as absent:
                 step = row.thing.step if isinstance(row.thing, StepRef) else None
@@ -117,10 +118,10 @@ class Terms(Kind[TermsParams]):
             found.append(seen)
         return found
 
-    def candidates(self, scene: Scene, p: TermsParams) -> Iterable[Thing]:
-        return [{"name": "terms", "rows": self._seen(scene, p)}]
+    def find_all(self, context: Context, p: TermsParams) -> Iterable[Thing]:
+        return [{"name": "terms", "rows": self._seen(context, p)}]
 
-    def compare(self, scene: Scene, p: TermsParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: TermsParams, thing: Thing) -> list[Difference]:
         return [
             Difference(f"{row['ec2']} = {row['openstack']}", row["name"], f"none: {row['missing']}")
             for row in thing["rows"]
@@ -133,7 +134,7 @@ class Terms(Kind[TermsParams]):
     def expected(self, p: TermsParams) -> str:
         return "every word has a thing of yours that it means"
 
-    def look(self, scene: Scene, p: TermsParams) -> Command:
+    def show_command(self, context: Context, p: TermsParams) -> Command:
         return Command(("server", "list", "--long"))
 
 

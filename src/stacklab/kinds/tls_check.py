@@ -16,8 +16,9 @@ from stacklab.https.peer import NoTls, ask, certificate_of
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON
 from stacklab.kinds.certificates import directory_of, told
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 That = Literal["chain", "name", "dates", "plain", "catalogue", "login", "client", "refusal", "client-refusal"]
@@ -61,12 +62,12 @@ class TlsCheck(Kind[CheckParams]):
             )
         return "(not in Horizon)"
 
-    def applicable(self, scene: Scene, p: CheckParams) -> str | None:
-        return scene.https().why_not()
+    def applicable(self, context: Context, p: CheckParams) -> str | None:
+        return context.https().why_not()
 
-    def commands(self, scene: Scene, p: CheckParams) -> list[Command]:
-        authority = f"{directory_of(scene)}/ca.pem"
-        at = _first(scene)
+    def commands(self, context: Context, p: CheckParams) -> list[Command]:
+        authority = f"{directory_of(context)}/ca.pem"
+        at = _first(context)
         shown = {
             "chain": f'openssl s_client -connect {at} -CAfile "{authority}" -verify_return_error -brief </dev/null',
             "name": f"openssl s_client -connect {at} </dev/null 2>/dev/null | openssl x509 -noout -ext subjectAltName",
@@ -81,23 +82,23 @@ class TlsCheck(Kind[CheckParams]):
             return [Command(("endpoint", "list", "--interface", "public"))]
         return [told(shown[p.that])]
 
-    def requests(self, scene: Scene, p: CheckParams) -> list[Request]:
+    def requests(self, context: Context, p: CheckParams) -> list[Request]:
         if p.that == "catalogue":
             return [Request("GET", "identity", ("endpoints",), query={"interface": "public"})]
         return []
 
-    def create(self, scene: Scene, p: CheckParams) -> None:
+    def create(self, context: Context, p: CheckParams) -> None:
         """Nothing: what is to be seen is looked at, and told, right after."""
 
-    def candidates(self, scene: Scene, p: CheckParams) -> Iterable[Thing]:
-        return [self._look(scene, p)]
+    def find_all(self, context: Context, p: CheckParams) -> Iterable[Thing]:
+        return [self._look(context, p)]
 
-    def compare(self, scene: Scene, p: CheckParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: CheckParams, thing: Thing) -> list[Difference]:
         found: list[Difference] = thing["differences"]
         return found
 
-    def look(self, scene: Scene, p: CheckParams) -> Command:
-        return self.commands(scene, p)[0]
+    def show_command(self, context: Context, p: CheckParams) -> Command:
+        return self.commands(context, p)[0]
 
     def shown(self, thing: Thing) -> str:
         return "; ".join(thing["seen"])
@@ -105,24 +106,24 @@ class TlsCheck(Kind[CheckParams]):
     def settle_seconds(self, p: CheckParams) -> float:
         return 30
 
-    def _look(self, scene: Scene, p: CheckParams) -> Thing:
-        seen, differences = _LOOKS[p.that](scene)
+    def _look(self, context: Context, p: CheckParams) -> Thing:
+        seen, differences = _LOOKS[p.that](context)
         return {"name": p.that, "seen": seen, "differences": differences}
 
 
 Seen = tuple[list[str], list[Difference]]
 
 
-def _addresses(scene: Scene) -> dict[str, tuple[str, int]]:
+def _addresses(context: Context) -> dict[str, tuple[str, int]]:
     """Where the public https endpoints and the dashboard answer: host and port by name. Raises Absent if there is none."""
-    catalogue = Catalogue.read(scene.admin)
+    catalogue = Catalogue.read(context.admin)
     found: dict[str, tuple[str, int]] = {}
     for one in catalogue.of_interface("public"):
         parts = urlsplit(one["url"])
         place = (str(parts.hostname), parts.port or 443)
         if parts.scheme == "https" and place not in found.values():
             found[catalogue.called(one["service_id"])] = place
-    front = next((host for host in scene.https().serving() if host.name == HORIZON), None)
+    front = next((host for host in context.https().serving() if host.name == HORIZON), None)
     if front:
         found[HORIZON] = (front.host, front.port)
     if not found:
@@ -130,19 +131,19 @@ def _addresses(scene: Scene) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _of_certificates(judge: Callable[[Scene, Any, str], tuple[str, Difference | None]]) -> Callable[[Scene], Seen]:
+def _of_certificates(judge: Callable[[Context, Any, str], tuple[str, Difference | None]]) -> Callable[[Context], Seen]:
     """Look at the certificate that each address shows."""
 
-    def look(scene: Scene) -> Seen:
+    def look(context: Context) -> Seen:
         seen: dict[str, list[str]] = {}
         differences = []
-        for name, (host, port) in _addresses(scene).items():
+        for name, (host, port) in _addresses(context).items():
             try:
                 certificate = certificate_of(host, port)
             except NoTls as error:
                 differences.append(Difference(name, "a TLS server", str(error)))
                 continue
-            said, difference = judge(scene, certificate, host)
+            said, difference = judge(context, certificate, host)
             seen.setdefault(said, []).append(name)
             if difference:
                 differences.append(Difference(f"{name} ({host}:{port})", difference.expected, difference.actual))
@@ -151,8 +152,8 @@ def _of_certificates(judge: Callable[[Scene, Any, str], tuple[str, Difference | 
     return look
 
 
-def _chain(scene: Scene, certificate: Any, host: str) -> tuple[str, Difference | None]:
-    authority = scene.https().authority.certificate()
+def _chain(context: Context, certificate: Any, host: str) -> tuple[str, Difference | None]:
+    authority = context.https().authority.certificate()
     if authority is None:
         raise Absent("certificate authority of the lab")
     issuer = certificate.issuer.rfc4514_string()
@@ -161,13 +162,13 @@ def _chain(scene: Scene, certificate: Any, host: str) -> tuple[str, Difference |
     return f"signed by {issuer}", None if good else Difference("", wanted, f"signed by another key, of {issuer}")
 
 
-def _name(scene: Scene, certificate: Any, host: str) -> tuple[str, Difference | None]:
+def _name(context: Context, certificate: Any, host: str) -> tuple[str, Difference | None]:
     names = names_of(certificate)
     listed = names.alternative or "nothing"
     return f"for {listed}", None if covers(certificate, host) else Difference("", f"for {host}", f"for {listed}")
 
 
-def _dates(scene: Scene, certificate: Any, host: str) -> tuple[str, Difference | None]:
+def _dates(context: Context, certificate: Any, host: str) -> tuple[str, Difference | None]:
     ends = certificate.not_valid_after_utc
     said = f"until {ends:%Y-%m-%d %H:%M} UTC"
     now = datetime.datetime.now(datetime.UTC)
@@ -178,9 +179,9 @@ def _dates(scene: Scene, certificate: Any, host: str) -> tuple[str, Difference |
     return said, None
 
 
-def _plain(scene: Scene) -> Seen:
+def _plain(context: Context) -> Seen:
     seen, differences = [], []
-    for name, (host, port, path) in _plain_addresses(scene).items():
+    for name, (host, port, path) in _plain_addresses(context).items():
         try:
             answer = ask(host, port, path, tls=False)
         except NoTls:
@@ -200,17 +201,17 @@ def _plain(scene: Scene) -> Seen:
     return seen, differences
 
 
-def _plain_addresses(scene: Scene) -> dict[str, tuple[str, int, str]]:
+def _plain_addresses(context: Context) -> dict[str, tuple[str, int, str]]:
     """Host, port and path: on a shared port 80 only the dashboard's path is public."""
-    found = {name: (host, port, "/") for name, (host, port) in _addresses(scene).items()}
-    front = scene.https().remembered().get(HORIZON)
+    found = {name: (host, port, "/") for name, (host, port) in _addresses(context).items()}
+    front = context.https().remembered().get(HORIZON)
     if front and front.plain_port and HORIZON in found:
         found["horizon's plain address"] = (front.host, front.plain_port, f"{front.prefix.rstrip('/')}/")
     return found
 
 
-def _catalogue(scene: Scene) -> Seen:
-    catalogue = Catalogue.read(scene.admin)
+def _catalogue(context: Context) -> Seen:
+    catalogue = Catalogue.read(context.admin)
     seen, differences = [], []
     for one in catalogue.of_interface("public"):
         name, url = catalogue.called(one["service_id"]), one["url"]
@@ -220,17 +221,17 @@ def _catalogue(scene: Scene) -> Seen:
     return seen, differences
 
 
-def _entry(scene: Scene, name: str) -> Connection:
+def _entry(context: Context, name: str) -> Connection:
     """Somebody of the lab's clouds.yaml, logged in anew. Raises Absent without such an entry."""
     import yaml
 
-    if name not in yaml.safe_load(scene.https().clouds_file.read_text(encoding="utf-8"))["clouds"]:
+    if name not in yaml.safe_load(context.https().clouds_file.read_text(encoding="utf-8"))["clouds"]:
         raise Absent(f"entry {name} of clouds.yaml")
-    return Connection(scene.https().clouds_file, name)
+    return Connection(context.https().clouds_file, name)
 
 
-def _login(scene: Scene) -> Seen:
-    person = _entry(scene, BY_TLS)
+def _login(context: Context) -> Seen:
+    person = _entry(context, BY_TLS)
     try:
         urls = [person.auth_url, *(_list(person, service) for service in _LISTED)]
     except (CloudRefused, CloudUnreachable) as error:
@@ -244,8 +245,8 @@ def _list(person: Connection, service: str) -> str:
     return person.endpoint(service)
 
 
-def _refusal(scene: Scene) -> Seen:
-    person = _entry(scene, WITHOUT_CA)
+def _refusal(context: Context) -> Seen:
+    person = _entry(context, WITHOUT_CA)
     wanted = "a refusal of the certificate"
     try:
         person.get("identity", "projects")
@@ -254,17 +255,17 @@ def _refusal(scene: Scene) -> Seen:
     return [], [Difference("a login without the lab's authority", wanted, "it logged in")]
 
 
-def _client(scene: Scene) -> Seen:
-    _entry(scene, BY_TLS)
-    done = client.run(Command(("server", "list", "-f", "value")), {}, scene.https().clouds_file, BY_TLS)
+def _client(context: Context) -> Seen:
+    _entry(context, BY_TLS)
+    done = client.run(Command(("server", "list", "-f", "value")), {}, context.https().clouds_file, BY_TLS)
     if done.status:
         return [], [Difference("openstack server list", "a list", _last(done.complaint))]
     return [f"openstack --os-cloud {BY_TLS} server list: {len(done.output.splitlines())} servers"], []
 
 
-def _client_refusal(scene: Scene) -> Seen:
-    _entry(scene, WITHOUT_CA)
-    done = client.run(Command(("server", "list", "-f", "value")), {}, scene.https().clouds_file, WITHOUT_CA)
+def _client_refusal(context: Context) -> Seen:
+    _entry(context, WITHOUT_CA)
+    done = client.run(Command(("server", "list", "-f", "value")), {}, context.https().clouds_file, WITHOUT_CA)
     wanted = "a refusal of the certificate"
     if done.status == 0:
         return [], [Difference("openstack server list without the lab's authority", wanted, "a list")]
@@ -283,7 +284,7 @@ def _last(text: str) -> str:
     return (text.strip().splitlines() or ["nothing was said"])[-1][:300]
 
 
-_LOOKS: dict[str, Callable[[Scene], Seen]] = {
+_LOOKS: dict[str, Callable[[Context], Seen]] = {
     "chain": _of_certificates(_chain),
     "name": _of_certificates(_name),
     "dates": _of_certificates(_dates),
@@ -296,10 +297,10 @@ _LOOKS: dict[str, Callable[[Scene], Seen]] = {
 }
 
 
-def _first(scene: Scene) -> str:
+def _first(context: Context) -> str:
     """An address to show how: Keystone's front, or a variable."""
     try:
-        fronts = scene.https().remembered()
+        fronts = context.https().remembered()
     except Absent:
         return "$HOST:$PORT"
     front = fronts.get("keystone") or next(iter(fronts.values()), None)

@@ -9,8 +9,9 @@ from stacklab.https.peer import NoTls, ask
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, VirtualHost
 from stacklab.kinds.certificates import told
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 APART = (HORIZON, KEYSTONE, SWIFT)
@@ -35,22 +36,22 @@ class TlsFront(Kind[FrontParams]):
     def horizon(self, p: FrontParams) -> str:
         return "(not in Horizon: Apache's configuration is files)"
 
-    def applicable(self, scene: Scene, p: FrontParams) -> str | None:
-        if why := scene.https().why_not():
+    def applicable(self, context: Context, p: FrontParams) -> str | None:
+        if why := context.https().why_not():
             return why
-        if not self._chosen(scene, p):
+        if not self._chosen(context, p):
             return f"the catalogue of this cloud has no {p.service}"
         return None
 
-    def commands(self, scene: Scene, p: FrontParams) -> list[Command]:
-        if not _has_https(scene):  # on paper nobody knows which Apache, which addresses
+    def commands(self, context: Context, p: FrontParams) -> list[Command]:
+        if not _has_https(context):  # on paper nobody knows which Apache, which addresses
             return [
                 told(
                     "# the files, and the commands that switch them on, are shown once there is a cloud: lab up https-endpoints"
                 )
             ]
-        https, hosts = scene.https(), self._all(scene)
-        chosen = self._chosen(scene, p)
+        https, hosts = context.https(), self._all(context)
+        chosen = self._chosen(context, p)
         contents = {https.apache.site_path(name): https.content(host, hosts) for name, host in chosen.items()}
         files = {**https.apache.groundwork(), **contents}
         directories = sorted({path.rpartition("/")[0] for path in files})
@@ -62,34 +63,34 @@ class TlsFront(Kind[FrontParams]):
             told(*https.apache.lines(chosen)),
         ]
 
-    def requests(self, scene: Scene, p: FrontParams) -> list[Request]:
+    def requests(self, context: Context, p: FrontParams) -> list[Request]:
         return []
 
-    def create(self, scene: Scene, p: FrontParams) -> None:
-        https, hosts = scene.https(), self._all(scene)
+    def create(self, context: Context, p: FrontParams) -> None:
+        https, hosts = context.https(), self._all(context)
         if https.authority.server_certificate() is None:
             raise Absent("server certificate")
-        https.serve(self._chosen(scene, p), hosts)
+        https.serve(self._chosen(context, p), hosts)
 
-    def foresee(self, scene: Scene, p: FrontParams) -> Thing:
-        return {"fronts": sorted(self._chosen(scene, p)), "apache": scene.https().before()}
+    def snapshot(self, context: Context, p: FrontParams) -> Thing:
+        return {"fronts": sorted(self._chosen(context, p)), "apache": context.https().before()}
 
-    def candidates(self, scene: Scene, p: FrontParams) -> Iterable[Thing]:
-        chosen = self._chosen(scene, p)
+    def find_all(self, context: Context, p: FrontParams) -> Iterable[Thing]:
+        chosen = self._chosen(context, p)
         troubles = {name: trouble(host) for name, host in chosen.items()}
         silent = all(found and found[0].field.startswith("TLS") for found in troubles.values())
-        if silent and not scene.https().apache.there() & set(chosen):
+        if silent and not context.https().apache.there() & set(chosen):
             return []
         return [{"name": self.title(p), "at": [one.public for one in chosen.values()], "troubles": troubles}]
 
-    def compare(self, scene: Scene, p: FrontParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: FrontParams, thing: Thing) -> list[Difference]:
         return [difference for found in thing["troubles"].values() for difference in found]
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        return scene.https().withdraw(thing["fronts"], thing["apache"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.https().withdraw(thing["fronts"], thing["apache"])
 
-    def look(self, scene: Scene, p: FrontParams) -> Command:
-        known = list(scene.https().remembered().values()) if _has_https(scene) else []
+    def show_command(self, context: Context, p: FrontParams) -> Command:
+        known = list(context.https().remembered().values()) if _has_https(context) else []
         wanted = [one for one in known if (one.name == p.service or (p.service == OTHERS and one.name not in APART))]
         lines = [f"curl -k -sS -i {one.public}{one.ask}" for one in wanted]
         return told(*(lines or [f"curl -k -sS -i ${p.service.upper()}_HTTPS"]))
@@ -103,19 +104,19 @@ class TlsFront(Kind[FrontParams]):
     def settle_seconds(self, p: FrontParams) -> float:
         return 60
 
-    def _all(self, scene: Scene) -> dict[str, VirtualHost]:
-        return scene.https().planned(Catalogue.read(scene.admin))
+    def _all(self, context: Context) -> dict[str, VirtualHost]:
+        return context.https().planned(Catalogue.read(context.admin))
 
-    def _chosen(self, scene: Scene, p: FrontParams) -> dict[str, VirtualHost]:
-        hosts = self._all(scene)
+    def _chosen(self, context: Context, p: FrontParams) -> dict[str, VirtualHost]:
+        hosts = self._all(context)
         if p.service == OTHERS:
             return {name: host for name, host in hosts.items() if name not in APART}
         return {p.service: hosts[p.service]} if p.service in hosts else {}
 
 
-def _has_https(scene: Scene) -> bool:
+def _has_https(context: Context) -> bool:
     try:
-        scene.https()
+        context.https()
     except Absent:
         return False
     return True

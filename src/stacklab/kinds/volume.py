@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
-from stacklab.kinds.kind import Difference, Kind, Scene, Thing, differing
+from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request
 from stacklab.kinds.wait import until
 
@@ -31,61 +32,61 @@ class Volume(Kind[VolumeParams]):
     def horizon(self, p: VolumeParams) -> str:
         return f"Project ▸ Volumes ▸ Volumes ▸ Create Volume: Volume Name {p.name}, Size {p.size} GiB"
 
-    def commands(self, scene: Scene, p: VolumeParams) -> list[Command]:
-        image = ("--image", scene.called(p.image)) if p.image else ()
+    def commands(self, context: Context, p: VolumeParams) -> list[Command]:
+        image = ("--image", context.name_of(p.image)) if p.image else ()
         return [Command(("volume", "create", "--size", str(p.size), *image, p.name))]
 
-    def requests(self, scene: Scene, p: VolumeParams) -> list[Request]:
+    def requests(self, context: Context, p: VolumeParams) -> list[Request]:
         volume: dict[str, object] = {"name": p.name, "size": p.size}
         if p.image:
-            volume["imageRef"] = scene.id_of(p.image, "image")
+            volume["imageRef"] = context.id_of(p.image, "image")
         later = Later(shouted(p.name, "id"))
         return [
             Request("POST", "block-storage", ("volumes",), {"volume": volume}, saves={later.name: ("volume", "id")}),
             Request("GET", "block-storage", ("volumes", later), until=(("volume", "status"), "available")),
         ]
 
-    def create(self, scene: Scene, p: VolumeParams) -> None:
-        storage = scene.who.sdk.block_storage
-        image = {"image_id": scene.thing(p.image, "image")["id"]} if p.image else {}
+    def create(self, context: Context, p: VolumeParams) -> None:
+        storage = context.user.sdk.block_storage
+        image = {"image_id": context.thing(p.image, "image")["id"]} if p.image else {}
         volume = storage.create_volume(name=p.name, size=p.size, **image)
         storage.wait_for_status(volume, "available", failures=["error"], interval=0.2, wait=300)
 
-    def candidates(self, scene: Scene, p: VolumeParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: VolumeParams) -> Iterable[Thing]:
         if p.image:
-            scene.thing(p.image, "image")
-        return find_volumes(scene, p.name)
+            context.thing(p.image, "image")
+        return find_volumes(context, p.name)
 
-    def compare(self, scene: Scene, p: VolumeParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: VolumeParams, thing: Thing) -> list[Difference]:
         status = thing["status"] if thing["status"] not in ("available", "in-use") else "usable"
         bootable = "true" if p.image else None
         return differing(
             [("size", p.size, thing["size"]), ("status", "usable", status), ("bootable", bootable, thing["bootable"])]
         )
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        removed = scene.admin.delete("block-storage", "volumes", thing["id"])
+    def remove(self, context: Context, thing: Thing) -> bool:
+        removed = context.admin.delete("block-storage", "volumes", thing["id"])
         if removed:
             path = ("volumes", thing["id"])
             until(
-                lambda: scene.admin.gone("block-storage", *path), f"volume {thing['name']} to be deleted", seconds=120
+                lambda: context.admin.gone("block-storage", *path), f"volume {thing['name']} to be deleted", seconds=120
             )
         return removed
 
-    def look(self, scene: Scene, p: VolumeParams) -> Command:
+    def show_command(self, context: Context, p: VolumeParams) -> Command:
         return Command(("volume", "show", p.name))
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']}, {thing['size']} GiB, {thing['status']}"
 
-    def named(self, scene: Scene, name: str) -> Thing | None:
-        return next(iter(find_volumes(scene, name)), None)
+    def named(self, context: Context, name: str) -> Thing | None:
+        return next(iter(find_volumes(context, name)), None)
 
 
-def find_volumes(scene: Scene, name: str) -> list[Thing]:
+def find_volumes(context: Context, name: str) -> list[Thing]:
     """Volumes of this name in the project of the one who acts."""
-    query = {"all_tenants": "1", "project_id": scene.project_id(), "name": name}
-    found: list[Thing] = scene.admin.get("block-storage", "volumes", "detail", **query)["volumes"]
+    query = {"all_tenants": "1", "project_id": context.project_id(), "name": name}
+    found: list[Thing] = context.admin.get("block-storage", "volumes", "detail", **query)["volumes"]
     return found
 
 

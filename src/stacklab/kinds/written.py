@@ -12,9 +12,10 @@ from pydantic import StringConstraints
 from stacklab.deploy.complaint import Complaint
 from stacklab.deploy.explained import Explanations
 from stacklab.errors import StepFailed
+from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params
 from stacklab.kinds.features import make_scratch
-from stacklab.kinds.kind import Absent, Difference, Kind, Scene, Thing
+from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 from stacklab.machines.site import Site
 
@@ -60,24 +61,24 @@ class WrittenFile(Kind[P]):
     def horizon(self, p: P) -> str:
         return "(not in Horizon: a file on the machine)"
 
-    def path(self, scene: Scene, p: P) -> str:
+    def path(self, context: Context, p: P) -> str:
         """Where the file is, or is to be. Raises Absent on paper."""
-        site = scene.site()
+        site = context.site()
         return self.deployed(site) or f"{site.scratch}/{p.file}"
 
-    def commands(self, scene: Scene, p: P) -> list[Command]:
+    def commands(self, context: Context, p: P) -> list[Command]:
         try:
-            path = self.path(scene, p)
+            path = self.path(context, p)
         except Absent:
             path = f"SCRATCH-DIRECTORY/{p.file}"
         return [Command(("-p", str(PurePosixPath(path).parent)), program="mkdir"), Command((path,), program="vi")]
 
-    def requests(self, scene: Scene, p: P) -> list[Request]:
+    def requests(self, context: Context, p: P) -> list[Request]:
         return []
 
-    def more(self, scene: Scene, p: P) -> list[str]:
+    def more(self, context: Context, p: P) -> list[str]:
         try:
-            site: Site | None = scene.site()
+            site: Site | None = context.site()
         except Absent:
             site = None
         lines = [""]
@@ -86,15 +87,15 @@ class WrittenFile(Kind[P]):
             lines += [f"       ↳ {told.why}"] if told.why else []
         return lines
 
-    def create(self, scene: Scene, p: P) -> None:
-        site = scene.site()
+    def create(self, context: Context, p: P) -> None:
+        site = context.site()
         if path := self.deployed(site):
             raise StepFailed(f"{path} is gone from {site.machine.name}", advice="lab up writes it again")
         make_scratch(site)
-        site.machine.put(self.path(scene, p), self.text(p, site, shown=False), mode=0o600)
+        site.machine.put(self.path(context, p), self.text(p, site, shown=False), mode=0o600)
 
-    def candidates(self, scene: Scene, p: P) -> Iterable[Thing]:
-        site, path = scene.site(), self.path(scene, p)
+    def find_all(self, context: Context, p: P) -> Iterable[Thing]:
+        site, path = context.site(), self.path(context, p)
         held = site.machine.read(path, limit=MAX_BYTES)
         if held is None:
             return []
@@ -112,16 +113,16 @@ class WrittenFile(Kind[P]):
         own = [words[3].partition("/")[0] for words in map(str.split, told) if len(words) > 3]
         return [site.address, *(one for one in own if one != site.address)]
 
-    def compare(self, scene: Scene, p: P, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: P, thing: Thing) -> list[Difference]:
         return [
             Difference(f"{p.file}, line {line}" if line else p.file, None, text) for line, text in thing["complaints"]
         ]
 
-    def keep(self, scene: Scene, p: P, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: P, thing: Thing) -> Thing:
         return {"name": thing["name"], "path": thing["path"]}
 
-    def remove(self, scene: Scene, thing: Thing) -> bool:
-        site = scene.site()
+    def remove(self, context: Context, thing: Thing) -> bool:
+        site = context.site()
         there = site.machine.read(thing["path"], limit=1) is not None
         site.machine.run("rm", "-f", "--", thing["path"], user=None if site.why_not_root else "root")
         return there
@@ -132,8 +133,8 @@ class WrittenFile(Kind[P]):
     def shown(self, thing: Thing) -> str:
         return f"{thing['path']}: {thing['lines']} lines, nothing wrong"
 
-    def look(self, scene: Scene, p: P) -> Command:
-        return self.commands(scene, p)[-1]
+    def show_command(self, context: Context, p: P) -> Command:
+        return self.commands(context, p)[-1]
 
     def expected(self, p: P) -> str:
         return f"{p.file} is there, and would do what it is for"

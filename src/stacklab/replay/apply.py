@@ -8,9 +8,9 @@ from typing import Literal
 
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
-from stacklab.kinds.kind import Absent, Difference, Thing
+from stacklab.kinds.context import Absent, Context, Thing, Workspace
+from stacklab.kinds.kind import Difference
 from stacklab.replay.check import in_words, over
-from stacklab.replay.context import Desk, Scene
 from stacklab.replay.journal import Journal
 from stacklab.replay.remembered import declared
 from stacklab.replay.undo import as_applied, take_back
@@ -30,10 +30,10 @@ class Applied:
     seconds: float
 
 
-def apply_step(desk: Desk, journal: Journal, step: Step, via: str) -> Applied:
+def apply_step(desk: Workspace, journal: Journal, step: Step, via: str) -> Applied:
     """Do one step. Raises StepDiffers, StepFailed, CloudRefused, CloudUnreachable; the journal knows what it left."""
     began = time.monotonic()
-    scene = desk.scene(step)
+    scene = desk.context(step)
     desk.memory.clear()
     try:
         outcome, detail = _apply(desk, scene, journal, step, via)
@@ -49,7 +49,7 @@ def apply_step(desk: Desk, journal: Journal, step: Step, via: str) -> Applied:
     return Applied(step, outcome, detail, time.monotonic() - began)
 
 
-def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> tuple[Outcome, str]:
+def _apply(desk: Workspace, scene: Context, journal: Journal, step: Step, via: str) -> tuple[Outcome, str]:
     desk.allow(step)
     reason = step.kind.applicable(scene, step.params)
     if reason:
@@ -68,7 +68,7 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
     existing = step.kind.find(scene, step.params)
     if existing and not (existing[1] and step.kind.repeatable):
         return _existing(step, *existing)
-    before = step.kind.foresee(scene, step.params)
+    before = step.kind.snapshot(scene, step.params)
     journal.write(desk.session.name, step.id, step.kind.name, "begin", before, declared(desk.session, step))
     try:
         _do(scene, step, via)
@@ -78,19 +78,19 @@ def _apply(desk: Desk, scene: Scene, journal: Journal, step: Step, via: str) -> 
             journal.write(desk.session.name, step.id, step.kind.name, "undone")
         raise
     thing = _settled(scene, step)
-    kept = before if before is not None else step.kind.keep(scene, step.params, thing)
+    kept = before if before is not None else step.kind.undo_data(scene, step.params, thing)
     journal.write(desk.session.name, step.id, step.kind.name, "made", kept)
     return "done", step.kind.shown(thing)
 
 
-def _changed_nothing(scene: Scene, step: Step, before: Thing | None, refusal: CloudRefused) -> bool:
+def _changed_nothing(scene: Context, step: Step, before: Thing | None, refusal: CloudRefused) -> bool:
     """Whether a step that the cloud refused has left nothing: it may have refused only the last of several requests.
 
     Not known of a step that changes what is there, nor after an answer that is no refusal: taking it back is safe then.
     """
     if before is not None or refusal.status is None or refusal.status >= 500:
         return False
-    scene.desk.memory.clear()
+    scene.workspace.memory.clear()
     try:
         return step.kind.find(scene, step.params) is None
     except Absent:
@@ -108,7 +108,7 @@ def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[
     return "already", step.kind.shown(thing)
 
 
-def _do(scene: Scene, step: Step, via: str) -> None:
+def _do(scene: Context, step: Step, via: str) -> None:
     refusal: CloudRefused | None = None
     try:
         VIAS["sdk" if step.kind.itself else via](scene, step)
@@ -119,15 +119,15 @@ def _do(scene: Scene, step: Step, via: str) -> None:
     except LabError as error:
         error.args = (f"step {step.id}: {error.message}",)
         error.message = str(error)
-        error.advice = error.advice or f"lab hint {scene.desk.session.name}/{step.exercise}/{step.id}"
+        error.advice = error.advice or f"lab hint {scene.workspace.session.name}/{step.exercise}/{step.id}"
         raise
 
 
-def _settled(scene: Scene, step: Step) -> Thing:
+def _settled(scene: Context, step: Step) -> Thing:
     """The thing, once the cloud shows it as declared: an answer of 202 is a promise, not a result."""
     deadline = time.monotonic() + step.kind.settle_seconds(step.params)
     while True:
-        scene.desk.memory.clear()
+        scene.workspace.memory.clear()
         answer = step.kind.find(scene, step.params)
         if answer and not answer[1]:
             return answer[0]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, LabError
-from stacklab.kinds.kind import Absent, Difference
-from stacklab.replay.context import Desk, Scene
+from stacklab.kinds.context import Absent, Context, Workspace
+from stacklab.kinds.kind import Difference
 
 Status = Literal["passed", "failed", "unknown", "not_applicable"]
 
@@ -58,7 +58,7 @@ class Report:
         return {"session": self.session, **counts, "steps": [grade.to_json() for grade in self.grades]}
 
 
-def check(desk: Desk, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
+def check(desk: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
     """Grade the steps, telling `graded` of each as it comes."""
     desk.memory.clear()
     found = []
@@ -70,9 +70,9 @@ def check(desk: Desk, steps: Iterable[Step], graded: Callable[[Grade], None] | N
     return Report(desk.session.name, tuple(found))
 
 
-def check_step(desk: Desk, step: Step) -> Grade:
+def check_step(desk: Workspace, step: Step) -> Grade:
     """Grade one step. Never raises for anything the cloud says or does not say: that is what "unknown" is for."""
-    scene = desk.scene(step)
+    scene = desk.context(step)
     status, findings = _status(desk, scene, step)
     return Grade(
         id=step.id,
@@ -87,22 +87,22 @@ def check_step(desk: Desk, step: Step) -> Grade:
     )
 
 
-def look_with(desk: Desk, step: Step) -> str:
+def look_with(desk: Workspace, step: Step) -> str:
     """The command to look at a step's thing with, as the one that it belongs to."""
-    command = step.kind.look(desk.paper(step), step.params)
+    command = step.kind.show_command(desk.offline(step), step.params)
     if command.program != "openstack":
         return command.text()
-    return command.text().replace("openstack ", f"openstack --os-cloud {desk.scene(step).who.name} ", 1)
+    return command.text().replace("openstack ", f"openstack --os-cloud {desk.context(step).user.name} ", 1)
 
 
-def over(desk: Desk, step: Step) -> str | None:
+def over(desk: Workspace, step: Step) -> str | None:
     """What became of a step whose thing a later one has taken away, in words; None if it has not. Raises what `find` does."""
     if step.until is None:
         return None
     ending = desk.session.step(step.until)
     desk.allow(ending)
     try:
-        answer = ending.kind.find(desk.scene(ending), ending.params)
+        answer = ending.kind.find(desk.context(ending), ending.params)
     except Absent:
         return None
     if answer is None or answer[1]:
@@ -110,9 +110,9 @@ def over(desk: Desk, step: Step) -> str | None:
     return f"done, until step {ending.id}: {ending.kind.shown(answer[0])}"
 
 
-def _status(desk: Desk, scene: Scene, step: Step) -> tuple[Status, list[str]]:
+def _status(desk: Workspace, scene: Context, step: Step) -> tuple[Status, list[str]]:
     try:
-        scene.desk.allow(step)
+        scene.workspace.allow(step)
         reason = step.kind.applicable(scene, step.params)
         if reason:
             return "not_applicable", [reason]

@@ -25,7 +25,7 @@ from stacklab.lab import Lab
 from stacklab.machines import scratch
 from stacklab.progress import ProgressFile
 from stacklab.replay.consent import Allow
-from stacklab.replay.current import desk_at, journal_of, session_to_undo
+from stacklab.replay.current import journal_of, session_to_undo, workspace_at
 from stacklab.replay.undo import undo
 from stacklab.stages import Progress
 
@@ -80,7 +80,7 @@ def clear(lab: Lab, home: Home, progress: Progress, agreed: Allow) -> None:
         progress(f"key pair {name}")
         admin.delete("compute", "os-keypairs", name, version=KEYPAIRS_OF_OTHERS, user_id=str(user))
     _undo_all(lab, home, progress, agreed, last=True)
-    site = access.site()
+    site = home.site()
     progress("ending what steps left running, emptying their directory")
     scratch.clear(site.machine, site.scratch, user=None if site.why_not_root else "root")
     journal_of(lab).clear()
@@ -96,7 +96,7 @@ def _undo_all(lab: Lab, home: Home, progress: Progress, agreed: Allow, *, last: 
     journal = journal_of(lab)
     for name in reversed(journal.sessions()):
         session = session_to_undo(lab, name)
-        desk = desk_at(home.access(), lab, session, progress, agreed)
+        desk = workspace_at(home, lab, session, progress, agreed)
         steps = [step for step in session.steps() if last or step.kind.name not in IDENTITY]
         try:
             undo(desk, journal, steps, lambda step, detail: progress(f"{step.exercise}/{step.id}: {detail}"))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stacklab.assets import Assets
+from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import CLOUDS, Variables, load_session
 from stacklab.course.session import Session
 from stacklab.errors import NoLab, NotRunning, SessionInvalid, UnknownName
 from stacklab.homes import open_home
-from stacklab.homes.base import CloudAccess, Home
+from stacklab.homes.base import Home
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.consent import Allow, refuse_foreign
-from stacklab.replay.context import Desk
 from stacklab.replay.journal import Journal
 from stacklab.replay.remembered import remembered_session
 
@@ -27,12 +28,12 @@ def home_of(lab: Lab) -> Home:
     return open_home(str(name), lab)
 
 
-def open_desk(lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign) -> Desk:
+def open_workspace(lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign) -> Workspace:
     """Raises NoLab, NotRunning (also in the middle of a reset that was interrupted)."""
     home = home_of(lab)
     if interrupted := interruption(lab):
         raise interrupted
-    return desk_at(home.access(), lab, session, say, agreed)
+    return workspace_at(home, lab, session, say, agreed)
 
 
 def interruption(lab: Lab) -> NotRunning | None:
@@ -47,12 +48,21 @@ def interruption(lab: Lab) -> NotRunning | None:
     )
 
 
-def desk_at(
-    access: CloudAccess, lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign
-) -> Desk:
-    """A desk at any cloud. The people connect when they are first needed."""
+def workspace_at(
+    home: Home,
+    lab: Lab,
+    session: Session,
+    say: Callable[[str], None],
+    agreed: Allow = refuse_foreign,
+    access: CloudAccess | None = None,
+) -> Workspace:
+    """A session at the cloud of a home; `access`: another way into it. The users connect when they are first needed."""
+    access = access or home.access()
     admin, learner = Connection(access.clouds_file, access.admin), Connection(access.clouds_file, access.learner)
-    return Desk(session, access, admin, learner, Assets(lab).by_name(), lab.secret, say, agreed=agreed)
+    return Workspace(
+        session, access, admin, learner, Assets(lab).by_name(), lab.secret, say, home.site, lambda: home.status().services,
+        home.faults, home.https, agreed,
+    )  # fmt: skip
 
 
 def journal_of(lab: Lab) -> Journal:

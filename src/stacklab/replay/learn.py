@@ -9,6 +9,7 @@ from typing import Any
 from stacklab.assets import PAPER, Assets
 from stacklab.course.session import Session, Step
 from stacklab.errors import LabError, NoLab, NotRunning, NotTrusted, UnknownName
+from stacklab.kinds.context import OfflineContext, Workspace
 from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
 from stacklab.replay import undo as undoing
@@ -16,8 +17,7 @@ from stacklab.replay.apply import Applied, apply_step
 from stacklab.replay.breaking import noticed
 from stacklab.replay.check import Grade, Report, check
 from stacklab.replay.consent import Allow, refuse_foreign
-from stacklab.replay.context import Desk, Paper
-from stacklab.replay.current import journal_of, open_desk
+from stacklab.replay.current import journal_of, open_workspace
 from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
 
@@ -58,12 +58,12 @@ def replay_steps(
 ) -> list[Applied]:
     """Do the steps in order. `ask` answers "run", "skip" or "quit" before each. Raises what a step raises."""
     with lab.writing():
-        return do_steps(lab, open_desk(lab, session, say, agreed), journal_of(lab), steps, via, show, ask)
+        return do_steps(lab, open_workspace(lab, session, say, agreed), journal_of(lab), steps, via, show, ask)
 
 
 def do_steps(
     lab: Lab,
-    desk: Desk,
+    desk: Workspace,
     journal: Journal,
     steps: Sequence[Step],
     via: str,
@@ -104,7 +104,7 @@ def check_steps(
     agreed: Allow = refuse_foreign,
 ) -> Report:
     """Grade the steps. Raises NoLab, NotRunning."""
-    report = check(open_desk(lab, session, lambda text: None, agreed), steps, graded)
+    report = check(open_workspace(lab, session, lambda text: None, agreed), steps, graded)
     ProgressFile(lab).note(session.name, [(grade.id, grade.status) for grade in report.grades])
     noticed(lab, session, [grade.id for grade in report.grades if grade.status == "passed"])
     return report
@@ -128,7 +128,7 @@ def undo_steps(
 ) -> int:
     """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning, NotTrusted."""
     with lab.writing():
-        desk, journal = open_desk(lab, session, lambda text: None, agreed), journal_of(lab)
+        desk, journal = open_workspace(lab, session, lambda text: None, agreed), journal_of(lab)
         # Also the steps that only look: what they saw is no longer there.
         gone = undoing.dependants(session, steps)
         ProgressFile(lab).note(session.name, [(step_id, "undone") for step_id in gone])
@@ -143,16 +143,16 @@ class Narrator:
         self._session = session
         self._desk = self._open()
 
-    def _open(self) -> Desk | None:
+    def _open(self) -> Workspace | None:
         try:
-            return open_desk(self._lab, self._session, lambda text: None)
+            return open_workspace(self._lab, self._session, lambda text: None)
         except (NoLab, NotRunning):
             return None
 
-    def paper(self, step: Step) -> Paper:
+    def paper(self, step: Step) -> OfflineContext:
         """The step on paper, with the lab's own files where it has them."""
         assets = PAPER | (Assets(self._lab).by_name() if self._lab.record.image else {})
-        return Paper(self._session, step, assets, lambda name: "")
+        return OfflineContext(self._session, step, assets, lambda name: "")
 
     def tell(self, step: Step) -> dict[str, Any]:
         """See `stacklab.replay.narrate`."""
@@ -160,7 +160,7 @@ class Narrator:
 
     def look(self, step: Step) -> str:
         """The command to look at a step's thing with."""
-        command = step.kind.look(self.paper(step), step.params)
+        command = step.kind.show_command(self.paper(step), step.params)
         if command.program != "openstack":
             return command.text()
         return command.text().replace("openstack ", f"openstack --os-cloud lab-{step.who} ", 1)

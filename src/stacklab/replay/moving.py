@@ -16,10 +16,12 @@ from pathlib import Path
 
 from stacklab import __version__
 from stacklab.assets import Assets
+from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.session import Session, Step
 from stacklab.errors import CheckpointMissing, CloudRefused, LabError, NotRunning
-from stacklab.homes.base import CloudAccess, Home
+from stacklab.homes.base import Home
+from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay.apply import Applied
@@ -27,8 +29,7 @@ from stacklab.replay.breaking import mend_all
 from stacklab.replay.check import check
 from stacklab.replay.clearing import clear
 from stacklab.replay.consent import Allow, refuse_foreign
-from stacklab.replay.context import Desk
-from stacklab.replay.current import begin_session, desk_at, home_of, journal_of
+from stacklab.replay.current import begin_session, home_of, journal_of, workspace_at
 from stacklab.replay.learn import Shown, do_steps
 from stacklab.stages import Progress, Stage
 
@@ -86,7 +87,7 @@ def goto(
             else:
                 clear(lab, home, progress, agreed)
         notes = missing_services(home, access, session)
-        desk = desk_at(home.access(), lab, session, say, agreed)
+        desk = workspace_at(home, lab, session, say, agreed)
         left = [*_lost(desk, before[:done]), *before[done:]]
         applied = do_steps(lab, desk, journal_of(lab), left, "sdk", show)
         saved = None
@@ -190,7 +191,7 @@ def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequenc
     return start, 0
 
 
-def _lost(desk: Desk, steps: Sequence[Step]) -> list[Step]:
+def _lost(desk: Workspace, steps: Sequence[Step]) -> list[Step]:
     """Steps that a checkpoint does not hold: what they left was no part of the cloud (a process, a file beside it)."""
     kept = [step for step in steps if step.kind.lasting(step.params)]
     return [step for step, grade in zip(kept, check(desk, kept).grades, strict=True) if grade.status == "failed"]

@@ -7,28 +7,27 @@ from typing import Any
 
 from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, CloudUnreachable
-from stacklab.kinds.kind import Absent
+from stacklab.kinds.context import Absent, OfflineContext, Workspace
 from stacklab.kinds.narration import Command, Request
-from stacklab.replay.context import Desk, Paper
 
 
-def narrate(desk: Desk | None, paper: Paper, step: Step) -> dict[str, Any]:
-    """The step in words. With a desk, ids and URLs are those of its cloud; on paper they are shell variables."""
-    scene: Any = desk.scene(step) if desk else paper
+def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) -> dict[str, Any]:
+    """The step in words. With a workspace, ids and URLs are those of its cloud; on offline they are shell variables."""
+    context: Any = workspace.context(step) if workspace else offline
     try:
-        commands = step.kind.commands(scene, step.params)
-        requests = step.kind.requests(scene, step.params)
-        urls = [_base(desk, step, request) for request in requests]
-        more = step.kind.more(scene, step.params)
+        commands = step.kind.commands(context, step.params)
+        requests = step.kind.requests(context, step.params)
+        urls = [_base(workspace, step, request) for request in requests]
+        more = step.kind.more(context, step.params)
     except (CloudRefused, CloudUnreachable, Absent):
-        if desk is None:
-            raise  # a kind that cannot be told on paper either
-        # The one who acts cannot log in (yet): then the telling is on paper.
-        return narrate(None, paper, step)
+        if workspace is None:
+            raise  # a kind that cannot be told on offline either
+        # The one who acts cannot log in (yet): then the telling is on offline.
+        return narrate(None, offline, step)
     return {
         **named(step),
         "say": step.say,
-        "commands": [_as(desk, step, command) for command in commands],
+        "commands": [_as(workspace, step, command) for command in commands],
         "requests": [request.text(url) for request, url in zip(requests, urls, strict=True)],
         "horizon": step.kind.horizon(step.params),
         "more": more,
@@ -46,22 +45,22 @@ def named(step: Step) -> dict[str, str]:
     }
 
 
-def _as(desk: Desk | None, step: Step, command: Command) -> str:
+def _as(workspace: Workspace | None, step: Step, command: Command) -> str:
     """The command as the one who acts."""
     line = command.text()
     if command.program != "openstack":
         return line
-    who = desk.scene(step).who.name if desk else f"lab-{step.who}"
+    who = workspace.context(step).user.name if workspace else f"lab-{step.who}"
     return line.replace("openstack ", f"openstack --os-cloud {who} ")
 
 
-def _base(desk: Desk | None, step: Step, request: Request) -> str:
-    """The service's URL, or the variable that stands for it on paper."""
+def _base(workspace: Workspace | None, step: Step, request: Request) -> str:
+    """The service's URL, or the variable that stands for it on offline."""
     if request.at:
         return request.at
-    if desk is None:
+    if workspace is None:
         return "$" + request.service.upper().replace("-", "_")
-    return desk.scene(step).who.endpoint(request.service)
+    return workspace.context(step).user.endpoint(request.service)
 
 
 def outline(session: Session) -> list[str]:

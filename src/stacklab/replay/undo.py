@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 
 from stacklab.course.session import Exercise, Session, Step
 from stacklab.errors import CloudRefused, LabError, UndoIncomplete
-from stacklab.kinds.kind import Absent, Thing
-from stacklab.replay.context import Desk
+from stacklab.kinds.context import Absent, Thing, Workspace
 from stacklab.replay.journal import Entry, Journal
 from stacklab.replay.remembered import remembered_session
 
@@ -34,7 +33,7 @@ def dependants(session: Session, chosen: Iterable[Step]) -> set[str]:
     return found
 
 
-def undo(desk: Desk, journal: Journal, chosen: Iterable[Step], undone: Callable[[Step, str], None]) -> int:
+def undo(desk: Workspace, journal: Journal, chosen: Iterable[Step], undone: Callable[[Step, str], None]) -> int:
     """Undo the chosen steps and those that build on them; returns how many. Raises UndoIncomplete, CloudUnreachable.
 
     All of a session: also what the journal has of steps that its file has no more.
@@ -59,7 +58,7 @@ def wanted(session: Session, known: Session, chosen: Iterable[Step], entries: It
     return found | set(entries) if {step.id for step in session.steps()} <= found else found
 
 
-def as_applied(desk: Desk, journal: Journal) -> Desk:
+def as_applied(desk: Workspace, journal: Journal) -> Workspace:
     """The same desk, whose session's steps are what they were when they were applied; the file may have changed since."""
     return replace(desk, session=known_session(desk.session, journal), memory={})
 
@@ -78,7 +77,7 @@ def known_session(session: Session, journal: Journal) -> Session:
     return replace(session, exercises=(*exercises, *gone), learner=remembered.learner, foreign=foreign)
 
 
-def take_back(desk: Desk, journal: Journal, step_id: str) -> tuple[Step, str]:
+def take_back(desk: Workspace, journal: Journal, step_id: str) -> tuple[Step, str]:
     """Undo one step that the journal knows; the step, and what was removed. `desk` as `as_applied` returns it."""
     entry = journal.entries(desk.session.name)[step_id]
     step = desk.session.step(step_id)
@@ -97,7 +96,7 @@ def take_back(desk: Desk, journal: Journal, step_id: str) -> tuple[Step, str]:
     kept = entry.kept if entry.state == "made" or entry.kept is not None else _half_made(desk, step, entry)
     if kept is not None:
         try:
-            removed = step.kind.remove(desk.scene(step), kept)
+            removed = step.kind.remove(desk.context(step), kept)
         except CloudRefused as error:
             raise UndoIncomplete(
                 f"step {step.id}: {step.title} cannot be removed: {error.message}",
@@ -114,10 +113,10 @@ def take_back(desk: Desk, journal: Journal, step_id: str) -> tuple[Step, str]:
     return step, f"removed {step.title}" if removed else f"{step.title} was gone already"
 
 
-def _half_made(desk: Desk, step: Step, entry: Entry) -> Thing | None:
+def _half_made(desk: Workspace, step: Step, entry: Entry) -> Thing | None:
     """What a step that was cut off left behind. Before it began nothing was there, so what is there is ours, unless
     the cloud says that it is older than that, or so much younger that somebody else made it since."""
-    scene = desk.scene(step)
+    scene = desk.context(step)
     try:
         answer = step.kind.find(scene, step.params)
     except Absent:
@@ -127,7 +126,7 @@ def _half_made(desk: Desk, step: Step, entry: Entry) -> Thing | None:
     made = _made_at(answer[0])
     if made is not None and not entry.at - CLOCKS_APART <= made <= entry.at + LONGEST:
         return None
-    return step.kind.keep(scene, step.params, answer[0])
+    return step.kind.undo_data(scene, step.params, answer[0])
 
 
 def _made_at(thing: Thing) -> float | None:

@@ -13,9 +13,9 @@ from stacklab.course.load import Examined, examine, load_session, session_names
 from stacklab.course.search import FILE, Found, all_sessions, clash_of, own_labs, sessions_in
 from stacklab.course.session import Session, Step
 from stacklab.errors import LabError, SessionInvalid, UnknownName
+from stacklab.kinds.context import OfflineContext
 from stacklab.kinds.image import FileSource
 from stacklab.plain import visible
-from stacklab.replay.context import Paper
 from stacklab.replay.narrate import narrate
 from stacklab.suggest import closest_of
 from stacklab.yamlfiles.yamlfile import Where
@@ -160,10 +160,10 @@ def _known_faults() -> list[str]:
 
 def _untold(session: Session, step: Step) -> str:
     """Why the step cannot be narrated on paper; empty if it can."""
-    paper = Paper(session, step, PAPER, lambda name: "")
+    paper = OfflineContext(session, step, PAPER, lambda name: "")
     try:
         narrate(None, paper, step)
-        step.kind.look(paper, step.params).text()
+        step.kind.show_command(paper, step.params).text()
         step.kind.expected(step.params)
     except LabError as error:
         return error.message

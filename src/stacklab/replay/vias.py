@@ -14,51 +14,50 @@ from stacklab.cloud import client
 from stacklab.cloud.connection import answered, said_in
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, CloudUnreachable, StepFailed
-from stacklab.kinds.kind import Absent
+from stacklab.kinds.context import Absent, Context
 from stacklab.kinds.narration import Command, Request, dig
 from stacklab.kinds.stream import opened
-from stacklab.replay.context import Scene
 
 UNTIL_SECONDS = 600
 TIMEOUT = 60
 
 
-def by_sdk(scene: Scene, step: Step) -> None:
+def by_sdk(context: Context, step: Step) -> None:
     """Through openstacksdk. Raises CloudRefused, CloudUnreachable, StepFailed."""
     with answered():
-        step.kind.create(scene, step.params)
+        step.kind.create(context, step.params)
 
 
-def by_cli(scene: Scene, step: Step) -> None:
+def by_cli(context: Context, step: Step) -> None:
     """Through the very commands that are narrated."""
     saved: dict[str, str] = {}
-    commands = step.kind.commands(scene, step.params)
+    commands = step.kind.commands(context, step.params)
     if not commands:  # nothing that the client could do: something on a machine
-        by_sdk(scene, step)
+        by_sdk(context, step)
     for command in commands:
         if command.program != "openstack":
             # A guest that still boots refuses connections; waiting for it is the kind's business either way.
-            by_sdk(scene, step)
+            by_sdk(context, step)
             return
         _known(command, saved)
-        result = client.run(command, saved, scene.who.clouds_file, scene.who.name)
+        result = client.run(command, saved, context.user.clouds_file, context.user.name)
         if result.status != 0:
             raise CloudRefused(_complaint(result), status=_status(result.complaint))
         if command.saves:
             saved[command.saves] = _only_line(command, result.output)
         elif not step.kind.lasting(step.params):
-            scene.say(result.output.rstrip())
+            context.say(result.output.rstrip())
 
 
-def by_rest(scene: Scene, step: Step) -> None:
+def by_rest(context: Context, step: Step) -> None:
     """Through the very requests that are shown as curl."""
     saved: dict[str, str] = {}
-    sent = step.kind.requests(scene, step.params)
+    sent = step.kind.requests(context, step.params)
     if not sent:  # nothing in OpenStack's API does it: a login is SSH in every way of doing it
-        by_sdk(scene, step)
+        by_sdk(context, step)
     for request in sent:
         _known(request, saved)
-        answer = _send(scene, request, saved)
+        answer = _send(context, request, saved)
         for name, way in request.saves.items():
             try:
                 saved[name] = str(dig(answer, way))
@@ -67,10 +66,10 @@ def by_rest(scene: Scene, step: Step) -> None:
                     f"{request.method} {'/'.join(map(str, request.path))} answered without {way[-1]}"
                 ) from error
         if not step.kind.lasting(step.params) and answer is not None:
-            scene.say(_outline(answer))
+            context.say(_outline(answer))
 
 
-VIAS: dict[str, Callable[[Scene, Step], None]] = {"sdk": by_sdk, "cli": by_cli, "rest": by_rest}
+VIAS: dict[str, Callable[[Context, Step], None]] = {"sdk": by_sdk, "cli": by_cli, "rest": by_rest}
 
 
 def _known(part: Command | Request, saved: dict[str, str]) -> None:
@@ -79,11 +78,11 @@ def _known(part: Command | Request, saved: dict[str, str]) -> None:
         raise Absent(", ".join(sorted(missing)).lower().replace("_", "-"))
 
 
-def _send(scene: Scene, request: Request, saved: dict[str, str]) -> Any:
+def _send(context: Context, request: Request, saved: dict[str, str]) -> Any:
     """Send one request; with `until`, again and again."""
     deadline = time.monotonic() + UNTIL_SECONDS
     while True:
-        answer = _once(scene, request, saved)
+        answer = _once(context, request, saved)
         if request.until is None:
             return answer
         way, wanted = request.until
@@ -95,10 +94,10 @@ def _send(scene: Scene, request: Request, saved: dict[str, str]) -> Any:
         time.sleep(1)
 
 
-def _once(scene: Scene, request: Request, saved: dict[str, str]) -> Any:
-    url = request.url(request.at or scene.who.endpoint(request.service), saved)
-    headers = request.sent_headers(saved) | ({"X-Auth-Token": scene.who.token} if request.token else {})
-    asked: dict[str, Any] = {"headers": headers, "verify": scene.who.verify}
+def _once(context: Context, request: Request, saved: dict[str, str]) -> Any:
+    url = request.url(request.at or context.user.endpoint(request.service), saved)
+    headers = request.sent_headers(saved) | ({"X-Auth-Token": context.user.token} if request.token else {})
+    asked: dict[str, Any] = {"headers": headers, "verify": context.user.verify}
     try:
         if request.upload:
             with opened(request.upload) as data:

@@ -6,11 +6,11 @@ import time
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from stacklab.cloud.access import ServiceState
 from stacklab.cloud.connection import Connection
 from stacklab.conditions.fault import Fault
 from stacklab.conditions.finding import Finding
 from stacklab.errors import LabError, ServiceFailed
-from stacklab.homes.base import ServiceState
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.layout import Layout

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from stacklab.cloud.access import Ability, CloudAccess, SshEndpoint
 from stacklab.conditions.certificate import ExpiredCertificate
 from stacklab.conditions.embedded import faults
 from stacklab.conditions.fault import Fault
 from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
 from stacklab.files import read_json
-from stacklab.homes.base import Ability, CloudAccess, HomeStatus, Way
+from stacklab.homes.base import HomeStatus
 from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
@@ -141,18 +142,20 @@ class EmbeddedHome:
         path = why or "through a port of this machine for each instance; nothing leads to its fixed or floating address"
         return CloudAccess(
             clouds_file=self.layout.clouds_file, admin="lab-admin", learner="lab-learner",
-            hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path), way_to=self._way_to,
-            site=self.site, services=lambda: supervision.services(self.layout), faults=self.faults, https=self.https,
+            hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path),
+            ssh_endpoint=self._ssh_endpoint,
             dashboard=self._dashboard(),
         )  # fmt: skip
 
-    def _way_to(self, server: str) -> Way | None:
+    def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
         if "/" in server or server in ("", ".", ".."):
             return None
         way = read_json(self.layout.instances / server / "way.json")
         if way is None:
             return None
-        return Way(way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH")
+        return SshEndpoint(
+            way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH"
+        )
 
     def site(self) -> Site:
         why = "the home 'embedded' needs no root and uses none"

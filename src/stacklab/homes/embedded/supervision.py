@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stacklab.cloud.access import ServiceState
 from stacklab.errors import NotRunning, ServiceFailed, StageFailed
 from stacklab.files import read_json
-from stacklab.homes.base import ServiceState
 from stacklab.homes.embedded import config
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import SERVICES
