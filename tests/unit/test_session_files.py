@@ -246,7 +246,43 @@ def test_a_damaged_session_loads_or_is_refused_with_its_place_and_never_breaks(
         assert list(session.steps())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("merge", ["<<: *x", "<<: [*x]", "<<: *net", "<<: 5"])
+def test_a_merge_key_is_read_or_refused_with_its_line(write: Any, merge: str) -> None:
+    text = GOOD.replace("vars:\n", f"vars:\n  {merge}\n").replace("summary: Two steps.", "summary: &net Two steps.")
+    text = text.replace("title: A demonstration", "title: A demonstration\nservices: [swift]")
+    text = text.replace("exercises:", "more: &x {net: other}\nexercises:", 1)
+    with pytest.raises(SessionInvalid, match=r"session\.yaml:\d+: "):
+        write(text)
+
+
+def test_a_variable_may_name_the_learner_s_project_and_a_bad_name_is_answered_in_words(write: Any) -> None:
+    assert write(GOOD.replace("vars:\n", "vars:\n  learner_project: mine\n")).learner == ("learner", "mine")
+    with pytest.raises(SessionInvalid, match="lower-case letters, digits and '-', beginning with a letter"):
+        write(GOOD.replace("id: first", "id: First!"))
+
+
+FRAGMENTS = [
+    "&a ", "*a", "<<: *a", "<<: ", "? ", ": ", "- ", "- - ", "!!set ", "!!omap ", "!!binary ", "!x ", "!!int ", "!!float ",
+    "{", "}", "[", "]", ", ", "|\n", ">-\n", "'", '"', "#", "%YAML 1.1\n", "---\n", "...\n", "\t", "\n", "\n  ", "~", "0x_",
+    "1_0", "2020-01-01", "1:30", ".inf", "=", "\\", "a", "session: demo\n", "exercises:\n", "steps:", "with: {var: a}", "vars:\n",
+]  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25), st.integers(0, len(GOOD)))
+def test_whatever_yaml_can_say_is_read_or_refused(tmp_path: Path, fragments: list[str], at: int) -> None:
+    folder = tmp_path / "demo"
+    folder.mkdir(exist_ok=True)
+    inserted = "".join(fragments)
+    for text in (inserted, GOOD[:at] + inserted + GOOD[at:]):
+        (folder / "session.yaml").write_text(text, encoding="utf-8")
+        try:
+            read_session(folder / "session.yaml")
+        except SessionInvalid as error:
+            assert str(folder) in error.message
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r"), max_size=200))
 def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "session.yaml"

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from stacklab.course.faults import read_faults
 from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
-from stacklab.course.session import Exercise, Session, Step
+from stacklab.course.session import CloudSort, Clue, Exercise, FaultCase, Session, Step
 from stacklab.errors import LabError, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
 from stacklab.suggest import closest, closest_of
-from stacklab.yamlfiles.complaints import complaints
+from stacklab.yamlfiles.complaints import VARIABLE_PATTERN, examined
 from stacklab.yamlfiles.yamlfile import Where, YamlFile
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN, max_length=60)]
+SORTS: tuple[CloudSort, ...] = get_args(CloudSort)
 M = TypeVar("M", bound=BaseModel)
 Variables = Mapping[str, str | int | bool]
 
@@ -31,35 +32,105 @@ CLOUDS = {"service_project": "service"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class _Step(_Strict):
+class StepDeclared(_Strict):
+    """One thing to do, by the learner or for them."""
+
     id: Id
+    """Its name; unique in the session."""
     kind: str
+    """What sort of step it is; that says what may stand in `with`."""
     who: Literal["admin", "learner"] = Field(alias="as")
+    """Who does it: the learner, or the cloud's administrator."""
     say: Text
+    """Why it is done, for whoever reads it before doing it."""
     hint: Text
+    """What to look at when a check says that it is not done, and what that has to show."""
     needs: list[Id] = []
+    """Earlier steps that it builds on, beside those that `with` refers to."""
     until: Id | None = None
+    """The later step that takes away what this one makes; once that one is done, so is this one."""
     params: dict[str, Any] = Field(alias="with", default={})
+    """What exactly shall be there."""
 
 
-class _Exercise(_Strict):
+class ExerciseDeclared(_Strict):
+    """Steps that belong together."""
+
     id: Id
+    """Its name; unique in the session."""
     title: Text
+    """What it is called in lists."""
     say: Text
+    """Its introduction."""
     steps: list[Any] = Field(min_length=1)
+    """The steps, in the order in which they are done."""
 
 
-class _Session(_Strict):
-    session: Id
+class ClueDeclared(_Strict):
+    """One look on the way to a fault's cause. `$NAME` in its texts is one of the machine's names, like `$APACHE`."""
+
+    look: Text
+    """A command to look with."""
+    shows: Text
+    """What it shows."""
+    means: Text
+    """What that means."""
+    on: CloudSort | None = None
+    """The only sort of cloud that it is true of, unless it is true of all."""
+
+
+class Symptoms(_Strict):
+    """What the learner meets, by the sort of cloud."""
+
+    devstack: Text
+    embedded: Text
+
+
+def _everywhere(value: Any) -> Any:
+    """One text stands for the same on every sort of cloud."""
+    return dict.fromkeys(SORTS, value) if isinstance(value, str) else value
+
+
+class FaultDeclared(_Strict):
+    """Something that `lab break` breaks on purpose, for the learner to find and repair."""
+
+    id: Id
+    """Its name; unique in the session."""
+    breaks: Id | None = None
+    """The home's fault that it is, where that has another name."""
     title: Text
+    """What it is called in lists."""
+    say: Annotated[Symptoms, BeforeValidator(_everywhere)]
+    """The symptoms; one text, or one for each sort of cloud."""
+    on: CloudSort | None = None
+    """The only sort of cloud that can have it, unless all can."""
+    trail: list[ClueDeclared] = Field(min_length=1)
+    """The clues, from the symptoms to the cause."""
+    step: Id
+    """The step, of kind `repair`, that grades the repair."""
+
+
+class SessionDeclared(_Strict):
+    """A session of the course: `session.yaml` in a folder of the same name."""
+
+    session: Id
+    """The folder's name."""
+    title: Text
+    """What it is called in lists."""
     summary: Text
-    vars: dict[Id, str | int | bool] = {}
+    """What it is about, in a sentence or two."""
+    vars: dict[VariableName, str | int | bool] = {}
+    """Values that are named once: `{var: NAME}` stands for one wherever a value may stand. `learner` and `learner_project` are
+    the user and the project that `as: learner` means."""
     services: list[Id] = []
+    """Optional services of OpenStack that it needs, like `swift`."""
     exercises: list[Any] = Field(min_length=1)
+    """Its exercises, in order."""
     faults: list[Any] = []
+    """What can be broken on purpose in it."""
 
 
 def session_names(root: Path | None = None) -> list[str]:
@@ -113,7 +184,7 @@ def examine(path: Path, variables: Variables | None = None, *, foreign: bool = F
         raise file.error((), "a session file is a mapping that begins with 'session: NAME'")
     builder = _Builder(file, variables or {})
     value = builder.expanded()
-    raw = builder.model(_Session, value, ())
+    raw = builder.model(SessionDeclared, value, ())
     if isinstance(name := value.get("session"), str) and name != path.parent.name:
         builder.complain(
             ("session",), f"is '{name}', but the folder is '{path.parent.name}'", advice="give both one name"
@@ -123,7 +194,7 @@ def examine(path: Path, variables: Variables | None = None, *, foreign: bool = F
     steps = {step.id: step for exercise in exercises for step in exercise.steps}
     builder.endings(steps)
     broken = value.get("faults")
-    faults = read_faults(builder, broken if isinstance(broken, list) else [], steps)
+    faults = builder.faults(broken if isinstance(broken, list) else [], steps)
     session = None
     if raw and not builder.problems:
         learner = (str(builder.known["learner"]), str(builder.known["learner_project"]))
@@ -171,10 +242,10 @@ class _Builder:
 
     def model(self, model: type[M], value: Any, where: Where) -> M | None:
         """`value` as a model; None where it is none, which has been complained of."""
-        found = complaints(model, value, self.file, where)
-        for place, problem in found:
+        good, complaints = examined(model, value, self.file, where)
+        for place, problem in complaints:
             self._add(place, problem)
-        return None if found else model.model_validate(value)
+        return good
 
     def unused(self) -> list[str]:
         """Variables that nothing has mentioned."""
@@ -211,7 +282,7 @@ class _Builder:
         return tuple(one for one in found if one)
 
     def _exercise(self, value: Any, where: Where) -> Exercise | None:
-        raw = self.model(_Exercise, value, where)
+        raw = self.model(ExerciseDeclared, value, where)
         name = value.get("id") if isinstance(value, dict) else None
         if isinstance(name, str):
             if name in self.names:
@@ -223,7 +294,7 @@ class _Builder:
         return Exercise(raw.id, raw.title, raw.say, tuple(one for one in found if one)) if raw else None
 
     def _step(self, exercise: str, value: Any, where: Where) -> Step | None:
-        raw = self.model(_Step, value, where)
+        raw = self.model(StepDeclared, value, where)
         if raw is None:
             if isinstance(value, dict) and isinstance(value.get("id"), str):
                 self.seen.setdefault(value["id"], "")  # so that what refers to it is not wrong, too
@@ -254,7 +325,7 @@ class _Builder:
                     (*self.places[step.id], "until"), f"no later step is called '{step.until}'", advice=advice
                 )
 
-    def _needs(self, raw: _Step, params: Params | None, where: Where) -> frozenset[str]:
+    def _needs(self, raw: StepDeclared, params: Params | None, where: Where) -> frozenset[str]:
         for index, name in enumerate(raw.needs):
             self._earlier(name, (*where, "needs", index))
         found = set(raw.needs)
@@ -274,3 +345,43 @@ class _Builder:
         advice = closest_of(name, self.seen, "a step can only build on earlier ones")
         self.complain(where, f"no earlier step is called '{name}'", advice=advice)
         return False
+
+    # --- faults ----------------------------------------------------------------------------------------------------
+
+    def faults(self, listed: list[Any], steps: Mapping[str, Step]) -> tuple[FaultCase, ...]:
+        """All that are good; each has a step that grades its repair, a trail on every sort of cloud, and an id of its own."""
+        cases: dict[str, FaultCase] = {}
+        for index, value in enumerate(listed):
+            where = ("faults", index)
+            fault = self.model(FaultDeclared, value, where)
+            if fault is None:
+                continue
+            if fault.id in cases:
+                self.complain((*where, "id"), f"there is a fault '{fault.id}' already")
+            case = _case(fault)
+            if problem := _ungraded(case, steps):
+                self.complain((*where, "step"), problem, advice=closest_of(fault.step, steps, "the steps"))
+            for sort in (fault.on,) if fault.on else SORTS:
+                if not case.clues(sort):
+                    self.complain((*where, "trail"), f"nothing of it is said to be true on {sort}", advice="add a clue")
+            cases[fault.id] = case
+        return tuple(cases.values())
+
+
+def _case(fault: FaultDeclared) -> FaultCase:
+    trail = tuple(Clue(clue.look, clue.shows, clue.means, (clue.on,) if clue.on else SORTS) for clue in fault.trail)
+    symptoms: dict[CloudSort, str] = {"devstack": fault.say.devstack, "embedded": fault.say.embedded}
+    return FaultCase(fault.id, fault.breaks or fault.id, fault.title, symptoms, trail, fault.step)
+
+
+def _ungraded(case: FaultCase, steps: Mapping[str, Step]) -> str:
+    """Why its step does not grade its repair; empty if it does."""
+    step = steps.get(case.step)
+    if step is None:
+        return f"no step is called '{case.step}'"
+    if step.kind.name != "repair":
+        return f"step '{case.step}' is a {step.kind.name}, but a repair belongs here"
+    repaired = getattr(step.params, "fault", None)
+    return (
+        "" if repaired == case.breaks else f"step '{case.step}' grades the repair of '{repaired}', not '{case.breaks}'"
+    )

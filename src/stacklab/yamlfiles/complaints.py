@@ -10,6 +10,9 @@ from stacklab.errors import LabError
 from stacklab.suggest import closest_of
 from stacklab.yamlfiles.yamlfile import Where
 
+ID_PATTERN = r"^[a-z][a-z0-9-]*$"
+VARIABLE_PATTERN = r"^[a-z][a-z0-9_-]*$"
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -20,6 +23,11 @@ WANTED = {
 }  # fmt: skip
 """pydantic's types of errors, and what it wants there in the words of people who write YAML."""
 MAPPING = "indent its keys below it, each as KEY: VALUE"
+PATTERNS = {
+    ID_PATTERN: "lower-case letters, digits and '-', beginning with a letter",
+    VARIABLE_PATTERN: "lower-case letters, digits, '-' and '_', beginning with a letter",
+}
+"""What texts of a pattern look like, in words; of others it is only said that they do not fit."""
 LIST = "write it as [a, b], or below it with a line '- a' for each"
 
 
@@ -38,24 +46,33 @@ def validated(model: type[M], value: Any, document: Document, where: Where) -> M
         raise _explained(error.errors(), model, value, document, where)[1] from error
 
 
-def complaints(model: type[BaseModel], value: Any, document: Document, where: Where) -> list[tuple[Where, LabError]]:
-    """Everything that is wrong with `value` as such a model, with its place: the first is the one that `validated` raises."""
+def examined(
+    model: type[M], value: Any, document: Document, where: Where
+) -> tuple[M | None, list[tuple[Where, LabError]]]:
+    """`value` as such a model, or None and everything that is wrong with it, with its place.
+
+    The first complaint is the one that `validated` raises.
+    """
     try:
-        model.model_validate(value)
+        return model.model_validate(value), []
     except ValidationError as error:
         groups: dict[Where, list[Any]] = {}
-        for one in error.errors():
-            groups.setdefault(_settled(one, value), []).append(one)
-        found = [(_rank(group), _explained(group, model, value, document, where)) for group in groups.values()]
-        told = [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
-        advised = [problem.advice for _, problem in told]
+        for detail in error.errors():
+            groups.setdefault(_settled(detail, value), []).append(detail)
+        explained = [(_rank(group), _explained(group, model, value, document, where)) for group in groups.values()]
+        complaints = [complaint for _, complaint in sorted(explained, key=lambda pair: pair[0], reverse=True)]
+        advised = [problem.advice for _, problem in complaints]
         # A misspelt key is also a missing one: that is one mistake.
-        return [one for one in told if not any(_is_missing(one) and f"'{one[0][-1]}'" in text for text in advised)]
-    return []
+        return None, [
+            complaint
+            for complaint in complaints
+            if not any(_is_missing(complaint) and f"'{complaint[0][-1]}'" in text for text in advised)
+        ]
 
 
-def _is_missing(told: tuple[Where, LabError]) -> bool:
-    return told[1].message.endswith(f"'{told[0][-1]}' is missing") if told[0] else False
+def _is_missing(complaint: tuple[Where, LabError]) -> bool:
+    where, problem = complaint
+    return bool(where) and problem.message.endswith(f"'{where[-1]}' is missing")
 
 
 def _settled(error: Any, value: Any) -> Where:
@@ -95,6 +112,10 @@ def _explained(
             full, f"has to hold at least {least}", advice="add what belongs there, or remove it whole"
         )
     given = f" (it is {_shown(first['input'])})"
+    if first["type"] == "string_pattern_mismatch":
+        form = PATTERNS.get(first["ctx"]["pattern"])
+        problem = f"has to be {form}" if form else "holds characters that cannot stand there"
+        return full, document.error(full, problem + given)
     # Where a union was tried, each of its members has complained of the same place.
     same = [one["type"] for one in errors if _real(one["loc"], value) == loc]
     wanted = list(dict.fromkeys(WANTED[kind] for kind in same if kind in WANTED))

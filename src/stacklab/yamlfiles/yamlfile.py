@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from stacklab.errors import LabError, SessionInvalid
 
@@ -73,7 +73,7 @@ class YamlFile:
             raise self._invalid(
                 f"{self.path}:{line}: {problem}", advice="look at the indentation and quotes there"
             ) from error
-        except (YAMLError, ValueError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 -- on odd YAML the library trips over itself in many ways (AttributeError, …)
             raise self._invalid(f"{self.path}: not YAML that can be read: {error}") from error
 
     def _plain(self, value: Any, where: Where) -> Any:
@@ -85,10 +85,11 @@ class YamlFile:
             self._lines.setdefault(where, value.lc.line + 1)
             found = {}
             for key, item in value.items():
+                # A key that a merge (`<<: *anchor`) brings has no place of its own: it stands where the mapping does.
+                line = (value.lc.data or {}).get(key, [value.lc.line])[0] + 1
                 if not isinstance(key, str):
-                    line = value.lc.key(key)[0] + 1
                     raise self._invalid(f"{self.path}:{line}: the key {key!r} is not text", advice="put it in quotes")
-                self._lines[(*where, key)] = value.lc.key(key)[0] + 1
+                self._lines[(*where, key)] = line
                 found[key] = self._plain(item, (*where, key))
             return found
         if isinstance(value, CommentedSeq):
