@@ -264,7 +264,8 @@ def test_a_variable_may_name_the_learner_s_project_and_a_bad_name_is_answered_in
 FRAGMENTS = [
     "&a ", "*a", "<<: *a", "<<: ", "? ", ": ", "- ", "- - ", "!!set ", "!!omap ", "!!binary ", "!x ", "!!int ", "!!float ",
     "{", "}", "[", "]", ", ", "|\n", ">-\n", "'", '"', "#", "%YAML 1.1\n", "---\n", "...\n", "\t", "\n", "\n  ", "~", "0x_",
-    "1_0", "2020-01-01", "1:30", ".inf", "=", "\\", "a", "session: demo\n", "exercises:\n", "steps:", "with: {var: a}", "vars:\n",
+    "1_0", "2020-01-01", "1:30", ".inf", "=", "\\", "a", "session: demo\n",
+    "exercises:\n", "steps:", "with: {var: a}", "vars:\n",
 ]  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class YamlFile:
             raise self._invalid(
                 f"{self.path}:{line}: {problem}", advice="look at the indentation and quotes there"
             ) from error
-        except Exception as error:  # noqa: BLE001 -- on odd YAML the library trips over itself in many ways (AttributeError, …)
+        except Exception as error:  # on odd YAML the library trips over itself in many ways (AttributeError, …)
             raise self._invalid(f"{self.path}: not YAML that can be read: {error}") from error
 
     def _plain(self, value: Any, where: Where) -> Any:
