@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from stacklab.deploy.localconf.render import SECRETS, render
-from stacklab.deploy.profile.load import load_profile, profile_names, with_variants
+from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from tests.unit.localconf_reader import Reading, read
@@ -93,10 +93,6 @@ def trees_go() -> Iterator[None]:
     tree.cache_clear()
 
 
-def served(profile: Profile) -> list[str]:
-    return [name for name, service in profile.services.items() if service.refused is None]
-
-
 # stack.sh's own beginning: its functions, the extraction of localrc, and stackrc, which sources it among its defaults.
 _STACK = r"""
 exec 3>&1 1>/dev/null
@@ -135,7 +131,7 @@ def meant(profile: Profile, directory: Path, secrets: dict[str, str], *services:
 @pytest.mark.parametrize("name", NAMES)
 def test_devstacks_own_stackrc_sees_the_values_meant_with_every_service(name: str, tmp_path: Path) -> None:
     profile = load_profile(name)
-    text, ours = meant(profile, tmp_path / "e", PLAIN, *served(profile))
+    text, ours = meant(profile, tmp_path / "e", PLAIN, *profile.served)
     theirs = stackrc(profile.devstack.ref, text, *ours.variables, "ENABLED_SERVICES")
     assert {key: theirs[key] for key in ours.variables} == ours.variables
     for call in ours.calls:
@@ -150,7 +146,7 @@ def test_devstacks_own_stackrc_sees_the_values_meant_with_every_service(name: st
 @pytest.mark.parametrize("name", NAMES)
 def test_each_service_alone(name: str, tmp_path: Path) -> None:
     profile = load_profile(name)
-    for service in served(profile):
+    for service in profile.served:
         text, ours = meant(profile, tmp_path / service, PLAIN, service)
         theirs = stackrc(profile.devstack.ref, text, *ours.variables)
         assert {key: theirs[key] for key in ours.variables} == ours.variables, service
@@ -190,7 +186,7 @@ def merged(top: Path, target: Path) -> configparser.ConfigParser:
 
 
 def test_devstacks_own_merge_writes_the_ini_values_meant(tmp_path: Path) -> None:
-    profile = with_variants(load_profile("centos7-pike"), ["vsctl"])
+    profile = load_profile("centos7-pike").with_variants(["vsctl"])
     text, ours = meant(profile, tmp_path / "e", PLAIN)
     top, target = tree(profile.devstack.ref), tmp_path / "ml2_conf.ini"
     target.write_text("[ovs]\nlocal_ip = 10.0.0.1\novsdb_interface = native\n\n[agent]\ntunnel_types = vxlan\n")
@@ -241,7 +237,7 @@ def nowhere(profile: Profile, directory: Path) -> tuple[list[str], list[str], in
     always = meant(profile, directory / "always", PLAIN)[1].variables
     absent = [f"always: {one}" for one in always if not known(one, profile.devstack.ref, {})]
     unseen, looked = [], len(always)
-    for service in served(profile):
+    for service in profile.served:
         _, ours = meant(profile, directory / service, PLAIN, service)
         plugins = {call[1]: call[3] for call in ours.calls if call[0] == "enable_plugin"}
         if any(location(plugin) is None for plugin in plugins):
@@ -258,7 +254,7 @@ def nowhere(profile: Profile, directory: Path) -> tuple[list[str], list[str], in
 def test_every_variable_we_set_exists(name: str, tmp_path: Path) -> None:
     profile = load_profile(name)
     for variant in profile.variants:
-        profile = with_variants(profile, [variant])
+        profile = profile.with_variants([variant])
     absent, unseen, looked = nowhere(profile, tmp_path)
     print(f"\n{name}: {looked} looked for; not looked into: {', '.join(unseen) or 'nothing'}")
     assert absent == []

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stacklab.deploy.localconf.render import known_values
 from stacklab.deploy.profile.load import (
     chosen_variants,
     load_profile,
     load_settings,
     profile_for,
     profile_names,
-    with_variants,
 )
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.templates import known_values
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Finished
 
@@ -39,67 +35,10 @@ def test_the_profiles_there_are() -> None:
     assert profile_names() == SHIPPED
 
 
-# --- marks ---------------------------------------------------------------------------------------------------------
-
-AGEING = re.compile(r"https?://|git://|===|pike-e|stable/")
-LISTS = {
-    "repositories",
-    "packages",
-    "pip_constraints",
-    "devstack",
-    "files",
-    "fragments",
-    "services",
-    "units",
-    "recovery",
-}
-
-
-def facts(value: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every single value of a document with the way to it."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from facts(item, (*where, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from facts(item, (*where, str(index)))
-    elif value is not None:
-        yield where, value
-
-
 @pytest.mark.parametrize("name", SHIPPED)
-def test_no_fact_that_ages_is_without_a_mark(name: str) -> None:
-    profile = load_profile(name)
-    document = profile.model_dump(exclude_unset=True, exclude={"marks"})
-    found = list(facts(document))
-    checked = 0
-    for where, value in found:
-        if where[0] in LISTS or where[0] in ("box", "selinux", "cloud", "variants") or AGEING.search(str(value)):
-            assert profile.mark(".".join(where)), f"{'.'.join(where)} has no mark"
-            checked += 1
-    assert checked > 60
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_mark_says_where_it_is_from(name: str) -> None:
-    for path, mark in load_profile(name).marks.items():
-        assert len(mark.source) >= 10, path
-
-
-def test_only_what_has_been_run_is_marked_so() -> None:
-    assert not [
-        path
-        for name in ("centos7-pike", "rocky9-2026.1")
-        for path, mark in load_profile(name).marks.items()
-        if mark.how == "run"
-    ]
-
-
-def test_the_longest_path_counts() -> None:
-    profile = load_profile("centos7-pike")
-    assert profile.mark("repositories.0.content") == profile.marks["repositories"]
-    assert profile.mark("repositories.4.url") == profile.marks["repositories.4"]
-    assert profile.mark("name") is None
+def test_a_profile_says_in_one_line_what_has_been_run_of_it(name: str) -> None:
+    assert 10 < len(load_profile(name).tested) < 120
+    assert load_profile(name).tested.startswith("nothing") == (name != "debian12-2026.1")
 
 
 # --- what the facts page asks for ----------------------------------------------------------------------------------
@@ -152,7 +91,7 @@ def test_the_units_that_were_seen_on_debian() -> None:
 # --- the user's own ------------------------------------------------------------------------------------------------
 
 
-def test_the_configuration_is_laid_over_a_profile_and_its_values_are_marked_as_the_users(home: Path) -> None:
+def test_the_configuration_is_laid_over_a_profile(home: Path) -> None:
     (home / "config.yaml").write_text(
         "deploy:\n  proxy: http://p:1\n"
         "profiles:\n"
@@ -167,11 +106,6 @@ def test_the_configuration_is_laid_over_a_profile_and_its_values_are_marked_as_t
     assert (profile.size.memory, profile.size.disk) == (8192, 60)
     assert (profile.box.name, profile.box.url, profile.box.version) == ("centos/7", "http://mirror/box", None)
     assert profile.repositories == []
-    mark = profile.mark("box.url")
-    assert mark is not None
-    assert (mark.how, mark.source) == ("yours", f"{home / 'config.yaml'}:7")
-    assert "repositories.4" not in profile.marks
-    assert profile.marks["box"].how == "documented"
     assert load_settings().proxy == "http://p:1"
     assert load_profile("debian12-2026.1").box.url is None
 
@@ -190,10 +124,8 @@ def test_a_profile_is_derived_with_few_lines(home: Path) -> None:
     assert (profile.devstack.repo, profile.devstack.directory) == ("/srv/standin", "/opt/stack/devstack")
     assert profile.packages.install == ["git"]
     assert profile.units == load_profile("debian12-2026.1").units
-    mark = profile.mark("devstack.repo")
-    assert mark is not None
-    assert mark.how == "yours"
-    assert "files" in profile.marks
+    assert profile.tested.startswith("stacked twice")
+    assert profile.tested.endswith("mine.yaml changed it)")
 
 
 def test_a_profile_of_ones_own_may_have_the_name_of_the_one_it_changes(home: Path) -> None:
@@ -243,11 +175,6 @@ WRONG = [
         "based_on: debian12-2026.1\nservices:\n  heat:\n    plugn: x\n",
         r"mine.yaml:4: services.heat.plugn: there is no such key",
         "plugin",
-    ),
-    (
-        "based_on: debian12-2026.1\nmarks:\n  bxo.url: {how: run, source: s}\n",
-        r"mine.yaml:3: marks.bxo.url: nothing stands",
-        "",
     ),
     ("based_on: debian12-2026.1\nfamily: suse\n", r"mine.yaml:2: family: has to be 'debian' or 'redhat'", ""),
     (
@@ -334,19 +261,19 @@ def test_an_unknown_profile_is_answered_with_the_closest() -> None:
 
 def test_a_variant_adds_and_takes_nothing_away() -> None:
     profile = load_profile("debian12-2026.1")
-    changed = with_variants(profile, ["container"])
+    changed = profile.with_variants(["container"])
     assert changed.values["datapath_type"] == "netdev"
     assert changed.values["api_workers"] == profile.values["api_workers"]
     assert changed.fragments == [*profile.fragments, "container"]
     assert changed.packages.install == [*profile.packages.install, "openvswitch-switch"]
     assert changed.external_ids == {"ovn-bridge-datapath-type": "netdev"}
     assert any("iscsid" in file.path for file in changed.files)
-    assert with_variants(changed, ["container"]).fragments == changed.fragments
+    assert changed.with_variants(["container"]).fragments == changed.fragments
 
 
 def test_a_variant_that_the_profile_has_not() -> None:
     with pytest.raises(NotServed, match="has no variant 'container'"):
-        with_variants(load_profile("centos7-pike"), ["container"])
+        load_profile("centos7-pike").with_variants(["container"])
 
 
 class FakeMachine:

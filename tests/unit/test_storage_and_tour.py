@@ -11,7 +11,7 @@ import pytest
 
 from stacklab.assets import PAPER
 from stacklab.course.load import load_session, read_session
-from stacklab.deploy.profile.optional import how_to_switch_on
+from stacklab.deploy.localconf.enable import how_to_switch_on
 from stacklab.errors import DownloadFailed, SessionInvalid
 from stacklab.kinds.checksum import expanded_pieces, md5_of, pieces_of
 from stacklab.kinds.component import version_address

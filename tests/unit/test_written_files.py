@@ -15,10 +15,9 @@ from stacklab.conditions.services import unit_names
 from stacklab.deploy.explained import of_local_conf
 from stacklab.deploy.localconf import check as localconf_check
 from stacklab.deploy.localconf import render as localconf
-from stacklab.deploy.localconf.render import served
 from stacklab.deploy.packstack import answers
 from stacklab.deploy.packstack import check as answers_check
-from stacklab.deploy.profile.load import load_profile, profile_names, with_variants
+from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
@@ -39,7 +38,7 @@ def every_profile() -> Iterator[Profile]:
         profile = load_profile(name)
         yield profile
         for variant in profile.variants:
-            yield with_variants(profile, [variant])
+            yield profile.with_variants([variant])
 
 
 def local_conf(profile: Profile, *services: str) -> str:
@@ -58,7 +57,7 @@ def answer_file(*services: str) -> str:
 def test_every_line_of_every_local_conf_is_explained() -> None:
     explanations, told = of_local_conf(), 0
     for profile in every_profile():
-        for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+        for services in chain([()], ([one] for one in profile.served), [profile.served]):
             for line in explanations.tell(local_conf(profile, *services)):
                 assert line.why or not line.line.strip() or line.line.startswith("#"), line
                 told += bool(line.why)
@@ -67,7 +66,7 @@ def test_every_line_of_every_local_conf_is_explained() -> None:
 
 def test_every_line_of_the_answer_file_is_explained() -> None:
     profile = load_profile(PACKSTACK)
-    for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+    for services in chain([()], ([one] for one in profile.served), [profile.served]):
         told = answers.explanations().tell(answer_file(*services))
         assert sum(bool(one.why) for one in told) > 40
 
@@ -89,12 +88,12 @@ def graded(text: str) -> list[str]:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_lab_writes_itself_has_nothing_wrong(name: str) -> None:
     profile = load_profile(name)
-    for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+    for services in chain([()], ([one] for one in profile.served), [profile.served]):
         assert graded(local_conf(profile, *services)) == []
 
 
 def test_sections_are_found_as_another_reader_finds_them() -> None:
-    text = local_conf(with_variants(load_profile("centos7-pike"), ["vsctl"]))
+    text = local_conf(load_profile("centos7-pike").with_variants(["vsctl"]))
     ours = {part.head: [line for _, line in part.body] for part in localconf_check.sections(text)[1]}
     assert ours == {head: body.splitlines() for head, body in sections(text).items()}
 
@@ -242,7 +241,7 @@ def graded_answers(text: str) -> list[str]:
 
 def test_the_answer_file_that_lab_writes_has_nothing_wrong() -> None:
     profile = load_profile(PACKSTACK)
-    for services in chain([()], ([one] for one in served(profile)), [served(profile)]):
+    for services in chain([()], ([one] for one in profile.served), [profile.served]):
         assert graded_answers(answer_file(*services)) == []
 
 
@@ -332,20 +331,6 @@ def test_lab_render_shows_the_answer_file_of_the_same_machine_without_passwords(
 
 
 # --- the profile, and the roles ---------------------------------------------------------------------------------------------
-
-
-def test_everything_of_the_packstack_profiles_own_is_marked_unproven() -> None:
-    own = load_profile(PACKSTACK)
-    base = load_profile("centos7-pike")
-    assert own.deployed_by == "packstack"
-    keys = ("packages", "files", "values", "services", "units", "cloud", "recovery")
-    changed = [key for key in keys if getattr(own, key) != getattr(base, key)]
-    assert len(changed) == 7
-    assert {own.marks[key].how for key in changed} == {"unproven"}
-
-
-def test_a_shipped_profile_that_is_based_on_another_is_not_the_users() -> None:
-    assert "yours" not in {mark.how for mark in load_profile(PACKSTACK).marks.values()}
 
 
 def test_every_unit_of_every_profile_has_its_role() -> None:

@@ -25,10 +25,9 @@ def one_more(incomplete: str, known: Iterable[str]) -> list[CompletionItem]:
 
 def complete_services(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """One more service that the profile serves, after those that are there."""
-    from stacklab.deploy.localconf.render import served
 
     profile = _profile(ctx)
-    return one_more(incomplete, served(profile)) if profile else []
+    return one_more(incomplete, profile.served) if profile else []
 
 
 def complete_variant(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

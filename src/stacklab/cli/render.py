@@ -11,6 +11,7 @@ from stacklab.cli.options import Context, complete_profile, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
+    from stacklab.course.session import Session
     from stacklab.deploy.profile.model import Profile
     from stacklab.deploy.profile.settings import Settings
     from stacklab.homes.libvirt.site import Site
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 EXAMPLE_ADDRESS = "192.0.2.10"
 """For showing, where no machine is known (RFC 5737)."""
-HOW = {
-    "run": "done on a machine",
-    "tried": "tried in parts, elsewhere",
-    "read": "read in DevStack's source",
-    "documented": "documented, not tried",
-    "unproven": "unproven",
-    "yours": "from your configuration",
-}
 
 
 @click.command()
@@ -68,7 +61,7 @@ def render(
 
     Works without a lab; with one, its profile, services and address are used where nothing else is said.
     """
-    from stacklab.deploy.profile.load import chosen_variants, load_profile, load_settings, with_variants
+    from stacklab.deploy.profile.load import chosen_variants, load_profile, load_settings
     from stacklab.homes.plan import Plan
 
     if why and what != "local.conf":
@@ -76,83 +69,74 @@ def render(
     lab, console, settings = context.lab, context.console(as_json), load_settings()
     plan = Plan.of(lab) if lab.exists() else Plan()
     profile = load_profile(name or plan.profile or DEFAULT_PROFILE)
-    profile = with_variants(profile, [*chosen_variants(profile, settings), *variants])
+    profile = profile.with_variants([*chosen_variants(profile, settings), *variants])
+    asked = [name.strip() for name in (services or "").split(",") if name.strip()] or list(plan.services)
+    asked_by: dict[str, str] = {}
+    session = _session(lab, session_name)
+    if session and what != "vagrantfile":
+        asked = list(dict.fromkeys([*session.services, *asked]))
+        asked_by = dict.fromkeys(session.services, f"session {session.name}")
+    more: dict[str, Any]
     if what == "vagrantfile":
-        text = _vagrantfile(lab, profile, plan)
-        console.result({"file": "Vagrantfile", "profile": profile.name, "text": text})
-        console.print(text.rstrip("\n"))
-        return
-    if what == "answer-file":
-        _answer_file(console, lab, profile, _split(services) or list(plan.services), session_name)
-        return
-    _local_conf(console, lab, (profile, settings), _split(services) or list(plan.services), session_name, why)
-
-
-def _split(names: str | None) -> list[str]:
-    return [one.strip() for one in (names or "").split(",") if one.strip()]
-
-
-def _local_conf(
-    console: Console,
-    lab: Lab,
-    how: tuple[Profile, Settings],
-    services: list[str],
-    session_name: str | None,
-    why: bool,
-) -> None:
-    from stacklab.course.load import load_session
-    from stacklab.deploy.localconf import render as localconf
-    from stacklab.homes.libvirt.site import SiteFile
-
-    profile, settings = how
-    kept = lab.record.session if lab.exists() else None
-    chosen = session_name or (str(kept) if kept else None)
-    session = load_session(chosen, also=lab.labs) if chosen else None
-    used = localconf.fragments(profile, settings, services=services, session=session)
-    site = SiteFile(lab).read()
-    address = str(site.address) if site else EXAMPLE_ADDRESS
-    text = localconf.masked(profile, settings, services=services, session=session, host_ip=address)
-    if site is None:
-        text = _with_note(text, f"# There is no machine to take an address from: {address} stands for it.")
+        text, more = _vagrantfile(lab, profile, plan), {}
+    elif what == "answer-file":
+        profile, text, more = _answer_file(lab, profile, asked)
+    else:
+        text, more = _local_conf(lab, profile, settings, asked, asked_by)
     console.result(
-        {
-            "file": "local.conf",
-            "profile": profile.name,
-            "example_address": site is None,
-            "fragments": [
-                {"name": one.name, "chosen": one.chosen, "why": one.why, "path": str(one.path)} for one in used
-            ],
-            "text": text,
-        }
+        {"file": "Vagrantfile" if what == "vagrantfile" else what, "profile": profile.name, "text": text} | more
     )
     if why:
-        console.table(("FRAGMENT", "CHOSEN BY", "WHY"), [(one.name, one.chosen, one.why) for one in used])
+        console.table(
+            ("FRAGMENT", "CHOSEN BY", "WHY"), [(one["name"], one["chosen"], one["why"]) for one in more["fragments"]]
+        )
     else:
         console.print(text.rstrip("\n"))
 
 
-def _answer_file(console: Console, lab: Lab, profile: Profile, services: list[str], session_name: str | None) -> None:
+def _session(lab: Lab, name: str | None) -> Session | None:
+    """The session that was named, else the lab's."""
     from stacklab.course.load import load_session
+
+    known = lab.record.session if lab.exists() else None
+    chosen = name or known
+    return load_session(chosen, also=lab.labs) if chosen else None
+
+
+def _local_conf(
+    lab: Lab, profile: Profile, settings: Settings, services: list[str], asked_by: dict[str, str]
+) -> tuple[str, dict[str, Any]]:
+    from stacklab.deploy.localconf import render as localconf
+
+    fragments = localconf.fragments(profile, settings, services=services, asked_by=asked_by)
+    address, example = _address(lab)
+    text = localconf.masked(profile, settings, services=services, asked_by=asked_by, host_ip=address)
+    used = [{"name": one.name, "chosen": one.chosen, "why": one.why, "path": str(one.path)} for one in fragments]
+    return _noted(text, address, example), {"example_address": example, "fragments": used}
+
+
+def _answer_file(lab: Lab, profile: Profile, services: list[str]) -> tuple[Profile, str, dict[str, Any]]:
     from stacklab.deploy.packstack import answers
-    from stacklab.homes.libvirt.site import SiteFile
 
     by_packstack = answers.profile_like(profile)
-    kept = lab.record.session if lab.exists() else None
-    chosen = session_name or (str(kept) if kept else None)
-    needed = load_session(chosen).services if chosen else ()
+    address, example = _address(lab)
+    text = answers.masked(by_packstack, services=services, host_ip=address)
+    return by_packstack, _noted(text, address, example), {"example_address": example}
+
+
+def _address(lab: Lab) -> tuple[str, bool]:
+    """The machine's, and whether it only stands for one because there is no machine."""
+    from stacklab.homes.libvirt.site import SiteFile
+
     site = SiteFile(lab).read()
-    address = str(site.address) if site else EXAMPLE_ADDRESS
-    text = answers.masked(by_packstack, services=[*needed, *services], host_ip=address)
-    if site is None:
-        text = _with_note(text, f"# There is no machine to take an address from: {address} stands for it.")
-    console.result({"file": "answer-file", "profile": by_packstack.name, "example_address": site is None, "text": text})
-    console.print(text.rstrip("\n"))
+    return (EXAMPLE_ADDRESS, True) if site is None else (str(site.address), False)
 
 
-def _with_note(text: str, note: str) -> str:
-    """A comment after the file's own first line."""
+def _noted(text: str, address: str, example: bool) -> str:
+    """With a comment after the file's own first line, where the address is none."""
     first, rest = text.split("\n", 1)
-    return f"{first}\n{note}\n{rest}"
+    note = f"# There is no machine to take an address from: {address} stands for it.\n" if example else ""
+    return f"{first}\n{note}{rest}"
 
 
 def _vagrantfile(lab: Lab, profile: Profile, plan: Any) -> str:
@@ -182,7 +166,7 @@ def _example(lab: Lab, profile: Profile) -> Site:
 @json_option
 @click.pass_obj
 def profiles(context: Context, name: str | None, as_json: bool) -> None:
-    """List the profiles, or tell one: what it is, what it can serve, and how sure each of its facts is."""
+    """List the profiles with what has been run of each, or show one: what it is, what it can serve, and its variants."""
     from stacklab.deploy.profile.load import load_profile
 
     console = context.console(as_json)
@@ -191,63 +175,52 @@ def profiles(context: Context, name: str | None, as_json: bool) -> None:
         return
     profile = load_profile(name)
     console.result(profile.model_dump(mode="json"))
-    _tell(console, profile)
+    _show(console, profile)
 
 
 def _list(console: Console) -> None:
     """All of them; one that is broken keeps nobody from seeing the others, and is what the verb ends with."""
-    from stacklab.deploy.profile.load import load_profile, load_settings, misnamed, profile_names
+    from stacklab.deploy.profile.load import load_profile, load_settings, profile_names
     from stacklab.errors import LabError
 
     load_settings()  # what is wrong with the configuration would be said of each profile
-    found: list[Profile] = []
+    readable: list[Profile] = []
     broken: dict[str, LabError] = {}
     for name in profile_names():
         try:
-            found.append(load_profile(name))
+            readable.append(load_profile(name))
         except LabError as error:
             broken[name] = error
-    told = [
-        {"name": name, "error": why.id, "message": why.message, "advice": why.advice} for name, why in broken.items()
-    ]
-    console.result([*(_summary(one) for one in found), *told])
-    rows = [(one.name, one.title, f"{one.usual_minutes} min", one.summary) for one in found]
-    console.table(("PROFILE", "WHAT", "STACKS IN", ""), rows)
+    summary = {"name", "title", "summary", "tested", "distribution", "release", "usual_minutes"}
+    console.result(
+        [
+            *({**one.model_dump(mode="json", include=summary), "services": one.served} for one in readable),
+            *(
+                {"name": name, "error": why.id, "message": why.message, "advice": why.advice}
+                for name, why in broken.items()
+            ),
+        ]
+    )
+    rows = [(one.name, one.title, f"{one.usual_minutes} min", one.tested) for one in readable]
+    console.table(("PROFILE", "WHAT", "STACKS IN", "WHAT HAS BEEN RUN"), rows)
     for name, why in broken.items():
         console.print(f"{console.mark('failed')} {name}: {why.message}")
         if why.advice:
             console.print(f"     → {why.advice}")
-    for path in misnamed():
-        console.print(console.style(f"! {path} is left out: profiles end in .yaml", "yellow"))
     if broken:
         raise click.exceptions.Exit(next(iter(broken.values())).exit_code)
 
 
-def _summary(profile: Profile) -> dict[str, object]:
-    sure = {how: sum(mark.how == how for mark in profile.marks.values()) for how in HOW}
-    return {
-        "name": profile.name,
-        "title": profile.title,
-        "summary": profile.summary,
-        "distribution": profile.distribution,
-        "release": profile.release,
-        "usual_minutes": profile.usual_minutes,
-        "services": [name for name, service in profile.services.items() if service.refused is None],
-        "marks": {how: count for how, count in sure.items() if count},
-    }
-
-
-def _tell(console: Console, profile: Profile) -> None:
+def _show(console: Console, profile: Profile) -> None:
     console.heading(f"{profile.name}: {profile.title}")
     console.print(profile.summary)
+    console.print(f"What has been run of it: {profile.tested}")
     console.print()
-    console.table(
-        ("SERVICE", "", "WHAT"),
-        [
-            (name, "refused" if service.refused else "--with", " ".join((service.refused or service.title).split()))
-            for name, service in profile.services.items()
-        ],
-    )
+    rows = [
+        (name, "refused" if service.refused else "--with", " ".join((service.refused or service.title).split()))
+        for name, service in profile.services.items()
+    ]
+    console.table(("SERVICE", "", "WHAT"), rows)
     if profile.variants:
         console.print()
         rows = [
@@ -255,6 +228,3 @@ def _tell(console: Console, profile: Profile) -> None:
             for name, variant in profile.variants.items()
         ]
         console.table(("VARIANT", "CHOSEN", "WHAT"), rows)
-    console.print()
-    rows = [(path, HOW[mark.how], mark.source) for path, mark in profile.marks.items()]
-    console.table(("FACT", "HOW SURE", "SOURCE"), rows)

@@ -66,7 +66,6 @@ def check_plan(plan: Plan) -> None:
 
 def _check_deployment(plan: Plan) -> None:
     """What can be told from the words alone is told before anything is kept or made."""
-    from stacklab.deploy.localconf.render import check_services
     from stacklab.deploy.profile.load import load_profile, load_settings
     from stacklab.homes.libvirt.boxes import wanted_box
     from stacklab.homes.libvirt.home import DEFAULT_PROFILE
@@ -76,7 +75,7 @@ def _check_deployment(plan: Plan) -> None:
     if name is None:
         return  # the machine's distribution will say which
     profile = load_profile(name)
-    check_services(profile, plan.services)
+    profile.chosen(plan.services)
     if plan.home == "libvirt":
         sized(profile, plan.cpus, plan.memory, plan.disk)
         if plan.box and "://" not in plan.box and not Path(plan.box).is_file():

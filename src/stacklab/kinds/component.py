@@ -183,7 +183,7 @@ def lacking(context: Context, title: str, types: Iterable[str], switch: str | No
     why = f"this cloud does not run {title}: its catalogue has nothing of type {_or(types)}"
     if switch is None:
         return why
-    from stacklab.deploy.profile.optional import how_to_switch_on
+    from stacklab.deploy.localconf.enable import how_to_switch_on
 
     return f"{why}; {how_to_switch_on(switch, profile=context.site().profile, session=context.session_name)}"
 

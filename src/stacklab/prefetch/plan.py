@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from ruamel.yaml import YAML
 
-from stacklab.deploy.localconf.render import served
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import NotServed
 from stacklab.suggest import closest_of
@@ -62,7 +61,7 @@ def asked_for(profile: Profile, services: tuple[str, ...]) -> list[str]:
             continue
         service = profile.services.get(name)
         if service is None or service.refused:
-            can = closest_of(name, served(profile), f"services of {profile.name}")
+            can = closest_of(name, profile.served, f"services of {profile.name}")
             why = " ".join(service.refused.split()) if service and service.refused else can
             raise NotServed(f"profile {profile.name} does not serve '{name}'", advice=why)
         wanted.append(name)

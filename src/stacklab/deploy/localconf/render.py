@@ -13,22 +13,20 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import jinja2
 
-from stacklab import places
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.profile.model import Profile, Service
 from stacklab.deploy.profile.settings import Settings
 from stacklab.deploy.stack.detached import STACK_USER
+from stacklab.deploy.templates import environment, fragment_directories
 from stacklab.download import without_password
-from stacklab.errors import LabError, NotServed, ProfileInvalid, UnknownName
+from stacklab.errors import LabError, ProfileInvalid
 from stacklab.stages import Progress, Stage
-from stacklab.suggest import closest, closest_of
-
-if TYPE_CHECKING:  # kinds of steps, which a session is made of, use this module
-    from stacklab.course.session import Session
+from stacklab.suggest import closest
 
 SECRETS: Final = ("admin", "database", "rabbit", "service", "swift-hash")
 """The lab's secrets that a local.conf can need, by the names that `Lab.secret` knows them by."""
@@ -36,7 +34,7 @@ SECRETS: Final = ("admin", "database", "rabbit", "service", "swift-hash")
 MASK: Final = "********"
 
 HEADER: Final = "# Written by lab"
-KEPT: Final = "local.conf.before-lab"
+BEFORE: Final = "local.conf.before-lab"
 """How a local.conf that somebody else wrote is kept, beside ours."""
 
 _SECTION = re.compile(r"^\[\[[^\]|]+\|[^\]]+\]\]$")
@@ -61,93 +59,33 @@ class _Quoted(str):
 
 
 def fragments(
-    profile: Profile, settings: Settings, *, services: Iterable[str] = (), session: Session | None = None
+    profile: Profile, settings: Settings, *, services: Iterable[str] = (), asked_by: Mapping[str, str] | None = None
 ) -> list[Fragment]:
-    """What the local.conf is made of, in order. Raises UnknownName, NotServed, ProfileInvalid (no such fragment)."""
-    chosen = _services(profile, services, session)
+    """What the local.conf is made of, in order. Raises UnknownName, NotServed, ProfileInvalid (no such fragment).
+
+    `asked_by`: who asks for a service, where it is not `--with`.
+    """
+    chosen = profile.chosen(services, asked_by)
     names = [(name, f"profile {profile.name}") for name in profile.fragments]
     if "image_url" in profile.values and "images" not in profile.fragments:
         names.append(("images", "values.image_url"))
     if settings.proxy and "proxy" not in profile.fragments:
         names.append(("proxy", "deploy.proxy"))
-    found = [_fragment(name, by, None, profile) for name, by in names]
-    return found + [_fragment(name, by, name, profile) for name, by in chosen.items()]
-
-
-def served(profile: Profile) -> list[str]:
-    """The services that `--with` can have of this profile: what each of them needs is served, too."""
-
-    def able(name: str, through: tuple[str, ...]) -> bool:
-        service = profile.services.get(name)
-        if service is None or service.refused is not None:
-            return False
-        return all(one in through or able(one, (*through, name)) for one in service.needs)
-
-    return [name for name in profile.services if able(name, ())]
-
-
-def check_services(profile: Profile, services: Iterable[str]) -> None:
-    """Whether `--with` can have these, before anything is changed for them. Raises UnknownName, NotServed."""
-    _services(profile, services, None)
-
-
-def chosen_services(profile: Profile, services: Iterable[str]) -> list[str]:
-    """The services and those that they need, these first. Raises UnknownName, NotServed."""
-    return list(_services(profile, services, None))
-
-
-def _services(profile: Profile, asked: Iterable[str], session: Session | None) -> dict[str, str]:
-    """The services and who wants each; what one needs stands before it. Raises UnknownName, NotServed."""
-    found: dict[str, str] = {}
-    wanted = [(name, f"session {session.name}") for name in session.services] if session else []
-    for name, by in [*wanted, *((name, "--with") for name in asked)]:
-        _add(profile, name, by, found, ())
-    return found
-
-
-def _add(profile: Profile, name: str, by: str, found: dict[str, str], through: tuple[str, ...]) -> None:
-    if name in found or name in through:
-        return
-    service = profile.services.get(name)
-    if service is None:
-        advice = closest_of(name, served(profile), f"services of {profile.name}")
-        raise UnknownName(f"profile {profile.name} knows no service '{name}'", advice=advice)
-    if service.refused is not None:
-        wanted = f" (for {through[-1]})" if through else ""
-        raise NotServed(
-            f"profile {profile.name} cannot serve {name}{wanted}: {' '.join(service.refused.split())}",
-            advice=f"lab profiles {profile.name} lists what it can",
-        )
-    for needed in service.needs:
-        _add(profile, needed, f"{name} needs it", found, (*through, name))
-    found[name] = by
-
-
-_REFERENCE = re.compile(r"""\bv(?:\.|\[["'])([A-Za-z_]\w*)""")
-"""How a fragment refers to a value: v.NAME, v["NAME"]."""
-
-
-def known_values() -> set[str]:
-    """The keys of `values:` that mean something: what the fragments, the user's own among them, and lab itself refer to."""
-    bases = [*_directories(), places.config_home() / "packstack", Path(__file__).parents[1] / "packstack"]
-    texts = [path.read_text(encoding="utf-8") for base in bases for path in base.glob("*.j2")]
-    return {"git_base", *(name for text in texts for name in _REFERENCE.findall(text))}
-
-
-def _directories() -> list[Path]:
-    return [places.config_home() / "local.conf.d", places.course_data() / "local.conf.d"]
+    used = [_fragment(name, by, None, profile) for name, by in names]
+    return used + [_fragment(name, by, name, profile) for name, by in chosen.items()]
 
 
 def _fragment(name: str, by: str, service: str | None, profile: Profile) -> Fragment:
-    for base in _directories():
+    for base in fragment_directories():
         path = base / f"{name}.j2"
         if path.is_file():
             why = _WHY.match(path.read_text(encoding="utf-8"))
             return Fragment(name, path, by, " ".join(why[1].split()) if why else "", service)
-    known = sorted(path.stem for base in _directories() for path in base.glob("*.j2") if not path.stem.startswith("_"))
+    files = [path.stem for base in fragment_directories() for path in base.glob("*.j2")]
+    shipped = fragment_directories()[-1]
     raise ProfileInvalid(
-        f"profile {profile.name}: there is no fragment '{name}' in {_directories()[-1]}",
-        advice=closest(name, known, f"{_directories()[-1]}"),
+        f"profile {profile.name}: there is no fragment '{name}' in {shipped}",
+        advice=closest(name, sorted(stem for stem in files if not stem.startswith("_")), f"{shipped}"),
     )
 
 
@@ -158,14 +96,15 @@ def render(
     services: Iterable[str] = (),
     secrets: Mapping[str, str],
     host_ip: str,
-    session: Session | None = None,
+    asked_by: Mapping[str, str] | None = None,
 ) -> str:
-    """The local.conf. `secrets` by the names of `SECRETS`; `services` beside those that the session asks for.
+    """The local.conf. `secrets` by the names of `SECRETS`; `services`, `asked_by`: see `fragments`.
 
     Raises UnknownName, NotServed, and ProfileInvalid if a value is missing or cannot stand in the file; a message never
     shows the value itself, which may be a secret.
     """
-    environment = _environment()
+    filters = {"sh": _sh, "words": _words, "variable": _variable, "ini": _ini}
+    jinja = environment(fragment_directories(), filters, _printed)
     common = {
         "v": profile.values,
         "cloud": profile.cloud,
@@ -178,8 +117,8 @@ def render(
     }
     localrc: list[str] = []
     others: dict[str, list[str]] = {}
-    for fragment in fragments(profile, settings, services=services, session=session):
-        text = _filled(environment, fragment, {**common, **_of_service(profile, fragment, settings)})
+    for fragment in fragments(profile, settings, services=services, asked_by=asked_by):
+        text = _filled(jinja, fragment, {**common, **_of_service(profile, fragment, settings)})
         section = localrc
         section += ["", f"# {fragment.name}: {fragment.why or fragment.chosen}"]
         for line in text.splitlines():
@@ -204,7 +143,7 @@ def masked(
     *,
     services: Iterable[str] = (),
     host_ip: str,
-    session: Session | None = None,
+    asked_by: Mapping[str, str] | None = None,
 ) -> str:
     """`render`, for showing: no secret of a lab is needed or read, and passwords in addresses are left out, too."""
     shown = settings.model_copy(
@@ -214,7 +153,7 @@ def masked(
         }
     )
     secrets = dict.fromkeys(SECRETS, MASK)
-    return render(profile, shown, services=services, secrets=secrets, host_ip=host_ip, session=session)
+    return render(profile, shown, services=services, secrets=secrets, host_ip=host_ip, asked_by=asked_by)
 
 
 def _of_service(profile: Profile, fragment: Fragment, settings: Settings) -> dict[str, object]:
@@ -253,22 +192,9 @@ def _address(host_ip: str) -> str:
 # --- templates -----------------------------------------------------------------------------------------------------
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(  # noqa: S701 -- what is written is no HTML; `_printed` refuses anything unquoted
-        loader=jinja2.FileSystemLoader(_directories()),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_printed,
-    )
-    environment.filters = {"sh": _sh, "words": _words, "variable": _variable, "ini": _ini}
-    return environment
-
-
-def _filled(environment: jinja2.Environment, fragment: Fragment, values: Mapping[str, Any]) -> str:
+def _filled(jinja: jinja2.Environment, fragment: Fragment, values: Mapping[str, Any]) -> str:
     try:
-        return environment.get_template(fragment.path.name).render(values)
+        return jinja.get_template(fragment.path.name).render(values)
     except jinja2.TemplateSyntaxError as error:
         raise ProfileInvalid(f"{error.filename or fragment.path}:{error.lineno}: {error.message}") from error
     except (jinja2.TemplateError, LabError) as error:
@@ -350,46 +276,44 @@ def stages(deployment: Deployment) -> list[Stage]:
 
 class _LocalConf:
     def __init__(self, deployment: Deployment) -> None:
-        self.deployment = deployment
+        self.deployment, self.machine = deployment, deployment.machine
         self.path = f"{deployment.profile.devstack.directory}/local.conf"
 
-    def _wanted(self) -> str:
-        one = self.deployment
-        secrets = {name: one.lab.secret(name) for name in SECRETS}
-        return render(one.profile, one.settings, services=one.services, secrets=secrets, host_ip=one.host_ip)
+    def _text(self) -> str:
+        deployment = self.deployment
+        return render(
+            deployment.profile,
+            deployment.settings,
+            services=deployment.services,
+            secrets={name: deployment.lab.secret(name) for name in SECRETS},
+            host_ip=deployment.host_ip,
+        )
 
     def already(self) -> str | None:
-        there = self.deployment.machine.read(self.path)
-        mode = self.deployment.machine.run("stat", "-c", "%a %U", self.path, user="root", check=False).out.split()
-        as_wanted = there == self._wanted().encode() and mode == ["600", STACK_USER]
-        return f"{self.path} is as it should be" if as_wanted else None
+        right = is_private(self.machine, self.path, self._text(), STACK_USER)
+        return f"{self.path} is as it should be" if right else None
 
     def run(self, progress: Progress) -> str:
-        machine, wanted = self.deployment.machine, self._wanted()
-        there = machine.read(self.path)
-        machine.put(self.path, wanted, mode=0o600, owner=STACK_USER)
-        if there is None or there == wanted.encode():
+        text, there = self._text(), self.machine.read(self.path)
+        self.machine.put(self.path, text, mode=0o600, owner=STACK_USER)
+        if there is None or there == text.encode():
             return self.path
-        differing = ", ".join(_differing(there.decode(errors="replace"), wanted)) or "comments only"
-        if there.decode(errors="replace").startswith(HEADER):
-            return f"{self.path}; the one that was there differed in: {differing}"
-        kept = self.path.replace("local.conf", KEPT)
-        machine.put(kept, there, mode=0o600, owner=STACK_USER)
-        return f"{self.path}; the one that was there is now {kept} (it differed in: {differing})"
+        before = there.decode(errors="replace")
+        differing = ", ".join(dict.fromkeys(name for name, _ in sorted(_settings(before) ^ _settings(text))))
+        if before.startswith(HEADER):
+            return f"{self.path}; the one that was there differed in: {differing or 'comments only'}"
+        saved = self.path.replace("local.conf", BEFORE)
+        self.machine.put(saved, there, mode=0o600, owner=STACK_USER)
+        return f"{self.path}; the one that was there is now {saved} (it differed in: {differing or 'comments only'})"
 
 
-def _differing(one: str, other: str) -> list[str]:
-    """Names (never values) of what two files do not agree on."""
-
-    def names(text: str) -> dict[str, str]:
-        found = {}
-        for line in text.splitlines():
-            name, sign, value = line.strip().partition("=")
-            if sign and not name.startswith("#"):
-                found[name.strip()] = value
-            elif line.startswith(("enable_", "disable_")):
-                found[" ".join(line.split()[:2])] = line
-        return found
-
-    left, right = names(one), names(other)
-    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+def _settings(text: str) -> set[tuple[str, str]]:
+    """What a file says, as names (which may be told) and values (which may not)."""
+    said = set()
+    for line in text.splitlines():
+        name, sign, value = line.strip().partition("=")
+        if sign and not name.startswith("#"):
+            said.add((name.strip(), value))
+        elif line.startswith(("enable_", "disable_")):
+            said.add((" ".join(line.split()[:2]), line))
+    return said

@@ -14,19 +14,19 @@ from typing import Final
 
 import jinja2
 
-from stacklab import places
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.explained import Explanations
-from stacklab.deploy.localconf import render as localconf
+from stacklab.deploy.localconf.render import MASK
+from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.stack.detached import ANSWERS
+from stacklab.deploy.templates import answer_directories, environment
 from stacklab.errors import NotServed, ProfileInvalid
 from stacklab.stages import Progress, Stage
 
 SECRETS: Final = ("admin", "database", "demo", "service")
 """The lab's secrets that an answer file needs, by the names that `Lab.secret` knows them by."""
-MASK: Final = localconf.MASK
 TEMPLATE: Final = "answers.ini.j2"
 DEFAULTS: Final = {"CONFIG_SWIFT_INSTALL": "n", "CONFIG_CEILOMETER_INSTALL": "n", "CONFIG_AODH_INSTALL": "n"}
 """What PackStack would install if it were not told (prescript_000.py), and a lab does without unless it is asked for."""
@@ -56,23 +56,16 @@ def render(profile: Profile, *, services: Iterable[str] = (), secrets: Mapping[s
 
     Raises UnknownName, NotServed, ProfileInvalid, which never tell a value.
     """
-    chosen = localconf.chosen_services(profile, services)
     installed = dict(DEFAULTS)
-    for name in chosen:
+    for name in profile.chosen(services):
         installed |= profile.services[name].values
     try:
         ipaddress.IPv4Address(host_ip)
     except ValueError as error:
         raise ProfileInvalid(f"'{host_ip}' is no IPv4 address", advice="the machine's static address") from error
-    environment = jinja2.Environment(  # noqa: S701 -- no HTML; the filters let nothing through that means something else
-        loader=jinja2.FileSystemLoader([places.config_home() / "packstack", Path(__file__).parent]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters = {"answer": _answer, "key": _key}
+    jinja = environment(answer_directories(), {"answer": _answer, "key": _key})
     try:
-        text = environment.get_template(TEMPLATE).render(
+        text = jinja.get_template(TEMPLATE).render(
             v=profile.values, cloud=profile.cloud, secrets=secrets, host_ip=host_ip, installed=installed
         )
     except jinja2.TemplateError as error:
@@ -118,17 +111,15 @@ class _AnswerFile:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
 
-    def _wanted(self) -> str:
-        one = self.deployment
-        secrets = {name: one.lab.secret(name) for name in SECRETS}
-        return render(one.profile, services=one.services, secrets=secrets, host_ip=one.host_ip)
+    def _text(self) -> str:
+        deployment = self.deployment
+        secrets = {name: deployment.lab.secret(name) for name in SECRETS}
+        return render(deployment.profile, services=deployment.services, secrets=secrets, host_ip=deployment.host_ip)
 
     def already(self) -> str | None:
-        machine = self.deployment.machine
-        mode = machine.run("stat", "-c", "%a %U", ANSWERS, user="root", check=False).out.split()
-        there = machine.read(ANSWERS) == self._wanted().encode() and mode == ["600", "root"]
-        return f"{ANSWERS} is as it should be" if there else None
+        right = is_private(self.deployment.machine, ANSWERS, self._text(), "root")
+        return f"{ANSWERS} is as it should be" if right else None
 
     def run(self, progress: Progress) -> str:
-        self.deployment.machine.put(ANSWERS, self._wanted(), mode=0o600)
+        self.deployment.machine.put(ANSWERS, self._text(), mode=0o600)
         return ANSWERS

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stacklab.deploy.complaint import Complaint, meant
-from stacklab.deploy.packstack.answers import MASK
+from stacklab.deploy.localconf.render import MASK
 
 HOSTS = (
     *("CONFIG_CONTROLLER_HOST", "CONFIG_COMPUTE_HOSTS", "CONFIG_NETWORK_HOSTS"),

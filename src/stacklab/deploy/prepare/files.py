@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from stacklab import cache
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.profile.settings import Settings
+from stacklab.machines.base import Machine
 from stacklab.stages import Progress
 
 _URL = re.compile(r"\b(?:https?|ftp|git)://[^\s\"'<>]+")
@@ -29,6 +30,12 @@ def content(placed: PlacedFile, settings: Settings, progress: Progress) -> bytes
 def mirrored(text: str, settings: Settings) -> str:
     """`text` with every address in it replaced by the user's mirror of it."""
     return _URL.sub(lambda match: settings.at(match[0]), text)
+
+
+def is_private(machine: Machine, path: str, text: str, owner: str) -> bool:
+    """Whether a file on the machine holds exactly this, and is its owner's alone."""
+    mode = machine.run("stat", "-c", "%a %U", path, user="root", check=False).out.split()
+    return mode == ["600", owner] and machine.read(path) == text.encode()
 
 
 def file_path(url: str) -> Path:

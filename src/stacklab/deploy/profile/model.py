@@ -1,13 +1,17 @@
 """A profile: a distribution, an OpenStack release, and how DevStack (or PackStack) puts the one on the other. Data, never code.
 
-The files are `deploy/profile/data/<name>.yaml`; `deploy.profiles` reads them and lays the user's own settings over them.
+The files are `data/<name>.yaml`; `load` reads them and lays the user's own over them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from stacklab.errors import NotServed, UnknownName
+from stacklab.suggest import closest_of
 
 
 class Part(BaseModel):
@@ -214,23 +218,13 @@ class Breakable(Part):
     time: list[str] = ["chronyd", "chrony", "ntpd", "ntpsec", "systemd-timesyncd"]
 
 
-class Mark(Part):
-    """How sure a fact of the profile is, and where it comes from.
-
-    run: done on such a machine; tried: done in parts, not on this distribution; read: in DevStack's source at this ref;
-    documented: in public documentation; unproven: none of these; yours: the user's own configuration says so.
-    """
-
-    how: Literal["run", "tried", "read", "documented", "unproven", "yours"]
-    source: str
-
-
 class Profile(Part):
-    """See the module. `marks`: by dotted path into this document ("box.url", "repositories"); the longest that fits counts."""
+    """See the module. `tested`: what has been run of it; comments in the file say how sure each fact is."""
 
     name: str
     title: str
     summary: str
+    tested: str
     family: Literal["debian", "redhat"]
     distribution: str
     """ID and VERSION_ID of /etc/os-release, joined: "debian 12", "centos 7"."""
@@ -255,21 +249,72 @@ class Profile(Part):
     external_ids: dict[str, str] = {}
     """Open vSwitch settings (`ovs-vsctl set open . external-ids:KEY=VALUE`) that must stand before stack.sh runs."""
     variants: dict[str, Variant] = {}
-    """See `deploy.profiles.with_variants`."""
     units: Units
     cloud: Cloud = Cloud()
     recovery: Recovery = Recovery()
     selinux: Selinux | None = None
     faults: Breakable = Breakable()
-    marks: dict[str, Mark] = Field(default_factory=dict)
 
     @property
     def program(self) -> Literal["stack", "packstack"]:
-        """What makes the cloud on the machine; see `deploy.detached`."""
+        """What makes the cloud on the machine; see `stack.detached`."""
         return "stack" if self.deployed_by == "devstack" else "packstack"
 
-    def mark(self, path: str) -> Mark | None:
-        """How sure the fact at this dotted path is: the mark of the longest path that it lies in; None without one."""
-        parts = path.split(".")
-        found = (self.marks.get(".".join(parts[:end])) for end in range(len(parts), 0, -1))
-        return next((mark for mark in found if mark is not None), None)
+    @property
+    def served(self) -> list[str]:
+        """The optional services that can be had: what each of them needs is served, too."""
+
+        def able(name: str, through: tuple[str, ...]) -> bool:
+            service = self.services.get(name)
+            if service is None or service.refused is not None:
+                return False
+            return all(needed in through or able(needed, (*through, name)) for needed in service.needs)
+
+        return [name for name in self.services if able(name, ())]
+
+    def chosen(self, services: Iterable[str], asked_by: Mapping[str, str] | None = None) -> dict[str, str]:
+        """These services and those that they need, which stand before them, each with who wants it.
+
+        `asked_by`: where it is not `--with`. Raises UnknownName, NotServed.
+        """
+        wanted: dict[str, str] = {}
+
+        def add(name: str, by: str, through: tuple[str, ...]) -> None:
+            if name in wanted or name in through:
+                return
+            service = self.services.get(name)
+            if service is None:
+                advice = closest_of(name, self.served, f"services of {self.name}")
+                raise UnknownName(f"profile {self.name} knows no service '{name}'", advice=advice)
+            if service.refused is not None:
+                for_whom = f" (for {through[-1]})" if through else ""
+                raise NotServed(
+                    f"profile {self.name} cannot serve {name}{for_whom}: {' '.join(service.refused.split())}",
+                    advice=f"lab profiles {self.name} lists what it can",
+                )
+            for needed in service.needs:
+                add(needed, f"{name} needs it", (*through, name))
+            wanted[name] = by
+
+        for name in services:
+            add(name, (asked_by or {}).get(name, "--with"), ())
+        return wanted
+
+    def with_variants(self, names: Iterable[str]) -> Profile:
+        """The profile with these variants on top of it. Raises NotServed for one that it does not have."""
+        profile = self
+        for name in names:
+            variant = self.variants.get(name)
+            if variant is None:
+                known = ", ".join(self.variants) or "none"
+                raise NotServed(f"profile {self.name} has no variant '{name}'", advice=f"variants of it: {known}")
+            packages = profile.packages
+            changed = {
+                "fragments": list(dict.fromkeys([*profile.fragments, *variant.fragments])),
+                "values": {**profile.values, **variant.values},
+                "files": [*profile.files, *(file for file in variant.files if file not in profile.files)],
+                "packages": packages.model_copy(update={"install": [*packages.install, *variant.packages]}),
+                "external_ids": {**profile.external_ids, **variant.external_ids},
+            }
+            profile = profile.model_copy(update=changed)
+        return profile

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import re
 
-from stacklab.deploy.localconf.render import masked, served
+from stacklab.deploy.localconf.render import masked
 from stacklab.deploy.profile.load import load_profile, load_settings, profile_names
 from stacklab.deploy.profile.model import Profile
 
 EXAMPLE_IP = "192.0.2.1"
 """Nobody's address (RFC 5737): no line of a service's fragment is about an address."""
+
+_profile = functools.cache(load_profile)
+"""A tour of the projects asks for each of them again, and a profile takes a tenth of a second to read."""
 
 
 def how_to_switch_on(service: str, *, profile: str, session: str) -> str:
@@ -21,25 +24,17 @@ def how_to_switch_on(service: str, *, profile: str, session: str) -> str:
     """
     if profile:
         return _on(service, _profile(profile), session)
-    known = [one for one in map(_profile, profile_names()) if one.deployed_by == "devstack"]
-    able = [one.name for one in known if service in served(one)]
+    with_devstack = [one for one in map(_profile, profile_names()) if one.deployed_by == "devstack"]
+    able = [one.name for one in with_devstack if service in one.served]
+    refusing = [f"{one.name}: {_refusal(service, one)}" for one in with_devstack if one.name not in able]
     if not able:
-        return f"no profile of lab serves it: {_refusal(service, known[0])}" if known else "there are no profiles"
-    found = (
-        f"a home with DevStack can have it: lab up {session} --on libvirt --with {service} (profile {', '.join(able)})"
-    )
-    refusing = [one for one in known if one.name not in able]
-    return found + "".join(f"; {one.name}: {_refusal(service, one)}" for one in refusing[:1])
-
-
-@functools.cache
-def _profile(name: str) -> Profile:
-    """A tour of the projects asks for each of them again, and a profile takes a tenth of a second to read."""
-    return load_profile(name)
+        return f"no profile of lab serves it; {refusing[0]}" if refusing else "there are no profiles"
+    command = f"lab up {session} --on libvirt --with {service}"
+    return "; ".join([f"a home with DevStack can have it: {command} (profile {', '.join(able)})", *refusing[:1]])
 
 
 def _on(service: str, profile: Profile, session: str) -> str:
-    if service not in served(profile):
+    if service not in profile.served:
         return f"profile {profile.name} cannot serve it: {_refusal(service, profile)}"
     if profile.deployed_by == "packstack":
         file, lines = "the answer file", [f"{key}={value}" for key, value in profile.services[service].values.items()]
@@ -49,12 +44,10 @@ def _on(service: str, profile: Profile, session: str) -> str:
 
 
 def _refusal(service: str, profile: Profile) -> str:
-    one = profile.services.get(service)
-    if one is None:
+    known = profile.services.get(service)
+    if known is None:
         return "it knows no such service"
-    if one.refused is not None:
-        return " ".join(one.refused.split())
-    return f"it needs {' and '.join(one.needs)}"
+    return f"it needs {' and '.join(known.needs)}" if known.refused is None else " ".join(known.refused.split())
 
 
 def fragment_lines(service: str, profile: Profile) -> list[str]:
