@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import pytest
 import requests
@@ -24,7 +24,7 @@ from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.https import EmbeddedHttps, OwnApache, configuration_of, processes
 from stacklab.homes.plan import Plan
-from stacklab.https.authority import Names
+from stacklab.https.authority import Authority, Names
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay import undo as undoing
@@ -57,9 +57,9 @@ def https_of(lab: Lab) -> EmbeddedHttps:
 
 def replay(lab: Lab, steps: list[Step], via: str = "sdk") -> None:
     """Do the steps."""
-    desk, journal = open_workspace(lab), journal_of(lab)
+    workspace, journal = open_workspace(lab), journal_of(lab)
     for step in steps:
-        apply_step(desk, journal, step, via)
+        apply_step(workspace, journal, step, via)
 
 
 def everything(lab: Lab) -> dict[str, str]:
@@ -176,7 +176,7 @@ def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(don
     assert isinstance(home, EmbeddedHome)
     home.prove(quiet)
     session4 = load_session("session4")
-    desk = workspace_at(home, done, session4, lambda text: None)
+    workspace = workspace_at(home, done, session4, lambda text: None)
     wanted = [
         step
         for step in session4.steps()
@@ -186,13 +186,13 @@ def test_the_rest_of_the_lab_goes_on_while_the_public_endpoints_are_on_https(don
     journal = journal_of(done)
     try:
         for step in wanted:
-            apply_step(desk, journal, step, "sdk")
-        graded = {grade.id: grade.actual for grade in check(desk, wanted).grades if grade.status != "passed"}
+            apply_step(workspace, journal, step, "sdk")
+        graded = {grade.id: grade.actual for grade in check(workspace, wanted).grades if grade.status != "passed"}
         assert graded == {}
         admin = Connection(home.layout.clouds_file, "lab-admin")
         assert admin.endpoint("compute").startswith("http://")
     finally:
-        undo(desk, journal, wanted, lambda step, detail: None)
+        undo(workspace, journal, wanted, lambda step, detail: None)
 
 
 def test_apache_that_died_is_noticed_and_a_cloud_that_was_stopped_comes_up_with_it(done: Lab) -> None:
@@ -257,140 +257,121 @@ def test_an_expired_certificate_is_seen_graded_and_mended(done: Lab) -> None:
     assert failed_fast(open_workspace(done)) == {}
 
 
-def failed_fast(desk: Workspace) -> dict[str, str]:
+def failed_fast(workspace: Workspace) -> dict[str, str]:
     """`failed` without the steps that start the client."""
     steps = [step for step in SESSION.steps() if step.id not in SLOW]
-    return {grade.id: grade.actual for grade in check(desk, steps).grades if grade.status != "passed"}
+    return {grade.id: grade.actual for grade in check(workspace, steps).grades if grade.status != "passed"}
 
 
 # --- grading by mutation -------------------------------------------------------------------------------------------
 
 
-def certificate(**change: Any) -> Break:
-    """The fronts show another certificate: expired, for another name, or of another authority."""
-
-    def broken(desk: Workspace) -> Mend:
-        https = desk.https()
-        files = (https.authority.server_key_file, https.authority.server_certificate_file)
-        before = [file.read_bytes() for file in files]
-        authority = https.authority
-        if change.get("stranger"):
-            authority = type(authority)(https.directory.parent / "stranger", authority.title)
-            authority.make()
-        names = change.get("names", https.apache.names)
-        https.authority.keep(*authority.issue(names, expired=bool(change.get("expired"))))
-        https.install()
-
-        def mend() -> None:
-            https.authority.keep(*before)
-            https.install()
-            if change.get("stranger"):
-                authority.remove()
-                authority.directory.rmdir()
-
-        return mend
-
-    return broken
+Steps = ParamSpec("Steps")
 
 
-def rewritten(service: str, change: Callable[[str], str]) -> Break:
-    """The file of a front says something else."""
+def in_two_halves(change: Callable[Concatenate[Workspace, Steps], Iterator[None]]) -> Callable[Steps, Break]:
+    """A break from a generator: what comes before its `yield` breaks, what comes after it mends."""
 
-    def broken(desk: Workspace) -> Mend:
-        https = desk.https()
-        assert isinstance(https, EmbeddedHttps)
-        before = Path(https.apache.site_path(service)).read_text(encoding="utf-8")
+    def bound(*arguments: Steps.args, **options: Steps.kwargs) -> Break:
+        def broken(workspace: Workspace) -> Mend:
+            halves = change(workspace, *arguments, **options)
+            next(halves)
+            return lambda: next(halves, None)
 
-        def write(text: str) -> None:
-            configuration = https.apache.configuration
-            first = int((https.apache.layout.run / "apache.pid").read_text())
-            old = {*processes(configuration)} - {first}
-            https.apache.serve({service: text}, [], {})
-            # A graceful restart is only asked for: until they end, the old processes answer.
-            until("the old processes have ended", lambda: not old & {*processes(configuration)})
+        return broken
 
-        write(change(before))
-        return lambda: write(before)
-
-    return broken
+    return bound
 
 
-def endpoint(interface: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Break:
-    """Placement's endpoint (nothing that a check asks needs it) is another one."""
-
-    def broken(desk: Workspace) -> Mend:
-        service = desk.admin.get("identity", "services", name="placement")["services"][0]["id"]
-        one = desk.admin.get("identity", "endpoints", service_id=service, interface=interface)["endpoints"][0]
-
-        def write(values: dict[str, Any]) -> None:
-            desk.admin.request("PATCH", "identity", ("endpoints", one["id"]), body={"endpoint": values})
-
-        write(change(one))
-        return lambda: write({key: one[key] for key in ("url", "enabled")})
-
-    return broken
-
-
-def no_placement(desk: Workspace) -> Mend:
-    """The service is disabled."""
-    service = desk.admin.get("identity", "services", name="placement")["services"][0]["id"]
-    desk.admin.request("PATCH", "identity", ("services", service), body={"service": {"enabled": False}})
-
-    def mend() -> None:
-        desk.admin.request("PATCH", "identity", ("services", service), body={"service": {"enabled": True}})
-
-    return mend
+@in_two_halves
+def certificate(
+    workspace: Workspace, names: Names | None = None, expired: bool = False, stranger: bool = False
+) -> Iterator[None]:
+    """The virtual hosts show another certificate: expired, for another name, or of another authority."""
+    https = workspace.https()
+    authority = signer = https.authority
+    before = authority.server_key_file.read_bytes(), authority.server_certificate_file.read_bytes()
+    if stranger:
+        signer = Authority(https.directory.parent / "stranger", authority.title)
+        signer.make()
+    authority.keep(*signer.issue(names or https.apache.names, expired=expired))
+    https.install()
+    yield
+    authority.keep(*before)
+    https.install()
+    if stranger:
+        signer.remove()
+        signer.directory.rmdir()
 
 
-def in_file(path: Callable[[EmbeddedHttps], Path], change: Callable[[str], str]) -> Break:
+@in_two_halves
+def rewritten(workspace: Workspace, service: str, change: Callable[[str], str]) -> Iterator[None]:
+    """The file of a virtual host says something else."""
+    https = workspace.https()
+    assert isinstance(https, EmbeddedHttps)
+    apache = https.apache
+    before = Path(apache.site_path(service)).read_text(encoding="utf-8")
+
+    def write(text: str) -> None:
+        first = int((apache.layout.run / "apache.pid").read_text())
+        old = {*processes(apache.configuration)} - {first}
+        apache.serve({service: text}, [], {})
+        # A graceful restart is only asked for: until they end, the old processes answer.
+        until("the old processes have ended", lambda: not old & {*processes(apache.configuration)})
+
+    write(change(before))
+    yield
+    write(before)
+
+
+@in_two_halves
+def changed(workspace: Workspace, /, collection: str, find: dict[str, str], **values: Any) -> Iterator[None]:
+    """Something of Placement's in the catalogue is another one; nothing that a check asks needs it."""
+    service = workspace.admin.get("identity", "services", name="placement")["services"][0]
+    rows = workspace.admin.get("identity", "endpoints", service_id=service["id"], **find)["endpoints"]
+    row, name = (service, "service") if collection == "services" else (rows[0], "endpoint")
+
+    def write(values: dict[str, Any]) -> None:
+        workspace.admin.request("PATCH", "identity", (collection, row["id"]), body={name: values})
+
+    write({key: value(row[key]) if callable(value) else value for key, value in values.items()})
+    yield
+    write({key: row[key] for key in values})
+
+
+@in_two_halves
+def in_file(
+    workspace: Workspace, path: Callable[[EmbeddedHttps], Path], change: Callable[[str], str]
+) -> Iterator[None]:
     """A file says something else; nobody is told."""
-
-    def broken(desk: Workspace) -> Mend:
-        https = desk.https()
-        assert isinstance(https, EmbeddedHttps)
-        file = path(https)
-        before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
-        file.write_text(change(before), encoding="utf-8")
-        assert file.read_text(encoding="utf-8") != before
-
-        def mend() -> None:
-            file.write_text(before, encoding="utf-8")
-            file.chmod(mode)
-
-        return mend
-
-    return broken
+    https = workspace.https()
+    assert isinstance(https, EmbeddedHttps)
+    file = path(https)
+    before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
+    file.write_text(change(before), encoding="utf-8")
+    assert file.read_text(encoding="utf-8") != before
+    yield
+    file.write_text(before, encoding="utf-8")
+    file.chmod(mode)
 
 
-def open_key(desk: Workspace) -> Mend:
+def in_clouds_file(pattern: str, replacement: str) -> Break:
+    """clouds.yaml says something else."""
+    return in_file(lambda https: https.clouds_file, lambda text: re.sub(pattern, replacement, text, flags=re.DOTALL))
+
+
+@in_two_halves
+def open_key(workspace: Workspace) -> Iterator[None]:
     """Everybody may read the authority's key."""
-    file = desk.https().authority.key_file
+    file = workspace.https().authority.key_file
     file.chmod(0o644)
-    return lambda: file.chmod(0o600)
+    yield
+    file.chmod(0o600)
 
 
-def speaks_plain(desk: Workspace) -> Mend:
+def speaks_plain(text: str) -> str:
     """The dashboard's plain port shows the dashboard instead of redirecting."""
-    return rewritten("horizon", lambda text: text.replace('Redirect permanent "/"', 'RedirectMatch temp "^/(.*)"'))(
-        desk
-    )
-
-
-def trusted(desk: Workspace) -> Mend:
-    """The entry without the authority has verification switched off, as people do who are in a hurry."""
-    change = in_file(
-        lambda https: https.clouds_file,
-        lambda text: re.sub(r'("lab-https-no-ca": \{)', r'\1 "verify": false,', text),
-    )
-    return change(desk)
-
-
-def without_authority(desk: Workspace) -> Mend:
-    """The entry for https has another file as its authority: the server's own certificate."""
-    return in_file(
-        lambda https: https.clouds_file,
-        lambda text: re.sub(r'("lab-https": \{.*?"cacert": ")[^"]+"', r'\1/etc/hostname"', text, flags=re.DOTALL),
-    )(desk)
+    return text.replace('Redirect permanent "/"', 'RedirectMatch temp "^/(.*)"')
 
 
 def other_link(text: str) -> str:
@@ -403,30 +384,34 @@ def nowhere(text: str) -> str:
     return re.sub(r'ProxyPass "/" "http://127.0.0.1:\d+/"', 'ProxyPass "/" "http://127.0.0.1:9/"', text)
 
 
+TRUSTED = in_clouds_file(r'("lab-https-no-ca": \{)', r'\1 "verify": false,')
+"""The entry without the authority has verification switched off, as people do who are in a hurry."""
+
 BREAKS: dict[str, Break] = {
-    "services": no_placement,
-    "internal": endpoint("internal", lambda one: {"enabled": False}),
+    "services": changed("services", {}, enabled=False),
+    "internal": changed("endpoints", {"interface": "internal"}, enabled=False),
     "settings": in_file(
         lambda https: https.apache.layout.conf / "neutron.conf",
         lambda text: text.replace("endpoint_type = internal", "#"),
     ),
-    "authority": open_key,
+    "authority": open_key(),
     "certificate": certificate(names=Names(("localhost",), ("192.0.2.1",))),
-    "horizon": speaks_plain,
+    "horizon": rewritten("horizon", speaks_plain),
     "keystone": rewritten("keystone", other_link),
     "swift": rewritten("swift", nowhere),
     "others": rewritten("glance", other_link),
-    "logins": without_authority,
-    "endpoints": endpoint("public", lambda one: {"url": f"{one['url']}/elsewhere"}),
+    # The entry for https has another file as its authority.
+    "logins": in_clouds_file(r'("lab-https": \{.*?"cacert": ")[^"]+"', r'\1/etc/hostname"'),
+    "endpoints": changed("endpoints", {"interface": "public"}, url=lambda url: f"{url}/elsewhere"),
     "chain": certificate(stranger=True),
     "name": certificate(names=Names(("elsewhere.example",), ())),
     "dates": certificate(expired=True),
-    "plain": speaks_plain,
-    "no-plain-url": endpoint("public", lambda one: {"url": one["url"].replace("https://", "http://")}),
+    "plain": rewritten("horizon", speaks_plain),
+    "no-plain-url": changed("endpoints", {"interface": "public"}, url=lambda url: url.replace("https://", "http://")),
     "login": rewritten("glance", nowhere),
     "client": rewritten("nova", nowhere),
-    "refusal": trusted,
-    "client-refusal": trusted,
+    "refusal": TRUSTED,
+    "client-refusal": TRUSTED,
     "repair-certificate": certificate(expired=True),
 }
 
@@ -450,7 +435,7 @@ def test_every_step_has_its_mutation() -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(done: Lab) -> Workspace:
+def workspace(done: Lab) -> Workspace:
     """The whole session, done, looked at through one login."""
     return open_workspace(done)
 
@@ -462,13 +447,13 @@ MUTATIONS = Mutations(
 
 @pytest.mark.parametrize("steps", MUTATIONS.rounds(), ids=by_names)
 def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(
-    desk: Workspace, steps: tuple[str, ...]
+    workspace: Workspace, steps: tuple[str, ...]
 ) -> None:
-    MUTATIONS.assert_noticed(desk, steps)
+    MUTATIONS.assert_noticed(workspace, steps)
 
 
-def test_after_all_that_everything_is_well_again(desk: Workspace) -> None:
-    assert failed(desk) == {}
+def test_after_all_that_everything_is_well_again(workspace: Workspace) -> None:
+    assert failed(workspace) == {}
 
 
 # --- by hand -------------------------------------------------------------------------------------------------------
@@ -476,23 +461,23 @@ def test_after_all_that_everything_is_well_again(desk: Workspace) -> None:
 
 def test_what_is_told_typed_into_a_shell_passes_and_is_never_undone(lab: Lab) -> None:
     by_hand = [SESSION.step(one) for one in ("authority", "certificate", "horizon", "keystone")]
-    desk = open_workspace(lab)
+    workspace = open_workspace(lab)
     for step in by_hand:
-        for command in step.kind.commands(desk.context(step), step.params):
+        for command in step.kind.commands(workspace.context(step), step.params):
             subprocess.run(["sh", "-eu"], input=command.text(), text=True, check=True, capture_output=True, timeout=60)
-    desk = open_workspace(lab)  # who looks later finds the ports that were shown, in use by now
+    workspace = open_workspace(lab)  # who looks later finds the ports that were shown, in use by now
 
     def wrong() -> dict[str, str]:
-        return {grade.id: grade.actual for grade in check(desk, by_hand).grades if grade.status != "passed"}
+        return {grade.id: grade.actual for grade in check(workspace, by_hand).grades if grade.status != "passed"}
 
     deadline = time.monotonic() + PATIENCE
     while wrong() and time.monotonic() < deadline:
         time.sleep(0.5)
     assert wrong() == {}
     for step in by_hand:
-        assert apply_step(desk, journal_of(lab), step, "sdk").outcome == "already"
-    assert undo(desk, journal_of(lab), by_hand, lambda step, detail: None) == 0
-    assert {grade.status for grade in check(desk, by_hand).grades} == {"passed"}
+        assert apply_step(workspace, journal_of(lab), step, "sdk").outcome == "already"
+    assert undo(workspace, journal_of(lab), by_hand, lambda step, detail: None) == 0
+    assert {grade.status for grade in check(workspace, by_hand).grades} == {"passed"}
 
 
 # --- the way there and back ----------------------------------------------------------------------------------------
@@ -505,10 +490,10 @@ def test_three_ways_lead_to_the_same_catalogue_and_undo_leaves_every_byte_as_it_
     endpoints = SESSION.step("endpoints")
     for via in ("sdk", "cli", "rest"):
         replay(lab, [endpoints], via)
-        desk = open_workspace(lab)
-        assert check(desk, [endpoints]).grades[0].status == "passed", via
-        left[via] = {one["id"]: one["url"] for one in desk.admin.get("identity", "endpoints")["endpoints"]}
-        undo(desk, journal_of(lab), [endpoints], lambda step, detail: None)
+        workspace = open_workspace(lab)
+        assert check(workspace, [endpoints]).grades[0].status == "passed", via
+        left[via] = {one["id"]: one["url"] for one in workspace.admin.get("identity", "endpoints")["endpoints"]}
+        undo(workspace, journal_of(lab), [endpoints], lambda step, detail: None)
         assert catalogue_of(lab) == {name: told for name, told in before.items() if "url" in told}, via
     assert left["cli"] == left["sdk"]
     assert left["rest"] == left["sdk"]

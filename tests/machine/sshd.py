@@ -33,22 +33,9 @@ def free_port() -> int:
 
 def new_key(path: Path, kind: str = "ed25519") -> Path:
     """A key pair without a passphrase: `path` and `path`.pub."""
-    subprocess.run(
-        [
-            "ssh-keygen",
-            "-q",
-            "-t",
-            kind,
-            *(["-b", "2048"] if kind == "rsa" else []),
-            "-N",
-            "",
-            "-C",
-            "lab test",
-            "-f",
-            str(path),
-        ],
-        check=True,
-    )
+    size = ["-b", "2048"] if kind == "rsa" else []
+    argv = ["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", "lab test", "-f", str(path)]
+    subprocess.run(argv, check=True)
     return path
 
 

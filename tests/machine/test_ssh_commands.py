@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -134,23 +135,25 @@ def test_an_argument_that_is_no_utf8_arrives_as_it_is(machine: Machine) -> None:
     ]
 
 
-def test_a_nul_byte_is_refused_before_anything_is_sent(machine: Machine) -> None:
-    with pytest.raises(CommandFailed, match="NUL"):
-        machine.run("echo", "a\0b")
-    with pytest.raises(CommandFailed, match="NUL"):
-        machine.run("env", environment={"A": "a\0b"})
-
-
-@pytest.mark.parametrize("name", ["", "A B", "1A", "A=B", "A;id"])
-def test_a_name_that_is_no_variable_is_refused(machine: Machine, name: str) -> None:
-    with pytest.raises(CommandFailed, match="environment variable"):
-        machine.run("env", environment={name: "x"})
-
-
-@pytest.mark.parametrize("name", ["", "a b", "$(id)", "-x", "a\nb"])
-def test_a_name_that_is_no_user_is_refused(machine: Machine, name: str) -> None:
-    with pytest.raises(CommandFailed, match="user's name"):
-        machine.run("id", user=name)
+@pytest.mark.parametrize(
+    ("words", "options", "why"),
+    [
+        (("echo", "a\0b"), {}, "NUL"),
+        (("env",), {"environment": {"A": "a\0b"}}, "NUL"),
+        *(
+            (("env",), {"environment": {name: "x"}}, "environment variable")
+            for name in ("", "A B", "1A", "A=B", "A;id")
+        ),
+        *((("id",), {"user": name}, "user's name") for name in ("", "a b", "$(id)", "-x", "a\nb")),
+        *((("true",), {"seconds": seconds}, "no time is left") for seconds in (0, -1)),
+        ((), {}, "no command"),
+    ],
+)
+def test_what_no_machine_can_run_is_refused_before_anything_is_sent(
+    machine: Machine, words: tuple[str, ...], options: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(CommandFailed, match=why):
+        machine.run(*words, **options)
 
 
 def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(machine: Machine) -> None:
@@ -158,12 +161,6 @@ def test_a_command_that_is_too_long_for_a_machine_says_where_to_put_the_text(mac
     with pytest.raises(CommandFailed, match="longer than a machine takes") as refused:
         machine.run("true", "x" * 130_000)
     assert "standard input" in refused.value.advice
-
-
-@pytest.mark.parametrize("seconds", [0, -1])
-def test_no_time_is_not_all_the_time(machine: Machine, seconds: float) -> None:
-    with pytest.raises(CommandFailed, match="no time is left"):
-        machine.run("true", seconds=seconds)
 
 
 def test_standard_input_of_megabytes_arrives_whole(machine: Machine) -> None:

@@ -57,15 +57,16 @@ def test_the_first_contact_pins_the_host_key_and_says_so(sshd: Sshd, home: Path)
     assert list((home / ".ssh").iterdir()) == []
 
 
-def test_another_host_key_is_refused_until_the_old_one_is_forgotten(sshd: Sshd) -> None:
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+def test_another_host_key_is_refused_until_the_old_one_is_forgotten(sshd: Sshd, kind: str) -> None:
     machine = sshd.machine()
     machine.run("true")
     machine.close()
     sshd.stop()
     sshd.host_key.unlink()
-    new_key(sshd.host_key)
+    new_key(sshd.host_key, kind)
     sshd.start()
-    with pytest.raises(HostKeyChanged, match="another host key") as refused:
+    with pytest.raises(HostKeyChanged, match=f"another host key.*{kind}") as refused:
         machine.run("true")
     assert "ssh-keygen -R" in refused.value.advice
     with pytest.raises(HostKeyChanged):
@@ -74,18 +75,6 @@ def test_another_host_key_is_refused_until_the_old_one_is_forgotten(sshd: Sshd) 
     assert machine.run("echo", "hello").out == "hello\n"
     machine.forget_host_key()
     assert machine.forget_host_key() is False
-
-
-def test_a_host_key_of_another_kind_is_refused_as_well(sshd: Sshd) -> None:
-    machine = sshd.machine()
-    machine.run("true")
-    machine.close()
-    sshd.stop()
-    sshd.host_key.unlink()
-    new_key(sshd.host_key, "ecdsa")
-    sshd.start()
-    with pytest.raises(HostKeyChanged, match="ecdsa"):
-        machine.run("true")
 
 
 def test_forgetting_a_host_key_leaves_those_of_other_machines(tmp_path: Path) -> None:
@@ -150,6 +139,9 @@ def agent(sshd: Sshd) -> Iterator[Path]:
         where.unlink(missing_ok=True)
 
 
+PROXY = "bash -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & exec cat >&3'"
+
+
 @pytest.mark.parametrize(
     ("config", "in_environment"),
     [
@@ -158,6 +150,7 @@ def agent(sshd: Sshd) -> Iterator[Path]:
         pytest.param("IdentityFile {locked}", True, id="a key with a passphrase that the agent holds"),
         pytest.param("IdentityFile {other}", True, id="another key for all hosts"),
         pytest.param("IdentityFile {public}\n IdentitiesOnly yes", True, id="the public half of what the agent holds"),
+        pytest.param(f"ProxyCommand {PROXY}", True, id="a ProxyCommand"),
     ],
 )
 def test_whoever_gets_in_with_ssh_gets_in(

@@ -230,7 +230,7 @@ class DevstackHome(ABC):
     def https(self) -> Https:
         profile, keystone = self.profile, f"http://{self.host_ip()}{self.profile.cloud.identity}"
         apache = Apache(self.machine(), profile.family, profile.units.apache, self.host_ip(), keystone)
-        services = DevStackConfiguration(apache, profile.units.devstack, profile.units.apache)
+        services = DevStackConfiguration(apache, profile.units.devstack)
         return Https(
             self.lab.home_directory / "https", self.lab.name, apache, services, self.dashboard, self._rewrite_access
         )

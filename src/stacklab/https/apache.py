@@ -90,7 +90,8 @@ class Apache:
     def __init__(self, machine: Machine, family: str, unit: str, host: str, keystone: str) -> None:
         self.machine = machine
         self.host = host
-        self._family, self._unit, self._keystone = family, unit, keystone
+        self.unit = unit
+        self._keystone = keystone
         self._known: dict[str, Any] = facts()["apache"][family]
 
     def why_not(self) -> str | None:
@@ -119,7 +120,7 @@ class Apache:
     def _taken(self) -> set[int]:
         """Ports on which something else than Apache listens."""
         lines = self._do("ss", "-Hltnp").lines
-        others = [line.split() for line in lines if f'"{self._unit}"' not in line]
+        others = [line.split() for line in lines if f'"{self.unit}"' not in line]
         return {int(words[3].rpartition(":")[2]) for words in others if len(words) > 3}
 
     # --- files and the commands that a person would type -----------------------------------------------------------
@@ -140,7 +141,7 @@ class Apache:
 
     def lines(self, names: Iterable[str]) -> list[str]:
         """The commands that make Apache use the virtual hosts' files."""
-        test = f"sudo {self._known['program']} -t && sudo systemctl reload-or-restart {self._unit}"
+        test = f"sudo {self._known['program']} -t && sudo systemctl reload-or-restart {self.unit}"
         if package := self._known["package"]:
             return [f"sudo yum install -y {package}", test]
         sites = [f"{self._known['prefix']}{name}" for name in names]
@@ -253,10 +254,10 @@ class Apache:
         if not tested.ok:
             raise StepFailed(f"Apache does not take its configuration: {' '.join(tested.err.split())[-400:]}")
         try:
-            self._do("systemctl", "reload-or-restart", self._unit)
+            self._do("systemctl", "reload-or-restart", self.unit)
         except CommandFailed as error:
             raise StepFailed(
-                f"Apache did not start: {error.said or error.message}", advice=f"journalctl -u {self._unit}"
+                f"Apache did not start: {error.said or error.message}", advice=f"journalctl -u {self.unit}"
             ) from error
         until(self._answers, "Keystone's answer through Apache", seconds=ANSWER_SECONDS, every=0.3, error=StepFailed)
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from stacklab.errors import StepFailed
 from stacklab.https.apache import Apache, facts
@@ -30,18 +30,40 @@ class Setting:
 
 
 class ServiceConfiguration(ABC):
-    """The configuration files of one cloud's services, on the machine of its Apache."""
+    """The configuration files of one cloud's services, on the machine of its Apache. `units`: the services that there are."""
 
     additions: Mapping[str, str] = {}
     """Files that only this adds: content by path."""
 
-    def __init__(self, apache: Apache) -> None:
+    _facts: ClassVar[str]
+    """Its settings in facts.yaml."""
+
+    def __init__(self, apache: Apache, units: Iterable[str], directory: str = "/etc") -> None:
         self.apache = apache
         self.machine = apache.machine
+        self._units = {*units}
+        self._directory = directory
 
-    @abstractmethod
     def settings(self, services: Iterable[Service]) -> list[Setting]:
-        """What it must say, given the services of the catalogue."""
+        """What it must say, given the services of the catalogue. Units that the cloud does not have are left out."""
+        names = {str(service["type"]): str(service["name"]) for service in services}
+        volume = next(
+            (kind for kind in ("block-storage", "volumev3", "volumev2", "volume") if kind in names), "volumev3"
+        )
+        values = {"{type}": volume, "{volume}": f"{volume}:{names.get(volume, '')}", "{conf}": self._directory}
+
+        def filled(text: str | None) -> str | None:
+            for word, value in values.items():
+                text = text and text.replace(word, value)
+            return text
+
+        return [
+            Setting(
+                str(filled(fact["file"])), fact["section"], fact["option"], filled(fact["value"]),
+                tuple(unit for unit in fact["units"] if unit in self._units),
+            )
+            for fact in facts()["settings"][self._facts]
+        ]  # fmt: skip
 
     @abstractmethod
     def restart(self, units: Iterable[str]) -> None:
@@ -126,25 +148,9 @@ class ServiceConfiguration(ABC):
 
 
 class DevStackConfiguration(ServiceConfiguration):
-    """As facts.yaml has it for a deployment whose services are systemd's. `units`: those that the machine has."""
+    """Of a deployment whose services are systemd's."""
 
-    def __init__(self, apache: Apache, units: Iterable[str], web_unit: str) -> None:
-        super().__init__(apache)
-        self._units, self._web_unit = {*units}, web_unit
-
-    def settings(self, services: Iterable[Service]) -> list[Setting]:
-        names = {str(service["type"]): str(service["name"]) for service in services}
-        volume = next(
-            (kind for kind in ("block-storage", "volumev3", "volumev2", "volume") if kind in names), "volumev3"
-        )
-        return [
-            Setting(
-                fact["file"], fact["section"], fact["option"],
-                fact["value"].replace("{volume}", f"{volume}:{names.get(volume, '')}") if fact["value"] else None,
-                tuple(unit for unit in fact["units"] if unit in self._units),
-            )
-            for fact in facts()["settings"]
-        ]  # fmt: skip
+    _facts = "devstack"
 
     @cached_property
     def additions(self) -> Mapping[str, str]:  # type: ignore[override]
@@ -160,7 +166,7 @@ class DevStackConfiguration(ServiceConfiguration):
 
     def restarting(self, units: Iterable[str]) -> list[str]:
         restart = shlex.join(["sudo", "systemctl", "restart", *self._of_systemd(units)])
-        return [restart, f"sudo systemctl reload {self._web_unit}"]
+        return [restart, f"sudo systemctl reload {self.apache.unit}"]
 
     def _of_systemd(self, units: Iterable[str]) -> list[str]:
         return [f"devstack@{unit}" for unit in dict.fromkeys(units)]

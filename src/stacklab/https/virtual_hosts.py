@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from stacklab.cloud.horizon import LOGIN
+
 HORIZON, KEYSTONE, SWIFT = "horizon", "keystone", "swift"
 
 TYPES = {
@@ -15,7 +17,7 @@ TYPES = {
 }  # fmt: skip
 """What people call the services of these types (the service-types authority's names, and older ones)."""
 
-LOOK_AT = {SWIFT: "/info", HORIZON: "auth/login/"}
+LOOK_AT = {SWIFT: "/info", HORIZON: LOGIN}
 """What to ask of a service to see that it answers; of the others their version document, which is full of links."""
 
 Endpoint = Mapping[str, Any]

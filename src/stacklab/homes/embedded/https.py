@@ -22,10 +22,10 @@ from stacklab.errors import CommandFailed, StepFailed
 from stacklab.files import read_json, remove_drafts, write_json
 from stacklab.homes.embedded import ports, supervision
 from stacklab.homes.embedded.layout import Layout
-from stacklab.homes.embedded.services import urls
+from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.https.apache import Apache, facts, template
 from stacklab.https.authority import Names
-from stacklab.https.configuration import Service, ServiceConfiguration, Setting
+from stacklab.https.configuration import ServiceConfiguration
 from stacklab.https.server import Https
 from stacklab.https.virtual_hosts import HORIZON, VirtualHost
 from stacklab.machines.base import Finished
@@ -200,21 +200,10 @@ class OwnApache(Apache):
 
 
 class EmbeddedConfiguration(ServiceConfiguration):
-    """The cloud's templates have it all; that a proxy may tell the scheme is in its servers (inside/labcloud/serving.py)."""
+    """Of services that the lab's supervisor runs."""
 
+    _facts = "embedded"
     apache: OwnApache
-
-    def settings(self, services: Iterable[Service]) -> list[Setting]:
-        kinds = [str(service["type"]) for service in services]
-        volume = next((kind for kind in kinds if kind in ("block-storage", "volumev3")), "block-storage")
-        inside = [
-            ("nova.conf", "cinder", "catalog_info", f"{volume}::internalURL", "nova"),
-            ("neutron.conf", "nova", "endpoint_type", "internal", "neutron"),
-            ("neutron.conf", "placement", "endpoint_type", "internal", "neutron"),
-            ("cinder.conf", "nova", "interface", "internal", "cinder"),
-        ]
-        conf = self.apache.layout.conf
-        return [Setting(str(conf / file), section, key, value, (unit,)) for file, section, key, value, unit in inside]
 
     def restart(self, units: Iterable[str]) -> None:
         layout = self.apache.layout
@@ -235,7 +224,7 @@ class EmbeddedHttps(Https):
         self, layout: Layout, lab: str, own_ports: Callable[[], dict[str, int]], rewrite: Callable[[], None]
     ) -> None:
         apache = OwnApache(layout, own_ports)
-        services = EmbeddedConfiguration(apache)
+        services = EmbeddedConfiguration(apache, NAMES, str(layout.conf))
         super().__init__(apache.directory, lab, apache, services, lambda: urls(own_ports())[HORIZON], rewrite)
         self._own_ports = own_ports
 
