@@ -52,8 +52,7 @@ def stopped(name: str) -> Callable[[Lab], Break]:
 
             def mend() -> None:
                 supervision.order(layout, "restart", service=name)
-                supervision.wait_until_running(layout, lambda detail: None, time.monotonic() + PATIENCE)
-                until_all_is_well(desk)
+                supervision.wait_until_running(layout, lambda detail: None, time.monotonic() + PATIENCE, names=(name,))
 
             return mend
 
@@ -111,6 +110,7 @@ ROUNDS = [("controller", "storage", "local-conf", "answer-file"), ("network",), 
 @pytest.mark.parametrize("steps", ROUNDS, ids=by_names)
 def test_what_is_broken_fails_its_steps_alone(running: Lab, done: Workspace, steps: tuple[str, ...]) -> None:
     Mutations(SESSION, breaks(running), SHARED).assert_noticed(done, steps)
+    until_all_is_well(done)
 
 
 def test_every_step_that_makes_sense_here_has_a_break(running: Lab, done: Workspace) -> None:
