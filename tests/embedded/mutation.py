@@ -29,7 +29,7 @@ def done_session(lab: Lab, name: str) -> Workspace:
     session = load_session(name)
     desk = workspace_at(home_of(lab), lab, session, lambda text: None)
     for step in session.steps():
-        apply_step(desk, journal_of(lab), step, "sdk")
+        apply_step(desk, journal_of(lab), step, "rest")
     return desk
 
 

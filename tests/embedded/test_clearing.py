@@ -61,7 +61,7 @@ def replay_to(lab: Lab, desk: Workspace, step: str) -> None:
     """Session 4 up to this step."""
     steps = list(SESSION.steps())
     wanted = steps[: [one.id for one in steps].index(step) + 1]
-    do_steps(lab, desk, journal_of(lab), wanted, "sdk", lambda shown: None)
+    do_steps(lab, desk, journal_of(lab), wanted, "rest", lambda shown: None)
 
 
 def learners_things(desk: Workspace) -> None:

@@ -45,7 +45,7 @@ def lab(running: Lab) -> Iterator[Lab]:
     reset(running, quiet)
     desk = opened(running)
     for step in SESSION.select("project"):
-        apply_step(desk, journal_of(running), step, "sdk")
+        apply_step(desk, journal_of(running), step, "rest")
     yield running
     reset(running, quiet)
 

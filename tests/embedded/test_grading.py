@@ -17,6 +17,7 @@ from stacklab.lab import Lab
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
 from stacklab.replay.current import home_of, workspace_at
+from stacklab.replay.vias import do
 from tests.embedded.guests import LOGIN_SECONDS, PATIENCE
 from tests.embedded.mutation import Break, Mend, Mutations, by_names, done_session, failed, find, in_guest, ssh
 
@@ -153,7 +154,7 @@ def without_key(desk: Workspace) -> Mend:
     """The learner has deleted the key pair."""
     desk.learner.delete("compute", "os-keypairs", "lab-key")
     step = SESSION.step("key-pair")
-    return lambda: step.kind.create(desk.context(step), step.params)
+    return lambda: do(desk.context(step), step, "rest")
 
 
 def other_flavor(desk: Workspace) -> Mend:
@@ -199,7 +200,7 @@ def chattering(desk: Workspace) -> Mend:
 def locked_out(desk: Workspace) -> Mend:
     """The guest does not know the key, as long as somebody who is logged in already keeps it away."""
     step = SESSION.step("login")
-    step.kind.create(desk.context(step), step.params)  # it lets us in now
+    do(desk.context(step), step, "rest")  # it lets us in now
     line = "cd .ssh && mv authorized_keys gone && echo gone && cat; mv gone authorized_keys"
     inside = subprocess.Popen(ssh(desk, "login", line), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert inside.stdout
@@ -207,7 +208,7 @@ def locked_out(desk: Workspace) -> Mend:
 
     def mend() -> None:
         inside.communicate(timeout=LOGIN_SECONDS)
-        step.kind.create(desk.context(step), step.params)
+        do(desk.context(step), step, "rest")
 
     return mend
 
@@ -219,7 +220,7 @@ def detached(desk: Workspace) -> Mend:
     desk.memory.clear()
 
     def mend() -> None:
-        step.kind.create(desk.context(step), step.params)
+        do(desk.context(step), step, "rest")
         deadline = time.monotonic() + PATIENCE
         while check(desk, [step]).grades[0].status != "passed":
             assert time.monotonic() < deadline

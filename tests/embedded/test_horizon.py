@@ -33,7 +33,7 @@ def course(request: pytest.FixtureRequest) -> Lab:
     desk = workspace_at(home_of(running), running, session, lambda text: None)
     for exercise in ("project", "network", "ingredients"):
         for step in session.select(exercise, None):
-            apply_step(desk, journal_of(running), step, "sdk")
+            apply_step(desk, journal_of(running), step, "rest")
     return running
 
 

@@ -157,7 +157,7 @@ def test_goto_begins_at_the_nearest_checkpoint_that_an_earlier_one_has_saved(lab
     first = go(lab, "subnet")
     assert first.saved in home_of(lab).checkpoints()
     replay_steps(
-        lab, load_session("elsewhere"), [load_session("elsewhere").step("last")], "sdk", lambda shown: None, quiet
+        lab, load_session("elsewhere"), [load_session("elsewhere").step("last")], "rest", lambda shown: None, quiet
     )
     again = go(lab, "subnet")
     assert (again.checkpoint, done(again), again.saved) == (first.saved, [], None)
@@ -177,7 +177,7 @@ def test_an_instance_that_went_back_to_before_its_keys_is_logged_in_to_again(lab
     for checkpoint in ("start", PREFIX):
         arrived = goto(lab, session, "console", lambda shown: None, quiet, working)
         assert str(arrived.checkpoint).startswith(checkpoint)
-        replay_steps(lab, session, [login], "sdk", lambda shown: None, quiet)
+        replay_steps(lab, session, [login], "rest", lambda shown: None, quiet)
         assert check_steps(lab, session, [login], lambda grade: None).grades[0].status == "passed"
 
 
@@ -310,9 +310,9 @@ def test_reset_goes_to_another_session_and_the_lab_follows(lab: Lab) -> None:
 def test_what_nobody_agreed_to_is_neither_run_nor_passed(lab: Lab) -> None:
     session = load_session("elsewhere")
     with pytest.raises(NotTrusted, match="script"):
-        replay_steps(lab, session, list(session.steps()), "sdk", lambda shown: None, quiet)
+        replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet)
     assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
-    replay_steps(lab, session, list(session.steps()), "sdk", lambda shown: None, quiet, agreed=agreed(lab, session))
+    replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet, agreed=agreed(lab, session))
     report = check_steps(lab, session, list(session.steps()), lambda grade: None)
     grades = {grade.id: grade.status for grade in report.grades}
     assert grades == {
@@ -335,7 +335,7 @@ def test_a_session_whose_file_is_gone_or_changed_is_undone_as_it_was_applied(lab
     session = load_session("elsewhere")
     begin_session(lab, session)
     allow = agreed(lab, session)
-    replay_steps(lab, session, list(session.steps()), "sdk", lambda shown: None, quiet, agreed=allow)
+    replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet, agreed=allow)
     if how == "gone":
         (labs / FILE).unlink()
     else:

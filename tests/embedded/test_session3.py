@@ -141,7 +141,7 @@ def test_parts_that_share_a_process_are_told_apart_by_their_own_list(done: Works
 
 
 @pytest.mark.parametrize("step", ["local-conf", "answer-file"])
-@pytest.mark.parametrize("via", ["sdk", "cli", "rest"])
+@pytest.mark.parametrize("via", ["rest", "cli"])
 def test_a_file_is_written_for_its_owner_alone_and_undone(running: Lab, done: Workspace, step: str, via: str) -> None:
     path = file_of(done, step)
     undo(done, journal_of(running), [SESSION.step(step)], lambda one, detail: None)
@@ -161,7 +161,7 @@ def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, do
     passwords = "".join(f"{name}_PASSWORD=mine4me\n" for name in ("ADMIN", "DATABASE", "RABBIT", "SERVICE"))
     path.write_text(f"[[local|localrc]]\n{passwords}HOST_IP=192.0.2.10\n")
     try:
-        assert apply_step(done, journal_of(running), step, "sdk").outcome == "already"
+        assert apply_step(done, journal_of(running), step, "rest").outcome == "already"
         path.write_text(path.read_text() + 'LOGFILE="/opt/stack/logs/stack.sh.log\n')
         grade = check_step(done, step)
         assert grade.status == "failed"
@@ -170,7 +170,7 @@ def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, do
         assert path.exists()
     finally:
         path.unlink()
-        apply_step(done, journal_of(running), step, "sdk")
+        apply_step(done, journal_of(running), step, "rest")
 
 
 @pytest.mark.parametrize("step", ["local-conf", "answer-file"])

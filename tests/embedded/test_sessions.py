@@ -53,7 +53,7 @@ def test_a_session_is_done_graded_undone_and_reset(running: Lab, name: str) -> N
     desk = workspace_at(home_of(running), running, session, lambda text: None)
     before = inventory(desk.admin)
 
-    first = {step.id: apply_step(desk, journal, step, "sdk") for step in session.steps()}
+    first = {step.id: apply_step(desk, journal, step, "rest") for step in session.steps()}
     left_out = {one: applied.detail for one, applied in first.items() if applied.outcome == "not_applicable"}
     assert NOT_HERE.get(name, set()) <= set(left_out) <= NOT_HERE.get(name, set()) | DEPENDS.get(name, set()), left_out
     assert all(left_out.values())
@@ -64,7 +64,7 @@ def test_a_session_is_done_graded_undone_and_reset(running: Lab, name: str) -> N
 
     made = inventory(desk.admin)
     again = {
-        step.id: apply_step(desk, journal, step, "sdk").outcome
+        step.id: apply_step(desk, journal, step, "rest").outcome
         for step in session.steps()
         if step.kind.lasting(step.params)
     }

@@ -89,7 +89,7 @@ def test_everything_is_possible_as_root_of_a_machine(machine: SshMachine) -> Non
 
 def test_all_steps_are_done_graded_and_undone_as_root(desk: Workspace, machine: SshMachine, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    assert {apply_step(desk, journal, step, "sdk").outcome for step in STEPS} == {"done"}
+    assert {apply_step(desk, journal, step, "rest").outcome for step in STEPS} == {"done"}
     assert not_passed(desk, STEPS) == {}
     assert left(machine)
     mounts = machine.read("/proc/mounts") or b""
@@ -106,7 +106,7 @@ def test_clearing_ends_and_removes_everything_that_root_left(
 ) -> None:
     journal = Journal(tmp_path / "journal")
     for one in ("box", "pids", "layers", "image", "run-it", "limited"):
-        apply_step(desk, journal, SESSION.step(one), "sdk")
+        apply_step(desk, journal, SESSION.step(one), "rest")
     # a learner who mounts in the machine's own mount namespace
     place = f"{SCRATCH}/session1/overlay"
     machine.run("mount", "-t", "tmpfs", "tmpfs", f"{place}/merged", user="root")

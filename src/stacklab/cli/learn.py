@@ -125,9 +125,7 @@ def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
 @click.option("--step", "stepwise", is_flag=True, help="Wait for a key before each step: run, skip, show, quit.")
 @click.option("--from", "first", metavar="ID", shell_complete=complete_step, help="Begin with this step.")
 @click.option("--to", "last", metavar="ID", shell_complete=complete_step, help="End with this step.")
-@click.option(
-    "--via", type=click.Choice(["sdk", "cli", "rest"]), default="sdk", show_default=True, help="How to do it."
-)
+@click.option("--via", type=click.Choice(["rest", "cli"]), default="rest", show_default=True, help="How to do it.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @trust_option
 @json_option
@@ -146,7 +144,7 @@ def replay(
     """Do a session's steps and check each one.
 
     What is there already, as declared, is left alone; what is there but different is reported, never changed.
-    --via cli runs the very openstack commands that are shown, --via rest sends the very requests that are shown as curl.
+    It sends the very requests that are shown as curl; --via cli runs the very openstack commands that are shown.
     """
     from stacklab.replay.learn import Narrator, between, replay_steps
 

@@ -119,12 +119,7 @@ class Connection:
         if version:
             headers["OpenStack-API-Version"] = f"{service} {version}"
         url = "/".join([self.endpoint(service), *path])
-        with answered():
-            answer = self.sdk.session.request(
-                url, method, headers=headers, json=body, params=query or {}, raise_exc=False, connect_retries=2
-            )
-        if answer.status_code >= 400:
-            raise CloudRefused(said_in(answer), status=answer.status_code)
+        answer = self.fetch(method, url, headers=headers, json=body, query=query)
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
 
     @property
@@ -145,16 +140,23 @@ class Connection:
         *,
         headers: dict[str, str] | None = None,
         query: dict[str, str] | None = None,
+        json: Any = None,
         data: Any = None,
+        token: bool = True,
+        seconds: float | None = None,
     ) -> Any:
         """The whole answer (a requests.Response) of any URL, asked with a token. `data`: bytes, or an open file to stream.
 
         Raises CloudRefused with its status, CloudUnreachable.
         """
         with answered():
+            # A stream cannot be sent again: neither with another token nor over another connection.
+            again = {"allow_reauth": False} if data is not None else {"connect_retries": 2}
+            timeout = {} if seconds is None else {"timeout": seconds}
             answer = self.sdk.session.request(
-                url, method, headers=headers or {}, params=query or {}, data=data, raise_exc=False
-            )
+                url, method, headers=headers or {}, params=query or {}, json=json, data=data, raise_exc=False,
+                authenticated=token, **again, **timeout,
+            )  # fmt: skip
         if answer.status_code >= 400:
             raise CloudRefused(said_in(answer), status=answer.status_code)
         return answer
@@ -188,6 +190,10 @@ class Connection:
     def put(self, service: str, *path: str, body: Any) -> Any:
         """PUT."""
         return self.request("PUT", service, path, body=body)
+
+    def patch(self, service: str, *path: str, body: Any) -> Any:
+        """PATCH."""
+        return self.request("PATCH", service, path, body=body)
 
     def delete(self, service: str, *path: str, version: str | None = None, **query: str) -> bool:
         """DELETE; False if it was not there any more."""

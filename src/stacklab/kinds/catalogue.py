@@ -67,10 +67,6 @@ class InternalEndpoints(_Endpoints):
         context.https().begin(INTERNAL, before)
         return before
 
-    def create(self, context: Context, p: NoParams) -> None:
-        for one in _missing(context):
-            context.user.post("identity", "endpoints", body={"endpoint": {**one, "interface": "internal"}})
-
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         if _missing(context) and not context.https().begun(INTERNAL):
             return []
@@ -153,10 +149,6 @@ class PublicEndpoints(_Endpoints):
         context.https().begin(PUBLIC, {"endpoints": endpoints})
         return {"endpoints": endpoints}
 
-    def create(self, context: Context, p: NoParams) -> None:
-        for identity, _, url in _moves(context):
-            context.user.sdk.identity.update_endpoint(identity, url=url)
-
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         catalogue = Catalogue.read(context.admin)
         urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("public")}
@@ -178,7 +170,7 @@ class PublicEndpoints(_Endpoints):
             if one["twin"] in now:  # the service may answer on another port by now, and its internal endpoint knows
                 url = now[one["twin"]]["url"]
             if one["id"] in now and now[one["id"]]["url"] != url:
-                context.admin.sdk.identity.update_endpoint(one["id"], url=url)
+                context.admin.patch("identity", "endpoints", one["id"], body={"endpoint": {"url": url}})
                 changed = True
         context.https().end(PUBLIC)
         context.admin.forget()  # its token's catalogue is that of before

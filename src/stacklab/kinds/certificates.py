@@ -63,7 +63,7 @@ class CertificateAuthority(_OnMachine):
         ]
         return [told(*lines)]
 
-    def create(self, context: Context, p: NoParams) -> None:
+    def run(self, context: Context, p: NoParams) -> None:
         context.https().authority.make()
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
@@ -115,7 +115,7 @@ class ServerCertificate(_OnMachine):
         ]
         return [told(*lines)]
 
-    def create(self, context: Context, p: NoParams) -> None:
+    def run(self, context: Context, p: NoParams) -> None:
         https = context.https()
         if https.authority.certificate() is None:
             raise Absent("certificate authority of the lab")

@@ -70,10 +70,6 @@ class Component(Kind[ComponentParams]):
             return found
         return found + [Request("GET", "identity", (), at=version_address(url), token=False) for url in addresses[:1]]
 
-    def create(self, context: Context, p: ComponentParams) -> None:
-        for thing in self.find_all(context, p):
-            context.say(self.shown(thing))
-
     def find_all(self, context: Context, p: ComponentParams) -> Iterable[Thing]:
         if not p.types:
             address = context.dashboard()
@@ -94,6 +90,9 @@ class Component(Kind[ComponentParams]):
         said, answers = thing["answer"]
         wanted = f"{thing['asked']} answers with {'its versions' if p.types else 'a login form'}"
         return [] if answers else [Difference("answer", wanted, said)]
+
+    def report(self, thing: Thing) -> str:
+        return ""  # `shown` says it all
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['asked']} answers: {thing['answer'][0]}"

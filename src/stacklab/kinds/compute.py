@@ -51,9 +51,6 @@ class KeyPair(Kind[KeyPairParams]):
         key = self._public_key(context, p) if path.exists() else Later("PUBLIC_KEY")
         return [Request("POST", "compute", ("os-keypairs",), {"keypair": {"name": p.name, "public_key": key}})]
 
-    def create(self, context: Context, p: KeyPairParams) -> None:
-        context.user.sdk.compute.create_keypair(name=p.name, public_key=self._public_key(context, p))
-
     def find_all(self, context: Context, p: KeyPairParams) -> Iterable[Thing]:
         return _key_pairs(context, p.name)
 
@@ -112,9 +109,6 @@ class Flavor(Kind[FlavorParams]):
     def requests(self, context: Context, p: FlavorParams) -> list[Request]:
         flavor = {"name": p.name, "vcpus": p.vcpus, "ram": p.ram, "disk": p.disk}
         return [Request("POST", "compute", ("flavors",), {"flavor": flavor})]
-
-    def create(self, context: Context, p: FlavorParams) -> None:
-        context.user.sdk.compute.create_flavor(name=p.name, vcpus=p.vcpus, ram=p.ram, disk=p.disk)
 
     def find_all(self, context: Context, p: FlavorParams) -> Iterable[Thing]:
         return _flavors(context, p.name)
@@ -190,15 +184,6 @@ class Server(Kind[ServerParams]):
         if p.security_groups:
             found["security_groups"] = [{"name": context.name_of(group)} for group in p.security_groups]
         return found
-
-    def create(self, context: Context, p: ServerParams) -> None:
-        context.user.sdk.compute.create_server(
-            name=p.name,
-            image_id=context.thing(p.image, "image")["id"],
-            flavor_id=context.thing(p.flavor, "flavor")["id"],
-            networks=[{"uuid": context.thing(network, "network")["id"]} for network in p.networks],
-            **self._optional(context, p),
-        )
 
     def settle_seconds(self, p: ServerParams) -> float:
         return BOOT_SECONDS
@@ -290,10 +275,6 @@ class Attachment(Kind[AttachmentParams]):
             Request("POST", "compute", ("servers", server, "os-volume_attachments"), body),
             Request("GET", "block-storage", ("volumes", volume), until=(("volume", "status"), "in-use")),
         ]
-
-    def create(self, context: Context, p: AttachmentParams) -> None:
-        server, volume = context.thing(p.server, "server")["id"], context.thing(p.volume, "volume")["id"]
-        context.user.sdk.compute.create_volume_attachment(server, volume_id=volume)
 
     def find_all(self, context: Context, p: AttachmentParams) -> Iterable[Thing]:
         server, volume = context.thing(p.server, "server"), context.thing(p.volume, "volume")

@@ -124,6 +124,8 @@ class Context(_Declared):
     def __init__(self, workspace: Workspace, step: Step) -> None:
         super().__init__(workspace.session, step, workspace.assets, workspace.secrets)
         self._workspace: Workspace | None = workspace
+        self.absent: dict[str, Absent] = {}
+        """What was not there when its id was asked for, by the variable that stands for it."""
 
     @property
     def workspace(self) -> Workspace:
@@ -188,8 +190,10 @@ class Context(_Declared):
         """The thing's id, or a variable for it when there is no such thing (yet)."""
         try:
             return str(self.thing(ref, kind)["id"])
-        except Absent:
-            return Later(shouted(self.name_of(ref), "id"))
+        except Absent as absent:
+            variable = shouted(self.name_of(ref), "id")
+            self.absent[variable] = absent
+            return Later(variable)
 
     def lacks(self, ability: Literal["hypervisor", "data_path"]) -> str | None:
         """Why this cloud cannot do it, or None if it can."""
@@ -240,6 +244,7 @@ class OfflineContext(Context):
     ) -> None:
         _Declared.__init__(self, session, step, assets, secrets)
         self._workspace = None
+        self.absent = {}
         self._https = https
 
     def thing(self, ref: Ref, kind: str) -> Thing:

@@ -11,7 +11,6 @@ from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
-from stacklab.kinds.wait import until
 
 SECONDS = 180
 """How long Nova may take to delete a server; a guest that is still booting lets go of a volume late."""
@@ -48,11 +47,6 @@ class ServerGone(Kind[ServerGoneParams]):
             Request("DELETE", "compute", ("servers", context.id_of(p.server, "server"))),
             Request("GET", "block-storage", ("volumes", volume), until=(("volume", "status"), "available")),
         ]
-
-    def create(self, context: Context, p: ServerGoneParams) -> None:
-        server = context.thing(p.server, "server")["id"]
-        context.user.sdk.compute.delete_server(server)
-        until(lambda: context.admin.gone("compute", "servers", server), "the instance to be deleted", seconds=SECONDS)
 
     def settle_seconds(self, p: ServerGoneParams) -> float:
         return SECONDS

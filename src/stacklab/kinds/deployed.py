@@ -50,9 +50,6 @@ class Looking(Kind[P]):
     def requests(self, context: Context, p: P) -> list[Request]:
         return []
 
-    def create(self, context: Context, p: P) -> None:
-        context.say(str(self.facts(context.site(), p)["said"]))
-
     def find_all(self, context: Context, p: P) -> Iterable[Thing]:
         return [self.facts(context.site(), p)]
 
@@ -248,9 +245,6 @@ class Dashboard(Kind[NoParams]):
 
     def requests(self, context: Context, p: NoParams) -> list[Request]:
         return []
-
-    def create(self, context: Context, p: NoParams) -> None:
-        context.say(self.shown(self._asked(context)))
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         return [self._asked(context)]

@@ -58,7 +58,7 @@ class Exchange(Kind[ExchangeParams]):
     name = "exchange"
     params = ExchangeParams
     leaves = False
-    itself = True
+    own_way = True
 
     def title(self, p: ExchangeParams) -> str:
         way = {"http": "HTTP alone", "client": "the client", "dashboard": "Horizon"}[p.by]
@@ -92,7 +92,7 @@ class Exchange(Kind[ExchangeParams]):
         path = ("auth", "tokens") if at is None else ()
         return Request("POST", "identity", path, body, at=at, token=False, saves_header=saved)
 
-    def create(self, context: Context, p: ExchangeParams) -> None:
+    def run(self, context: Context, p: ExchangeParams) -> None:
         for line in self._asked(context, p)["told"]:
             context.say(line)
 

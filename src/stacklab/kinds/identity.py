@@ -38,9 +38,6 @@ class Project(Kind[ProjectParams]):
         body = {"project": {"name": p.name, "domain_id": DOMAIN, "description": p.description, "enabled": True}}
         return [Request("POST", "identity", ("projects",), body)]
 
-    def create(self, context: Context, p: ProjectParams) -> None:
-        context.user.sdk.identity.create_project(name=p.name, domain_id=DOMAIN, description=p.description)
-
     def find_all(self, context: Context, p: ProjectParams) -> Iterable[Thing]:
         return find_projects(context, p.name)
 
@@ -119,13 +116,6 @@ class User(Kind[UserParams]):
             user["default_project_id"] = context.id_of(p.project, "project")
         return [Request("POST", "identity", ("users",), {"user": user})]
 
-    def create(self, context: Context, p: UserParams) -> None:
-        project = context.thing(p.project, "project")["id"] if p.project else None
-        password = context.secret(p.password).value
-        context.user.sdk.identity.create_user(
-            name=p.name, domain_id=DOMAIN, password=password, is_enabled=True, default_project_id=project
-        )
-
     def find_all(self, context: Context, p: UserParams) -> Iterable[Thing]:
         return find_users(context, p.name)
 
@@ -176,13 +166,6 @@ class RoleAssignment(Kind[RoleParams]):
             Request("GET", "identity", ("roles",), query={"name": p.role}, saves={"ROLE_ID": ("roles", 0, "id")}),
             Request("PUT", "identity", ("projects", project, "users", user, "roles", Later("ROLE_ID"))),
         ]
-
-    def create(self, context: Context, p: RoleParams) -> None:
-        context.user.sdk.identity.assign_project_role_to_user(
-            context.thing(p.project, "project")["id"],
-            context.thing(p.user, "user")["id"],
-            self._role_id(context, p.role),
-        )
 
     def find_all(self, context: Context, p: RoleParams) -> Iterable[Thing]:
         user, project = context.thing(p.user, "user")["id"], context.thing(p.project, "project")["id"]

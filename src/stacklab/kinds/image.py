@@ -13,7 +13,6 @@ from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Declaration, Name, Params, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload
-from stacklab.kinds.stream import opened
 
 UNPACK = {"gzip": ("gunzip", "-c"), "xz": ("xz", "-dc")}
 
@@ -79,18 +78,6 @@ class Image(Kind[ImageParams]):
             Request("POST", "image", ("images",), body, saves={image.name: ("id",)}),
             Request("PUT", "image", ("images", image, "file"), upload=self._upload(context, p)),
         ]
-
-    def create(self, context: Context, p: ImageParams) -> None:
-        with opened(self._upload(context, p)) as data:
-            context.user.sdk.image.create_image(
-                p.name,
-                data=data,
-                disk_format=self._format(context, p),
-                container_format="bare",
-                meta=p.properties,
-                wait=True,
-                timeout=600,
-            )
 
     def find_all(self, context: Context, p: ImageParams) -> Iterable[Thing]:
         return _images(context, p.name, owner=context.project_id())

@@ -60,7 +60,7 @@ class ServiceSettings(Kind[NoParams]):
         https.begin(SETTINGS, before)
         return before
 
-    def create(self, context: Context, p: NoParams) -> None:
+    def run(self, context: Context, p: NoParams) -> None:
         https = context.https()
         https.configuration.change([one for one, _ in https.configuration.wrong(_settings(context))])
 
@@ -131,7 +131,7 @@ class HttpsLogins(Kind[NoParams]):
     def snapshot(self, context: Context, p: NoParams) -> Thing:
         return {"file": str(context.https().clouds_file), "entries": sorted(_entries(context))}
 
-    def create(self, context: Context, p: NoParams) -> None:
+    def run(self, context: Context, p: NoParams) -> None:
         context.https().begin_logins(_identity(context))
         context.admin.forget()
 

@@ -59,9 +59,6 @@ class Console(Kind[ConsoleParams]):
         server = context.id_of(p.server, "server")
         return [Request("POST", "compute", ("servers", server, "action"), {"os-getConsoleOutput": {"length": 40}})]
 
-    def create(self, context: Context, p: ConsoleParams) -> None:
-        context.say(self._log(context, p, "40"))
-
     def _log(self, context: Context, p: ConsoleParams, lines: str) -> str:
         server = running(context, p.server)
         body = {"os-getConsoleOutput": {"length": lines}}
@@ -152,7 +149,7 @@ class Login(Kind[LoginParams]):
     def requests(self, context: Context, p: LoginParams) -> list[Request]:
         return []
 
-    def create(self, context: Context, p: LoginParams) -> None:
+    def run(self, context: Context, p: LoginParams) -> None:
         running(context, p.server)
         deadline = time.monotonic() + BOOT_SECONDS
         while True:

@@ -44,8 +44,8 @@ class Kind(ABC, Generic[P]):
         """Whether this step leaves something: `leaves`, where that does not depend on its parameters."""
         return self.leaves
 
-    itself: ClassVar[bool] = False
-    """Whether `create` does it whatever way was asked for: the way is what the step is about."""
+    own_way: ClassVar[bool] = False
+    """Whether `run` does it whatever way was asked for: the way is what the step is about."""
 
     @abstractmethod
     def title(self, p: P) -> str:
@@ -67,9 +67,12 @@ class Kind(ABC, Generic[P]):
         """Lines that belong to the telling of this step beside all that: a file with explanations, say."""
         return []
 
-    @abstractmethod
-    def create(self, context: Context, p: P) -> None:
-        """Do it through openstacksdk."""
+    def run(self, context: Context, p: P) -> None:
+        """Do what no request does. Nothing by default: a look needs no doing, what is to be seen is shown right after."""
+
+    def report(self, thing: Thing) -> str | None:
+        """What a look found, in a form of its own; None: an outline of the answers is good enough."""
+        return None
 
     @abstractmethod
     def find_all(self, context: Context, p: P) -> Iterable[Thing]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stacklab.errors import CloudRefused, DownloadFailed, StepFailed
+from stacklab.errors import CloudRefused, DownloadFailed
 from stacklab.kinds.checksum import md5_of, pieces_of
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Params, Ref, Refers
@@ -104,23 +103,6 @@ class LargeObject(Kind[LargeObjectParams]):
 
     def _put_manifest(self, p: LargeObjectParams, box: str, entries: list[dict[str, Any]]) -> Request:
         return Request("PUT", "object-store", (box, p.name), entries, query={"multipart-manifest": "put"})
-
-    def create(self, context: Context, p: LargeObjectParams) -> None:
-        path, box = context.asset(p.source).path, container_name(context, p.container)
-        parts = segments_of(path, p.name, p.segment)
-        for part in parts:
-            answer = context.user.fetch(
-                "PUT",
-                context.user.address("object-store", box, part.name),
-                headers={"ETag": part.etag},
-                data=pieces_of(path, part.start, part.size),
-            )
-            said = str(answer.headers.get("Etag", "")).strip('"')
-            if said != part.etag:
-                raise StepFailed(f"{part.name} was stored with the etag {said}, but its MD5 is {part.etag}")
-        manifest = json.dumps([part.entry(box) for part in parts]).encode()
-        where = context.user.address("object-store", box, p.name)
-        context.user.fetch("PUT", where, query={"multipart-manifest": "put"}, data=manifest)
 
     def find_all(self, context: Context, p: LargeObjectParams) -> Iterable[Thing]:
         box, path = container_name(context, p.container), context.asset(p.source).path

@@ -147,9 +147,6 @@ class Look(Kind[LookParams]):
             query["project_id"] = context.id_of(p.of, "project")
         return [Request("GET", listing.service, listing.path, query=query)]
 
-    def create(self, context: Context, p: LookParams) -> None:
-        context.say("  ".join(sorted(self._rows(context, p))) or "(nothing)")
-
     def _rows(self, context: Context, p: LookParams) -> set[str]:
         """The names that the listing shows, read as the admin but with the scope of the one who looks."""
         if reader := _READERS.get(p.at):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request
@@ -45,9 +45,6 @@ class Network(Kind[NetworkParams]):
 
     def requests(self, context: Context, p: NetworkParams) -> list[Request]:
         return [Request("POST", "network", ("networks",), {"network": {"name": p.name, "admin_state_up": True}})]
-
-    def create(self, context: Context, p: NetworkParams) -> None:
-        context.user.sdk.network.create_network(name=p.name, is_admin_state_up=True)
 
     def find_all(self, context: Context, p: NetworkParams) -> Iterable[Thing]:
         return belonging(context, "networks", p.name)
@@ -106,13 +103,6 @@ class Subnet(Kind[SubnetParams]):
         if p.dns:
             subnet["dns_nameservers"] = p.dns
         return [Request("POST", "network", ("subnets",), {"subnet": subnet})]
-
-    def create(self, context: Context, p: SubnetParams) -> None:
-        optional: dict[str, object] = {"gateway_ip": p.gateway} if p.gateway else {}
-        if p.dns:
-            optional["dns_nameservers"] = p.dns
-        network = context.thing(p.network, "network")["id"]
-        context.user.sdk.network.create_subnet(name=p.name, network_id=network, ip_version=4, cidr=p.cidr, **optional)
 
     def find_all(self, context: Context, p: SubnetParams) -> Iterable[Thing]:
         context.thing(p.network, "network")
@@ -186,13 +176,6 @@ class Router(Kind[RouterParams]):
                 for subnet in p.subnets
             ),
         ]
-
-    def create(self, context: Context, p: RouterParams) -> None:
-        network = context.user.sdk.network
-        gateway = {"network_id": context.thing(p.external, "network")["id"]}
-        router = network.create_router(name=p.name, external_gateway_info=gateway)
-        for subnet in p.subnets:
-            network.add_interface_to_router(router, subnet_id=context.thing(subnet, "subnet")["id"])
 
     def find_all(self, context: Context, p: RouterParams) -> Iterable[Thing]:
         for ref in (p.external, *p.subnets):
@@ -275,13 +258,6 @@ class FloatingIp(Kind[FloatingIpParams]):
             ),
             Request("POST", "network", ("floatingips",), {"floatingip": body}),
         ]
-
-    def create(self, context: Context, p: FloatingIpParams) -> None:
-        network = context.user.sdk.network
-        port = next(network.ports(device_id=context.thing(p.server, "server")["id"]), None)
-        if port is None:
-            raise Absent("a port of the server")
-        network.create_ip(floating_network_id=context.thing(p.network, "network")["id"], port_id=port.id)
 
     def find_all(self, context: Context, p: FloatingIpParams) -> Iterable[Thing]:
         server = context.thing(p.server, "server")

@@ -88,10 +88,6 @@ class Container(Kind[ContainerParams]):
     def requests(self, context: Context, p: ContainerParams) -> list[Request]:
         return [Request("PUT", "object-store", (p.name,), extra=metadata_headers("Container", p.metadata))]
 
-    def create(self, context: Context, p: ContainerParams) -> None:
-        headers = {key: str(value) for key, value in metadata_headers("Container", p.metadata).items()}
-        context.user.fetch("PUT", context.user.address("object-store", p.name), headers=headers)
-
     def find_all(self, context: Context, p: ContainerParams) -> Iterable[Thing]:
         headers = headers_of(context, p.name)
         return [] if headers is None else [{"name": p.name, "headers": headers}]
@@ -166,11 +162,6 @@ class Object(Kind[ObjectParams]):
         extra = {"ETag": _etag(path), **metadata_headers("Object", p.metadata)}
         where = (context.name_of(p.container), p.name)
         return [Request("PUT", "object-store", where, upload=Upload(file=path), extra=extra)]
-
-    def create(self, context: Context, p: ObjectParams) -> None:
-        path = context.asset(p.source).path
-        headers = {key: str(value) for key, value in metadata_headers("Object", p.metadata).items()}
-        put(context, (container_name(context, p.container), p.name), path, headers=headers)
 
     def find_all(self, context: Context, p: ObjectParams) -> Iterable[Thing]:
         box = container_name(context, p.container)
@@ -270,13 +261,6 @@ class Deletion(Kind[DeletionParams]):
             Request("DELETE", "object-store", (box, p.name)),
             listing,
         ]
-
-    def create(self, context: Context, p: DeletionParams) -> None:
-        box = container_name(context, p.container)
-        put(context, (box, p.name), context.asset(p.source).path)
-        context.say(f"put:     {_listing(names_in(context, box))}")
-        removed(context, box, p.name)
-        context.say(f"deleted: {_listing(names_in(context, box))}")
 
     def find_all(self, context: Context, p: DeletionParams) -> Iterable[Thing]:
         box = container_name(context, p.container)

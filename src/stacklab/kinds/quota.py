@@ -98,18 +98,6 @@ class Quota(Kind[QuotaParams]):
             for service, limits in self._owned(p).items()
         ]
 
-    def create(self, context: Context, p: QuotaParams) -> None:
-        sdk, project = context.user.sdk, context.thing(p.project, "project")["id"]
-        owned = self._owned(p)
-        if limits := owned.get("compute"):
-            sdk.compute.update_quota_set(project, **limits)
-        if limits := owned.get("network"):
-            # The SDK has its own names for Neutron's limits.
-            names = {"floatingip": "floating_ips"}
-            sdk.network.update_quota(project, **{names.get(key, f"{key}s"): value for key, value in limits.items()})
-        if limits := owned.get("block-storage"):
-            sdk.block_storage.update_quota_set(project, **limits)
-
     def find_all(self, context: Context, p: QuotaParams) -> Iterable[Thing]:
         project = context.thing(p.project, "project")["id"]
         actual: dict[str, int] = {}
@@ -179,12 +167,6 @@ class Refusal(Kind[RefusalParams]):
         if p.over == "networks":
             return [Request("POST", "network", ("networks",), {"network": {"name": p.name}})]
         return [Request("POST", "block-storage", ("volumes",), {"volume": {"name": p.name, "size": p.size}})]
-
-    def create(self, context: Context, p: RefusalParams) -> None:
-        if p.over == "networks":
-            context.user.sdk.network.create_network(name=p.name)
-        else:
-            context.user.sdk.block_storage.create_volume(name=p.name, size=p.size)
 
     def judge(self, context: Context, p: RefusalParams, refusal: CloudRefused | None) -> None:
         """Cinder refuses with 413, Neutron with 409, Nova with 403; anything else is not about the quota."""

@@ -37,7 +37,7 @@ class Repair(Kind[RepairParams]):
     def requests(self, context: Context, p: RepairParams) -> list[Request]:
         return []
 
-    def create(self, context: Context, p: RepairParams) -> None:
+    def run(self, context: Context, p: RepairParams) -> None:
         fault = context.fault(p.fault)
         if fault.look().fine:
             context.say("nothing is wrong with it")

@@ -84,9 +84,8 @@ class NodeRole(Kind[RoleParams]):
         """The controller's parts are in two lists; the other roles have one each."""
         return sorting().roles[p.role].asks or ["compute", "block-storage"]
 
-    def create(self, context: Context, p: RoleParams) -> None:
-        thing = next(iter(self.find_all(context, p)))
-        role = sorting().roles[p.role]
+    def report(self, thing: Thing) -> str:
+        role = sorting().roles[thing["name"]]
         services = [
             f"  {one['name']:<30} {one['state']:<8} {sorting().services[one['name']].what}" for one in thing["services"]
         ]
@@ -94,7 +93,7 @@ class NodeRole(Kind[RoleParams]):
             f"  {one['binary']:<30} {'up' if one['up'] else 'down':<8} (as its own list says)"
             for one in thing["parts"] or []
         ]
-        context.say("\n".join([f"{role.title}: {role.what}", *services, *parts]))
+        return "\n".join([f"{role.title}: {role.what}", *services, *parts])
 
     def find_all(self, context: Context, p: RoleParams) -> Iterable[Thing]:
         known = sorting().services

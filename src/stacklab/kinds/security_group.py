@@ -94,13 +94,6 @@ class SecurityGroup(Kind[SecurityGroupParams]):
             *(Request("POST", "network", ("security-group-rules",), {"security_group_rule": rule}) for rule in rules),
         ]
 
-    def create(self, context: Context, p: SecurityGroupParams) -> None:
-        network = context.user.sdk.network
-        group = network.create_security_group(name=p.name, description=p.description)
-        for rule in p.rules:
-            body = rule.body()
-            network.create_security_group_rule(security_group_id=group.id, ether_type=body.pop("ethertype"), **body)
-
     def find_all(self, context: Context, p: SecurityGroupParams) -> Iterable[Thing]:
         return belonging(context, "security-groups", p.name)
 

@@ -162,7 +162,7 @@ class Shell(Kind[ShellParams]):
 
     # --- doing ---------------------------------------------------------------------------------------------------------
 
-    def create(self, context: Context, p: ShellParams) -> None:
+    def run(self, context: Context, p: ShellParams) -> None:
         place = self._place(context, p)
         if p.processes:  # done again, it would forget what it has left running before
             _end_left(place.site, f"{place.directory}", p.processes, place.user)

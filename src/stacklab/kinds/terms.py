@@ -101,9 +101,6 @@ class Terms(Kind[TermsParams]):
             found.append(Request("GET", word.service, (*word.path, last), query=query))
         return found
 
-    def create(self, context: Context, p: TermsParams) -> None:
-        context.say(table(self._seen(context, p)))
-
     def _seen(self, context: Context, p: TermsParams) -> list[dict[str, str]]:
         """Each row with its object's name and id; with `missing` where it has none."""
         found = []
@@ -117,6 +114,9 @@ class Terms(Kind[TermsParams]):
                 seen["missing"] = f"{absent.what}" + (f" (step {step})" if step else "")
             found.append(seen)
         return found
+
+    def report(self, thing: Thing) -> str:
+        return table(thing["rows"])
 
     def find_all(self, context: Context, p: TermsParams) -> Iterable[Thing]:
         return [{"name": "terms", "rows": self._seen(context, p)}]

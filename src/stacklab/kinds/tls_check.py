@@ -87,9 +87,6 @@ class TlsCheck(Kind[CheckParams]):
             return [Request("GET", "identity", ("endpoints",), query={"interface": "public"})]
         return []
 
-    def create(self, context: Context, p: CheckParams) -> None:
-        """Nothing: what is to be seen is looked at, and told, right after."""
-
     def find_all(self, context: Context, p: CheckParams) -> Iterable[Thing]:
         return [self._look(context, p)]
 

@@ -66,7 +66,7 @@ class TlsFront(Kind[FrontParams]):
     def requests(self, context: Context, p: FrontParams) -> list[Request]:
         return []
 
-    def create(self, context: Context, p: FrontParams) -> None:
+    def run(self, context: Context, p: FrontParams) -> None:
         https, hosts = context.https(), self._all(context)
         if https.authority.server_certificate() is None:
             raise Absent("server certificate")

@@ -46,12 +46,6 @@ class Volume(Kind[VolumeParams]):
             Request("GET", "block-storage", ("volumes", later), until=(("volume", "status"), "available")),
         ]
 
-    def create(self, context: Context, p: VolumeParams) -> None:
-        storage = context.user.sdk.block_storage
-        image = {"image_id": context.thing(p.image, "image")["id"]} if p.image else {}
-        volume = storage.create_volume(name=p.name, size=p.size, **image)
-        storage.wait_for_status(volume, "available", failures=["error"], interval=0.2, wait=300)
-
     def find_all(self, context: Context, p: VolumeParams) -> Iterable[Thing]:
         if p.image:
             context.thing(p.image, "image")

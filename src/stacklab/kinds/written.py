@@ -87,7 +87,7 @@ class WrittenFile(Kind[P]):
             lines += [f"       ↳ {told.why}"] if told.why else []
         return lines
 
-    def create(self, context: Context, p: P) -> None:
+    def run(self, context: Context, p: P) -> None:
         site = context.site()
         if path := self.deployed(site):
             raise StepFailed(f"{path} is gone from {site.machine.name}", advice="lab up writes it again")

@@ -14,7 +14,7 @@ from stacklab.replay.check import in_words, over
 from stacklab.replay.journal import Journal
 from stacklab.replay.remembered import declared
 from stacklab.replay.undo import as_applied, take_back
-from stacklab.replay.vias import VIAS
+from stacklab.replay.vias import do
 
 Outcome = Literal["done", "already", "not_applicable"]
 SETTLE_POLL = 0.2
@@ -59,8 +59,12 @@ def _apply(desk: Workspace, scene: Context, journal: Journal, step: Step, via: s
     if step.kind.settles_first:
         _settled(scene, step)
     if not step.kind.lasting(step.params):
-        _do(scene, step, via)
-        return "done", step.kind.shown(_settled(scene, step))
+        outlines = _do(scene, step, via)
+        thing = _settled(scene, step)
+        report = step.kind.report(thing)
+        for text in filter(None, outlines if report is None else [report]):
+            scene.say(text)
+        return "done", step.kind.shown(thing)
     entry = journal.entries(desk.session.name).get(step.id)
     if entry and entry.state == "begin":
         # An earlier run was cut off in the middle of this step: what it left half made is ours to remove.
@@ -108,10 +112,12 @@ def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[
     return "already", step.kind.shown(thing)
 
 
-def _do(scene: Context, step: Step, via: str) -> None:
+def _do(scene: Context, step: Step, via: str) -> list[str]:
+    """Do it; what a look brought, in lines."""
     refusal: CloudRefused | None = None
+    outlines: list[str] = []
     try:
-        VIAS["sdk" if step.kind.itself else via](scene, step)
+        outlines = do(scene, step, via)
     except CloudRefused as error:
         refusal = error
     try:
@@ -121,6 +127,7 @@ def _do(scene: Context, step: Step, via: str) -> None:
         error.message = str(error)
         error.advice = error.advice or f"lab hint {scene.workspace.session.name}/{step.exercise}/{step.id}"
         raise
+    return outlines
 
 
 def _settled(scene: Context, step: Step) -> Thing:

@@ -89,7 +89,7 @@ def goto(
         notes = missing_services(home, access, session)
         desk = workspace_at(home, lab, session, say, agreed)
         left = [*_lost(desk, before[:done]), *before[done:]]
-        applied = do_steps(lab, desk, journal_of(lab), left, "sdk", show)
+        applied = do_steps(lab, desk, journal_of(lab), left, "rest", show)
         saved = None
         if before[done:] and home.saves:
             name = checkpoint_name(lab, session, start, before, turn)

@@ -1,4 +1,4 @@
-"""Three ways to do a step: openstacksdk, the `openstack` client, plain REST. All three must leave the same result."""
+"""Two ways to do a step: the very REST requests that are shown, or the very commands. Both must leave the same result."""
 
 from __future__ import annotations
 
@@ -8,107 +8,105 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import requests
-
 from stacklab.cloud import client
-from stacklab.cloud.connection import answered, said_in
 from stacklab.course.session import Step
-from stacklab.errors import CloudRefused, CloudUnreachable, StepFailed
+from stacklab.errors import CloudRefused, StepFailed
 from stacklab.kinds.context import Absent, Context
 from stacklab.kinds.narration import Command, Request, dig
 from stacklab.kinds.stream import opened
 
 UNTIL_SECONDS = 600
-TIMEOUT = 60
+"""How long a request may be repeated until its answer is as it should be, and how long an upload may take."""
 
 
-def by_sdk(context: Context, step: Step) -> None:
-    """Through openstacksdk. Raises CloudRefused, CloudUnreachable, StepFailed."""
-    with answered():
-        step.kind.create(context, step.params)
+def do(context: Context, step: Step, via: str) -> list[str]:
+    """Do a step; what its looks brought, in lines. Raises CloudRefused, CloudUnreachable, StepFailed, Absent."""
+    if step.kind.own_way:
+        step.kind.run(context, step.params)
+        return []
+    return VIAS[via](context, step)
 
 
-def by_cli(context: Context, step: Step) -> None:
-    """Through the very commands that are narrated."""
+def by_rest(context: Context, step: Step) -> list[str]:
+    """Through the very requests that are shown as curl; what no API does, the kind does itself."""
+    saved: dict[str, str] = {}
+    requests = step.kind.requests(context, step.params)
+    if not requests:
+        step.kind.run(context, step.params)
+    outlines = []
+    for request in requests:
+        _require(context, request, saved)
+        answer = _send(context, request, saved)
+        for name, place in request.saves.items():
+            try:
+                saved[name] = str(dig(answer, place))
+            except (KeyError, IndexError, TypeError) as error:
+                raise StepFailed(
+                    f"{request.method} {'/'.join(map(str, request.path))} answered without {place[-1]}"
+                ) from error
+        if not step.kind.lasting(step.params) and answer is not None:
+            outlines.append(_outline(answer))
+    return outlines
+
+
+def by_cli(context: Context, step: Step) -> list[str]:
+    """Through the very commands that are narrated; by REST what the client has no command for."""
     saved: dict[str, str] = {}
     commands = step.kind.commands(context, step.params)
-    if not commands:  # nothing that the client could do: something on a machine
-        by_sdk(context, step)
+    if not commands or any(command.program != "openstack" for command in commands):
+        return by_rest(context, step)
+    printed = []
     for command in commands:
-        if command.program != "openstack":
-            # A guest that still boots refuses connections; waiting for it is the kind's business either way.
-            by_sdk(context, step)
-            return
-        _known(command, saved)
+        _require(context, command, saved)
         result = client.run(command, saved, context.user.clouds_file, context.user.name)
         if result.status != 0:
             raise CloudRefused(_complaint(result), status=_status(result.complaint))
         if command.saves:
-            saved[command.saves] = _only_line(command, result.output)
+            saved[command.saves] = _first_word(command, result.output)
         elif not step.kind.lasting(step.params):
-            context.say(result.output.rstrip())
+            printed.append(result.output.rstrip())
+    return printed
 
 
-def by_rest(context: Context, step: Step) -> None:
-    """Through the very requests that are shown as curl."""
-    saved: dict[str, str] = {}
-    sent = step.kind.requests(context, step.params)
-    if not sent:  # nothing in OpenStack's API does it: a login is SSH in every way of doing it
-        by_sdk(context, step)
-    for request in sent:
-        _known(request, saved)
-        answer = _send(context, request, saved)
-        for name, way in request.saves.items():
-            try:
-                saved[name] = str(dig(answer, way))
-            except (KeyError, IndexError, TypeError) as error:
-                raise StepFailed(
-                    f"{request.method} {'/'.join(map(str, request.path))} answered without {way[-1]}"
-                ) from error
-        if not step.kind.lasting(step.params) and answer is not None:
-            context.say(_outline(answer))
+VIAS: dict[str, Callable[[Context, Step], list[str]]] = {"rest": by_rest, "cli": by_cli}
 
 
-VIAS: dict[str, Callable[[Context, Step], None]] = {"sdk": by_sdk, "cli": by_cli, "rest": by_rest}
-
-
-def _known(part: Command | Request, saved: dict[str, str]) -> None:
+def _require(context: Context, part: Command | Request, saved: dict[str, str]) -> None:
     """Raises Absent for something that the part refers to and that is not there."""
-    if missing := part.wants() - set(saved):
-        raise Absent(", ".join(sorted(missing)).lower().replace("_", "-"))
+    for name in sorted(part.wants() - set(saved)):
+        raise context.absent.get(name) or Absent(name.lower().replace("_", "-"))
 
 
 def _send(context: Context, request: Request, saved: dict[str, str]) -> Any:
     """Send one request; with `until`, again and again."""
     deadline = time.monotonic() + UNTIL_SECONDS
     while True:
-        answer = _once(context, request, saved)
+        answer = _answer(context, request, saved)
         if request.until is None:
             return answer
-        way, wanted = request.until
-        value = dig(answer, way)
-        if value == wanted:
+        place, awaited = request.until
+        value = dig(answer, place)
+        if value == awaited:
             return answer
-        if str(value).lower() == "error" or time.monotonic() > deadline:
-            raise StepFailed(f"{way[-1]} is {value}, not {wanted}", advice="lab logs shows what the services say")
+        failed = str(value).lower() == "error"
+        if failed or time.monotonic() > deadline:
+            fault = dig(answer, place[:-1]).get("fault", {}).get("message")  # Nova says what went wrong
+            why = f" ({fault})" if fault else ""
+            raise StepFailed(
+                f"{place[-1]} is {value}{why}, not {awaited}", advice="lab logs shows what the services say"
+            )
         time.sleep(1)
 
 
-def _once(context: Context, request: Request, saved: dict[str, str]) -> Any:
+def _answer(context: Context, request: Request, saved: dict[str, str]) -> Any:
     url = request.url(request.at or context.user.endpoint(request.service), saved)
-    headers = request.sent_headers(saved) | ({"X-Auth-Token": context.user.token} if request.token else {})
-    asked: dict[str, Any] = {"headers": headers, "verify": context.user.verify}
-    try:
-        if request.upload:
-            with opened(request.upload) as data:
-                answer = requests.request(request.method, url, data=data, timeout=UNTIL_SECONDS, **asked)
-        else:
-            body = request.content(saved)
-            answer = requests.request(request.method, url, json=body, timeout=TIMEOUT, **asked)
-    except requests.RequestException as error:
-        raise CloudUnreachable(f"{request.method} {url}: {error}", advice="lab status shows what runs") from error
-    if answer.status_code >= 400:
-        raise CloudRefused(said_in(answer), status=answer.status_code)
+    headers = request.sent_headers(saved)
+    if request.upload:
+        with opened(request.upload) as data:
+            answer = context.user.fetch(request.method, url, headers=headers, data=data, seconds=UNTIL_SECONDS)
+    else:
+        body = request.content(saved)
+        answer = context.user.fetch(request.method, url, headers=headers, json=body, token=request.token)
     return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
 
 
@@ -119,29 +117,27 @@ def _complaint(result: client.Result) -> str:
 
 def _status(complaint: str) -> int | None:
     """The HTTP status that the client's message carries, if it does: in its own words, or in openstacksdk's."""
-    if told := re.search(r"\b([45]\d\d): (?:Client|Server) Error\b", complaint):
-        return int(told[1])
+    if by_sdk := re.search(r"\b([45]\d\d): (?:Client|Server) Error\b", complaint):
+        return int(by_sdk[1])
     words = complaint.replace("(", " ").replace(")", " ").replace(":", " ").split()
     return next((int(after) for word, after in pairwise(words) if word == "HTTP" and after.isdigit()), None)
 
 
-def _only_line(command: Command, output: str) -> str:
-    lines = output.split()
-    if not lines:
+def _first_word(command: Command, output: str) -> str:
+    words = output.split()
+    if not words:
         raise StepFailed(f"'{command.text()}' printed nothing")
-    return lines[0]
+    return words[0]
 
 
 def _outline(answer: Any) -> str:
     """An answer in a line: the names in its list, or its text."""
-    value = next(iter(answer.values()), None) if isinstance(answer, dict) else answer
-    for candidate in answer.values() if isinstance(answer, dict) else ():
-        if isinstance(candidate, list):
-            value = candidate
-    if isinstance(value, list):
-        names = [
-            str(item.get("name") or item.get("binary") or item.get("url") or item.get("user", {}).get("name") or "")
-            for item in value
-        ]
-        return "  ".join(sorted({name for name in names if name})) or "(nothing)"
-    return str(value)
+    values = list(answer.values()) if isinstance(answer, dict) else [answer]
+    listed = next((value for value in reversed(values) if isinstance(value, list)), None)
+    if listed is None:
+        return str(values[0]) if values else "(nothing)"
+    names = {
+        str(item.get("name") or item.get("binary") or item.get("url") or item.get("user", {}).get("name") or "")
+        for item in listed
+    }
+    return "  ".join(sorted(names - {""})) or "(nothing)"
