@@ -154,7 +154,11 @@ def without_key(desk: Workspace) -> Mend:
     """The learner has deleted the key pair."""
     desk.learner.delete("compute", "os-keypairs", "lab-key")
     step = SESSION.step("key-pair")
-    return lambda: do(desk.context(step), step, "rest")
+
+    def mend() -> None:
+        do(desk.context(step), step, "rest")
+
+    return mend
 
 
 def other_flavor(desk: Workspace) -> Mend:
