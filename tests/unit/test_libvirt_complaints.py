@@ -1,11 +1,17 @@
-"""What Vagrant and libvirt complain of, in one line, and what is advised then."""
+"""What Vagrant and libvirt complain of, in one line, and what is advised then; and a Vagrant that nobody waits for."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from stacklab.files import write_json
 from stacklab.homes.libvirt.hypervisor import starting
-from stacklab.homes.libvirt.vagrant import not_fetched
+from stacklab.homes.libvirt.vagrant import Vagrant, not_fetched, started
+from stacklab.lab import Lab
 
 DOWNLOADER = [
     "An error occurred while downloading the remote file. The error",
@@ -46,3 +52,25 @@ def test_how_libvirt_is_started_depends_on_who_starts_services() -> None:
     assert without.startswith("virtlogd --daemon && libvirtd --daemon;")
     assert "systemctl" not in without
     assert without.endswith("lab doctor --on libvirt --fix")
+
+
+@pytest.fixture
+def left_at_work() -> Iterator[subprocess.Popen[bytes]]:
+    """Stands for the Vagrant of a `lab` that was killed."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(("later", "ends"), [(0, True), (1, False)])
+def test_a_vagrant_left_at_work_is_ended_and_no_other_process_that_has_its_number(
+    own_directories: Path, left_at_work: subprocess.Popen[bytes], later: int, ends: bool
+) -> None:
+    vagrant = Vagrant(Lab("intro"))
+    vagrant.directory.mkdir(parents=True)
+    began = started(left_at_work.pid)
+    assert began is not None
+    write_json(vagrant.directory / "vagrant.json", {"pid": left_at_work.pid, "started": began + later})
+    vagrant.end()
+    assert (started(left_at_work.pid) is None) == ends
+    assert not (vagrant.directory / "vagrant.json").exists()

@@ -1,20 +1,20 @@
 """One real VM for all these tests: real Vagrant, libvirt and QEMU, a box built here, everything of it removed at the end.
 
 `vm` is up, whatever the tests before did; `clean_vm` is that, and is put back to its first state after the test. The one
-`vagrant up` is interrupted twice on its way (see `Journey`), because another one would cost minutes.
+first `lab up` is killed on its way (see `Journey`).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ def box(daemons: None) -> Path:
 @pytest.fixture(scope="session")
 def pool(daemons: None) -> Iterator[str]:
     """A storage pool of the tests' own, where QEMU's own user may go."""
-    libvirt = pytest.importorskip("libvirt", reason="no libvirt binding here: pip install 'stacklab[libvirt]'")
+    libvirt = importlib.import_module("libvirt")
     directory = Path(tempfile.mkdtemp(prefix="lab-pool-", dir="/var/tmp"))
     directory.chmod(0o711)
     connection = libvirt.open(DEFAULT_URI)
@@ -91,13 +91,11 @@ def pool(daemons: None) -> Iterator[str]:
 
 @dataclass
 class Journey:
-    """What `lab up` said on its way: three attempts, the first two killed."""
+    """How the VM was made: `lab` killed while its Vagrant worked on (that one's process number), then `lab up` again."""
 
-    first: list[str] = field(default_factory=list)
-    second: list[str] = field(default_factory=list)
-    boot: str = ""
-    third: list[str] = field(default_factory=list)
-    ended: dict[str, StageEnded] = field(default_factory=dict)
+    vagrant: int
+    ended: dict[str, StageEnded]
+    second: list[str]
 
 
 def profile() -> Profile:
@@ -127,8 +125,8 @@ def bring_up(vm: Vm) -> tuple[dict[str, StageEnded], list[str]]:
     return ended, said
 
 
-def cut_short(box: Path, pool: str, at: str, also: Callable[[], None] = lambda: None) -> list[str]:
-    """Start `lab up` in a process of its own and kill it (-9) as soon as it says `at`; what it said until then."""
+def cut_short(box: Path, pool: str, at: str) -> None:
+    """Start `lab up` in a process of its own and kill it (-9) as soon as it says `at`."""
     command = [sys.executable, "-m", "tests.vm.bring_up", str(box), pool]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said: list[str] = []
@@ -142,31 +140,20 @@ def cut_short(box: Path, pool: str, at: str, also: Callable[[], None] = lambda: 
         else:
             pytest.fail(f"it ended before it said '{at}': {said}")
     assert process.returncode == -signal.SIGKILL
-    also()
-    return said
-
-
-def kill_vagrant(vm: Vm) -> None:
-    """End the Vagrant that a killed `lab` left at work, as abruptly."""
-    os.killpg(int(json.loads((vm.directory / "vagrant.json").read_text())["pid"]), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
 def made(box: Path, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Vm, Journey]]:
     """The VM, made once, and how that went."""
-    journey = Journey()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("VAGRANT_HOME", str(tmp_path_factory.mktemp("vagrant")))
         vm = vm_of(str(box), pool)
         try:
-            # Killed together with its Vagrant, the VM just started: nothing of it is usable.
-            journey.first = cut_short(box, pool, "Starting domain", also=lambda: kill_vagrant(vm))
-            # Killed alone: Vagrant works on.
             with measured("up to SSH, with the box's adding, lab killed in the middle"):
-                journey.second = cut_short(box, pool, "Waiting for domain to get an IP address")
-                journey.boot = vm.hypervisor.uuid(vm.site.domain) or ""
-                journey.ended, journey.third = bring_up(vm)
+                cut_short(box, pool, "Starting domain")
+                vagrant = int(json.loads((vm.directory / "vagrant.json").read_text())["pid"])
+                journey = Journey(vagrant, *bring_up(vm))
             with measured("checkpoint"):
                 vm.save(CLEAN, quiet)
             yield vm, journey

@@ -9,12 +9,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from stacklab.homes.libvirt.accelerator import find_accelerator
 
 SOCKETS = {"virtlogd": Path("/run/libvirt/virtlogd-sock"), "libvirtd": Path("/run/libvirt/libvirt-sock")}
 SECONDS = 30
+NO_BINDING = "no libvirt module for Python here: pip install 'stacklab[libvirt]'"
 # A /dev/kvm that is there but does not work makes libvirt ask QEMU for its abilities at every single call, which takes seconds.
 # So libvirtd sees none, in a mount namespace of its own; `namespaces`: carrying that mount into each VM's /dev fails.
 HIDE_KVM = """
@@ -40,6 +42,8 @@ def listens(path: Path) -> bool:
 
 def why_not() -> str | None:
     """Why tests with real VMs cannot run here, and the command that changes it."""
+    if not find_spec("libvirt"):
+        return NO_BINDING
     if listens(SOCKETS["libvirtd"]):
         return None
     if Path("/run/systemd/system").is_dir():

@@ -72,11 +72,10 @@ class Subject:
             site,
         )
         yield Probe("python", "Python", host.python)
-        yield Probe("virtualization", "virtualization", _behind(partial(self._virtualization, where)))
+        yield Probe("virtualization", "virtualization", virtualization.here)
         yield Probe("libvirt-python", "libvirt for Python", libvirt.binding)
         yield Probe("libvirt", "libvirt", _behind(partial(libvirt.daemon, where)))
-        if where.local:
-            yield Probe("groups", "groups", partial(host.groups, libvirt.lets_in(where)))
+        yield Probe("groups", "groups", partial(host.groups, libvirt.lets_in(where)))
         yield Probe("guests", "guests", _behind(partial(libvirt.guests, where)))
         yield Probe("pool", "storage pool", _behind(partial(libvirt.pool, where)))
         yield Probe("network", "networks", _behind(partial(libvirt.network, where)))
@@ -107,12 +106,6 @@ class Subject:
             cpus=plan.cpus or size.cpus, memory=plan.memory or size.memory, least_memory=size.least_memory,
             disk=plan.disk or size.disk,
         )  # fmt: skip
-
-    def _virtualization(self, where: libvirt.Where) -> Told:
-        if where.local:
-            return virtualization.here()
-        with where.asked() as hypervisor:
-            return virtualization.there(hypervisor)
 
 
 def _behind(look: Callable[[], Told]) -> Callable[[], Told]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stacklab.deploy.profile.model import Size
 from stacklab.doctor import host, packages
-from stacklab.doctor.probe import Command, Mend, Told, bad, gib, good, unknown, warning
+from stacklab.doctor.probe import Command, Mend, Told, bad, gib, good, warning
 from stacklab.errors import HomeUnavailable, MissingProgram
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor
@@ -52,11 +52,6 @@ class Where:
             yield hypervisor
         finally:
             hypervisor.close()
-
-    @property
-    def local(self) -> bool:
-        """Whether it is on this machine."""
-        return Hypervisor(self.uri).local
 
 
 def which(program: str) -> str | None:
@@ -130,11 +125,11 @@ def _listens(path: Path) -> bool:
 
 def guests(where: Where) -> Told:
     """Whether libvirt has a QEMU for the VM."""
-    driver = where.site.driver if where.site else (find_accelerator().driver if where.local else "qemu")
+    driver = where.site.driver if where.site else find_accelerator().driver
     with where.asked() as hypervisor:
         why_not = hypervisor.offers(driver)
     if why_not:
-        return bad(why_not, *(packages.install("guests") if where.local else ()))
+        return bad(why_not, *packages.install("guests"))
     return good(f"x86_64 guests with {driver}")
 
 
@@ -159,13 +154,13 @@ def network(where: Where) -> Told:
     """The VM's two networks, or room for them; and what serves addresses there."""
     with where.asked() as hypervisor:
         networks = {one.name: one for one in hypervisor.networks()}
-    served = "" if not where.local else _dnsmasq()
+    served = _dnsmasq()
     if served is None:
         return bad("dnsmasq is not installed: the VM would get no address", *packages.install("vm"))
     served = f"; {served}" if served else ""
     if where.site is None or where.site.name not in networks:
         taken = [one for network in networks.values() for one in network.ranges]
-        if where.local and ROUTES.exists():
+        if ROUTES.exists():
             taken += routes(ROUTES.read_text(encoding="ascii"))
         return good(f"{_room(taken, where.site)} for the VM's two networks{served}")
     names = (where.site.name, where.site.nat_name)
@@ -198,11 +193,7 @@ def memory(where: Where) -> Told:
         with where.asked() as hypervisor:
             if hypervisor.state(where.site.domain) == "running":
                 return good("the lab's VM has its memory: it runs")
-    if where.local:
-        total, free = host.memory_here()
-    else:
-        with where.asked() as hypervisor:
-            total, free = hypervisor.memory()
+    total, free = host.memory_here()
     size, mib = where.size, 2**20
     fits = free // mib // 256 * 256
     smaller = [f"lab up SESSION --on libvirt --memory {fits}"] if size.least_memory <= fits < size.memory else []
@@ -216,16 +207,9 @@ def disk(where: Where) -> Told:
         with where.asked() as hypervisor:
             found = hypervisor.pool(where.pool)
     except (HomeUnavailable, MissingProgram):
-        if not where.local:
-            raise
         found = None
-    if where.local:
-        place = Path(found.path if found and found.path else POOL_DIRECTORY)
-        total, free = host.space(place)
-    elif found and found.capacity is not None and found.free is not None:
-        place, total, free = Path(found.path or where.pool), found.capacity, found.free
-    else:
-        return unknown(f"the pool '{where.pool}' of {where.uri} is not on, so its space cannot be seen")
+    place = Path(found.path if found and found.path else POOL_DIRECTORY)
+    total, free = host.space(place)
     return judged_disk(place, total, free, where.size)
 
 

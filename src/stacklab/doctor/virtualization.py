@@ -9,8 +9,7 @@ import shutil
 from stacklab.doctor import packages
 from stacklab.doctor.probe import Told, good, unknown, warning
 from stacklab.homes.libvirt import accelerator
-from stacklab.homes.libvirt.accelerator import COST, Accelerator, decide, find_accelerator
-from stacklab.homes.libvirt.hypervisor import Hypervisor
+from stacklab.homes.libvirt.accelerator import Accelerator, decide, find_accelerator
 
 
 def here() -> Told:
@@ -37,14 +36,3 @@ def _find() -> Accelerator:
             accelerator.CPUINFO.read_text(encoding="utf-8", errors="replace"), accelerator.NODE.exists(), False
         )
     return find_accelerator()
-
-
-def there(hypervisor: Hypervisor) -> Told:
-    """Of another machine, as its libvirt sees it."""
-    if hypervisor.host_virtualizes() is False:
-        return warning(f"libvirt at {hypervisor.uri} sees neither vmx nor svm; {COST}")
-    if why_not := hypervisor.offers("kvm"):
-        return warning(f"{why_not}; {COST}")
-    return unknown(
-        f"libvirt at {hypervisor.uri} offers KVM, but no guest can be tried from here", "run lab doctor there"
-    )

@@ -111,7 +111,8 @@ class Checkpoints:
 
     def _check_space(self, domain: str, pool: str) -> None:
         needed = self._hypervisor.memory_used(domain)
-        _, free = self._hypervisor.pool_state(pool)
+        seen = self._hypervisor.pool(pool, start=True)
+        free = seen.free if seen else None
         if free is not None and needed + SPARE > free:
             raise NotEnoughSpace(
                 f"a checkpoint may need {(needed + SPARE) / 1e6:.0f} MB in the storage pool '{pool}'; it has {free / 1e6:.0f}",

@@ -1,7 +1,6 @@
 """libvirt, in one thin module: always an explicit URI, its errors as ours, and nothing on standard error.
 
-Names of domains, networks and volumes come and go as strings; libvirt's objects stay in here. Nothing assumes that the host is
-this machine: `qemu+ssh://user@host/system` serves as well.
+Names of domains, networks and volumes come and go as strings; libvirt's objects stay in here.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import os
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +33,7 @@ def chosen_uri(settings: Settings) -> str:
     return os.environ.get("LAB_LIBVIRT_URI") or settings.libvirt_uri or DEFAULT_URI
 
 
+DISKS = "./devices/disk//source"
 SYSTEMD = Path("/run/systemd/system")
 """It is there where systemd runs (sd_booted(3))."""
 
@@ -92,12 +92,6 @@ class Hypervisor:
         self.uri = uri
         self._connected: Any = None
 
-    @property
-    def local(self) -> bool:
-        """Whether the VMs run on this machine, so that their files and networks are here."""
-        parts = urlsplit(self.uri)
-        return not parts.hostname and "+ssh" not in parts.scheme
-
     @cached_property
     def _libvirt(self) -> Any:
         try:
@@ -113,7 +107,12 @@ class Hypervisor:
 
     @property
     def _connection(self) -> Any:
-        with self._told("libvirt"):
+        if urlsplit(self.uri).hostname:
+            raise HomeUnavailable(
+                f"{self.uri} is another machine's libvirt, and lab makes VMs on this one",
+                advice="run lab there; or make a VM there yourself and name it: lab up SESSION --on ssh://user@host",
+            )
+        with self._asking("libvirt"):
             if self._connected is None or not self._connected.isAlive():
                 self._connected = self._libvirt.open(self.uri)
             return self._connected
@@ -121,12 +120,12 @@ class Hypervisor:
     def close(self) -> None:
         """Give the connection up; the next call makes a new one."""
         if self._connected is not None:
-            with self._told("libvirt"):
+            with self._asking("libvirt"):
                 self._connected.close()
             self._connected = None
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _asking(self, what: str) -> Iterator[None]:
         """libvirt's errors as ours. `what` was being done."""
         libvirt = self._libvirt
         try:
@@ -155,9 +154,7 @@ class Hypervisor:
         if (error.get_error_domain() in remote and code in unreachable) or code == libvirt.VIR_ERR_NO_CONNECT:
             return HomeUnavailable(
                 f"libvirt at {self.uri} does not answer: {said}",
-                advice=starting(SYSTEMD.is_dir(), root=os.geteuid() == 0)
-                if self.local
-                else f"virsh -c {self.uri} version shows what is wrong",
+                advice=starting(SYSTEMD.is_dir(), root=os.geteuid() == 0),
             )
         if code == libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT:
             return CheckpointMissing(f"{what}: {said}", advice="lab up saves one")
@@ -165,18 +162,27 @@ class Hypervisor:
             f"{what}: {said}", advice="run the same command again; lab doctor --on libvirt looks at the machine"
         )
 
+    def _unless(self, code: int, look_up: Callable[[str], Any], name: str) -> Any:
+        """What is called `name`; None where libvirt's error is `code`, which says that there is none."""
+        try:
+            return look_up(name)
+        except self._libvirt.libvirtError as error:
+            if error.get_error_code() == code:
+                return None
+            raise
+
     # --- the host --------------------------------------------------------------------------------------------------
 
     def version(self) -> str:
         """libvirt's and the hypervisor's version, by asking it. Raises HomeUnavailable."""
-        with self._told("asking for the version"):
+        with self._asking("asking for the version"):
             connection = self._connection
             numbers = connection.getLibVersion(), connection.getVersion()
             return f"libvirt {_dotted(numbers[0])}, {connection.getType()} {_dotted(numbers[1])}"
 
     def offers(self, driver: str) -> str | None:
         """Why the host cannot run an x86_64 guest with `driver` (kvm, qemu), or None if libvirt says it can."""
-        with self._told("asking what the host can run"):
+        with self._asking("asking what the host can run"):
             root = ET.fromstring(self._connection.getCapabilities())  # noqa: S314 - libvirt's own words
         types = {one.get("type") for one in root.findall("./guest/arch[@name='x86_64']/domain")}
         if driver in types:
@@ -184,31 +190,11 @@ class Hypervisor:
         hint = "" if types else ": QEMU is not installed"
         return f"libvirt at {self.uri} cannot run x86_64 guests with {driver}{hint}"
 
-    def host_virtualizes(self) -> bool | None:
-        """Whether the host's processor shows vmx or svm, as libvirt sees it; None where it does not say."""
-        with self._told("asking for the processor"):
-            root = ET.fromstring(self._connection.getCapabilities())  # noqa: S314 - libvirt's own words
-        features = {one.get("name") for one in root.findall("./host/cpu/feature")}
-        return bool({"vmx", "svm"} & features) or ("kvm" in {one.get("type") for one in root.iter("domain")} and None)
-
-    def memory(self) -> tuple[int, int]:
-        """Bytes of memory that the host has, and how many of them are free or can be freed at once."""
-        with self._told("asking for the host's memory"):
-            found = self._connection.getMemoryStats(self._libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
-        free = sum(int(found.get(name, 0)) for name in ("free", "buffers", "cached"))
-        return int(found["total"]) * 1024, free * 1024
-
     # --- domains ---------------------------------------------------------------------------------------------------
 
     def _domain(self, name: str) -> Any:
-        with self._told(f"looking for the VM {name}"):
-            connection = self._connection
-            try:
-                return connection.lookupByName(name)
-            except self._libvirt.libvirtError as error:
-                if error.get_error_code() == self._libvirt.VIR_ERR_NO_DOMAIN:
-                    return None
-                raise
+        with self._asking(f"looking for the VM {name}"):
+            return self._unless(self._libvirt.VIR_ERR_NO_DOMAIN, self._connection.lookupByName, name)
 
     def _existing(self, name: str) -> Any:
         domain = self._domain(name)
@@ -222,7 +208,7 @@ class Hypervisor:
         if domain is None:
             return None
         libvirt = self._libvirt
-        with self._told(f"looking at {name}"):
+        with self._asking(f"looking at {name}"):
             number = domain.state()[0]
             if number in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN):
                 return "running"
@@ -232,48 +218,36 @@ class Hypervisor:
                 return "crashed"
             return "saved" if domain.hasManagedSaveImage() else "shut off"
 
-    def uuid(self, name: str) -> str | None:
-        """The VM's UUID."""
-        domain = self._domain(name)
-        return None if domain is None else str(domain.UUIDString())
-
-    def description(self, name: str) -> ET.Element:
-        """The VM's XML, as it is now."""
-        with self._told(f"looking at {name}"):
-            return ET.fromstring(self._existing(name).XMLDesc())  # noqa: S314 - libvirt's own words
-
     def start(self, name: str) -> None:
         """Start the VM; from its saved memory where there is some."""
-        with self._told(f"starting {name}"):
+        with self._asking(f"starting {name}"):
             self._existing(name).create()
 
     def resume(self, name: str) -> None:
         """Let a paused VM go on."""
-        with self._told(f"resuming {name}"):
+        with self._asking(f"resuming {name}"):
             self._existing(name).resume()
 
     def save(self, name: str) -> None:
         """Memory to disk, VM off; `start` goes on where it was."""
-        with self._told(f"saving {name}'s memory"):
+        with self._asking(f"saving {name}'s memory"):
             self._existing(name).managedSave()
 
-    def forget_saved(self, name: str) -> bool:
-        """Drop a saved memory; whether there was one."""
-        domain = self._existing(name)
-        with self._told(f"dropping {name}'s saved memory"):
-            if not domain.hasManagedSaveImage():
-                return False
-            domain.managedSaveRemove()
-            return True
+    def forget_saved(self, name: str) -> None:
+        """Drop a saved memory, if there is one."""
+        with self._asking(f"dropping {name}'s saved memory"):
+            domain = self._existing(name)
+            if domain.hasManagedSaveImage():
+                domain.managedSaveRemove()
 
     def press_power(self, name: str) -> None:
         """Ask the VM to shut down, as its power button does."""
-        with self._told(f"shutting {name} down"):
+        with self._asking(f"shutting {name} down"):
             self._existing(name).shutdown()
 
     def cut_power(self, name: str) -> None:
         """Stop the VM at once."""
-        with self._told(f"stopping {name}"):
+        with self._asking(f"stopping {name}"):
             domain = self._existing(name)
             if domain.isActive():
                 domain.destroy()
@@ -281,56 +255,32 @@ class Hypervisor:
     def undefine(self, name: str) -> None:
         """Remove the VM, which is off, with its saved memory and what libvirt knows of its snapshots. Volumes stay."""
         libvirt = self._libvirt
-        with self._told(f"removing {name}"):
+        with self._asking(f"removing {name}"):
             self._existing(name).undefineFlags(
                 libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
                 | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
                 | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
             )
 
-    def addresses(self, name: str) -> list[str]:
-        """IPv4 addresses that libvirt's DHCP gave to the VM."""
-        domain = self._existing(name)
-        with self._told(f"asking for {name}'s addresses"):
-            if not domain.isActive():
-                return []
-            found = domain.interfaceAddresses(self._libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
-        return [
-            one["addr"] for interface in found.values() for one in interface["addrs"] or [] if ":" not in one["addr"]
-        ]
-
     # --- snapshots -------------------------------------------------------------------------------------------------
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The VM's saved states, oldest first."""
-        domain = self._existing(name)
-        found = []
-        with self._told(f"listing {name}'s snapshots"):
-            for one in domain.listAllSnapshots():
-                root = ET.fromstring(one.getXMLDesc())  # noqa: S314 - libvirt's own words
-                memory = root.find("memory")
-                found.append(
-                    Snapshot(
-                        one.getName(),
-                        int(root.findtext("creationTime", "0")),
-                        root.findtext("state", ""),
-                        memory is not None and memory.get("snapshot") == "internal",
-                    )
-                )
-        return sorted(found, key=lambda one: (one.at, one.name))
+        with self._asking(f"listing {name}'s snapshots"):
+            return sorted(map(_snapshot, self._existing(name).listAllSnapshots()), key=lambda one: (one.at, one.name))
 
     def take_snapshot(self, domain: str, name: str, text: str) -> None:
         """Save RAM (if it runs) and disks inside the disks' own qcow2 files; the VM goes on afterwards."""
         root = ET.Element("domainsnapshot")
         ET.SubElement(root, "name").text = name
         ET.SubElement(root, "description").text = text
-        with self._told(f"saving {domain}"):
+        with self._asking(f"saving {domain}"):
             self._existing(domain).snapshotCreateXML(ET.tostring(root, encoding="unicode"), 0)
 
     def revert(self, domain: str, snapshot: str) -> None:
         """Bring RAM and disks back to a snapshot; what the VM was doing then, it does now."""
         libvirt = self._libvirt
-        with self._told(f"going back to {snapshot}"):
+        with self._asking(f"going back to {snapshot}"):
             found = self._existing(domain).snapshotLookupByName(snapshot)
             try:
                 self._existing(domain).revertToSnapshot(found, 0)
@@ -343,7 +293,7 @@ class Hypervisor:
     def saved_in_disks(self, domain: str) -> dict[str, int]:
         """What QEMU itself sees in the disks of a running VM: bytes of memory saved, by snapshot."""
         module = importlib.import_module("libvirt_qemu")
-        with self._told(f"asking {domain}'s QEMU for its snapshots"):
+        with self._asking(f"asking {domain}'s QEMU for its snapshots"):
             order = json.dumps({"execute": "query-block"})
             answer = json.loads(module.qemuMonitorCommand(self._existing(domain), order, 0))
         found: dict[str, int] = {}
@@ -354,51 +304,39 @@ class Hypervisor:
 
     def memory_used(self, domain: str) -> int:
         """Bytes that saving the VM's memory takes at most: what its process holds, but no more than the VM has."""
-        with self._told(f"asking how much memory {domain} uses"):
+        with self._asking(f"asking how much memory {domain} uses"):
             told = self._existing(domain).memoryStats()
         return min(int(told[name]) for name in ("rss", "actual") if name in told) * 1024
 
     def drop_snapshot(self, domain: str, snapshot: str) -> None:
         """Remove one snapshot. Raises CheckpointMissing if there is none."""
-        with self._told(f"removing the snapshot {snapshot}"):
+        with self._asking(f"removing the snapshot {snapshot}"):
             self._existing(domain).snapshotLookupByName(snapshot).delete()
 
     # --- networks --------------------------------------------------------------------------------------------------
 
     def networks(self) -> list[Network]:
         """All of libvirt's networks, running or not."""
-        found = []
-        with self._told("listing networks"):
-            for one in self._connection.listAllNetworks():
-                root = ET.fromstring(one.XMLDesc())  # noqa: S314 - libvirt's own words
-                found.append(Network(one.name(), bool(one.isActive()), tuple(_ranges(root))))
-        return found
+        with self._asking("listing networks"):
+            networks = self._connection.listAllNetworks()
+            return [Network(one.name(), bool(one.isActive()), tuple(_ranges(_xml(one)))) for one in networks]
 
-    def ensure_network(self, name: str, xml: str) -> bool:
-        """Define the network unless it is there, and start it unless it runs; whether anything had to be done."""
-        libvirt = self._libvirt
-        with self._told(f"making the network {name}"):
-            try:
-                network = self._connection.networkLookupByName(name)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
-                    raise
-                network = self._connection.networkDefineXML(xml)
-            if network.isActive():
-                return False
-            network.create()
-            return True
+    def _network(self, name: str) -> Any:
+        return self._unless(self._libvirt.VIR_ERR_NO_NETWORK, self._connection.networkLookupByName, name)
+
+    def ensure_network(self, name: str, xml: str) -> None:
+        """Define the network unless it is there, and start it unless it runs."""
+        with self._asking(f"making the network {name}"):
+            network = self._network(name) or self._connection.networkDefineXML(xml)
+            if not network.isActive():
+                network.create()
 
     def remove_network(self, name: str) -> bool:
         """Stop and undefine a network; whether there was one."""
-        libvirt = self._libvirt
-        with self._told(f"removing the network {name}"):
-            try:
-                network = self._connection.networkLookupByName(name)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
-                    return False
-                raise
+        with self._asking(f"removing the network {name}"):
+            network = self._network(name)
+            if network is None:
+                return False
             if network.isActive():
                 network.destroy()
             network.undefine()
@@ -406,71 +344,55 @@ class Hypervisor:
 
     # --- volumes ---------------------------------------------------------------------------------------------------
 
-    def pool_state(self, name: str) -> tuple[bool, int | None]:
-        """Whether the storage pool is there, and how many bytes are free in it; a pool that is off is started."""
-        libvirt = self._libvirt
-        with self._told(f"looking at the storage pool {name}"):
-            try:
-                pool = self._connection.storagePoolLookupByName(name)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
-                    return False, None
-                raise
-            if not pool.isActive():
+    def pool(self, name: str, *, start: bool = False) -> Pool | None:
+        """The storage pool; one that is off is started if told to, else only looked at. None if there is none of this name."""
+        with self._asking(f"looking at the storage pool {name}"):
+            pool = self._unless(self._libvirt.VIR_ERR_NO_STORAGE_POOL, self._connection.storagePoolLookupByName, name)
+            if pool is None:
+                return None
+            if start and not pool.isActive():
                 pool.create()
-            pool.refresh()
-            return True, int(pool.info()[3])
-
-    def pool(self, name: str) -> Pool | None:
-        """The storage pool, which is only looked at: one that is off stays off; None if there is none of this name."""
-        libvirt = self._libvirt
-        with self._told(f"looking at the storage pool {name}"):
-            try:
-                pool = self._connection.storagePoolLookupByName(name)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
-                    return None
-                raise
-            path = ET.fromstring(pool.XMLDesc()).findtext("./target/path")  # noqa: S314 - libvirt's own words
+            path = _xml(pool).findtext("./target/path")
             if not pool.isActive():
                 return Pool(name, False, path, None, None)
+            if start:
+                pool.refresh()
             info = pool.info()
             return Pool(name, True, path, int(info[1]), int(info[3]))
 
     def volumes(self) -> list[Volume]:
         """What lies in all running storage pools."""
-        libvirt = self._libvirt
-        found = []
-        with self._told("listing volumes"):
-            for pool in self._connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        volumes = []
+        with self._asking("listing volumes"):
+            for pool in self._connection.listAllStoragePools(self._libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
                 pool.refresh()
                 for one in pool.listAllVolumes():
-                    root = ET.fromstring(one.XMLDesc())  # noqa: S314 - libvirt's own words
-                    found.append(Volume(pool.name(), one.name(), one.path(), root.findtext("./backingStore/path")))
-        return found
+                    backing = _xml(one).findtext("./backingStore/path")
+                    volumes.append(Volume(pool.name(), one.name(), one.path(), backing))
+        return volumes
 
     def remove_volume(self, volume: Volume) -> None:
         """Delete a volume."""
-        with self._told(f"removing the volume {volume.name}"):
+        with self._asking(f"removing the volume {volume.name}"):
             self._connection.storagePoolLookupByName(volume.pool).storageVolLookupByName(volume.name).delete()
 
     def disks_of_all(self) -> set[str]:
         """Every path that any VM's definition names as a disk, or (of running ones) as what a disk is an overlay on."""
-        found: set[str] = set()
-        with self._told("looking at all VMs"):
-            for one in self._connection.listAllDomains():
-                root = ET.fromstring(one.XMLDesc())  # noqa: S314 - libvirt's own words
-                found |= {
-                    str(source.get("file")) for source in root.findall("./devices/disk//source") if source.get("file")
-                }
-        return found
+        with self._asking("looking at all VMs"):
+            sources = [one for domain in self._connection.listAllDomains() for one in _xml(domain).iterfind(DISKS)]
+        return {str(source.get("file")) for source in sources if source.get("file")}
 
-    # --- the console -----------------------------------------------------------------------------------------------
 
-    def console_file(self, name: str) -> Path | None:
-        """Where the VM's serial console is written, if that is a file on this machine."""
-        source = self.description(name).find("./devices/serial[@type='file']/source")
-        return Path(str(source.get("path"))) if source is not None and self.local else None
+def _xml(described: Any) -> ET.Element:
+    return ET.fromstring(described.XMLDesc())  # noqa: S314 - libvirt's own words
+
+
+def _snapshot(described: Any) -> Snapshot:
+    root = ET.fromstring(described.getXMLDesc())  # noqa: S314 - libvirt's own words
+    memory = root.find("memory")
+    internal = memory is not None and memory.get("snapshot") == "internal"
+    at = int(root.findtext("creationTime", "0"))
+    return Snapshot(described.getName(), at, root.findtext("state", ""), internal)
 
 
 def _dotted(number: int) -> str:

@@ -1,7 +1,7 @@
-"""Vagrant, in one thin module around python-vagrant: what it says becomes progress, what it refuses becomes one of our errors.
+"""Vagrant for one lab: what it says becomes progress, what it refuses becomes one of our errors.
 
-Vagrant runs in a session of its own with its output in a file, so that it survives a `lab` that dies (kill -9, a lost
-terminal): the next `lab up` finds it at work and follows it. Ctrl-C ends it, too.
+Vagrant runs in a session of its own, with its output in a file. A `lab` that is killed (-9, a lost terminal) may leave one at
+work; the next command ends it, found by its process number and its start time, before it begins anything of its own.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import vagrant
-
 from stacklab.download import without_password
-from stacklab.errors import DownloadFailed, MissingProgram, NotEnoughSpace, VmFailed
+from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace, VmFailed
 from stacklab.files import read_json, write_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress
+from stacklab.waiting import looks
 
 INSTALL = "sudo apt-get install -y vagrant vagrant-libvirt"
 PROVIDER = "libvirt"
+MACHINE = "vm"
+"""The VM's name inside the Vagrantfile."""
 POLL = 0.3
 PATIENCE = 15
 """Seconds that Vagrant gets to end by itself after Ctrl-C."""
@@ -38,8 +39,8 @@ class Vagrant:
     def __init__(self, lab: Lab) -> None:
         self.directory = lab.home_directory
         self.log = self.directory / "vagrant.log"
-        self._note = self.directory / "vagrant.json"  # the Vagrant that runs, if one does
-        self._program: Any = _Program(self)  # python-vagrant is not typed
+        self._note = self.directory / "vagrant.json"
+        """The Vagrant that runs, if one does: its process number and when it started."""
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
@@ -55,29 +56,37 @@ class Vagrant:
 
     def check(self, seconds: float = DESTROY_SECONDS) -> str:
         """The versions of Vagrant and its libvirt plugin, by asking it (seconds). Raises MissingProgram, VmFailed."""
-        if shutil.which("vagrant") is None:
-            raise MissingProgram("vagrant is not installed", advice=INSTALL)
-        self._program.order(lambda _: None, seconds)
-        try:
-            plugins = {one.name: one.version for one in self._program.plugin_list()}
-            version = self._program.version()
-        except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
-            raise VmFailed(f"vagrant does not run: {error}", advice="vagrant --version shows what it says") from error
-        if "vagrant-libvirt" not in plugins:
-            raise MissingProgram("Vagrant's libvirt plugin is not installed", advice=INSTALL)
-        return f"Vagrant {version}, vagrant-libvirt {plugins['vagrant-libvirt'].split(',')[0]}"
+        plugins = [line.split() for line in self._ask("plugin", "list", seconds=seconds).splitlines() if line.strip()]
+        version = self._ask("--version", seconds=seconds).split()[-1]
+        for name, *rest in plugins:
+            if name == "vagrant-libvirt":
+                return f"Vagrant {version}, vagrant-libvirt {rest[0].strip('(),')}"
+        raise MissingProgram("Vagrant's libvirt plugin is not installed", advice=INSTALL)
 
     def box(self, name: str, version: str) -> Path | None:
         """Where this version of a box lies in Vagrant's store, or None. Reads the store: asking Vagrant takes seconds."""
-        folder = self.home / "boxes" / name.replace("/", "-VAGRANTSLASH-") / version
+        folder = self._box_folder(name) / version
         # since 2.4 there is a folder for the architecture in between
-        found = sorted([*folder.glob(f"{PROVIDER}/metadata.json"), *folder.glob(f"*/{PROVIDER}/metadata.json")])
-        return found[0].parent if found else None
+        for description in sorted(
+            [*folder.glob(f"{PROVIDER}/metadata.json"), *folder.glob(f"*/{PROVIDER}/metadata.json")]
+        ):
+            return description.parent
+        return None
 
     def box_versions(self, name: str) -> list[str]:
         """The versions of a box in Vagrant's store."""
-        folder = self.home / "boxes" / name.replace("/", "-VAGRANTSLASH-")
-        return sorted(path.name for path in folder.glob("*") if self.box(name, path.name))
+        return sorted(path.name for path in self._box_folder(name).glob("*") if self.box(name, path.name))
+
+    def _box_folder(self, name: str) -> Path:
+        return self.home / "boxes" / name.replace("/", "-VAGRANTSLASH-")
+
+    def has_key(self) -> bool:
+        """Whether Vagrant has given the VM a key of its own."""
+        return (self.data / "private_key").exists()
+
+    def key(self) -> Path:
+        """The private key that lets in: Vagrant's own for this VM, else the well-known one of a box whose key was kept."""
+        return self.data / "private_key" if self.has_key() else self.home / "insecure_private_key"
 
     # --- doing -----------------------------------------------------------------------------------------------------
 
@@ -103,12 +112,12 @@ class Vagrant:
 
         def so_far() -> str | None:
             parts = [path.stat() for path in (self.home / "tmp").glob("box*") if path.is_file()]
-            size = sum(one.st_size for one in parts if one.st_mtime >= began)
+            size = sum(part.st_size for part in parts if part.st_mtime >= began)
             return f"{size / 1e6:.0f} MB of the box so far" if size else None
 
-        self._program.order(progress, BOX_SECONDS, so_far, ["--box-version", version] if version else [])
+        options = ["--provider", PROVIDER, "--force", *(["--box-version", version] if version else [])]
         try:
-            self._program.box_add(name, source, provider=PROVIDER, force=True)
+            self._run("box", "add", source or name, *options, progress=progress, seconds=BOX_SECONDS, idle=so_far)
         except DownloadFailed as error:
             place = without_password(url) if url else "where Vagrant looks up names"
             raise DownloadFailed(
@@ -119,162 +128,119 @@ class Vagrant:
 
     def up(self, progress: Progress, idle: Idle) -> None:
         """Create the VM and wait for its SSH. What is half made when this fails stays, to be looked at and gone on with."""
-        self._program.order(progress, UP_SECONDS, idle, ["--no-destroy-on-error"])
-        self._program.up(provider=PROVIDER)
+        options = ["--provider", PROVIDER, "--no-destroy-on-error"]
+        self._run("up", *options, progress=progress, seconds=UP_SECONDS, idle=idle)
 
     def destroy(self, progress: Progress) -> None:
         """Remove the VM that `.vagrant` knows of, and Vagrant's notes on it."""
-        self._program.order(progress, DESTROY_SECONDS)
-        self._program.destroy()
-
-    def has_key(self) -> bool:
-        """Whether Vagrant has given the VM a key of its own."""
-        return (self.data / "private_key").exists()
-
-    def key(self) -> Path:
-        """The private key that lets in: Vagrant's own for this VM, else the well-known one of a box whose key was kept."""
-        own = self.data / "private_key"
-        return own if own.exists() else self.home / "insecure_private_key"
-
-    # --- a Vagrant that runs on ------------------------------------------------------------------------------------
-
-    def at_work(self) -> str | None:
-        """What a Vagrant that an earlier `lab` started is still doing ("up", "box add", …), or None."""
-        note = read_json(self._note)
-        if note and _started(int(note["pid"])) == note["started"]:
-            return str(note["what"])
-        return None
-
-    def follow(self, progress: Progress, seconds: float, idle: Idle = lambda: None) -> None:
-        """Wait for the end of a Vagrant that is at work, passing on what it says. How it ended cannot be told."""
-        note = read_json(self._note)
-        if note and self.at_work():
-            _Follower(self.log, int(note["offset"]), progress, idle).until(
-                lambda: None if self.at_work() else 0, seconds, f"vagrant {note['what']}"
-            )
+        self._run("destroy", "--force", progress=progress, seconds=DESTROY_SECONDS)
 
     def end(self) -> None:
-        """End a Vagrant that is at work: asked first, then told."""
+        """End the Vagrant that a killed `lab` left at work, and nothing that only has its process number by now."""
         note = read_json(self._note)
-        if note and self.at_work():
-            _end(int(note["pid"]), lambda: self.at_work() is None)
+        if note and started(int(note["pid"])) == note["started"]:
+            _end(int(note["pid"]), lambda: started(int(note["pid"])) != note["started"])
         self._note.unlink(missing_ok=True)
 
-    def _begin(self, what: str, process: subprocess.Popen[bytes], offset: int) -> None:
-        write_json(self._note, {"what": what, "pid": process.pid, "started": _started(process.pid), "offset": offset})
+    # --- the program -----------------------------------------------------------------------------------------------
 
-
-MACHINE = "vm"
-"""The VM's name inside the Vagrantfile."""
-
-
-class _Program(vagrant.Vagrant):
-    """python-vagrant with another way of running the program: see the module."""
-
-    def __init__(self, ours: Vagrant) -> None:
-        super().__init__(root=str(ours.directory))  # type: ignore[no-untyped-call]
-        self.ours = ours
-        self.order(lambda _: None, DESTROY_SECONDS)
-        self.env = {
-            **{
-                key: value
-                for key, value in os.environ.items()
-                if key not in ("VAGRANT_VAGRANTFILE", "VAGRANT_DOTFILE_PATH")
-            },
-            "VAGRANT_CWD": str(ours.directory),
+    def _environment(self, directory: Path) -> dict[str, str]:
+        """Vagrant reads `directory`'s Vagrantfile whatever the user's own settings say, and asks nobody for newer versions."""
+        others = ("VAGRANT_VAGRANTFILE", "VAGRANT_DOTFILE_PATH")
+        return {name: value for name, value in os.environ.items() if name not in others} | {
+            "VAGRANT_CWD": str(directory),
             "VAGRANT_DEFAULT_PROVIDER": PROVIDER,
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
             "VAGRANT_NO_COLOR": "1",
         }
 
-    def order(self, progress: Progress, seconds: float, idle: Idle = lambda: None, options: Sequence[str] = ()) -> None:
-        """How the next command is run: who hears of it, for how long at most, and options that python-vagrant does not know."""
-        self.progress, self.seconds, self.idle, self.options = progress, seconds, idle, list(options)
-
-    def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
-        make: Any = self._make_vagrant_command
-        # A question about no VM may come before the lab has a directory.
-        root = self.root if Path(self.root).is_dir() else "/"
+    def _ask(self, *words: str, seconds: float) -> str:
+        """What a question about no VM is answered. It may come before the lab has a directory."""
+        directory = self.directory if self.directory.is_dir() else Path("/")
         try:
             return subprocess.run(
-                make(args), cwd=root, env={**self.env, "VAGRANT_CWD": root}, stdin=subprocess.DEVNULL, capture_output=True,
-                text=True, timeout=self.seconds, check=True,
+                [_program(), *words], cwd=directory, env=self._environment(directory), stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=seconds, check=True,
             ).stdout  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise VmFailed(
-                f"vagrant {args[0]} did not answer within {self.seconds:.0f} s",
-                advice="vagrant --version shows what it says",
-            ) from error
+        except subprocess.TimeoutExpired:
+            trouble = f"vagrant {words[0]} did not answer within {seconds:.0f} s"
+        except (subprocess.CalledProcessError, OSError) as error:
+            trouble = f"vagrant does not run: {error}"
+        raise VmFailed(trouble, advice="vagrant --version shows what it says")
 
-    def _call_vagrant_command(self, args: Sequence[str | None]) -> None:
-        words = [word for word in args if word is not None]
+    def _run(self, *words: str, progress: Progress, seconds: float, idle: Idle = lambda: None) -> None:
+        """Run it to its end. `idle` has something to tell whenever Vagrant is silent for a while."""
         what = " ".join(words[:2]) if words[0] == "box" else words[0]
-        if shutil.which("vagrant") is None:
-            raise MissingProgram("vagrant is not installed", advice=INSTALL)
-        make: Any = self._make_vagrant_command
-        command = make([*words, *self.options, "--machine-readable"])
-        log = self.ours.log
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with log.open("ab") as output:
+        command = [_program(), *words, "--machine-readable"]
+        self.end()
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.log.open("ab") as output:
             output.write(f"\n# {time.strftime('%F %T')} vagrant {what}\n".encode())
             output.flush()
-            offset = output.tell()
+            heard = _Output(self.log, output.tell(), progress)
             process = subprocess.Popen(
-                command, cwd=self.root, env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
+                command, cwd=self.directory, env=self._environment(self.directory), stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
-        self.ours._begin(what, process, offset)
-        follower = _Follower(log, offset, self.progress, self.idle)
         try:
-            status = follower.until(process.poll, self.seconds, f"vagrant {what}")
+            write_json(self._note, {"pid": process.pid, "started": started(process.pid)})
+            status = self._follow(process, heard, seconds, idle, what)
         except BaseException:
             _end(process.pid, lambda: process.poll() is not None)
             process.wait()
             raise
         finally:
-            self.ours._note.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
         if status:
-            raise follower.error(what, status)
+            raise self._error(what, status, heard)
 
-
-class _Follower:
-    """Reads Vagrant's machine-readable output from a file: `time,target,ui,kind,text` and `time,,error-exit,class,text`."""
-
-    def __init__(self, log: Path, offset: int, progress: Progress, idle: Idle) -> None:
-        self.log, self.offset, self.progress, self.idle = log, offset, progress, idle
-        self.trouble: list[str] = []
-        self._told = ""
-
-    def until(self, ended: Callable[[], int | None], seconds: float, what: str) -> int:
-        """Wait until `ended` gives a status, which is returned. Raises VmFailed after `seconds`."""
-        deadline = time.monotonic() + seconds
-        looked = time.monotonic()
-        while True:
-            status = ended()
-            if self._read():
-                looked = time.monotonic()
+    def _follow(self, process: subprocess.Popen[bytes], heard: _Output, seconds: float, idle: Idle, what: str) -> int:
+        listened = time.monotonic()
+        for status in looks(process.poll, seconds, POLL):
+            if heard.read():
+                listened = time.monotonic()
             if status is not None:
                 return status
-            if time.monotonic() > deadline:
-                raise VmFailed(
-                    f"{what} did not end within {seconds / 60:.0f} minutes; it last said: {self._told or 'nothing'}",
-                    advice=f"its log: {self.log}; the same command goes on",
-                )
-            if time.monotonic() - looked > 2:
-                looked = time.monotonic()
-                self._tell(self.idle())
-            time.sleep(POLL)
+            if time.monotonic() - listened > 2:
+                listened = time.monotonic()
+                heard.tell(idle())
+        raise VmFailed(
+            f"vagrant {what} did not end within {seconds / 60:.0f} minutes; it last said: {heard.last or 'nothing'}",
+            advice=f"its log: {self.log}; the same command goes on",
+        )
 
-    def _read(self) -> bool:
+    def _error(self, what: str, status: int, heard: _Output) -> LabError:
+        """What a failed Vagrant said, in one line."""
+        if "No space left" in " ".join(heard.trouble):
+            return NotEnoughSpace(
+                f"vagrant {what}: no space left on the disk", advice=f"free some space, then go on; its log: {self.log}"
+            )
+        advice = f"its log: {self.log}; the same command goes on"
+        if what == "box add" and (why := not_fetched(heard.trouble)):
+            return DownloadFailed(why, advice=advice)
+        words = " ".join(list(dict.fromkeys(heard.trouble))[:4])
+        words = words or f"it ended with status {status}; it last said: {heard.last or 'nothing'}"
+        return VmFailed(f"vagrant {what}: {words if len(words) <= 300 else f'{words[:299]}…'}", advice=advice)
+
+
+class _Output:
+    """Vagrant's machine-readable output in a file: `time,target,ui,kind,text` and `time,,error-exit,class,text`."""
+
+    def __init__(self, log: Path, offset: int, progress: Progress) -> None:
+        self.log, self.offset, self.progress = log, offset, progress
+        self.trouble: list[str] = []
+        self.last = ""
+
+    def read(self) -> bool:
+        """Pass on the lines that are new; whether there were some."""
         with self.log.open("rb") as file:
             file.seek(self.offset)
-            lines = file.readlines()
-        whole = [line for line in lines if line.endswith(b"\n")]
-        self.offset += sum(map(len, whole))
-        for line in whole:
+            lines = [line for line in file.readlines() if line.endswith(b"\n")]
+        self.offset += sum(map(len, lines))
+        for line in lines:
             self._hear(line.decode(errors="replace").rstrip("\n"))
-        return bool(whole)
+        return bool(lines)
 
     def _hear(self, line: str) -> None:
         parts = line.split(",", 4)
@@ -282,34 +248,20 @@ class _Follower:
             if line.strip() and not line.startswith("#"):
                 self.trouble.append(line.strip())
             return
-        text = ",".join(parts[4:]).replace("%!(VAGRANT_COMMA)", ",").replace("\\n", "\n").replace("\\r", "")
+        text = ",".join(parts[4:]).replace("%!(VAGRANT_COMMA)", ",").replace("\\n", "\n").replace("\\r", "").strip()
         if parts[2] == "ui" and parts[3] == "error":
-            self.trouble += [one.strip() for one in text.splitlines() if one.strip()]
-        elif parts[2] == "ui" and text.strip():
+            self.trouble += [part.strip() for part in text.splitlines() if part.strip()]
+        elif parts[2] == "ui" and text:
             # "==> vm: Creating…", "    vm: SSH address…"
-            said = text.strip().splitlines()[0].removeprefix("==>").strip().removeprefix(f"{MACHINE}:").strip()
-            if said and not said.startswith(("--", "Warning:")):
-                self._tell(said)
+            words = text.splitlines()[0].removeprefix("==>").strip().removeprefix(f"{MACHINE}:").strip()
+            if not words.startswith(("--", "Warning:")):
+                self.tell(words)
 
-    def _tell(self, text: str | None) -> None:
-        if text and text != self._told:
-            self._told = text
+    def tell(self, text: str | None) -> None:
+        """Report this, unless it is nothing new."""
+        if text and text != self.last:
+            self.last = text
             self.progress(text)
-
-    def error(self, what: str, status: int) -> Exception:
-        """What a failed Vagrant said, in one line."""
-        said = (
-            " ".join(list(dict.fromkeys(self.trouble))[:4])
-            or f"it ended with status {status}; it last said: {self._told or 'nothing'}"
-        )
-        if "No space left" in " ".join(self.trouble):
-            return NotEnoughSpace(
-                f"vagrant {what}: no space left on the disk", advice=f"free some space, then go on; its log: {self.log}"
-            )
-        if what == "box add" and (why := not_fetched(self.trouble)):
-            return DownloadFailed(why, advice=f"its log: {self.log}; the same command goes on")
-        brief = said if len(said) <= 300 else f"{said[:299]}…"
-        return VmFailed(f"vagrant {what}: {brief}", advice=f"its log: {self.log}; the same command goes on")
 
 
 def not_fetched(lines: Sequence[str]) -> str | None:
@@ -324,13 +276,20 @@ def not_fetched(lines: Sequence[str]) -> str | None:
     return None
 
 
-def _started(pid: int) -> int | None:
+def started(pid: int) -> int | None:
     """When a process began (clock ticks since boot), or None if it is gone or only waits to be buried."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if words[0] == "Z" else int(words[19])
+
+
+def _program() -> str:
+    program = shutil.which("vagrant")
+    if program is None:
+        raise MissingProgram("vagrant is not installed", advice=INSTALL)
+    return program
 
 
 def _end(pid: int, ended: Callable[[], bool]) -> None:
@@ -340,8 +299,5 @@ def _end(pid: int, ended: Callable[[], bool]) -> None:
             os.killpg(pid, number)
         except ProcessLookupError:
             return
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if ended():
-                return
-            time.sleep(0.1)
+        if any(looks(ended, seconds, 0.1)):
+            return

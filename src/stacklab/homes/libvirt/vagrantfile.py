@@ -42,8 +42,8 @@ def sized(profile: Profile, cpus: int | None = None, memory: int | None = None, 
     return wanted
 
 
-def render(site: Site, profile: Profile, size: Size, *, console: Path | None, insert_key: bool = True) -> str:
-    """The Vagrantfile. `console`: the file for the serial console (None: the host is another machine)."""
+def render(site: Site, profile: Profile, size: Size, *, console: Path) -> str:
+    """The Vagrantfile. `console`: the file for the serial console."""
     environment = Environment(
         loader=FileSystemLoader(places.course_data()), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Ruby, not HTML: the filters quote
@@ -56,7 +56,6 @@ def render(site: Site, profile: Profile, size: Size, *, console: Path | None, in
         boot_timeout=BOOT_SECONDS[site.driver],
         halt_timeout=HALT_SECONDS,
         user=profile.box.user,
-        insert_key=insert_key,
         address=str(site.address),
         netmask=str(site.host_only.netmask),
         network=site.name,

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
@@ -20,12 +19,12 @@ from stacklab.errors import (
 )
 from stacklab.files import write_atomic
 from stacklab.homes.libvirt import removal
-from stacklab.homes.libvirt.accelerator import COST, Accelerator, find_accelerator
+from stacklab.homes.libvirt.accelerator import COST, find_accelerator
 from stacklab.homes.libvirt.boxes import Wanted, wanted_box
 from stacklab.homes.libvirt.checkpoints import Checkpoints
 from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
 from stacklab.homes.libvirt.site import ROUTES, Site, SiteFile, routes
-from stacklab.homes.libvirt.vagrant import UP_SECONDS, Vagrant
+from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
@@ -90,8 +89,7 @@ class Vm:
         """The way in. Not necessarily connected, and the VM not necessarily running. Raises NotRunning if there is none."""
         if self._machine is None:
             # Its own network carries no other machine than this host and the VM: who answers there first is the VM.
-            jump = None if self.hypervisor.local else _host_of(self.hypervisor.uri)
-            address = Address(self.address, self.profile.box.user, jump=jump)
+            address = Address(self.address, self.profile.box.user)
             # What is emulated answers slowly, all the more while it boots.
             slow = 4.0 if self.site.driver == "qemu" else 1.0
             self._machine = SshMachine(
@@ -103,15 +101,13 @@ class Vm:
             )
         return self._machine
 
-    def console(self, lines: int = 50) -> list[str] | None:
-        """The last lines of the serial console since the VM was last started; None: it cannot be told from here."""
-        if not self.hypervisor.local:
-            return None
+    def console(self) -> list[str]:
+        """What the serial console has shown since the VM was last started; nothing where that cannot be read."""
         try:
             text = self.console_file.read_text(encoding="utf-8", errors="replace")
         except OSError:
-            return None
-        return [line.rstrip("\r") for line in text.splitlines()][-lines:]
+            return []
+        return [line.rstrip("\r") for line in text.splitlines()]
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -140,26 +136,19 @@ class Vm:
         version = self.hypervisor.version()
         site = self._file.read()
         if site is None:
-            accelerator = self._accelerator()
+            accelerator = find_accelerator()
             why_not = self.hypervisor.offers(accelerator.driver)
             if why_not:
                 raise UnsupportedMachine(why_not, advice="sudo apt-get install -y qemu-system-x86, then try again")
             taken = [one for network in self.hypervisor.networks() for one in network.ranges]
-            if self.hypervisor.local and ROUTES.exists():
+            if ROUTES.exists():
                 taken += routes(ROUTES.read_text(encoding="ascii"))
             site = self._file.choose(self.hypervisor.uri, self.settings.libvirt_pool, accelerator.driver, taken)
             progress(f"driver {accelerator.driver}: {accelerator.why}")
-        self.hypervisor.pool_state(site.pool)  # starts a pool that is off; Vagrant makes one that is not there
+        self.hypervisor.pool(site.pool, start=True)  # Vagrant makes one that is not there
         progress("asking Vagrant")
         cost = f"; {COST}" if site.driver == "qemu" else ""
         return f"{version}, {self.vagrant.check()}, driver {site.driver}{cost}"
-
-    def _accelerator(self) -> Accelerator:
-        if self.hypervisor.local:
-            return find_accelerator()
-        if self.hypervisor.host_virtualizes() is False:
-            return Accelerator("qemu", False, f"libvirt at {self.hypervisor.uri} sees neither vmx nor svm; {COST}")
-        return Accelerator("kvm", False, f"libvirt at {self.hypervisor.uri} offers it; it cannot be tried from here")
 
     # --- the box ---------------------------------------------------------------------------------------------------
 
@@ -182,7 +171,6 @@ class Vm:
     def _add_box(self, progress: Progress) -> str:
         box = self._box()
         progress(f"adding {box.name} from {box.source or 'where Vagrant looks up names'}")
-        self.vagrant.end()
         self.vagrant.add_box(box.name, box.version, box.url, box.sha256, progress)
         if self._has_box() is None:
             raise VmFailed(f"Vagrant has no box {box.name} after adding it", advice=f"its log: {self.vagrant.log}")
@@ -210,7 +198,7 @@ class Vm:
 
     def _bring_up(self, progress: Progress) -> str:
         site, began = self.site, time.monotonic()
-        self._finish_vagrant(progress)
+        self.vagrant.end()
         state = self.hypervisor.state(site.domain)
         if state and not site.made and not self._lets_us_in(site, state, progress):
             progress("an earlier run was cut short: what it left is removed")
@@ -225,13 +213,6 @@ class Vm:
         done = self._start(site, state, progress)
         self._settle(progress, BOOT_SECONDS[site.driver])
         return f"{done}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
-
-    def _finish_vagrant(self, progress: Progress) -> None:
-        """A Vagrant that outlived the `lab` which started it is worth waiting for only if it makes the VM."""
-        if self.vagrant.at_work() == "up":
-            progress("the Vagrant of an earlier run is still at work")
-            self.vagrant.follow(progress, UP_SECONDS, self._last_on_console)
-        self.vagrant.end()
 
     def _lets_us_in(self, site: Site, state: State, progress: Progress) -> bool:
         """Whether a VM that we have no note of having finished is finished all the same."""
@@ -249,12 +230,10 @@ class Vm:
     def _create(self, site: Site, progress: Progress) -> None:
         size = sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
         self._make_networks(site)
-        console = None
-        if self.hypervisor.local:
-            # libvirt's log daemon runs as root and would make the file its own; one that is there already, it leaves ours.
-            write_atomic(self.console_file, "", mode=0o600)
-            console = self.console_file
-        write_atomic(self.directory / "Vagrantfile", render(site, self.profile, size, console=console), mode=0o600)
+        # libvirt's log daemon runs as root and would make the file its own; one that is there already, it leaves ours.
+        write_atomic(self.console_file, "", mode=0o600)
+        vagrantfile = render(site, self.profile, size, console=self.console_file)
+        write_atomic(self.directory / "Vagrantfile", vagrantfile, mode=0o600)
         self.vagrant.up(progress, self._last_on_console)
         self._keep_key()
         progress("logging in")
@@ -262,7 +241,7 @@ class Vm:
         self._file.keep(site, made=True)
 
     def _last_on_console(self) -> str | None:
-        lines = [line for line in self.console(20) or [] if line.strip()]
+        lines = [line for line in self.console() if line.strip()]
         return f"the VM's console: {lines[-1].strip()[:100]}" if lines else None
 
     def _keep_key(self) -> None:
@@ -352,7 +331,7 @@ class Vm:
         site, state = self._file.read(), self.state()
         if site is None or state is None:
             return "there is no VM"
-        self._end_vagrant()
+        self.vagrant.end()
         if state in ("saved", "shut off"):
             return "it is off already"
         if self._machine is not None:
@@ -379,15 +358,11 @@ class Vm:
         self.hypervisor.cut_power(site.domain)
         return f"it did not shut down within {HALT_SECONDS} s, so its power was cut"
 
-    def _end_vagrant(self) -> None:
-        if self.vagrant.at_work():
-            self.vagrant.end()
-
     # --- destroy ---------------------------------------------------------------------------------------------------
 
     def destroy(self, progress: Progress) -> Iterator[str]:
         """Remove everything that is this VM's, yielding each thing; the box stays in Vagrant's store. Safe to repeat."""
-        self._end_vagrant()
+        self.vagrant.end()
         if self._machine is not None:
             self._machine.close()
             self._machine = None
@@ -403,11 +378,3 @@ class Vm:
         shutil.rmtree(self.vagrant.data.parents[2], ignore_errors=True)
         self.machine().forget_host_key()
         self.saved.forget()
-
-
-def _host_of(uri: str) -> Address:
-    """The machine of a qemu+ssh:// URI: the VM is reached through it."""
-    parts = urlsplit(uri)
-    login = f"{parts.username}@" if parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return Address.parse(f"ssh://{login}{parts.hostname}{port}")
