@@ -15,11 +15,10 @@ from stacklab.course.load import load_session
 from stacklab.errors import UndoIncomplete
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
+from stacklab.replay.apply import do_steps
 from stacklab.replay.bringup import reset
-from stacklab.replay.clearing import CLEANER, PURPOSE, clear, what_goes
-from stacklab.replay.consent import refuse_foreign
+from stacklab.replay.clear import CLEANER, PURPOSE, clear, what_goes
 from stacklab.replay.current import home_of, journal_of, workspace_at
-from stacklab.replay.learn import do_steps
 from tests.embedded.conftest import quiet
 from tests.embedded.guests import PATIENCE
 from tests.embedded.inventory import inventory
@@ -95,7 +94,7 @@ def learners_things(desk: Workspace) -> None:
 def go(lab: Lab, progress: Any = quiet) -> None:
     """The reset of a home without checkpoints."""
     with lab.writing():
-        clear(lab, home_of(lab), progress, refuse_foreign)
+        clear(lab, home_of(lab), progress)
 
 
 def cleaners(desk: Workspace) -> list[Any]:
@@ -163,7 +162,7 @@ def test_interrupted_half_way_the_same_goes_on(running: Lab, desk: Workspace) ->
 def test_what_cannot_go_is_named_and_the_next_time_it_goes(
     running: Lab, desk: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stacklab.replay.clearing.PAUSE", 0.1)
+    monkeypatch.setattr("stacklab.replay.clear.PAUSE", 0.1)
     before = inventory(desk.admin)
     replay_to(running, desk, "member")
     sdk: Any = desk.learner.sdk

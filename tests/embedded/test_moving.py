@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from stacklab.lab import Lab
 from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay import moving
+from stacklab.replay.apply import replay as replay_steps
 from stacklab.replay.bringup import reset
-from stacklab.replay.consent import Allow, to_agree_to
-from stacklab.replay.current import begin_session, home_of, journal_of, open_workspace, session_to_undo
-from stacklab.replay.learn import check_steps, replay_steps, undo_steps
+from stacklab.replay.check import check_lab
+from stacklab.replay.current import begin_session, home_of, journal_of, open_workspace
 from stacklab.replay.moving import PREFIX, Arrived, goto
-from stacklab.replay.trust import Trust
+from stacklab.replay.trust import remember
+from stacklab.replay.undo import session_to_undo, undo_steps
 from tests.embedded.conftest import quiet
 from tests.embedded.inventory import inventory
 from tests.embedded.test_session4 import assert_becomes
@@ -104,18 +106,14 @@ def working(title: str, usual: float | None) -> Iterator[Any]:
     yield quiet
 
 
-def agreed(lab: Lab, session: Session) -> Allow:
-    """Somebody has said yes to all of it."""
-    trust = Trust(lab)
-    for found in to_agree_to(session, session.steps()):
-        trust.accept(found)
-    return trust.agreed
+def agreed() -> Session:
+    """The session from outside, to which somebody has said yes."""
+    return replace(load_session("elsewhere"), agreed=True)
 
 
 def go(lab: Lab, step: str | None) -> Arrived:
     """`lab goto elsewhere --step STEP`, agreed to."""
-    session = load_session("elsewhere")
-    return goto(lab, session, step, lambda shown: None, quiet, working, agreed(lab, session))
+    return goto(lab, agreed(), step, lambda shown: None, quiet, working)
 
 
 def done(arrived: Arrived) -> list[str]:
@@ -125,8 +123,8 @@ def done(arrived: Arrived) -> list[str]:
 
 def passed(lab: Lab) -> set[str]:
     """Steps that are done in the cloud, whatever anybody remembers."""
-    session = load_session("elsewhere")
-    report = check_steps(lab, session, list(session.steps()), lambda grade: None, agreed(lab, session))
+    session = agreed()
+    report = check_lab(lab, session, list(session.steps()), lambda grade: None)
     return {grade.id for grade in report.grades if grade.status == "passed"}
 
 
@@ -178,7 +176,7 @@ def test_an_instance_that_went_back_to_before_its_keys_is_logged_in_to_again(lab
         arrived = goto(lab, session, "console", lambda shown: None, quiet, working)
         assert str(arrived.checkpoint).startswith(checkpoint)
         replay_steps(lab, session, [login], "rest", lambda shown: None, quiet)
-        assert check_steps(lab, session, [login], lambda grade: None).grades[0].status == "passed"
+        assert check_lab(lab, session, [login], lambda grade: None).grades[0].status == "passed"
 
 
 def test_what_looks_on_while_another_command_goes_back_is_told_so(lab: Lab) -> None:
@@ -221,7 +219,7 @@ def test_undo_after_goto_removes_what_the_checkpoint_holds(lab: Lab) -> None:
     assert passed(lab) == {"network", "subnet", "script", "router"}
     session = load_session("elsewhere")
     gone: list[str] = []
-    undo_steps(lab, session, list(session.steps()), lambda step, detail: gone.append(step.id), agreed(lab, session))
+    undo_steps(lab, session, list(session.steps()), lambda step, detail: gone.append(step.id))
     assert set(gone) == {"network", "subnet", "script", "router"}
     assert_becomes(admin, before)
     assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
@@ -252,7 +250,7 @@ def test_a_checkpoint_without_its_records_is_not_used(lab: Lab) -> None:
     ],
 )
 def test_killed_in_the_middle_the_same_goto_or_a_reset_mends_it(lab: Lab, labs: Path, moment: str, mend: str) -> None:
-    agreed(lab, load_session("elsewhere"))
+    remember(lab, load_session("elsewhere"))
     kill(lab, moment)
     if moment == "putting back databases":
         with pytest.raises(NotRunning, match="interrupted"):
@@ -286,7 +284,7 @@ def kill(lab: Lab, moment: str) -> None:
 
 
 def test_lab_up_ends_what_an_interrupted_goto_began(lab: Lab) -> None:
-    agreed(lab, load_session("elsewhere"))
+    remember(lab, load_session("elsewhere"))
     go(lab, "script")
     kill(lab, "putting back databases")
     assert lab_says(lab, "up", "session4")[0] == 0
@@ -307,24 +305,17 @@ def test_reset_goes_to_another_session_and_the_lab_follows(lab: Lab) -> None:
 # --- sessions from outside -------------------------------------------------------------------------------------------
 
 
-def test_what_nobody_agreed_to_is_neither_run_nor_passed(lab: Lab) -> None:
+def test_what_nobody_agreed_to_is_not_run_and_nothing_is_put_back_for_it(lab: Lab) -> None:
     session = load_session("elsewhere")
-    with pytest.raises(NotTrusted, match="script"):
-        replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet)
-    assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
-    replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet, agreed=agreed(lab, session))
-    report = check_steps(lab, session, list(session.steps()), lambda grade: None)
-    grades = {grade.id: grade.status for grade in report.grades}
-    assert grades == {
-        "network": "passed",
-        "subnet": "passed",
-        "script": "unknown",
-        "router": "passed",
-        "last": "passed",
-    }
-    assert not report.good
+    steps = list(session.steps())
+    with pytest.raises(NotTrusted, match="elsewhere"):
+        replay_steps(lab, session, steps, "rest", lambda shown: None, quiet)
     with pytest.raises(NotTrusted):
-        undo_steps(lab, session, [session.step("script")], lambda step, detail: None)
+        check_lab(lab, session, steps, lambda grade: None)
+    with pytest.raises(NotTrusted):
+        goto(lab, session, "last", lambda shown: None, quiet, working)
+    assert (lab.record.session, passed(lab)) == ("session4", set())
+    assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []
 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
@@ -332,10 +323,9 @@ def test_a_session_whose_file_is_gone_or_changed_is_undone_as_it_was_applied(lab
     admin = open_workspace(lab, load_session("session4"), quiet).admin
     before = inventory(admin)
     marker = labs / "not-agreed-to"
-    session = load_session("elsewhere")
+    session = agreed()
     begin_session(lab, session)
-    allow = agreed(lab, session)
-    replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet, agreed=allow)
+    replay_steps(lab, session, list(session.steps()), "rest", lambda shown: None, quiet)
     if how == "gone":
         (labs / FILE).unlink()
     else:
@@ -345,8 +335,8 @@ def test_a_session_whose_file_is_gone_or_changed_is_undone_as_it_was_applied(lab
             .replace("id: last", "id: later")
         )
         (labs / FILE).write_text(text, encoding="utf-8")
-    remembered = session_to_undo(lab, "elsewhere")
-    undo_steps(lab, remembered, list(remembered.steps()), lambda step, detail: None, allow)
+    left = session_to_undo(lab, "elsewhere")
+    undo_steps(lab, left, list(left.steps()), lambda step, detail: None)
     assert_becomes(admin, before)
     assert not marker.exists()
     assert list(Path(home_of(lab).site().scratch).rglob("*.txt")) == []

@@ -58,7 +58,7 @@ def desk(debian: System, own_directories: Path) -> Iterator[Workspace]:
     access = CloudAccess(clouds, "lab-admin", "lab-learner", able, able, lambda server: None)
     yield Workspace(
         SESSION, access, Connection(clouds, "lab-admin"), Connection(clouds, "lab-learner"), {}, lambda name: "",
-        lambda text: None, lambda: site, list, dict, no_https, lambda session, step: None,
+        lambda text: None, lambda: site, list, dict, no_https,
     )  # fmt: skip
     machine.close()
 

@@ -59,7 +59,7 @@ def desk(machine: SshMachine, tmp_path: Path) -> Iterator[Workspace]:
     scratch.clear(machine, SCRATCH, user="root")
     yield Workspace(
         SESSION, access, Connection(clouds, "a"), Connection(clouds, "l"), {}, lambda name: "", lambda text: None,
-        lambda: site, nothing, nothing, nothing, lambda session, step: None,
+        lambda: site, nothing, nothing, nothing,
     )  # fmt: skip
     scratch.clear(machine, SCRATCH, user="root")
 

@@ -92,7 +92,6 @@ def bench(tmp_path: Path) -> Make:
         people = (Connection(clouds, "a"), Connection(clouds, "l"))
         desk = Workspace(
             session, access, *people, {}, lambda name: "", said.append, lambda: Site(**values), nothing, nothing, nothing,
-            lambda session, step: None,
         )  # fmt: skip
         return Bench(desk, session.step("it"), Journal(tmp_path / "journal"), tmp_path / "scratch", said)
 
@@ -458,9 +457,9 @@ def test_what_makes_no_sense_is_refused_when_the_session_is_read(parameters: dic
 
 def test_all_that_would_be_run_is_told(bench: Make) -> None:
     one = bench(**{**FILE, "root": True})
-    assert one.step.kind.runs(one.step.params) == (
-        "# run as root:\necho made > it\n# check as root:\ncat it\n# undo as root:\nrm -f it"
-    )
+    text = one.step.kind.runs(one.step.params)
+    for name, script in (("run", "echo made > it"), ("check", "cat it"), ("undo", "rm -f it")):
+        assert f"# {name}, in here/ below the session's scratch directory, as root, for 60 s at most:\n{script}" in text
 
 
 def test_this_machine_does_nothing_as_anybody_else() -> None:

@@ -9,18 +9,15 @@ from pathlib import Path
 import click
 import pytest
 
-from stacklab.cli.options import Context
-from stacklab.cli.trusting import agreement
+from stacklab.cli.asking import trusted
 from stacklab.console import Console
 from stacklab.course.load import load_session, read_session, session_names
 from stacklab.course.session import Session
 from stacklab.errors import NotTrusted
 from stacklab.lab import Lab
-from stacklab.replay.consent import refuse_foreign, to_agree_to
 from stacklab.replay.journal import Journal
-from stacklab.replay.remembered import declared, remembered_session
-from stacklab.replay.trust import Trust
-from stacklab.replay.undo import known_session
+from stacklab.replay.trust import is_trusted, remember, require_trusted, scripts
+from stacklab.replay.undo import declared, recorded_session
 
 TEXT = """\
 session: foreign
@@ -62,71 +59,62 @@ def lab(own_directories: Path) -> Lab:
     return Lab("intro")
 
 
-def test_only_what_runs_on_a_machine_is_asked_for_with_all_that_is_looked_at_on_the_way(tmp_path: Path) -> None:
+def test_all_that_runs_is_shown_with_where_and_as_whom_and_every_file_and_url(tmp_path: Path) -> None:
+    for source in ("{file: ~/.ssh/id_rsa}", "{url: 'https://example.org/disk.img'}"):
+        step = f"{{id: image, kind: image, as: admin, say: A., hint: B., with: {{name: i, source: {source}}}}}"
+        script, image = scripts(foreign(tmp_path, TEXT + f"      - {step}\n"))
+        assert script.step == "foreign/first/script"
+        assert all(
+            part in script.text for part in ("echo hello", "test -f", "rm -f", "in place/ below", "as you", "60 s")
+        )
+        assert any(
+            part in image.text for part in (str(Path("~/.ssh/id_rsa").expanduser()), "https://example.org/disk.img")
+        )
+    text = foreign(tmp_path, TEXT.replace("in: place", "root: true").replace("summary", "vars: {}\nsummary"))
+    assert "in the home directory, as root" in scripts(text)[0].text
+
+
+def test_the_course_s_own_sessions_and_what_only_asks_a_cloud_are_not_asked_for(tmp_path: Path, lab: Lab) -> None:
+    assert all(is_trusted(lab, load_session(name)) for name in session_names())
+    head = TEXT.partition("      - id: script")[0]
+    assert is_trusted(lab, foreign(tmp_path, head))
+
+
+@pytest.mark.parametrize("change", [("in: place", "in: other"), ("          in: place\n", ""), ("# end", "# the end")])
+def test_an_answer_is_kept_per_lab_and_a_change_of_any_byte_asks_again(
+    tmp_path: Path, lab: Lab, change: tuple[str, str]
+) -> None:
+    text = TEXT + "# end\n"
+    session = foreign(tmp_path, text)
+    with pytest.raises(NotTrusted, match="session 'foreign' is not the course's own") as caught:
+        require_trusted(lab, session)
+    assert ("--trust" in caught.value.advice, caught.value.exit_code) == (True, 44)
+    remember(lab, session)
+    require_trusted(lab, foreign(tmp_path, text))
+    assert not is_trusted(Lab("other"), session)
+    changed = text.replace(*change)
+    assert changed != text
+    assert not is_trusted(lab, foreign(tmp_path, changed))
+
+
+def test_a_directory_that_the_configuration_trusts_is_not_asked_about(
+    tmp_path: Path, lab: Lab, own_directories: Path
+) -> None:
     session = foreign(tmp_path)
-    assert to_agree_to(session, [session.step("network")]) == []
-    for step in ("script", "after"):  # whoever checks `after` looks at what it builds on
-        (found,) = to_agree_to(session, [session.step(step)])
-        assert found.step.id == "script"
-        assert all(part in found.text for part in ("echo hello", "test -f", "rm -f"))
-
-
-def test_a_file_of_the_learner_s_that_an_image_is_made_of_is_asked_for(tmp_path: Path) -> None:
-    source = "{id: image, kind: image, as: admin, say: A., hint: B., with: {name: i, source: {file: ~/.ssh/id_rsa}}}"
-    session = foreign(tmp_path, TEXT + f"      - {source}\n")
-    (found,) = to_agree_to(session, [session.step("image")])
-    assert str(Path("~/.ssh/id_rsa").expanduser()) in found.text
-
-
-def test_the_course_s_own_sessions_are_not_asked_for() -> None:
-    for name in session_names():
-        session = load_session(name)
-        assert to_agree_to(session, session.steps()) == []
-        for step in session.steps():
-            refuse_foreign(session, step)
-
-
-def test_nothing_is_agreed_to_where_nobody_was_asked(tmp_path: Path) -> None:
-    session = foreign(tmp_path)
-    refuse_foreign(session, session.step("network"))
-    with pytest.raises(NotTrusted, match="step script: session 'foreign' is not the course's own") as caught:
-        refuse_foreign(session, session.step("script"))
-    assert "--trust" in caught.value.advice
-    assert caught.value.exit_code == 44
-
-
-def test_an_answer_is_kept_per_lab_and_a_changed_script_asks_again(tmp_path: Path, lab: Lab) -> None:
-    session = foreign(tmp_path)
-    (found,) = Trust(lab).unknown(to_agree_to(session, session.steps()))
-    Trust(lab).accept(found)
-    Trust(lab).agreed(session, session.step("script"))
-    with pytest.raises(NotTrusted):
-        Trust(Lab("other")).agreed(session, session.step("script"))
-    for part in ("echo hello", "test -f made", "rm -f made"):
-        changed = foreign(tmp_path, TEXT.replace(part, f"true; {part}"))
-        with pytest.raises(NotTrusted):
-            Trust(lab).agreed(changed, changed.step("script"))
-    words = foreign(tmp_path, TEXT.replace("A script.", "The same, told better."))
-    Trust(lab).agreed(words, words.step("script"))
-
-
-def test_what_is_accepted_once_is_not_kept(tmp_path: Path, lab: Lab) -> None:
-    session, trust = foreign(tmp_path), Trust(lab)
-    (found,) = to_agree_to(session, session.steps())
-    trust.accept(found, once=True)
-    trust.agreed(session, session.step("script"))
-    with pytest.raises(NotTrusted):
-        Trust(lab).agreed(session, session.step("script"))
+    config = own_directories / "config/stacklab/config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(f"trust: [{tmp_path / 'elsewhere'}]\n", encoding="utf-8")
+    assert not is_trusted(lab, session)
+    config.write_text(f"trust: [{tmp_path}]\n", encoding="utf-8")
+    assert is_trusted(lab, session)
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
-def ask(lab: Lab, session: Session, *, as_json: bool = False, trust: bool = False, needed: bool = True) -> None:
-    """As a verb does it, then run the script's step."""
-    console, steps = Console(as_json=as_json), list(session.steps())
-    allowed = agreement(Context(lab.name), console, session, steps, trust=trust, needed=needed)
-    allowed(session, session.step("script"))
+def ask(lab: Lab, session: Session, *, as_json: bool = False, trust: bool = False) -> Session:
+    """As a verb does."""
+    return trusted(Console(as_json=as_json), lab, session, trust=trust)
 
 
 def test_on_a_terminal_it_is_shown_and_asked_for_and_asked_for_once(
@@ -167,7 +155,7 @@ def test_without_somebody_to_ask_it_is_refused_unless_trusted_for_this_command(
     with pytest.raises(NotTrusted):
         ask(lab, session, as_json=as_json)
     assert capsys.readouterr().out == ""
-    ask(lab, session, as_json=as_json, trust=True)
+    assert is_trusted(lab, ask(lab, session, as_json=as_json, trust=True))
     said = capsys.readouterr()
     assert "echo hello" in (said.err if as_json else said.out)
     assert not (said.out if as_json else said.err)
@@ -175,46 +163,37 @@ def test_without_somebody_to_ask_it_is_refused_unless_trusted_for_this_command(
         ask(lab, session, as_json=as_json)
 
 
-def test_a_check_may_go_on_without_an_answer(tmp_path: Path, lab: Lab) -> None:
-    session = foreign(tmp_path)
-    allowed = agreement(Context(lab.name), Console(), session, session.steps(), trust=False, needed=False)
-    allowed(session, session.step("network"))
-    with pytest.raises(NotTrusted):
-        allowed(session, session.step("script"))
-
-
-# --- what the journal remembers ----------------------------------------------------------------------------------------
+# --- what the journal keeps --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", session_names())
-def test_every_step_comes_back_from_the_journal_as_it_was_declared(tmp_path: Path, name: str) -> None:
+def test_the_journal_tells_whose_each_step_is_and_what_it_builds_on(tmp_path: Path, name: str) -> None:
     session, journal = load_session(name), Journal(tmp_path / "journal.jsonl")
     for step in session.steps():
         journal.write(name, step.id, step.kind.name, "begin", declared=declared(session, step))
         journal.write(name, step.id, step.kind.name, "made", {"id": step.id})
-    remembered = remembered_session(journal, name)
-    assert remembered is not None
-    assert remembered.learner == session.learner
-    assert {step.id for step in remembered.steps()} == {step.id for step in session.steps()}
-    for step in remembered.steps():
+    recorded = recorded_session(journal, name)
+    assert recorded.learner == session.learner
+    assert [step.id for step in recorded.select()] == [
+        step.id for exercise in session.exercises for step in exercise.steps
+    ]
+    for step in recorded.steps():
         meant = session.step(step.id)
-        assert (step.kind, step.params, step.who, step.needs) == (meant.kind, meant.params, meant.who, meant.needs)
-        assert (step.exercise, step.until) == (meant.exercise, meant.until)
+        assert (step.kind, step.who, step.exercise) == (meant.kind, meant.who, meant.exercise)
+        assert step.needs >= meant.needs
 
 
-def test_a_changed_file_does_not_change_what_is_undone(tmp_path: Path, lab: Lab) -> None:
-    journal, before = Journal(lab.journal_file), foreign(tmp_path)
-    script = before.step("script")
-    journal.write("foreign", "script", "shell", "begin", declared=declared(before, script))
-    changed = foreign(tmp_path, TEXT.replace("rm -f made.txt", "rm -rf ~").replace("id: after", "id: later"))
-    known = known_session(changed, journal)
-    assert known.step("script").params == script.params
-    assert known.step("later").id == "later"
-    assert known.foreign
-    (found,) = to_agree_to(known, [known.step("script")])
-    assert "rm -rf" not in found.text
+def test_a_journal_of_an_older_lab_can_be_undone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    step = {"id": "network", "exercise": "first", "kind": "network", "as": "learner", "needs": ["x"], "with": {}}
+    older = {"learner": ["me", "mine"], "foreign": True, "file": "/gone", "steps": [step]}
+    journal.write("foreign", "network", "network", "begin", declared=older)
+    recorded = recorded_session(journal, "foreign")
+    network = recorded.step("network")
+    assert (network.exercise, network.who, network.needs) == ("first", "learner", frozenset({"x"}))
+    assert recorded.learner == ("me", "mine")
 
 
-def test_no_secret_is_in_what_the_journal_remembers(tmp_path: Path) -> None:
+def test_no_secret_is_in_the_journal(tmp_path: Path) -> None:
     session = load_session("session4")
-    assert '"secret": "learner"' in json.dumps(declared(session, session.step("user")))
+    assert "secret" not in json.dumps(declared(session, session.step("user")))

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.asking import agreed
+from stacklab.cli.asking import agreed, trust_option, trusted
 from stacklab.cli.options import Context, complete_step, json_option, known_sessions
-from stacklab.cli.trusting import agreement, agreement_to_all, trust_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -45,8 +44,8 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
     from stacklab.cli.learn import replayed, said
     from stacklab.errors import NotRunning
     from stacklab.replay.current import home_of, session_of
-    from stacklab.replay.learn import Narrator
     from stacklab.replay.moving import goto as do_goto
+    from stacklab.replay.narrate import Narrator
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
@@ -57,12 +56,10 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
         home.access()
     except NotRunning as error:
         raise NotRunning(error.message, advice=f"lab up {chosen.name}") from error
-    known = None
-    if not home.saves:
-        if not confirmed(context, console, yes=yes):
-            return
-        known = agreement_to_all(context, console, trust=trust)
-    agreed = agreement(context, console, chosen, steps[: steps.index(turn)], trust=trust, known=known)
+    if turn is not steps[0]:
+        chosen = trusted(console, lab, chosen, trust=trust)
+    if not home.saves and not confirmed(context, console, yes=yes):
+        return
     arrived = do_goto(
         lab,
         chosen,
@@ -70,7 +67,6 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
         lambda shown: replayed(console, shown),
         lambda text: said(console, text),
         console.working,
-        agreed,
     )
     look = Narrator(lab, chosen).look(arrived.step)
     console.result_line(_as_json(arrived, look))
@@ -79,7 +75,7 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
 
 def confirmed(context: Context, console: Console, *, yes: bool) -> bool:
     """Show what a reset without checkpoints removes, and ask. With --json, --yes has to be said."""
-    from stacklab.replay.clearing import what_goes
+    from stacklab.replay.clear import what_goes
     from stacklab.replay.current import home_of
 
     going = what_goes(context.lab, home_of(context.lab))

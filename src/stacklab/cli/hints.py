@@ -72,7 +72,7 @@ def _step(context: Context, what: str) -> tuple[Session, Step] | None:
 
 
 def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool) -> None:
-    from stacklab.replay.learn import Narrator
+    from stacklab.replay.narrate import Narrator
 
     console = context.console(as_json)
     look = Narrator(context.lab, session).look(chosen)

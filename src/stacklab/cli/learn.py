@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from stacklab.cli.asking import trust_option, trusted
 from stacklab.cli.options import Context, address_argument, addressed, complete_step, json_option
-from stacklab.cli.trusting import agreement, trust_option
 from stacklab.cloud.connection import VERSIONS
 
 if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.course.session import Session, Step
-    from stacklab.replay.apply import Applied
+    from stacklab.replay.apply import Applied, Shown
     from stacklab.replay.check import Grade
-    from stacklab.replay.learn import Narrator, Shown
+    from stacklab.replay.narrate import Narrator
 
 
 @click.command("list")
@@ -62,8 +62,7 @@ def list_(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Context, address: str | None, as_json: bool) -> None:
     """Show a session's exercises, or the steps of one: why, the openstack command, the REST call, the way in Horizon."""
-    from stacklab.replay.learn import Narrator
-    from stacklab.replay.narrate import named, outline
+    from stacklab.replay.narrate import Narrator, named, outline
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -146,7 +145,9 @@ def replay(
     What is there already, as declared, is left alone; what is there but different is reported, never changed.
     It sends the very requests that are shown as curl; --via cli runs the very openstack commands that are shown.
     """
-    from stacklab.replay.learn import Narrator, between, replay_steps
+    from stacklab.replay.apply import between
+    from stacklab.replay.apply import replay as do_replay
+    from stacklab.replay.narrate import Narrator
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
@@ -161,9 +162,9 @@ def replay(
         return
     if stepwise and not sys.stdin.isatty():
         raise click.UsageError("--step waits for keys, so it needs a terminal; leave it out, or name one step")
-    agreed = agreement(context, console, session, steps, trust=trust)
+    session = trusted(console, context.lab, session, trust=trust)
     asked = (lambda step: _ask(console, Narrator(context.lab, session), step)) if stepwise else None
-    results = replay_steps(
+    results = do_replay(
         context.lab,
         session,
         steps,
@@ -171,7 +172,6 @@ def replay(
         lambda shown: replayed(console, shown),
         lambda text: said(console, text),
         asked,
-        agreed,
     )
     console.result({"session": session.name, "steps": [_as_json(one) for one in results]})
     made = sum(one.outcome == "done" for one in results)
@@ -218,7 +218,7 @@ def _as_json(one: Applied) -> dict[str, object]:
     return step | {"outcome": one.outcome, "detail": one.detail, "seconds": round(one.seconds, 2)}
 
 
-def _ask(console: Console, narrator: Narrator, step: Step) -> str:
+def _ask(console: Console, narrator: Narrator, step: Step) -> Literal["run", "skip", "quit"]:
     """One key: run, skip or quit ("show" shows and asks again)."""
     console.heading(f"{step.exercise}/{step.id}: {step.title}  (as {step.who})")
     while True:
@@ -245,12 +245,12 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
 
     Exit 0 only if no step failed and none is unknown.
     """
-    from stacklab.replay.learn import check_steps
+    from stacklab.replay.check import check_lab
 
     console = context.console(as_json)
     session, steps = addressed(context, address)
-    agreed = agreement(context, console, session, steps, trust=trust, needed=False)
-    report = check_steps(context.lab, session, steps, lambda grade: _graded(context, console, session, grade), agreed)
+    session = trusted(console, context.lab, session, trust=trust)
+    report = check_lab(context.lab, session, steps, lambda grade: _graded(context, console, session, grade))
     console.result(report.to_json())
     counts = f"{report.count('passed')} passed, {report.count('failed')} failed, {report.count('unknown')} cannot tell"
     console.print(f"{session.name}: {counts}, {report.count('not_applicable')} not applicable")
@@ -275,22 +275,20 @@ def _graded(context: Context, console: Console, session: Session, grade: Grade) 
 
 @click.command()
 @address_argument
-@trust_option
 @json_option
 @click.pass_obj
-def undo(context: Context, address: str | None, trust: bool, as_json: bool) -> None:
+def undo(context: Context, address: str | None, as_json: bool) -> None:
     """Remove what the lab's replay made (and what builds on it), in reverse order, and nothing else."""
-    from stacklab.replay.learn import as_remembered, undo_steps
+    from stacklab.replay.undo import undo_steps
 
     console = context.console(as_json)
     session, steps = addressed(context, address, gone=True)
-    agreed = agreement(context, console, *as_remembered(context.lab, session, steps), trust=trust)
     undone: list[dict[str, str]] = []
 
     def told(step: Step, detail: str) -> None:
         undone.append({"id": step.id, "detail": detail})
         console.print(f"{console.mark('done')} {step.exercise}/{step.id}  {detail}")
 
-    count = undo_steps(context.lab, session, steps, told, agreed)
+    count = undo_steps(context.lab, session, steps, told)
     console.result({"session": session.name, "undone": undone})
     console.print(f"{counted(count, 'step')} undone" if count else "nothing to undo: the lab has made nothing there")

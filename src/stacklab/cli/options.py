@@ -131,7 +131,8 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
     """
     from stacklab.course.session import Address
     from stacklab.errors import UnknownName
-    from stacklab.replay.current import session_of, session_remembered, session_to_undo
+    from stacklab.replay.current import journal_of, session_of
+    from stacklab.replay.undo import recorded_session, session_to_undo
 
     find = session_to_undo if gone else session_of
     if address is None:
@@ -146,12 +147,12 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
     try:
         return session, session.select(parsed.exercise, parsed.step)
     except UnknownName as error:
-        remembered = session_remembered(context.lab, parsed.session) if gone else None
-        if remembered is None:
+        recorded = recorded_session(journal_of(context.lab), parsed.session) if gone else None
+        if recorded is None or not recorded.exercises:
             word = address.strip("/").rpartition("/")[2]
             error.advice = known_elsewhere(context, word, first=session.name) or error.advice
             raise
-        return session, remembered.select(parsed.exercise, parsed.step)
+        return session, recorded.select(parsed.exercise, parsed.step)
 
 
 def known_elsewhere(context: Context, word: str, *, first: str | None = None) -> str:

@@ -13,13 +13,11 @@ from stacklab.cli.completing import complete_session
 from stacklab.cli.options import Context, complete_service, complete_step, json_option
 from stacklab.cli.standing import as_json as session_json
 from stacklab.cli.standing import show_standing, whole_course
-from stacklab.cli.trusting import agreement_to_all, trust_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.homes.base import HomeStatus
     from stacklab.lab import Lab
-    from stacklab.replay.consent import Allow
 
 __all__ = ["complete_step", "completion", "destroy", "down", "logs", "reset", "restart", "status"]
 
@@ -161,10 +159,9 @@ def restart(context: Context, service: str, as_json: bool) -> None:
 @click.command()
 @click.argument("session", required=False, shell_complete=complete_session)
 @click.option("--yes", is_flag=True, help="Do not ask before things are removed (home ssh, which has no checkpoints).")
-@trust_option
 @json_option
 @click.pass_obj
-def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json: bool) -> None:
+def reset(context: Context, session: str | None, yes: bool, as_json: bool) -> None:
     """Put cloud and files back to the start of the session, or of another one; the services keep running.
 
     Everything made since then is gone, also what you made yourself: instances, images, volumes, networks, users.
@@ -175,13 +172,10 @@ def reset(context: Context, session: str | None, yes: bool, trust: bool, as_json
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
-    agreed: Allow | None = None
-    if not home_of(lab).saves:
-        if not confirmed(context, console, yes=yes):
-            return
-        agreed = agreement_to_all(context, console, trust=trust).agreed
+    if not home_of(lab).saves and not confirmed(context, console, yes=yes):
+        return
     with console.working(f"back to the start of {chosen.name}", 3) as progress:
-        do_reset(lab, progress, chosen, agreed)
+        do_reset(lab, progress, chosen)
     if home_of(lab).status().state == "stopped":
         console.print(f"the cloud is stopped: {context.command} up starts it")
 

@@ -207,6 +207,7 @@ def examine(path: Path, variables: Variables | None = None, *, foreign: bool = F
             path,
             tuple(raw.services),
             foreign=foreign,
+            digest=file.digest,
             faults=faults,
         )
     return Examined(file, session, builder.problems, builder.places, builder.unused())

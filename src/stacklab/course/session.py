@@ -87,7 +87,8 @@ class Session:
     """A chapter of the course. `learner` is the user, and the project, that `as: learner` means.
 
     `services`: optional services of OpenStack that it needs, by the names that a profile has for them (`swift`).
-    `foreign`: it is not one of the course's: what it would run on a machine is shown and asked for first.
+    `foreign`: it is not one of the course's: what it would run on a machine is shown and asked for first. `digest`: the hash
+    of its file's bytes; `agreed`: somebody agrees to it for this one command.
     `faults`: what can be broken on purpose in it.
     """
 
@@ -99,6 +100,8 @@ class Session:
     file: Path
     services: tuple[str, ...] = ()
     foreign: bool = False
+    digest: str = ""
+    agreed: bool = False
     faults: tuple[FaultCase, ...] = ()
 
     def fault(self, fault_id: str) -> FaultCase:

@@ -53,7 +53,7 @@ class Workspace:
     """A session at a cloud: what the steps of one command share.
 
     `site`: the machine that the cloud runs on; `services`: how they run now; `faults`: what can be broken on purpose, by name;
-    `https`: TLS in front of the cloud. `agreed` raises NotTrusted unless what a step runs may run. `memory`: things that
+    `https`: TLS in front of the cloud. `memory`: things that
     references meant, by step; cleared whenever a step changes something.
     """
 
@@ -68,12 +68,7 @@ class Workspace:
     services: Callable[[], Sequence[ServiceState]]
     faults: Callable[[], Mapping[str, Fault]]
     https: Callable[[], Https]
-    agreed: Callable[[Session, Step], None]
     memory: dict[str, Thing] = field(default_factory=dict)
-
-    def allow(self, step: Step) -> None:
-        """Raises NotTrusted unless what this step runs may run."""
-        self.agreed(self.session, step)
 
     def context(self, step: Step) -> Context:
         """What one step works with."""
@@ -179,7 +174,6 @@ class Context(_Declared):
         workspace = self.workspace
         if ref.step not in workspace.memory:
             step = self.session.step(ref.step)
-            workspace.allow(step)
             closest_thing = step.kind.find(workspace.context(step), step.params)
             if closest_thing is None:
                 raise Absent(step.title, ref.step)

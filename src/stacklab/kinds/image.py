@@ -97,6 +97,8 @@ class Image(Kind[ImageParams]):
         return context.admin.delete("image", "images", thing["id"])
 
     def runs(self, p: ImageParams) -> str:
+        if isinstance(p.source, UrlSource):
+            return f"# fetches this and uploads it to the cloud:\n{p.source.url}"
         if not isinstance(p.source, FileSource):
             return ""
         unpacked = f", unpacked by {' '.join(UNPACK[p.unpack])}," if p.unpack else ""

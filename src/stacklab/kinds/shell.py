@@ -234,8 +234,15 @@ class Shell(Kind[ShellParams]):
 
     def runs(self, p: ShellParams) -> str:
         parts = (("run", p.run), ("check", p.check), ("undo", p.undo))
-        who = " as root" if p.root else ""
-        return "\n".join(f"# {name}{who}:\n{text.rstrip()}" for name, text in parts if text)
+        who = {True: "as root", False: "as you", "where-allowed": "as root where the lab may be root, else as you"}[
+            p.root
+        ]
+        where = f"in {p.place}/ below the session's scratch directory" if p.place else "in the home directory"
+        ends = [f"# before that, and to undo it, ends what {', '.join(p.processes)} there name"] if p.processes else []
+        scripts = [
+            f"# {name}, {where}, {who}, for {p.seconds} s at most:\n{text.rstrip()}" for name, text in parts if text
+        ]
+        return "\n".join([*scripts, *ends])
 
 
 def _end_left(site: Site, directory: str, files: Iterable[str], user: str | None) -> None:

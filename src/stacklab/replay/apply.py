@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stacklab.course.session import Step
-from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
+from stacklab.course.session import Session, Step
+from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed, UnknownName
 from stacklab.kinds.context import Absent, Context, Thing, Workspace
 from stacklab.kinds.kind import Difference
+from stacklab.lab import Lab
+from stacklab.progress import ProgressFile
+from stacklab.replay.breaking import noticed
 from stacklab.replay.check import in_words, over
+from stacklab.replay.current import journal_of, open_workspace
 from stacklab.replay.journal import Journal
-from stacklab.replay.remembered import declared
-from stacklab.replay.undo import as_applied, take_back
+from stacklab.replay.undo import declared, take_back
 from stacklab.replay.vias import do
 
+Ask = Callable[[Step], Literal["run", "skip", "quit"]]
 Outcome = Literal["done", "already", "not_applicable"]
 SETTLE_POLL = 0.2
 
@@ -30,73 +35,141 @@ class Applied:
     seconds: float
 
 
-def apply_step(desk: Workspace, journal: Journal, step: Step, via: str) -> Applied:
+@dataclass(frozen=True)
+class Shown:
+    """What a replay tells of a step: before it (`applied` is None) and after."""
+
+    step: Step
+    applied: Applied | None = None
+
+
+def between(session: Session, steps: Sequence[Step], first: str | None, last: str | None) -> list[Step]:
+    """The steps from `first` to `last`, both included. Raises UnknownName, also for an empty range."""
+    ids = [step.id for step in steps]
+    for name in (first, last):
+        if name and name not in ids:
+            session.step(name)  # raises with the closest id, unless the step lies outside of what was selected
+            raise UnknownName(f"step '{name}' is not among the chosen steps", advice=f"they are: {', '.join(ids)}")
+    start = ids.index(first) if first else 0
+    end = ids.index(last) if last else len(ids) - 1
+    if start > end:
+        raise UnknownName(f"step '{first}' comes after '{last}'", advice="exchange --from and --to")
+    return list(steps[start : end + 1])
+
+
+def replay(
+    lab: Lab,
+    session: Session,
+    steps: Sequence[Step],
+    via: str,
+    show: Callable[[Shown], None],
+    say: Callable[[str], None],
+    ask: Ask | None = None,
+) -> list[Applied]:
+    """Do the steps in order; `ask` is asked before each. Raises what a step raises."""
+    with lab.writing():
+        return do_steps(lab, open_workspace(lab, session, say), journal_of(lab), steps, via, show, ask)
+
+
+def do_steps(
+    lab: Lab,
+    workspace: Workspace,
+    journal: Journal,
+    steps: Sequence[Step],
+    via: str,
+    show: Callable[[Shown], None],
+    ask: Ask | None = None,
+) -> list[Applied]:
+    """The same, by whoever holds the lab's lock."""
+    name = workspace.session.name
+    done: list[Applied] = []
+    for step in steps:
+        answer = ask(step) if ask else "run"
+        if answer == "quit":
+            break
+        if answer == "skip":
+            continue
+        show(Shown(step))
+        try:
+            applied = apply_step(workspace, journal, step, via)
+        except LabError:
+            ProgressFile(lab).note(name, [(step.id, "failed")])
+            raise
+        status = "not_applicable" if applied.outcome == "not_applicable" else "passed"
+        ProgressFile(lab).note(name, [(step.id, status)])
+        if status == "passed":
+            noticed(lab, workspace.session, [step.id])
+        show(Shown(step, applied))
+        done.append(applied)
+    return done
+
+
+def apply_step(workspace: Workspace, journal: Journal, step: Step, via: str) -> Applied:
     """Do one step. Raises StepDiffers, StepFailed, CloudRefused, CloudUnreachable; the journal knows what it left."""
     began = time.monotonic()
-    scene = desk.context(step)
-    desk.memory.clear()
+    context = workspace.context(step)
+    workspace.memory.clear()
     try:
-        outcome, detail = _apply(desk, scene, journal, step, via)
+        outcome, detail = _apply(workspace, context, journal, step, via)
     except Absent as absent:
         need = f" (step {absent.step})" if absent.step else ""
-        in_order = f"lab replay {desk.session.name}, without a step named, does all in order"
+        in_order = f"lab replay {workspace.session.name}, without a step named, does all in order"
         advice = in_order if absent.step else "make it, or correct its name in the session file"
         raise StepFailed(
             f"step {step.id}: it builds on {absent.what}{need}, which is not there", advice=advice
         ) from absent
     finally:
-        desk.memory.clear()
+        workspace.memory.clear()
     return Applied(step, outcome, detail, time.monotonic() - began)
 
 
-def _apply(desk: Workspace, scene: Context, journal: Journal, step: Step, via: str) -> tuple[Outcome, str]:
-    desk.allow(step)
-    reason = step.kind.applicable(scene, step.params)
+def _apply(workspace: Workspace, context: Context, journal: Journal, step: Step, via: str) -> tuple[Outcome, str]:
+    reason = step.kind.applicable(context, step.params)
     if reason:
         return "not_applicable", reason
-    if ended := over(desk, step):
+    if ended := over(workspace, step):
         return "already", ended
     if step.kind.settles_first:
-        _settled(scene, step)
+        _settled(context, step)
     if not step.kind.lasting(step.params):
-        outlines = _do(scene, step, via)
-        thing = _settled(scene, step)
+        outlines = _do(context, step, via)
+        thing = _settled(context, step)
         report = step.kind.report(thing)
         for text in filter(None, outlines if report is None else [report]):
-            scene.say(text)
+            context.say(text)
         return "done", step.kind.shown(thing)
-    entry = journal.entries(desk.session.name).get(step.id)
+    entry = journal.entries(workspace.session.name).get(step.id)
     if entry and entry.state == "begin":
         # An earlier run was cut off in the middle of this step: what it left half made is ours to remove.
-        take_back(as_applied(desk, journal), journal, step.id)
-    existing = step.kind.find(scene, step.params)
+        take_back(workspace, journal, entry)
+    existing = step.kind.find(context, step.params)
     if existing and not (existing[1] and step.kind.repeatable):
         return _existing(step, *existing)
-    before = step.kind.snapshot(scene, step.params)
-    journal.write(desk.session.name, step.id, step.kind.name, "begin", before, declared(desk.session, step))
+    before = step.kind.snapshot(context, step.params)
+    journal.write(workspace.session.name, step.id, step.kind.name, "begin", before, declared(workspace.session, step))
     try:
-        _do(scene, step, via)
+        _do(context, step, via)
     except CloudRefused as refusal:
-        if _changed_nothing(scene, step, before, refusal):
+        if _changed_nothing(context, step, before, refusal):
             # What comes to be there from now on is somebody else's.
-            journal.write(desk.session.name, step.id, step.kind.name, "undone")
+            journal.write(workspace.session.name, step.id, step.kind.name, "undone")
         raise
-    thing = _settled(scene, step)
-    kept = before if before is not None else step.kind.undo_data(scene, step.params, thing)
-    journal.write(desk.session.name, step.id, step.kind.name, "made", kept)
+    thing = _settled(context, step)
+    kept = before if before is not None else step.kind.undo_data(context, step.params, thing)
+    journal.write(workspace.session.name, step.id, step.kind.name, "made", kept)
     return "done", step.kind.shown(thing)
 
 
-def _changed_nothing(scene: Context, step: Step, before: Thing | None, refusal: CloudRefused) -> bool:
+def _changed_nothing(context: Context, step: Step, before: Thing | None, refusal: CloudRefused) -> bool:
     """Whether a step that the cloud refused has left nothing: it may have refused only the last of several requests.
 
     Not known of a step that changes what is there, nor after an answer that is no refusal: taking it back is safe then.
     """
     if before is not None or refusal.status is None or refusal.status >= 500:
         return False
-    scene.workspace.memory.clear()
+    context.workspace.memory.clear()
     try:
-        return step.kind.find(scene, step.params) is None
+        return step.kind.find(context, step.params) is None
     except Absent:
         return True
     except LabError:
@@ -112,30 +185,30 @@ def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[
     return "already", step.kind.shown(thing)
 
 
-def _do(scene: Context, step: Step, via: str) -> list[str]:
+def _do(context: Context, step: Step, via: str) -> list[str]:
     """Do it; what a look brought, in lines."""
     refusal: CloudRefused | None = None
     outlines: list[str] = []
     try:
-        outlines = do(scene, step, via)
+        outlines = do(context, step, via)
     except CloudRefused as error:
         refusal = error
     try:
-        step.kind.judge(scene, step.params, refusal)
+        step.kind.judge(context, step.params, refusal)
     except LabError as error:
         error.args = (f"step {step.id}: {error.message}",)
         error.message = str(error)
-        error.advice = error.advice or f"lab hint {scene.workspace.session.name}/{step.exercise}/{step.id}"
+        error.advice = error.advice or f"lab hint {context.workspace.session.name}/{step.exercise}/{step.id}"
         raise
     return outlines
 
 
-def _settled(scene: Context, step: Step) -> Thing:
+def _settled(context: Context, step: Step) -> Thing:
     """The thing, once the cloud shows it as declared: an answer of 202 is a promise, not a result."""
     deadline = time.monotonic() + step.kind.settle_seconds(step.params)
     while True:
-        scene.workspace.memory.clear()
-        answer = step.kind.find(scene, step.params)
+        context.workspace.memory.clear()
+        answer = step.kind.find(context, step.params)
         if answer and not answer[1]:
             return answer[0]
         if time.monotonic() > deadline or (answer and _hopeless(answer[0])):

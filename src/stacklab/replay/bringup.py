@@ -21,11 +21,9 @@ from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
 from stacklab.removal import purge as purge_directories
 from stacklab.replay.breaking import broken_faults, forget_all, in_words, mend_all
-from stacklab.replay.clearing import clear
-from stacklab.replay.consent import Allow
+from stacklab.replay.clear import clear
 from stacklab.replay.current import begin_session, home_of
 from stacklab.replay.moving import go_back, going_back_stage
-from stacklab.replay.trust import Trust
 from stacklab.stages import Progress, Stage, run_stages
 
 
@@ -104,10 +102,10 @@ def _something_made(lab: Lab) -> bool:
     return lab.home_directory.is_dir() and any(lab.home_directory.iterdir())
 
 
-def reset(lab: Lab, progress: Progress, session: Session | None = None, agreed: Allow | None = None) -> None:
+def reset(lab: Lab, progress: Progress, session: Session | None = None) -> None:
     """Cloud and files back to the start of the lab's session, or of another one; the services keep running.
 
-    Where the home has no checkpoints, thing by thing (`stacklab.replay.clearing`). Raises CheckpointMissing, NotRunning,
+    Where the home has no checkpoints, thing by thing (`stacklab.replay.clear`). Raises CheckpointMissing, NotRunning,
     UndoIncomplete.
     """
     with lab.writing():
@@ -119,7 +117,7 @@ def reset(lab: Lab, progress: Progress, session: Session | None = None, agreed: 
             go_back(lab, home, home.begin(), progress)
             forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back
         else:
-            clear(lab, home, progress, agreed or Trust(lab).agreed)
+            clear(lab, home, progress)
             mend_all(lab, home, progress, strict=True)
 
 

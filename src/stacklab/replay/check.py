@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stacklab.course.session import Step
+from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, LabError
 from stacklab.kinds.context import Absent, Context, Workspace
 from stacklab.kinds.kind import Difference
+from stacklab.lab import Lab
+from stacklab.progress import ProgressFile
+from stacklab.replay.breaking import noticed
+from stacklab.replay.current import open_workspace
 
 Status = Literal["passed", "failed", "unknown", "not_applicable"]
 
@@ -58,22 +62,30 @@ class Report:
         return {"session": self.session, **counts, "steps": [grade.to_json() for grade in self.grades]}
 
 
-def check(desk: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
+def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
     """Grade the steps, telling `graded` of each as it comes."""
-    desk.memory.clear()
+    workspace.memory.clear()
     found = []
     for step in steps:
-        grade = check_step(desk, step)
+        grade = check_step(workspace, step)
         found.append(grade)
         if graded:
             graded(grade)
-    return Report(desk.session.name, tuple(found))
+    return Report(workspace.session.name, tuple(found))
 
 
-def check_step(desk: Workspace, step: Step) -> Grade:
+def check_lab(lab: Lab, session: Session, steps: Iterable[Step], graded: Callable[[Grade], None]) -> Report:
+    """Grade the steps of a lab, and note the progress. Raises NoLab, NotRunning, NotTrusted."""
+    report = check(open_workspace(lab, session, lambda text: None), steps, graded)
+    ProgressFile(lab).note(session.name, [(grade.id, grade.status) for grade in report.grades])
+    noticed(lab, session, [grade.id for grade in report.grades if grade.status == "passed"])
+    return report
+
+
+def check_step(workspace: Workspace, step: Step) -> Grade:
     """Grade one step. Never raises for anything the cloud says or does not say: that is what "unknown" is for."""
-    scene = desk.context(step)
-    status, findings = _status(desk, scene, step)
+    context = workspace.context(step)
+    status, findings = _status(workspace, context, step)
     return Grade(
         id=step.id,
         exercise=step.exercise,
@@ -81,28 +93,27 @@ def check_step(desk: Workspace, step: Step) -> Grade:
         status=status,
         expected=step.kind.expected(step.params),
         actual="; ".join(findings),
-        look=look_with(desk, step),
+        look=look_with(workspace, step),
         hint=step.hint,
         findings=tuple(findings),
     )
 
 
-def look_with(desk: Workspace, step: Step) -> str:
+def look_with(workspace: Workspace, step: Step) -> str:
     """The command to look at a step's thing with, as the one that it belongs to."""
-    command = step.kind.show_command(desk.offline(step), step.params)
+    command = step.kind.show_command(workspace.offline(step), step.params)
     if command.program != "openstack":
         return command.text()
-    return command.text().replace("openstack ", f"openstack --os-cloud {desk.context(step).user.name} ", 1)
+    return command.text().replace("openstack ", f"openstack --os-cloud {workspace.context(step).user.name} ", 1)
 
 
-def over(desk: Workspace, step: Step) -> str | None:
+def over(workspace: Workspace, step: Step) -> str | None:
     """What became of a step whose thing a later one has taken away, in words; None if it has not. Raises what `find` does."""
     if step.until is None:
         return None
-    ending = desk.session.step(step.until)
-    desk.allow(ending)
+    ending = workspace.session.step(step.until)
     try:
-        answer = ending.kind.find(desk.context(ending), ending.params)
+        answer = ending.kind.find(workspace.context(ending), ending.params)
     except Absent:
         return None
     if answer is None or answer[1]:
@@ -110,15 +121,14 @@ def over(desk: Workspace, step: Step) -> str | None:
     return f"done, until step {ending.id}: {ending.kind.shown(answer[0])}"
 
 
-def _status(desk: Workspace, scene: Context, step: Step) -> tuple[Status, list[str]]:
+def _status(workspace: Workspace, context: Context, step: Step) -> tuple[Status, list[str]]:
     try:
-        scene.workspace.allow(step)
-        reason = step.kind.applicable(scene, step.params)
+        reason = step.kind.applicable(context, step.params)
         if reason:
             return "not_applicable", [reason]
-        if ended := over(desk, step):
+        if ended := over(workspace, step):
             return "passed", [ended]
-        answer = step.kind.find(scene, step.params)
+        answer = step.kind.find(context, step.params)
     except Absent as absent:
         why = f"step {absent.step}: " if absent.step else ""
         return "failed", [f"missing: {why}{absent.what}"]

@@ -9,14 +9,13 @@ from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import CLOUDS, Variables, load_session
 from stacklab.course.session import Session
-from stacklab.errors import NoLab, NotRunning, SessionInvalid, UnknownName
+from stacklab.errors import NoLab, NotRunning, UnknownName
 from stacklab.homes import open_home
 from stacklab.homes.base import Home
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
-from stacklab.replay.consent import Allow, refuse_foreign
 from stacklab.replay.journal import Journal
-from stacklab.replay.remembered import remembered_session
+from stacklab.replay.trust import require_trusted
 
 
 def home_of(lab: Lab) -> Home:
@@ -28,12 +27,12 @@ def home_of(lab: Lab) -> Home:
     return open_home(str(name), lab)
 
 
-def open_workspace(lab: Lab, session: Session, say: Callable[[str], None], agreed: Allow = refuse_foreign) -> Workspace:
-    """Raises NoLab, NotRunning (also in the middle of a reset that was interrupted)."""
+def open_workspace(lab: Lab, session: Session, say: Callable[[str], None]) -> Workspace:
+    """Raises NoLab, NotTrusted, NotRunning (also in the middle of a reset that was interrupted)."""
     home = home_of(lab)
     if interrupted := interruption(lab):
         raise interrupted
-    return workspace_at(home, lab, session, say, agreed)
+    return workspace_at(home, lab, session, say)
 
 
 def interruption(lab: Lab) -> NotRunning | None:
@@ -53,15 +52,18 @@ def workspace_at(
     lab: Lab,
     session: Session,
     say: Callable[[str], None],
-    agreed: Allow = refuse_foreign,
     access: CloudAccess | None = None,
 ) -> Workspace:
-    """A session at the cloud of a home; `access`: another way into it. The users connect when they are first needed."""
+    """A session at the cloud of a home; `access`: another way into it. The users connect when they are first needed.
+
+    Raises NotTrusted: whatever runs a session's steps comes by here.
+    """
+    require_trusted(lab, session)
     access = access or home.access()
     admin, learner = Connection(access.clouds_file, access.admin), Connection(access.clouds_file, access.learner)
     return Workspace(
         session, access, admin, learner, Assets(lab).by_name(), lab.secret, say, home.site, lambda: home.status().services,
-        home.faults, home.https, agreed,
+        home.faults, home.https,
     )  # fmt: skip
 
 
@@ -87,22 +89,6 @@ def session_of(lab: Lab, name: str | None) -> Session:
 def clouds_variables(lab: Lab) -> Variables:
     """What sessions say of the lab's cloud where it is not what they take for granted (`stacklab.course.load.CLOUDS`)."""
     return {name: value for name in CLOUDS if (value := getattr(lab.record, name))}
-
-
-def session_to_undo(lab: Lab, name: str | None) -> Session:
-    """The same; where its file is gone or broken, as the journal remembers it. Raises NoLab, UnknownName, SessionInvalid."""
-    try:
-        return session_of(lab, name)
-    except (UnknownName, SessionInvalid):
-        remembered = session_remembered(lab, str(name or lab.record.session))
-        if remembered is None:
-            raise
-        return remembered
-
-
-def session_remembered(lab: Lab, name: str) -> Session | None:
-    """A session as the journal has it; None where nothing of it is left to undo."""
-    return remembered_session(journal_of(lab), name)
 
 
 def begin_session(lab: Lab, session: Session) -> None:

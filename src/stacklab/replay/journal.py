@@ -28,7 +28,7 @@ FORMAT = 2
 class Entry:
     """The last that is known of a step. `kept` is what its kind needs for removing it (None while it is under way).
 
-    `declared`: the step as it was applied (see `stacklab.replay.remembered`).
+    `declared`: what undo has to know of the step as it was applied (see `stacklab.replay.undo.declared`).
     """
 
     session: str

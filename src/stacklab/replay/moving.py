@@ -24,13 +24,12 @@ from stacklab.homes.base import Home
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.records import Records
-from stacklab.replay.apply import Applied
+from stacklab.replay.apply import Applied, Shown, do_steps
 from stacklab.replay.breaking import mend_all
 from stacklab.replay.check import check
-from stacklab.replay.clearing import clear
-from stacklab.replay.consent import Allow, refuse_foreign
+from stacklab.replay.clear import clear
 from stacklab.replay.current import begin_session, home_of, journal_of, workspace_at
-from stacklab.replay.learn import Shown, do_steps
+from stacklab.replay.trust import require_trusted
 from stacklab.stages import Progress, Stage
 
 PREFIX = "at."
@@ -65,7 +64,6 @@ def goto(
     show: Callable[[Shown], None],
     say: Callable[[str], None],
     working: Working,
-    agreed: Allow = refuse_foreign,
 ) -> Arrived:
     """Bring the lab to the session's start, or to just before a step. The same call mends what an interrupted one left.
 
@@ -74,6 +72,8 @@ def goto(
     steps = list(session.steps())
     turn = session.step(step_id) if step_id else steps[0]
     before = steps[: steps.index(turn)]
+    if before:
+        require_trusted(lab, session)  # before anything is put back
     with lab.writing():
         home = home_of(lab)
         access = _access(home, session)
@@ -85,9 +85,9 @@ def goto(
             if home.saves:
                 go_back(lab, home, nearest, progress)
             else:
-                clear(lab, home, progress, agreed)
+                clear(lab, home, progress)
         notes = missing_services(home, access, session)
-        desk = workspace_at(home, lab, session, say, agreed)
+        desk = workspace_at(home, lab, session, say)
         left = [*_lost(desk, before[:done]), *before[done:]]
         applied = do_steps(lab, desk, journal_of(lab), left, "rest", show)
         saved = None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from stacklab.assets import PAPER, Assets
 from stacklab.course.session import Session, Step
-from stacklab.errors import CloudRefused, CloudUnreachable
+from stacklab.errors import CloudRefused, CloudUnreachable, NoLab, NotRunning, NotTrusted
 from stacklab.kinds.context import Absent, OfflineContext, Workspace
 from stacklab.kinds.narration import Command, Request
+from stacklab.lab import Lab
+from stacklab.replay.current import open_workspace
 
 
 def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) -> dict[str, Any]:
-    """The step in words. With a workspace, ids and URLs are those of its cloud; on offline they are shell variables."""
+    """The step in words. With a workspace, ids and URLs are those of its cloud; offline they are shell variables."""
     context: Any = workspace.context(step) if workspace else offline
     try:
         commands = step.kind.commands(context, step.params)
@@ -21,8 +24,8 @@ def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) ->
         more = step.kind.more(context, step.params)
     except (CloudRefused, CloudUnreachable, Absent):
         if workspace is None:
-            raise  # a kind that cannot be told on offline either
-        # The one who acts cannot log in (yet): then the telling is on offline.
+            raise  # a kind that cannot be told offline either
+        # The one who acts cannot log in (yet): then it is told offline.
         return narrate(None, offline, step)
     return {
         **named(step),
@@ -73,3 +76,34 @@ def outline(session: Session) -> list[str]:
         lines += ["", f"to break on purpose, and repair: lab break {session.name}/NAME"]
         lines += [f"    {fault.id.ljust(16)} {fault.title}" for fault in session.faults]
     return [*lines, "", f"lab show {session.name}/{session.exercises[0].id} shows how each step is done."]
+
+
+class Narrator:
+    """Tells steps with the ids and URLs of the lab's cloud if it is up, else with shell variables."""
+
+    def __init__(self, lab: Lab, session: Session) -> None:
+        self._lab = lab
+        self._session = session
+        self._workspace = self._open()
+
+    def _open(self) -> Workspace | None:
+        try:
+            return open_workspace(self._lab, self._session, lambda text: None)
+        except (NoLab, NotRunning, NotTrusted):
+            return None
+
+    def offline(self, step: Step) -> OfflineContext:
+        """The step without a cloud, with the lab's own files where it has them."""
+        assets = PAPER | (Assets(self._lab).by_name() if self._lab.record.image else {})
+        return OfflineContext(self._session, step, assets, lambda name: "")
+
+    def tell(self, step: Step) -> dict[str, Any]:
+        """See `stacklab.replay.narrate`."""
+        return narrate(self._workspace, self.offline(step), step)
+
+    def look(self, step: Step) -> str:
+        """The command to look at a step's thing with."""
+        command = step.kind.show_command(self.offline(step), step.params)
+        if command.program != "openstack":
+            return command.text()
+        return command.text().replace("openstack ", f"openstack --os-cloud lab-{step.who} ", 1)

@@ -1,17 +1,30 @@
-"""Undo: what the journal says this lab made, in reverse order, and nothing else; safe to repeat after a crash."""
+"""Undo: what the journal says this lab made, in reverse order, and nothing else; safe to repeat after a crash.
+
+The journal alone tells what to remove and how: the session's file may have changed since, or be gone.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+from stacklab.course.load import LEARNER
 from stacklab.course.session import Exercise, Session, Step
-from stacklab.errors import CloudRefused, LabError, UndoIncomplete
+from stacklab.errors import CloudRefused, LabError, SessionInvalid, UndoIncomplete, UnknownName
+from stacklab.homes.base import Home
+from stacklab.kinds import KINDS
 from stacklab.kinds.context import Absent, Thing, Workspace
+from stacklab.kinds.declaration import Params
+from stacklab.lab import Lab
+from stacklab.progress import ProgressFile
+from stacklab.replay.current import journal_of, open_workspace, session_of, workspace_at
 from stacklab.replay.journal import Entry, Journal
-from stacklab.replay.remembered import remembered_session
 
 IN_FLIGHT = 10.0
 """Seconds after which a request that was sent before a crash has been carried out or never will be."""
@@ -23,102 +36,164 @@ CLOCKS_APART = 5.0
 """Seconds that the cloud's clock and ours may differ."""
 
 
+# --- what the journal keeps of a step ------------------------------------------------------------------------------
+
+
+def declared(session: Session, step: Step) -> dict[str, Any]:
+    """What undo has to know of a step: whose it is, what it builds on, and a hash that tells whether it was declared so."""
+    return {
+        "exercise": step.exercise,
+        "as": step.who,
+        "title": step.title,
+        "needs": sorted(_all_needs(session, step)),
+        "learner": list(session.learner),
+        "hash": _hash(session, step),
+    }
+
+
+def _all_needs(session: Session, step: Step) -> set[str]:
+    """Ids of all steps that it builds on, also by way of others."""
+    needs = set(step.needs)
+    for earlier in reversed(list(session.steps())):
+        if earlier.id in needs:
+            needs |= earlier.needs
+    return needs
+
+
+def _hash(session: Session, step: Step) -> str:
+    """The same as long as the step, and those that it refers to, are declared the same."""
+    needs = _all_needs(session, step)
+    parts = [
+        [part.id, part.kind.name, part.who, part.params.model_dump(mode="json")]
+        for part in session.steps()
+        if part.id in needs or part.id == step.id
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    """What was declared of an entry's step. An older lab kept the declarations of all steps that it refers to."""
+    about = entry.declared or {}
+    older: dict[str, Any] = next((step for step in about.get("steps", []) if step["id"] == entry.step), {})
+    return {**about, **older}
+
+
+def recorded_session(journal: Journal, name: str) -> Session:
+    """As much of a session as its journal has: the steps that are not undone, without what they declare."""
+    steps = []
+    learner = (LEARNER["learner"], LEARNER["learner_project"])
+    for entry in journal.entries(name).values():
+        if entry.kind in KINDS:
+            steps.append(_recorded_step(entry))
+        first, second = _about(entry).get("learner", learner)
+        learner = (str(first), str(second))
+    exercises = tuple(
+        Exercise(exercise, exercise, "", tuple(step for step in steps if step.exercise == exercise))
+        for exercise in dict.fromkeys(step.exercise for step in steps)
+    )
+    return Session(name, name, "as the journal has it", exercises, learner, Path(name))
+
+
+def _recorded_step(entry: Entry) -> Step:
+    """The step of an entry: all that removing needs, for a kind removes by what the entry keeps of the thing."""
+    about = _about(entry)
+    kind = KINDS.get(entry.kind)
+    if kind is None:
+        raise UndoIncomplete(
+            f"step {entry.step}: another version of lab made it, as '{entry.kind}'",
+            advice="undo it with that version; lab reset puts everything back",
+        )
+    needs = frozenset(str(need) for need in about.get("needs", []))
+    exercise = str(about.get("exercise", "steps"))
+    return Step(entry.step, exercise, kind, Params(), about.get("as", "admin"), "", "", needs)
+
+
+# --- undoing -------------------------------------------------------------------------------------------------------
+
+
 def dependants(session: Session, chosen: Iterable[Step]) -> set[str]:
     """The chosen steps' ids and those of all steps that build on them."""
-    found = {step.id for step in chosen}
-    before = -1
-    while len(found) > before:  # what the journal remembers need not stand in the order of its needs
-        before = len(found)
-        found |= {step.id for step in session.steps() if step.needs & found}
-    return found
+    return _with_dependants({step.id for step in chosen}, ((step.id, step.needs) for step in session.steps()))
 
 
-def undo(desk: Workspace, journal: Journal, chosen: Iterable[Step], undone: Callable[[Step, str], None]) -> int:
+def _with_dependants(ids: set[str], needs: Iterable[tuple[str, Iterable[str]]]) -> set[str]:
+    pairs, before = [(step, set(needed)) for step, needed in needs], -1
+    while len(ids) > before:  # the journal's steps need not stand in the order of their needs
+        before = len(ids)
+        ids = ids | {step for step, needed in pairs if needed & ids}
+    return ids
+
+
+def undo(workspace: Workspace, journal: Journal, chosen: Iterable[Step], undone: Callable[[Step, str], None]) -> int:
     """Undo the chosen steps and those that build on them; returns how many. Raises UndoIncomplete, CloudUnreachable.
 
     All of a session: also what the journal has of steps that its file has no more.
     """
-    known = as_applied(desk, journal)
-    entries = journal.entries(desk.session.name)
-    chosen_ids = wanted(desk.session, known.session, chosen, entries)
+    session = workspace.session
+    entries = journal.entries(session.name)
+    ids = {step.id for step in chosen}
+    if {step.id for step in session.steps()} <= ids:
+        ids |= set(entries)
     count = 0
-    for step_id in reversed(entries):
-        if step_id not in chosen_ids:
-            continue
-        step, detail = take_back(known, journal, step_id)
+    for entry in _in_reverse(entries, ids):
+        undone(*take_back(workspace, journal, entry))
         count += 1
-        undone(step, detail)
     return count
 
 
-def wanted(session: Session, known: Session, chosen: Iterable[Step], entries: Iterable[str]) -> set[str]:
-    """Ids of what undoing the chosen steps undoes. `known`: the session as `known_session` has it."""
-    steps = list(chosen)
-    found = dependants(session, steps) | dependants(known, steps)
-    return found | set(entries) if {step.id for step in session.steps()} <= found else found
+def _in_reverse(entries: dict[str, Entry], ids: set[str]) -> Iterator[Entry]:
+    ids = _with_dependants(ids, ((step, _about(entry).get("needs", ())) for step, entry in entries.items()))
+    return (entry for step, entry in reversed(entries.items()) if step in ids)
 
 
-def as_applied(desk: Workspace, journal: Journal) -> Workspace:
-    """The same desk, whose session's steps are what they were when they were applied; the file may have changed since."""
-    return replace(desk, session=known_session(desk.session, journal), memory={})
-
-
-def known_session(session: Session, journal: Journal) -> Session:
-    """The session with its steps as they were applied, where they were; and with those that its file has no more."""
-    remembered = remembered_session(journal, session.name)
-    if remembered is None:
-        return session
-    before = {step.id: step for step in remembered.steps()}
-    exercises = [
-        replace(one, steps=tuple(before.pop(step.id, step) for step in one.steps)) for one in session.exercises
-    ]
-    gone = tuple(Exercise(one.exercise, one.exercise, "", (one,)) for one in before.values())
-    foreign = session.foreign or remembered.foreign
-    return replace(session, exercises=(*exercises, *gone), learner=remembered.learner, foreign=foreign)
-
-
-def take_back(desk: Workspace, journal: Journal, step_id: str) -> tuple[Step, str]:
-    """Undo one step that the journal knows; the step, and what was removed. `desk` as `as_applied` returns it."""
-    entry = journal.entries(desk.session.name)[step_id]
-    step = desk.session.step(step_id)
-    if entry.kind != step.kind.name:
-        raise UndoIncomplete(
-            f"step {step_id}: it was a {entry.kind}, and the session file now calls it a {step.kind.name}",
-            advice="lab reset puts everything back",
-        )
-    desk.memory.clear()
-    desk.allow(step)
+def take_back(workspace: Workspace, journal: Journal, entry: Entry) -> tuple[Step, str]:
+    """Undo one step; the step, and what was removed."""
+    step, title = _recorded_step(entry), str(_about(entry).get("title", f"the {entry.kind} of step {entry.step}"))
+    workspace.memory.clear()
     removed = False
     if entry.state == "begin":
         # The cloud goes on with a request whose sender has died; what it makes must be there when we look.
         time.sleep(min(IN_FLIGHT, max(0.0, entry.at + IN_FLIGHT - time.time())))
     # What was there before a step changed it is known from its beginning.
-    kept = entry.kept if entry.state == "made" or entry.kept is not None else _half_made(desk, step, entry)
+    kept = entry.kept
+    if entry.state == "begin" and kept is None:
+        kept = _half_made(workspace, journal, entry, title)
     if kept is not None:
         try:
-            removed = step.kind.remove(desk.context(step), kept)
+            removed = step.kind.remove(workspace.context(step), kept)
         except CloudRefused as error:
             raise UndoIncomplete(
-                f"step {step.id}: {step.title} cannot be removed: {error.message}",
+                f"step {step.id}: {title} cannot be removed: {error.message}",
                 advice="something that the lab did not make probably uses it; remove that, then run lab undo again",
             ) from error
         except LabError as error:
             error.args = (f"step {step.id}: {error.message}",)
             error.message = str(error)
             raise
-    desk.memory.clear()
-    journal.write(desk.session.name, step.id, step.kind.name, "undone")
+    workspace.memory.clear()
+    journal.write(entry.session, step.id, step.kind.name, "undone")
     if kept is None:
         return step, "nothing was left of it"
-    return step, f"removed {step.title}" if removed else f"{step.title} was gone already"
+    return step, f"removed {title}" if removed else f"{title} was gone already"
 
 
-def _half_made(desk: Workspace, step: Step, entry: Entry) -> Thing | None:
+def _half_made(workspace: Workspace, journal: Journal, entry: Entry, title: str) -> Thing | None:
     """What a step that was cut off left behind. Before it began nothing was there, so what is there is ours, unless
-    the cloud says that it is older than that, or so much younger that somebody else made it since."""
-    scene = desk.context(step)
+    the cloud says that it is older than that, or so much younger that somebody else made it since.
+
+    Only its declaration tells what to look for. Where that has changed since, the step is told of once, and given up.
+    """
+    step = _as_declared_then(workspace.session, entry)
+    if step is None:
+        journal.write(entry.session, entry.step, entry.kind, "undone")
+        raise UndoIncomplete(
+            f"step {entry.step} was cut off in the middle, and its session file has changed since: whether it left {title} "
+            "cannot be told",
+            advice=f"if {title} is there, remove it yourself; the same command goes on with the rest",
+        )
+    context = workspace.context(step)
     try:
-        answer = step.kind.find(scene, step.params)
+        answer = step.kind.find(context, step.params)
     except Absent:
         return None
     if answer is None:
@@ -126,7 +201,18 @@ def _half_made(desk: Workspace, step: Step, entry: Entry) -> Thing | None:
     made = _made_at(answer[0])
     if made is not None and not entry.at - CLOCKS_APART <= made <= entry.at + LONGEST:
         return None
-    return step.kind.undo_data(scene, step.params, answer[0])
+    return step.kind.undo_data(context, step.params, answer[0])
+
+
+def _as_declared_then(session: Session, entry: Entry) -> Step | None:
+    """The entry's step as the session declares it, if it is declared as it was when it began."""
+    try:
+        step = session.step(entry.step)
+    except UnknownName:
+        return None
+    recorded = _about(entry).get("hash")
+    same = recorded is None or recorded == _hash(session, step)
+    return step if same and step.kind.name == entry.kind and type(step.params) is not Params else None
 
 
 def _made_at(thing: Thing) -> float | None:
@@ -136,3 +222,46 @@ def _made_at(thing: Thing) -> float | None:
         return None
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# --- a lab's -----------------------------------------------------------------------------------------------------------
+
+
+def session_to_undo(lab: Lab, name: str | None) -> Session:
+    """The session of a lab, or what the journal has of it. Raises NoLab, UnknownName, SessionInvalid."""
+    try:
+        return session_of(lab, name)
+    except (UnknownName, SessionInvalid):
+        recorded = recorded_session(journal_of(lab), str(name or lab.record.session))
+        if not recorded.exercises:
+            raise
+        return recorded
+
+
+def undo_workspace(home: Home, lab: Lab, name: str, say: Callable[[str], None]) -> Workspace:
+    """For undoing what a session's replay made, also where its file is gone.
+
+    What undoing runs stands in the journal: it was agreed to when the step was applied.
+    """
+    return workspace_at(home, lab, replace(session_to_undo(lab, name), agreed=True), say)
+
+
+def undo_steps(lab: Lab, session: Session, steps: Iterable[Step], undone: Callable[[Step, str], None]) -> int:
+    """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning.
+
+    Also the steps that only look, and build on what goes, are not done any more.
+    """
+    gone: list[Step] = []
+
+    def note(step: Step, detail: str) -> None:
+        gone.append(step)
+        undone(step, detail)
+
+    with lab.writing():
+        workspace = open_workspace(lab, replace(session, agreed=True), lambda text: None)
+        try:
+            return undo(workspace, journal_of(lab), steps, note)
+        finally:
+            ids = {step.id for step in gone} | dependants(session, gone)
+            if ids:
+                ProgressFile(lab).note(session.name, [(step_id, "undone") for step_id in sorted(ids)])

@@ -17,6 +17,7 @@ from stacklab.kinds.context import OfflineContext
 from stacklab.kinds.image import FileSource
 from stacklab.plain import visible
 from stacklab.replay.narrate import narrate
+from stacklab.replay.trust import Script, scripts
 from stacklab.suggest import closest_of
 from stacklab.yamlfiles.yamlfile import Where
 
@@ -38,15 +39,6 @@ class Problem:
         """`FILE:LINE: KEY: what is wrong`, as errors say it."""
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
         return place + (f"{self.key}: " if self.key else "") + self.problem
-
-
-@dataclass(frozen=True)
-class Script:
-    """What a step would run, or read, on a machine of the learner's."""
-
-    step: str
-    kind: str
-    text: str
 
 
 @dataclass
@@ -102,11 +94,7 @@ def _report(found: Found) -> Report:
         report.title = session.title
         report.steps = len(examined.places)
         report.problems += _bad_steps(examined, session)
-        report.scripts = [
-            Script(f"{session.name}/{step.exercise}/{step.id}", step.kind.name, text)
-            for step in session.steps()
-            if (text := step.kind.runs(step.params))
-        ]
+        report.scripts = scripts(session)
     report.problems.sort(key=lambda one: one.line or 0)
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -24,7 +25,8 @@ MAX_BYTES = 1 << 20
 class YamlFile:
     """A YAML file as plain values (dict, list, str, int, float, bool, None) beside the lines they stand on.
 
-    `invalid`: the error to raise when something is wrong with it; `what`: how messages call such a file.
+    `digest`: the hash of its bytes, those that were read. `invalid`: the error to raise when something is wrong with it;
+    `what`: how messages call such a file.
     """
 
     def __init__(self, path: Path, *, invalid: type[LabError] = SessionInvalid, what: str = "session file") -> None:
@@ -32,6 +34,7 @@ class YamlFile:
         self._invalid = invalid
         self._what = what
         self._lines: dict[Where, int] = {}
+        self.digest = ""
         try:
             self.value: Any = self._plain(self._read(), ())
         except RecursionError as error:
@@ -50,7 +53,9 @@ class YamlFile:
 
     def _read(self) -> Any:
         try:
-            text = self._bytes().decode("utf-8")
+            content = self._bytes()
+            self.digest = hashlib.sha256(content).hexdigest()
+            text = content.decode("utf-8")
         except OSError as error:
             raise self._invalid(f"{self.path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

@@ -25,6 +25,7 @@ KINDS = {bool: "true or false", int: "a whole number", dict: "a mapping", list: 
 class _Config(Part):
     profiles: dict[str, dict[str, Any]] = {}
     deploy: Settings = Settings()
+    trust: list[Path] = []
 
 
 class _Layers:
@@ -108,6 +109,11 @@ def load_settings() -> Settings:
     return _config()[1].deploy
 
 
+def trusted_directories() -> list[Path]:
+    """`trust:` of the user's configuration: directories whose sessions may run what they hold. Raises ProfileInvalid."""
+    return [path.expanduser().absolute() for path in _config()[1].trust]
+
+
 def _config() -> tuple[YamlFile | None, _Config]:
     path = places.config_home() / "config.yaml"
     if not path.exists():
@@ -116,7 +122,7 @@ def _config() -> tuple[YamlFile | None, _Config]:
     if file.value is None:
         return file, _Config()
     if not isinstance(file.value, dict):
-        raise file.error((), "a configuration is a mapping", advice="its keys: profiles, deploy")
+        raise file.error((), "a configuration is a mapping", advice="its keys: profiles, deploy, trust")
     config = validated(_Config, file.value, file, ())
     proxy = config.deploy.proxy
     if proxy is not None and not _is_proxy(proxy):

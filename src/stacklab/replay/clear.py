@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from stacklab.cloud.connection import Connection, answered
 from stacklab.course.load import LEARNER
-from stacklab.errors import CloudRefused, NotTrusted, StepFailed, UndoIncomplete
+from stacklab.errors import CloudRefused, StepFailed, UndoIncomplete
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.machines import scratch
 from stacklab.progress import ProgressFile
-from stacklab.replay.consent import Allow
-from stacklab.replay.current import journal_of, session_to_undo, workspace_at
-from stacklab.replay.undo import undo
+from stacklab.replay.current import journal_of
+from stacklab.replay.undo import recorded_session, undo, undo_workspace
 from stacklab.stages import Progress
 
 if TYPE_CHECKING:
@@ -62,15 +61,15 @@ def what_goes(lab: Lab, home: Home) -> list[str]:
     return found + [f"key pair {name} of user {LEARNER['learner']}" for name in _key_pairs(admin)[1]]
 
 
-def clear(lab: Lab, home: Home, progress: Progress, agreed: Allow) -> None:
+def clear(lab: Lab, home: Home, progress: Progress) -> None:
     """Remove it. Whatever interrupts it, the same call goes on. The caller holds the lab's lock.
 
-    Raises UndoIncomplete (what is left, and what the services say of it), NotTrusted, CloudUnreachable.
+    Raises UndoIncomplete (what is left, and what the services say of it), CloudUnreachable.
     """
     access = home.access()
     admin = Connection(access.clouds_file, access.admin)
     progress("undoing what the lab's replay made")
-    _undo_all(lab, home, progress, agreed, last=False)
+    _undo_all(lab, home, progress, last=False)
     project = _find(admin, "projects", LEARNER["learner_project"])
     if project:
         with _cleaner(admin, project) as connection:
@@ -79,7 +78,7 @@ def clear(lab: Lab, home: Home, progress: Progress, agreed: Allow) -> None:
     for name in names:
         progress(f"key pair {name}")
         admin.delete("compute", "os-keypairs", name, version=KEYPAIRS_OF_OTHERS, user_id=str(user))
-    _undo_all(lab, home, progress, agreed, last=True)
+    _undo_all(lab, home, progress, last=True)
     site = home.site()
     progress("ending what steps left running, emptying their directory")
     scratch.clear(site.machine, site.scratch, user=None if site.why_not_root else "root")
@@ -91,17 +90,15 @@ def clear(lab: Lab, home: Home, progress: Progress, agreed: Allow) -> None:
 # --- what the lab made ---------------------------------------------------------------------------------------------
 
 
-def _undo_all(lab: Lab, home: Home, progress: Progress, agreed: Allow, *, last: bool) -> None:
+def _undo_all(lab: Lab, home: Home, progress: Progress, *, last: bool) -> None:
     """By the journal, the session worked on last first. Before the `last` time, what cannot go yet may stay."""
     journal = journal_of(lab)
     for name in reversed(journal.sessions()):
-        session = session_to_undo(lab, name)
-        desk = workspace_at(home, lab, session, progress, agreed)
-        steps = [step for step in session.steps() if last or step.kind.name not in IDENTITY]
+        workspace = undo_workspace(home, lab, name, progress)
+        recorded = recorded_session(journal, name).steps()
+        steps = [step for step in recorded if last or step.kind.name not in IDENTITY]
         try:
-            undo(desk, journal, steps, lambda step, detail: progress(f"{step.exercise}/{step.id}: {detail}"))
-        except NotTrusted:
-            raise
+            undo(workspace, journal, steps, lambda step, detail: progress(f"{step.exercise}/{step.id}: {detail}"))
         except (UndoIncomplete, CloudRefused, StepFailed) as error:
             if last:
                 raise
