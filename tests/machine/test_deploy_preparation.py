@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare import preparation
+from stacklab.deploy.prepare import preparation, source
+from stacklab.deploy.prepare.internet import run_through_proxy
 from stacklab.deploy.prepare.packages import restart
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
+from stacklab.errors import CommandFailed, DownloadFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.stages import Stage
 from tests import standin
 from tests.machine.deploying import fresh_deployment
@@ -150,9 +151,47 @@ def test_programs_that_lab_runs_get_the_proxy_and_spare_the_machine_itself(deplo
     one = replace(deployment, settings=Settings(proxy="http://me:it's@proxy.example:3128"))
     said = done(one, "proxy")
     assert "it's" not in said
-    shown = deployment.machine.run("sh", "-c", "set -a; . /etc/stacklab/environment; env").lines
-    assert "https_proxy=http://me:it's@proxy.example:3128" in shown
-    assert any(line.startswith("no_proxy=") and deployment.host_ip in line for line in shown)
+    done(one, "user")
+    for user in ("root", "stack"):
+        shown = run_through_proxy(deployment.machine, "env", user=user, seconds=60).lines
+        assert "https_proxy=http://me:it's@proxy.example:3128" in shown
+        assert any(line.startswith("no_proxy=") and deployment.host_ip in line for line in shown)
+        assert f"HOME={'/root' if user == 'root' else '/opt/stack'}" in shown
+
+
+def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_that_others_read(
+    deployment: Deployment,
+) -> None:
+    mirror = "https://me:hush@127.0.0.1:9"
+    repository = {"path": "/etc/apt/sources.list.d/own.list", "content": "# https://a.example/x\n", "why": "a test"}
+    one = replace(
+        with_profile(
+            deployment,
+            repositories=[repository],
+            devstack={"repo": "https://a.example/devstack", "ref": "main"},
+            packages={"install": ["no-such-package-anywhere"]},
+        ),
+        settings=Settings(proxy="http://me:hush@127.0.0.1:9", mirrors={"https://a.example": mirror}, pip_index=mirror),
+    )
+    for name in ("proxy", "repositories", "user", "accounts", "pip"):
+        done(one, name)
+    clone = source.stages(one)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "PAUSES", ())
+        for run in (stage(one, "packages").run, clone.run):
+            with pytest.raises((CommandFailed, DownloadFailed)) as caught:
+                run(lambda _: None)
+            assert "hush" not in f"{caught.value.message} {caught.value.advice}"
+    machine = deployment.machine
+    # sudo writes every command into the journal, with its arguments.
+    assert "COMMAND=" in machine.run("journalctl", "-q", "--no-pager", "-t", "sudo", user="root").out
+    assert "hush" not in machine.run("journalctl", "-q", "--no-pager", user="root").out
+    holding = machine.script("grep -rls hush /etc /opt /root /var/log /var/lib/stacklab || true", user="root").lines
+    assert {"/etc/stacklab/environment", "/root/.netrc", "/opt/stack/.netrc"} <= set(holding)
+    for path in holding:
+        if not path.startswith("/var/log/journal"):
+            assert machine.run("stat", "-c", "%a", path, user="root").out == "600\n", path
+    machine.run("rm", "-f", "/root/.netrc", repository["path"], "/etc/pip.conf", user="root")
 
 
 def test_locale_that_is_missing_is_made(deployment: Deployment) -> None:

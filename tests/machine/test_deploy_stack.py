@@ -73,7 +73,7 @@ def prepare(deployment: Deployment) -> None:
 
 
 def kept_log(deployment: Deployment) -> str:
-    return LogCopy(deployment.lab, "stack").text()
+    return LogCopy(deployment.lab, "stack", []).text()
 
 
 def machine_log(deployment: Deployment) -> str:
@@ -84,7 +84,7 @@ def machine_log(deployment: Deployment) -> str:
 
 def has_come(deployment: Deployment, phase: str) -> Callable[[], bool]:
     """Whether a follower has seen the phase; what it tells of is less, where one is over soon."""
-    return lambda: LogCopy(deployment.lab, "stack").log.exists() and phase in kept_log(deployment)
+    return lambda: LogCopy(deployment.lab, "stack", []).log.exists() and phase in kept_log(deployment)
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def test_hostile_passwords_arrive_as_they_are_and_show_nowhere(deployment: Deplo
     assert not [line for line in said if "touch /tmp/hacked" in line]
     mode = deployment.machine.run("stat", "-c", "%a", "/var/lib/stacklab/stack/log", user="root").out.strip()
     assert mode == "600"  # DevStack prints the password at its end
-    assert LogCopy(deployment.lab, "stack").log.stat().st_mode & 0o777 == 0o600
+    assert LogCopy(deployment.lab, "stack", []).log.stat().st_mode & 0o777 == 0o600
     assert secrets["admin"] not in kept_log(deployment)
 
 
@@ -317,7 +317,7 @@ def test_two_at_once_are_refused(deployment: Deployment, debian: System, tmp_pat
     ):
         with pytest.raises(MachineInUse, match=r"lab-stack\.service runs there"):
             stacking.start(replace(deployment, machine=connection(debian)))
-        until(lambda: LogCopy(deployment.lab, "stack").log.exists(), "followed")
+        until(lambda: LogCopy(deployment.lab, "stack", []).log.exists(), "followed")
         with pytest.raises(LabBusy, match=r"follows stack\.sh already"):
             follow(replace(deployment, machine=connection(debian)), lambda _: None)
     assert raised == []
@@ -380,7 +380,7 @@ def test_failing_stack_names_the_command_and_the_cause_and_the_log_is_kept(
     assert command in raised.value.message
     assert cause in raised.value.message
     assert remedy in raised.value.advice
-    assert str(LogCopy(deployment.lab, "stack").log) in raised.value.advice
+    assert str(LogCopy(deployment.lab, "stack", []).log) in raised.value.advice
     assert "Error on exit" in kept_log(deployment)
 
 
@@ -393,7 +393,7 @@ def test_after_a_failure_the_same_command_clears_up_and_stacks(deployment: Deplo
     assert stacking.stages(deployment, patience=QUICK)[0].run(said.append).startswith("stack.sh took")
     assert any("unstack.sh first: stack.sh failed before" in line for line in said)
     assert stacking.state(deployment.machine, "unstack").state == "done"
-    assert "g-api did not start" in LogCopy(deployment.lab, "stack").log.with_suffix(".previous.log").read_text()
+    assert "g-api did not start" in LogCopy(deployment.lab, "stack", []).log.with_suffix(".previous.log").read_text()
 
 
 def test_never_stacks_on_an_unstack_that_was_cut_off(deployment: Deployment) -> None:

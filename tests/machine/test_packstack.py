@@ -161,7 +161,9 @@ def test_connection_lost_in_the_middle_is_made_again_and_the_log_is_whole(
 
     thread = threading.Thread(target=work)
     thread.start()
-    log = LogCopy(deployment.lab, "packstack").log  # what is told of it is less, where a phase is over soon
+    log = LogCopy(
+        deployment.lab, "packstack", deployment.lab.secrets()
+    ).log  # what is told of it is less, where a phase is over soon
     until(lambda: log.exists() and b"_controller.pp" in log.read_bytes(), "in the middle")
     for _ in range(3):
         debian.ssh(f"pkill -9 -u {debian.user} sshd", user="root", check=False)

@@ -128,10 +128,10 @@ def test_a_phase_that_comes_twice_is_told_apart(own_directories: Path) -> None:
 
 
 def test_copy_of_a_log_is_kept_for_its_run_and_the_one_before_stays(own_directories: Path) -> None:
-    kept = LogCopy(Lab("one"), "stack")
+    kept = LogCopy(Lab("one"), "stack", [])
     kept.begin("run-1")
     kept.add(b"first\n")
-    LogCopy(Lab("one"), "stack").begin("run-1")  # another process of the same lab
+    LogCopy(Lab("one"), "stack", []).begin("run-1")  # another process of the same lab
     assert (kept.offset, kept.text()) == (6, "first\n")
     assert kept.log.stat().st_mode & 0o777 == 0o600
     kept.begin("run-2")
@@ -152,7 +152,7 @@ def test_secrets_never_reach_the_copy_wherever_the_log_was_cut_and_its_length_st
         lab, raw = Lab("one"), (RUN + SAID).encode()
         lab.directory.mkdir(parents=True)
         write_json(lab.directory / "secrets.json", {"service": "Geheim", "admin": "Geheim-größe", "none": ""})
-        kept = LogCopy(lab, "stack")
+        kept = LogCopy(lab, "stack", lab.secrets())
         kept.begin("run-1")
         for begin, end in pairwise([0, *sorted(cuts), len(raw)]):
             kept.add(raw[begin:end])

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.deploy.localconf.render import SECRETS, render
 from stacklab.deploy.prepare.files import content, file_path, mirrored
-from stacklab.deploy.prepare.internet import pip_settings, proxies
+from stacklab.deploy.prepare.internet import accounts, pip_settings, proxies, without_account
+from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import WrongContent
+from stacklab.errors import ProfileInvalid
 
 
 def test_machines_pip_uses_the_index_that_this_host_uses(tmp_path: Path) -> None:
@@ -76,3 +79,37 @@ def test_a_fetched_file_is_kept_and_a_changed_one_is_refused(own_directories: Pa
     served.write_bytes(b"changed")
     with pytest.raises(WrongContent):
         content(placed, Settings(), lambda _: None)
+
+
+ACCOUNT = "https://me:hu%40sh@mirror.example"
+
+
+def test_accounts_of_mirrors_are_lines_of_netrc_and_addresses_go_without_them() -> None:
+    lines = accounts([f"{ACCOUNT}/git/", f"{ACCOUNT}/pypi", "https://open.example/", "git://mirror.example/", "/srv/x"])
+    assert lines == "machine mirror.example login me password hu@sh\n"
+    assert without_account(f"url={ACCOUNT}/a ssh://git@host/b") == "url=https://mirror.example/a ssh://git@host/b"
+    assert Settings(proxy="http://me:p%40w@p:1", mirrors={"a": ACCOUNT}).passwords == [
+        "hu%40sh",
+        "hu@sh",
+        "p%40w",
+        "p@w",
+    ]
+
+
+@pytest.mark.parametrize("urls", [["https://token@h/"], ["https://a:b%20c@h/"], ["https://a:b@h/", "https://a:c@h/x"]])
+def test_an_account_that_netrc_cannot_hold_is_refused_and_not_shown(urls: list[str]) -> None:
+    with pytest.raises(ProfileInvalid) as caught:
+        accounts(urls)
+    assert "b c" not in caught.value.message
+    assert "token" not in caught.value.message
+
+
+def test_no_account_is_in_local_confs_mirrors() -> None:
+    settings = Settings(
+        mirrors={"https://opendev.org/": "https://me:hush@mirror/", "https://github.com/": ACCOUNT + "/"}
+    )
+    secrets = dict.fromkeys(SECRETS, "x")
+    text = render(load_profile("centos7-pike"), settings, secrets=secrets, host_ip="192.0.2.7")
+    assert "GIT_BASE=https://mirror\n" in text
+    assert "hush" not in text
+    assert "hu%40sh" not in text

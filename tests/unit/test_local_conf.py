@@ -125,14 +125,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize("password", HOSTILE)
 def test_a_hostile_value_arrives_as_it_is_and_does_nothing(password: str, empty: Path) -> None:
-    settings = Settings(mirrors={"https://opendev.org/openstack/": f"https://u:{password}@mirror/openstack/"})
+    settings = Settings(mirrors={"https://opendev.org/openstack/": f"https://mirror/{password}/openstack/"})
     secrets = dict.fromkeys(SECRETS, password)
     text = render(load_profile("centos7-pike"), settings, services=["swift", "heat"], secrets=secrets, host_ip=HOST)
     found = read(text, empty)
     for name in ("ADMIN_PASSWORD", "DATABASE_PASSWORD", "RABBIT_PASSWORD", "SERVICE_PASSWORD", "SWIFT_HASH"):
         assert found.variables[name] == password
-    assert found.variables["GIT_BASE"] == f"https://u:{password}@mirror"
-    assert ("enable_plugin", "heat", f"https://u:{password}@mirror/openstack/heat.git", "pike-eol") in found.calls
+    assert found.variables["GIT_BASE"] == f"https://mirror/{password}"
+    assert ("enable_plugin", "heat", f"https://mirror/{password}/openstack/heat.git", "pike-eol") in found.calls
     assert found.variables["LIBVIRT_TYPE"] == "qemu"
     assert list(empty.iterdir()) == []
 

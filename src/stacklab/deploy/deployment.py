@@ -24,3 +24,14 @@ class Deployment:
     settings: Settings
     services: tuple[str, ...] = ()
     permissive: bool = True
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no log and no message may show: the lab's passwords, and those in addresses of the settings."""
+        return [secret for secret in (*self.lab.secrets(), *self.settings.passwords) if secret]
+
+    def masked(self, text: str) -> str:
+        """`text` without the secrets."""
+        for secret in self.secrets:
+            text = text.replace(secret, "********")
+        return text

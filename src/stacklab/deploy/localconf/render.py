@@ -19,6 +19,7 @@ import jinja2
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import is_private
+from stacklab.deploy.prepare.internet import without_account
 from stacklab.deploy.profile.model import Profile, Service
 from stacklab.deploy.profile.settings import Settings
 from stacklab.deploy.stack.detached import STACK_USER
@@ -113,7 +114,7 @@ def render(
         "host_ip": _address(host_ip),
         "git_base": _git_base(profile, settings),
         "no_proxy": ",".join(dict.fromkeys(["localhost", "127.0.0.1", host_ip, *settings.no_proxy])),
-        "at": settings.at,
+        "at": lambda url: without_account(settings.at(url)),
     }
     localrc: list[str] = []
     others: dict[str, list[str]] = {}
@@ -149,7 +150,6 @@ def masked(
     shown = settings.model_copy(
         update={
             "proxy": without_password(settings.proxy) if settings.proxy else None,
-            "mirrors": {begin: without_password(url) for begin, url in settings.mirrors.items()},
         }
     )
     secrets = dict.fromkeys(SECRETS, MASK)
@@ -170,7 +170,7 @@ def _of_service(profile: Profile, fragment: Fragment, settings: Settings) -> dic
 def _git_base(profile: Profile, settings: Settings) -> str:
     """GIT_BASE: DevStack puts /openstack/NAME.git after it, so a mirror has to keep that part."""
     base = str(profile.values.get("git_base", "")).rstrip("/")
-    below = settings.at(f"{base}/openstack/")
+    below = without_account(settings.at(f"{base}/openstack/"))
     if not below.endswith("/openstack/"):
         raise ProfileInvalid(
             f"the mirror of {base}/openstack/ has to end in /openstack/, too: DevStack writes that part itself",

@@ -10,7 +10,7 @@ from stacklab.stages import Stage
 
 __all__ = ["stages"]
 
-NEEDLESS = ("user", "pip")
+NEEDLESS = ("user", "accounts", "pip")
 """Parts of the preparation that are for DevStack alone: PackStack works as root, and installs packages."""
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import content
-from stacklab.deploy.prepare.internet import proxies
+from stacklab.deploy.prepare.internet import run_through_proxy, without_account
 from stacklab.deploy.stack.failures import diagnose
 from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, MachineUnreachable
@@ -35,19 +35,20 @@ class Packages:
     def put_sources(self, progress: Progress) -> str:
         for placed in self.profile.repositories:
             progress(f"{placed.path}: {placed.why}")
-            self.machine.put(placed.path, content(placed, self.settings, progress), mode=placed.mode)
+            text = content(placed, self.settings, progress)
+            # Neither apt nor yum takes an account from anywhere else on every release.
+            private = without_account(text.decode(errors="replace")) != text.decode(errors="replace")
+            self.machine.put(placed.path, text, mode=0o600 if private else placed.mode)
         if self.profile.family == "redhat":
             self.run("yum", "clean", "expire-cache")
         return f"{len(self.profile.repositories)} files"
 
     def run(self, *command: str, check: bool = True) -> Finished:
         """A package manager, not interactive and through the proxy. What it says when it fails is looked up."""
-        environment = {**proxies(self.settings), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-        ended = self.machine.run(
-            *command, user="root", environment=environment, seconds=SECONDS, check=False
-        )  # fmt: skip
+        plain = ("env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", *command)
+        ended = run_through_proxy(self.machine, *plain, user="root", seconds=SECONDS)
         if check and not ended.ok:
-            said = f"{ended.out}\n{ended.err}".strip()
+            said = without_account(f"{ended.out}\n{ended.err}".strip())
             found = diagnose(said)
             raise CommandFailed(
                 f"{' '.join(command)} failed on {self.machine.name} with exit status {ended.status}: "

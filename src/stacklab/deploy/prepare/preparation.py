@@ -12,7 +12,8 @@ import shlex
 import time
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.internet import pip_settings, proxies
+from stacklab.deploy.prepare.files import is_private
+from stacklab.deploy.prepare.internet import HEADER, accounts, pip_settings, proxies, without_account
 from stacklab.deploy.prepare.ownership import looks_used as looks_used
 from stacklab.deploy.prepare.ownership import ours, put_marker
 from stacklab.deploy.prepare.packages import Packages
@@ -27,6 +28,7 @@ MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
 CLOCK_SECONDS = 2.0
 TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
 HOME = "/opt/stack"
+NETRC = {"/root/.netrc": "root", f"{HOME}/.netrc": STACK_USER}
 CONSTRAINTS = "/etc/stacklab/constraints.txt"
 SUDOERS = "/etc/sudoers.d/40-stacklab"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END CERTIFICATE-----", re.DOTALL)
@@ -51,6 +53,7 @@ def stages(deployment: Deployment) -> list[Stage]:
         (True, Stage("clock", "the clock", do.clock_already, do.set_clock, 5)),
         (True, Stage("locale", f"locale {profile.locale}", do.locale_already, do.make_locale, 10)),
         (True, Stage("user", f"user {STACK_USER}", do.user_already, do.make_user, 2)),
+        (do.accounts(), Stage("accounts", "accounts of mirrors", do.accounts_already, do.put_accounts, 1)),
         (profile.selinux, Stage("selinux", "SELinux mode", do.selinux_already, do.set_selinux, 2)),
         (True, Stage("pip", "pip's settings", do.pip_already, do.set_pip, 1)),
     ]  # fmt: skip
@@ -101,17 +104,17 @@ class _Preparation:
 
     # --- proxy and certificates ------------------------------------------------------------------------------------
 
-    def _environment_file(self) -> bytes:
-        told = proxies(self.settings, self.deployment.host_ip)
-        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in told.items()).encode()
+    def _environment_file(self) -> str:
+        variables = proxies(self.settings, self.deployment.host_ip)
+        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
     def proxy_already(self) -> str | None:
-        if self.machine.read(ENVIRONMENT) != self._environment_file():
+        if not is_private(self.machine, ENVIRONMENT, self._environment_file(), "root"):
             return None
         return without_password(self.settings.proxy) if self.settings.proxy else "none"
 
     def set_proxy(self, progress: Progress) -> str:
-        self.machine.put(ENVIRONMENT, self._environment_file())
+        self.machine.put(ENVIRONMENT, self._environment_file(), mode=0o600)
         return without_password(self.settings.proxy) if self.settings.proxy else "none"
 
     def _certificates(self) -> bytes:
@@ -287,6 +290,28 @@ class _Preparation:
             )
         return said
 
+    # --- accounts of mirrors and indexes ---------------------------------------------------------------------------
+
+    def accounts(self) -> str:
+        """Those that the machine needs, as lines of ~/.netrc."""
+        options = pip_settings(self.settings, os.environ, "")
+        indexes = [options.get("index-url", ""), *options.get("extra-index-url", "").split()]
+        return accounts([*self.settings.mirrors.values(), *indexes])
+
+    def _netrc(self, path: str) -> str:
+        """What is to be in the file: somebody else's lines stay above ours."""
+        others = (self.machine.read(path) or b"").decode(errors="replace").partition(HEADER)[0]
+        return f"{others}{HEADER}\n{self.accounts()}"
+
+    def accounts_already(self) -> str | None:
+        right = all(is_private(self.machine, path, self._netrc(path), owner) for path, owner in NETRC.items())
+        return f"in {', '.join(NETRC)}" if right else None
+
+    def put_accounts(self, progress: Progress) -> str:
+        for path, owner in NETRC.items():
+            self.machine.put(path, self._netrc(path), mode=0o600, owner=owner)
+        return f"in {', '.join(NETRC)}"
+
     # --- SELinux ---------------------------------------------------------------------------------------------------
 
     def _selinux(self) -> tuple[str, str]:
@@ -332,7 +357,7 @@ class _Preparation:
             files[CONSTRAINTS] = "".join(f"{line}\n" for line in self.profile.pip_constraints).encode()
             settings["constraint"] = CONSTRAINTS
         if settings:
-            lines = [f"{name} = {value}" for name, value in settings.items()]
+            lines = [f"{name} = {without_account(value)}" for name, value in settings.items()]
             files["/etc/pip.conf"] = "\n".join(["# Written by lab.", "[global]", *lines, ""]).encode()
         return files
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import content
-from stacklab.deploy.prepare.internet import proxies
+from stacklab.deploy.prepare.internet import run_through_proxy, without_account
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.stack.detached import STACK_USER, called
 from stacklab.download import without_password
@@ -52,8 +52,7 @@ class _Clone:
     def __init__(self, deployment: Deployment) -> None:
         self.machine: Machine = deployment.machine
         self.devstack = deployment.profile.devstack
-        self.url = deployment.settings.at(self.devstack.repo)
-        self.environment = proxies(deployment.settings)
+        self.url = without_account(deployment.settings.at(self.devstack.repo))
 
     def already(self) -> str | None:
         at = self._here()
@@ -78,7 +77,7 @@ class _Clone:
     def _git(self, *arguments: str, check: bool = True, seconds: float = 120) -> Finished:
         return self.machine.run(
             "git", "-C", self.devstack.directory, *arguments,
-            user=STACK_USER, environment=self.environment, check=check, seconds=seconds,
+            user=STACK_USER, check=check, seconds=seconds,
         )  # fmt: skip
 
     def _here(self) -> str | None:
@@ -107,16 +106,18 @@ class _Clone:
             )
         # Beside its place, so that a clone that was cut off is never taken for one.
         part = f"{directory}.part"
-        progress(f"git clone {without_password(self.url)}")
+        progress(f"git clone {self.url}")
         self._reaching(partial(self._clone_once, part), progress)
         self.machine.script('rmdir "$2" 2>/dev/null || true; mv "$1" "$2"', part, directory, user=STACK_USER)
         self._check_out()
 
     def _clone_once(self, directory: str) -> Finished:
-        return self.machine.run(
-            "sh", "-c", 'rm -rf "$2"; exec git clone --quiet --no-checkout "$1" "$2"', "sh", self.url, directory,
-            user=STACK_USER, environment=self.environment, seconds=CLONE_SECONDS, check=False,
-        )  # fmt: skip
+        self.machine.run("rm", "-rf", directory, user=STACK_USER)
+        return self._reach("clone", "--quiet", "--no-checkout", self.url, directory)
+
+    def _reach(self, *arguments: str) -> Finished:
+        command = ("env", "GIT_TERMINAL_PROMPT=0", "git", *arguments)
+        return run_through_proxy(self.machine, *command, user=STACK_USER, seconds=CLONE_SECONDS)
 
     def _move(self, progress: Progress) -> None:
         """An existing clone to the profile's ref, if nothing is lost by it."""
@@ -130,18 +131,17 @@ class _Clone:
                 f"{', '.join(changed[:5])}",
                 advice="keep them elsewhere (git diff), then: git checkout --force, and the same command again",
             )
-        progress(f"git fetch {without_password(self.url)}")
+        progress(f"git fetch {self.url}")
         self._git("config", "remote.origin.url", self.url)
-        self._reaching(
-            lambda: self._git("fetch", "--quiet", "--tags", "origin", check=False, seconds=CLONE_SECONDS), progress
-        )
+        fetch = ("-C", self.devstack.directory, "fetch", "--quiet", "--tags", "origin")
+        self._reaching(lambda: self._reach(*fetch), progress)
         self._check_out()
 
     def _check_out(self) -> None:
         commit = self._commit()
         if commit is None:
             raise DownloadFailed(
-                f"{without_password(self.url)} has no tag, branch or commit {self.devstack.ref}",
+                f"{self.url} has no tag, branch or commit {self.devstack.ref}",
                 advice="branches of old releases become tags (pike-eol); name it in the profile: devstack.ref",
             )
         self._git("checkout", "--quiet", "--force", "--detach", commit)
@@ -154,7 +154,7 @@ class _Clone:
             said = without_password(" ".join(ended.err.split()))[-300:]
             if pause is None:
                 raise DownloadFailed(
-                    f"{self.machine.name} could not fetch {without_password(self.url)}: {said}",
+                    f"{self.machine.name} could not fetch {self.url}: {said}",
                     advice="is it reachable from the machine? mirrors: and proxy: in config.yaml name another way",
                 )
             progress(f"{said}; again in {pause:.0f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from stacklab.deploy.profile.model import Part
 
@@ -13,7 +14,8 @@ class Settings(Part):
     `mirrors`: a URL's beginning → what stands in its place, for repositories, git, boxes and files alike.
     `pip_index`: for the machine's pip; without it, the index that pip on this host is configured with.
     `variants`: of a profile, on every machine (what a machine is found to be adds its own).
-    `ca_file`: certificates that the machine shall trust beside its own. `proxy`: an http proxy for the machine.
+    `ca_file`: certificates that the machine shall trust beside its own. `proxy`: an http proxy for the machine; of its password
+    stack.sh itself makes no secret on the machine: it hands it to sudo in the command line.
     `libvirt_uri`: where the home libvirt runs its VMs (LAB_LIBVIRT_URI overrules it), `libvirt_pool`: the storage pool for
     their disks.
     """
@@ -26,6 +28,13 @@ class Settings(Part):
     variants: list[str] = []
     libvirt_uri: str | None = None
     libvirt_pool: str = "default"
+
+    @property
+    def passwords(self) -> list[str]:
+        """Those that stand in addresses, for hiding them where programs print them."""
+        addresses = [self.proxy, self.pip_index, *self.mirrors.values()]
+        hidden = [urlsplit(url).password for url in addresses if url]
+        return sorted({form for password in hidden if password for form in (password, unquote(password))})
 
     def at(self, url: str) -> str:
         """Where to fetch `url` from: the mirror with the longest beginning that fits, else `url` itself."""

@@ -19,7 +19,7 @@ STACK_USER = "stack"
 BASE = "/var/lib/stacklab"
 """On the machine; below it one directory per program, and the wrapper that runs it."""
 ENVIRONMENT = "/etc/stacklab/environment"
-"""Lines of NAME=value for every program that is run here (the proxy); written by the preparation."""
+"""Lines of NAME=value for every program that is run here (the proxy, with its password): root's; a program gets a copy."""
 
 Program = Literal["stack", "unstack", "packstack"]
 PROGRAMS: tuple[Program, ...] = ("stack", "unstack", "packstack")
@@ -178,7 +178,8 @@ fi
 install -d -m 0700 -o "$account" "$directory"
 cd "$directory"
 [ -f log ] && mv -f log log.previous
-rm -f ended ended.new
+rm -f ended ended.new environment
+[ ! -f "$environment" ] || install -m 0600 -o "$account" "$environment" environment
 install -m 0600 -o "$account" /dev/null log
 boot=$(cat /proc/sys/kernel/random/boot_id)
 printf 'run=%s\nat=%s\nboot=%s\nprofile=%s\nservices=%s\nhost_ip=%s\n' \
@@ -186,7 +187,7 @@ printf 'run=%s\nat=%s\nboot=%s\nprofile=%s\nservices=%s\nhost_ip=%s\n' \
 mv began.new began
 systemctl reset-failed "$unit" 2>/dev/null || true
 if ! systemd-run --unit="$unit" --uid="$account" --description="$called, started by lab" \
-    /bin/bash "$base/run" "$directory" "$at" "$stamped" "$environment" "$@" 9>&-; then
+    /bin/bash "$base/run" "$directory" "$at" "$stamped" "$directory/environment" "$@" 9>&-; then
     rm -f began
     exit 1
 fi

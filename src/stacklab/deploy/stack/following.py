@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,8 +56,8 @@ class Patience:
 class LogCopy:
     """The lab's copy of a run's log, and which run it is of."""
 
-    def __init__(self, lab: Lab, program: Program) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, program: Program, secrets: Sequence[str]) -> None:
+        self._secrets = [secret.encode() for secret in secrets]
         self.directory = lab.directory / "deploy"
         self.log = self.directory / f"{program}.log"
         self._note = self.directory / f"{program}.json"
@@ -79,14 +79,13 @@ class LogCopy:
         return self.log.stat().st_size
 
     def add(self, data: bytes) -> None:
-        """Append what was read, without the lab's secrets. Raises NotEnoughSpace."""
-        hidden = [secret.encode() for secret in self.lab.secrets() if secret]
+        """Append what was read, without the secrets. Raises NotEnoughSpace."""
         try:
             with self.log.open("r+b") as file:
                 # A secret may have been cut in two between the last read and this one.
-                begin = max(0, self.offset - max(map(len, hidden), default=1) + 1)
+                begin = max(0, self.offset - max(map(len, self._secrets), default=1) + 1)
                 file.seek(begin)
-                data = starred(file.read() + data, hidden)
+                data = starred(file.read() + data, self._secrets)
                 file.seek(begin)
                 file.write(data)
         except OSError as error:
@@ -179,7 +178,7 @@ def watch(
     goes on), MachineUnreachable when the connection could not be made again, LabBusy when another `lab` follows it;
     KeyboardInterrupt, whose text tells that the run goes on and how to come back.
     """
-    kept = LogCopy(deployment.lab, program)
+    kept = LogCopy(deployment.lab, program, deployment.secrets)
     with locked(kept.lock, wait=False) as mine:
         if not mine:
             raise LabBusy(
@@ -198,10 +197,10 @@ def judge(deployment: Deployment, ended: StackRun) -> str:
         return f"{program} took {took}"
     if ended.state == "absent":
         raise StackFailed(f"{program} was never run on {deployment.machine.name}", advice="lab up runs it")
-    kept = LogCopy(deployment.lab, ended.program)
+    kept = LogCopy(deployment.lab, ended.program, deployment.secrets)
     course = StackProgress(ended.started or 0.0)
     course.feed(kept.log.read_bytes())
-    last = masked(" ".join(course.last.shown.split()), deployment.lab)
+    last = deployment.masked(" ".join(course.last.shown.split()))
     if ended.state == "vanished":
         why = "the machine was restarted while it ran" if ended.rebooted else "its unit was ended from outside"
         again = "" if ended.program == "packstack" else ": it runs unstack.sh where that is needed, then stack.sh"
@@ -213,10 +212,9 @@ def judge(deployment: Deployment, ended: StackRun) -> str:
     found = diagnose(kept.text(), "packstack" if ended.program == "packstack" else "stack")
     where = f" ({found.line})" if found.line else ""
     raise StackFailed(
-        masked(
+        deployment.masked(
             f"{program} failed with exit status {ended.exit_status} after {took}, in '{course.phase}': "
-            f"{found.command}{where}. Likely cause: {found.cause}",
-            deployment.lab,
+            f"{found.command}{where}. Likely cause: {found.cause}"
         ),
         advice=f"{found.advice}; the log: {kept.log}",
     )
@@ -232,13 +230,6 @@ def starred(data: bytes, secrets: list[bytes]) -> bytes:
         pattern = b"".join(b"[*%b]" % re.escape(bytes([byte])) for byte in secret)
         data = re.sub(pattern, b"*" * len(secret), data)
     return data
-
-
-def masked(text: str, lab: Lab) -> str:
-    """`text` without the lab's secrets."""
-    for secret in lab.secrets():
-        text = text.replace(secret, "********") if secret else text
-    return text
 
 
 @contextmanager
@@ -361,7 +352,7 @@ class _Follower:
         self.progress(f"{course.phase} · {spoken(at - course.started)}, {rest} · {self._shown(course.last)}")
 
     def _shown(self, line: Line) -> str:
-        text = masked(" ".join(line.shown.split()), self.deployment.lab)
+        text = self.deployment.masked(" ".join(line.shown.split()))
         return text if len(text) <= DETAIL else text[: DETAIL - 1] + "…"
 
     def _check_deadline(self, at: float) -> None:
