@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import MappingProxyType
 
 from stacklab.deploy.complaint import Complaint, meant
 from stacklab.deploy.localconf import settings as judged
 from stacklab.deploy.localconf.settings import PASSWORDS, Setting
 
+_LIKE_A_HEAD = re.compile(r"^\s*\[+\s*[a-z-]+\s*\|")
 HEAD = re.compile(r"^\[\[.+\|.*\]\]")
 GROUPS = ("local", "post-config", "extra", "post-extra", "test-config", "pre-install")
 """Groups that stack.sh or a plugin of DevStack's asks for (merge_config_group; pre-install is of stable/2026.1 and others)."""
@@ -29,26 +31,28 @@ FUNCTIONS = (
     "use_library_from_git",
     "define_plugin",
 )
-_SHELL = (
-    "if",
-    "then",
-    "else",
-    "elif",
-    "fi",
-    "for",
-    "do",
-    "done",
-    "case",
-    "esac",
-    "export",
-    "source",
-    ".",
-    "[",
-    "[[",
-    "echo",
-    "unset",
-    "{",
-    "}",
+_SHELL = frozenset(
+    [
+        "if",
+        "then",
+        "else",
+        "elif",
+        "fi",
+        "for",
+        "do",
+        "done",
+        "case",
+        "esac",
+        "export",
+        "source",
+        ".",
+        "[",
+        "[[",
+        "echo",
+        "unset",
+        "{",
+        "}",
+    ]
 )
 _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")
@@ -92,46 +96,45 @@ def check(
     `addresses`: those of the machine that the file is for; `known`: names of settings; `values`: what some may be, as
     `Explanations` has it.
     """
+    return sorted(_complaints(text, list(addresses), {*known, *PASSWORDS, "HOST_IP"}, values))
+
+
+def _complaints(
+    text: str, addresses: list[str], names: set[str], values: Mapping[str, Sequence[str] | str]
+) -> Iterator[Complaint]:
     before, parts = sections(text)
-    found = [*_outside(before), *_heads(parts)]
+    yield from _outside(before)
+    for part in parts:
+        yield from _head(part)
     if "\r" in text:
         number = text[: text.index("\r")].count("\n") + 1
-        found.append(
-            Complaint(number, "lines end as on Windows (CR LF), and the CR would belong to each value: dos2unix")
-        )
-    localrc = [part for part in parts if part.head == LOCALRC]
-    if not localrc:
-        found.append(
-            Complaint(0, f"there is no section [[{LOCALRC}]], the only one that stack.sh takes its settings from")
-        )
-        return sorted(found)
+        yield Complaint(number, "lines end as on Windows (CR LF), and the CR would belong to each value: dos2unix")
+    lines = [line for part in parts if part.head == LOCALRC for line in part.body]
+    if not any(part.head == LOCALRC for part in parts):
+        text = f"there is no section [[{LOCALRC}]], the only one that stack.sh takes its settings from"
+        yield Complaint(0, text)
+        return
     settings: dict[str, Setting] = {}
-    names = {*known, *PASSWORDS, "HOST_IP"}
-    for part in localrc:
-        for number, line in part.body:
-            found += _statement(number, line, settings, names)
-    found += [
-        *judged.passwords(settings),
-        *_left_empty([line for part in localrc for line in part.body], names),
-        *judged.address(settings, list(addresses)),
-        *judged.ranges(settings),
-        *judged.values(settings, values),
-    ]
+    for number, line in lines:
+        yield from _statement(number, line, settings, names)
+    yield from judged.passwords(settings)
+    yield from _left_empty(lines, names)
+    yield from judged.address(settings, addresses)
+    yield from judged.ranges(settings)
+    yield from judged.values(settings, values)
     for part in parts:
         if part.head != LOCALRC:
-            found += _ini(part)
-    return sorted(found)
+            yield from _ini(part)
 
 
-def misread(text: str, said: str) -> list[Complaint]:
-    """bash's own complaints (`bash -n`, fed with `shell_part`) as ours."""
-    found = []
-    for line in said.splitlines():
+def misread(text: str, complained: str) -> list[Complaint]:
+    """bash's own complaints (`bash -n`, fed with `shell_part`) as ours: the first that says something."""
+    for line in complained.splitlines():
         match = re.match(r"^[^:]*: line (\d+): (.*)$", line)
         if match and "`" not in match[2][:1]:
             number = min(int(match[1]), len(text.splitlines()))
-            found.append(Complaint(number, f"bash cannot read it: {match[2].split('`')[0].strip()}"))
-    return found[:1] if found else [Complaint(0, "bash cannot read the section local|localrc")] * bool(said.strip())
+            return [Complaint(number, f"bash cannot read it: {match[2].split('`')[0].strip()}")]
+    return [Complaint(0, f"bash cannot read the section {LOCALRC}")] if complained.strip() else []
 
 
 def shell_part(text: str) -> str:
@@ -148,130 +151,105 @@ def _silent(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
 
 
-def _outside(before: Sequence[tuple[int, str]]) -> list[Complaint]:
-    found = []
+def _outside(before: Sequence[tuple[int, str]]) -> Iterator[Complaint]:
     for number, line in before:
-        if _silent(line):
-            continue
         if line.lstrip().startswith("["):
-            found.append(_misspelt(number, line))
-        else:
-            found.append(Complaint(number, "stands before the first section, so DevStack never reads it"))
-    return found
+            yield _misspelt(number, line)
+        elif not _silent(line):
+            yield Complaint(number, "stands before the first section, so DevStack never reads it")
 
 
 def _misspelt(number: int, line: str) -> Complaint:
-    what = line.strip()[:60]
-    return Complaint(
-        number, f"'{what}' opens no section: it has to be [[GROUP|FILE]] at the line's beginning, like [[{LOCALRC}]]"
-    )
+    text = f"'{line.strip()[:60]}' opens no section: it has to be [[GROUP|FILE]] at the line's beginning, like [[{LOCALRC}]]"
+    return Complaint(number, text)
 
 
-def _heads(parts: Sequence[Section]) -> list[Complaint]:
-    found = []
-    for part in parts:
-        group, _, file = part.head.partition("|")
-        if group not in GROUPS:
-            near = meant_word(group, GROUPS)
-            found.append(
-                Complaint(
-                    part.line, f"nothing of DevStack's asks for the group '{group}'" + (f": {near}?" if near else "")
-                )
-            )
-        elif group == "local" and file != "localrc":
-            found.append(
-                Complaint(part.line, f"of the group local DevStack reads the section [[{LOCALRC}]] alone, not '{file}'")
-            )
-        for number, line in part.body:
-            # In the shell's part `[[ … ]]` is a condition; what looks like a section there is a slip.
-            if re.match(r"^\s*\[+\s*[a-z-]+\s*\|", line):
-                found.append(_misspelt(number, line))
-    return found
+def _head(part: Section) -> Iterator[Complaint]:
+    group, _, file = part.head.partition("|")
+    if group not in GROUPS:
+        near = _closest(group, GROUPS)
+        hint = f": {near}?" if near else ""
+        yield Complaint(part.line, f"nothing of DevStack's asks for the group '{group}'{hint}")
+    elif group == "local" and file != "localrc":
+        yield Complaint(part.line, f"of the group local DevStack reads the section [[{LOCALRC}]] alone, not '{file}'")
+    for number, line in part.body:
+        # In the shell's part `[[ … ]]` is a condition; what looks like a section there is a slip.
+        if _LIKE_A_HEAD.match(line):
+            yield _misspelt(number, line)
 
 
-def meant_word(word: str, known: Sequence[str]) -> str | None:
-    """The closest of a few words."""
-    from difflib import get_close_matches
-
+def _closest(word: str, known: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
 
-def _statement(number: int, line: str, settings: dict[str, Setting], names: set[str]) -> list[Complaint]:
-    """One line of the shell's part."""
-    if _silent(line) or re.match(r"^\s*\[+\s*[a-z-]+\s*\|", line):
-        return []
+def _statement(number: int, line: str, settings: dict[str, Setting], names: set[str]) -> Iterator[Complaint]:
+    """One line of the shell's part; what it sets is added to `settings`."""
+    if _silent(line) or _LIKE_A_HEAD.match(line):
+        return
     text = line.strip()
     if blank := _BLANKS.match(text):
-        return [
-            Complaint(number, f"{blank[1]}: there must be no blank beside '=', or bash takes {blank[1]} for a command")
-        ]
+        text = f"{blank[1]}: there must be no blank beside '=', or bash takes {blank[1]} for a command"
+        yield Complaint(number, text)
+        return
     assigned = _ASSIGNED.match(text)
     if assigned is None:
-        return _call(number, text)
+        yield from _call(number, text)
+        return
     name, sign, value = assigned[1], assigned[2], _uncommented(assigned[3])
-    plain, complaint = _value(number, name, value)
-    found = [complaint] if complaint else []
+    plain, wrong = _value(value)
+    if wrong:
+        yield Complaint(number, f"{name}: {wrong}")
     if name in settings and sign == "=":
-        found.append(
-            Complaint(number, f"{name} is set a second time (first on line {settings[name].line}); the last one counts")
-        )
+        text = f"{name} is set a second time (first on line {settings[name].line}); the last one counts"
+        yield Complaint(number, text)
     if near := meant(name, names):
-        found.append(Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?"))
+        yield Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?")
     if not value.strip().startswith("'"):
-        found += _replaced(number, name, value, {*settings, *names})
+        yield from _replaced(number, name, value, {*settings, *names})
     settings[name] = Setting(number, plain)
-    return found
 
 
-def _replaced(number: int, name: str, value: str, names: set[str]) -> list[Complaint]:
+def _replaced(number: int, name: str, value: str, names: set[str]) -> Iterator[Complaint]:
     """What bash would put something else for than its writer thinks. Of a password nothing is quoted, it may be a part."""
     if re.search(r"[$]\(|`", value):
-        return []  # what a command says, only bash could tell
+        return  # what a command says, only bash could tell
     if name in PASSWORDS and re.search(r"[$][$0-9!#?*@-]", value):
-        return [Complaint(number, f"{name}: bash puts something else where the $ is; letters and digits alone")]
-    near = [(used, meant(used, names)) for used in _VARIABLE.findall(value)]
-    return [
-        Complaint(
-            number,
-            f"{name}: nothing sets {'its variable' if name in PASSWORDS else f'${used}'}, so bash puts nothing there: "
-            f"is ${instead} meant?",
-        )
-        for used, instead in near
-        if instead
-    ]
+        yield Complaint(number, f"{name}: bash puts something else where the $ is; letters and digits alone")
+        return
+    for used in _VARIABLE.findall(value):
+        if instead := meant(used, names):
+            what = "its variable" if name in PASSWORDS else f"${used}"
+            text = f"{name}: nothing sets {what}, so bash puts nothing there: is ${instead} meant?"
+            yield Complaint(number, text)
 
 
-def _left_empty(lines: Sequence[tuple[int, str]], names: set[str]) -> list[Complaint]:
+def _left_empty(lines: Sequence[tuple[int, str]], names: set[str]) -> Iterator[Complaint]:
     """Passwords that are nothing but a variable which no line above sets."""
-    found, known = [], set[str]()
+    known = set[str]()
     for number, line in lines:
         if _ELSEWHERE.match(line):
-            break
+            return
         assigned = _ASSIGNED.match(line.strip())
         if assigned is None:
             continue
         name, alone = assigned[1], _ALONE.fullmatch(_uncommented(assigned[3]).strip())
         if name in PASSWORDS and alone and alone[1] not in known and not meant(alone[1], {*known, *names}):
-            why = "nothing above sets its variable, so it is empty: stack.sh would ask for it at a prompt, and so hang"
-            found.append(Complaint(number, f"{name}: {why}"))
+            yield Complaint(number, f"{name}: nothing above sets its variable, so it is empty: {judged.ASKS}")
         known.add(name)
-    return found
 
 
-def _value(number: int, name: str, value: str) -> tuple[str | None, Complaint | None]:
+def _value(value: str) -> tuple[str | None, str]:
+    """What bash would make of it (None: only bash could tell), and what is wrong with it."""
     try:
         words = shlex.split(value)
     except ValueError:
-        return None, Complaint(number, f"{name}: a quote is opened and not closed")
-    if len(words) > 1 and re.search(r"[$]\(|`", value):
-        return None, None  # what a command says, only bash could tell
+        return None, "a quote is opened and not closed"
     if len(words) > 1:
-        return None, Complaint(
-            number, f"{name}: a value with blanks needs quotes; bash would run what comes after the first as a command"
-        )
-    plain = words[0] if words else ""
+        command = re.search(r"[$]\(|`", value)
+        wrong = "a value with blanks needs quotes; bash would run what comes after the first as a command"
+        return None, "" if command else wrong
     single = value.strip().startswith("'")
-    return (None if re.search(r"[$`]", value) and not single else plain), None
+    return (None if re.search(r"[$`]", value) and not single else "".join(words)), ""
 
 
 def _uncommented(value: str) -> str:
@@ -287,29 +265,27 @@ def _uncommented(value: str) -> str:
     return value
 
 
-def _call(number: int, text: str) -> list[Complaint]:
+def _call(number: int, text: str) -> Iterator[Complaint]:
     word = re.split(r"[\s;]", text, maxsplit=1)[0]
-    if word in FUNCTIONS or word in _SHELL:
-        if word in ("enable_service", "disable_service") and len(text.split()) == 1:
-            return [Complaint(number, f"{word} names no service")]
-        if word == "enable_plugin" and len(text.split()) < 3:
-            return [Complaint(number, "enable_plugin needs a name and the address of a git repository")]
-        return []
-    near = meant_word(word, FUNCTIONS)
-    hint = f": {near}?" if near else "; a setting is written NAME=value"
-    return [Complaint(number, f"bash would run '{word[:30]}' as a command{hint}")]
+    arguments = len(text.split()) - 1
+    if word in ("enable_service", "disable_service") and not arguments:
+        yield Complaint(number, f"{word} names no service")
+    elif word == "enable_plugin" and arguments < 2:
+        yield Complaint(number, "enable_plugin needs a name and the address of a git repository")
+    elif word not in FUNCTIONS and word not in _SHELL:
+        near = _closest(word, FUNCTIONS)
+        hint = f": {near}?" if near else "; a setting is written NAME=value"
+        yield Complaint(number, f"bash would run '{word[:30]}' as a command{hint}")
 
 
-def _ini(part: Section) -> list[Complaint]:
-    found = []
+def _ini(part: Section) -> Iterator[Complaint]:
     inside = False
     for number, line in part.body:
-        if _silent(line) or re.match(r"^\s*\[+\s*[a-z-]+\s*\|", line):
+        if _silent(line) or _LIKE_A_HEAD.match(line):
             continue
         if re.match(r"^\[.+\]", line):
             inside = True
         elif "=" not in line:
-            found.append(Complaint(number, f"in [[{part.head}]] a line is [section] or name = value"))
+            yield Complaint(number, f"in [[{part.head}]] a line is [section] or name = value")
         elif not inside:
-            found.append(Complaint(number, f"in [[{part.head}]] a [section] has to come first"))
-    return found
+            yield Complaint(number, f"in [[{part.head}]] a [section] has to come first")
