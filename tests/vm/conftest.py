@@ -155,7 +155,7 @@ def made(box: Path, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 vagrant = int(json.loads((vm.directory / "vagrant.json").read_text())["pid"])
                 journey = Journey(vagrant, *bring_up(vm))
             with measured("checkpoint"):
-                vm.save(CLEAN, quiet)
+                vm.checkpoints.save(CLEAN, quiet)
             yield vm, journey
         finally:
             with measured("destroy"):
@@ -176,10 +176,10 @@ def vm(made: tuple[Vm, Journey]) -> Vm:
 def put_back(vm: Vm) -> None:
     """The VM as it was when it had just been made, with no other checkpoint than that."""
     with measured("back to a checkpoint, to SSH and the right time"):
-        vm.restore(CLEAN, quiet)
-    for name in vm.checkpoints():
+        vm.checkpoints.restore(CLEAN, quiet)
+    for name in vm.checkpoints.names():
         if name != CLEAN:
-            vm.drop(name, quiet)
+            vm.checkpoints.drop(name, quiet)
 
 
 @pytest.fixture

@@ -144,37 +144,37 @@ def test_a_restore_undoes_damage_and_what_ran_runs_on(clean_vm: Vm) -> None:
     start_something(vm, "survivor")
     put_clock_back(vm)
     with measured("checkpoint"):
-        vm.save("before", quiet)
+        vm.checkpoints.save("before", quiet)
     booted = boot_id(vm)
     vm.machine().script(
         "rm -rf /etc/hosts /home/vagrant/.bashrc; systemctl stop survivor; date -s '2001-01-01 00:00'", user="root"
     )
     assert not runs(vm, "survivor")
     with measured("back to a checkpoint, to SSH and the right time"):
-        vm.restore("before", quiet)
+        vm.checkpoints.restore("before", quiet)
     assert vm.machine().run("ls", "/etc/hosts").ok
     assert runs(vm, "survivor")
     assert boot_id(vm) == booted
     assert seconds_off(vm) < OFF_SECONDS
-    assert vm.checkpoints() == ["before", CLEAN]
+    assert vm.checkpoints.names() == ["before", CLEAN]
 
 
 def test_a_new_checkpoint_replaces_the_old_one_of_its_name(clean_vm: Vm) -> None:
     vm = clean_vm
     vm.machine().run("touch", "/root/first", user="root")
-    vm.save("again", quiet)
+    vm.checkpoints.save("again", quiet)
     vm.machine().run("touch", "/root/second", user="root")
-    vm.save("again", quiet)
+    vm.checkpoints.save("again", quiet)
     names = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".again." in one.name]
     assert len(names) == 1
     vm.machine().run("rm", "/root/first", "/root/second", user="root")
-    vm.restore("again", quiet)
+    vm.checkpoints.restore("again", quiet)
     assert vm.machine().run("ls", "/root/first", "/root/second", user="root").ok
 
 
 def test_a_checkpoint_that_cannot_be_taken_leaves_the_old_one(clean_vm: Vm, tmp_path: Path) -> None:
     vm = clean_vm
-    vm.save("kept", quiet)
+    vm.checkpoints.save("kept", quiet)
     before = vm.hypervisor.snapshots(vm.site.domain)
     # A disk that holds no snapshots makes QEMU refuse to save any.
     raw = Path("/var/tmp") / f"{vm.site.domain}.raw"  # noqa: S108 - QEMU's own user must reach it
@@ -182,18 +182,18 @@ def test_a_checkpoint_that_cannot_be_taken_leaves_the_old_one(clean_vm: Vm, tmp_
     try:
         virsh("attach-disk", vm.site.domain, str(raw), "vdz", "--subdriver", "raw")
         with pytest.raises(VmFailed, match="saving"):
-            vm.save("kept", quiet)
+            vm.checkpoints.save("kept", quiet)
         virsh("detach-disk", vm.site.domain, "vdz")
     finally:
         raw.unlink()
     assert vm.hypervisor.snapshots(vm.site.domain) == before
-    assert "kept" in vm.checkpoints()
+    assert "kept" in vm.checkpoints.names()
     assert vm.state() == "running"
 
 
 def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(clean_vm: Vm) -> None:
     vm = clean_vm
-    vm.save("kept", quiet)
+    vm.checkpoints.save("kept", quiet)
     (old,) = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name]
 
     class Killed(BaseException):
@@ -204,12 +204,12 @@ def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(cl
             raise Killed
 
     with pytest.raises(Killed):
-        vm.save("kept", at_the_worst_moment)
+        vm.checkpoints.save("kept", at_the_worst_moment)
     names = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name]
     assert len(names) == 2
     again = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
-    assert "kept" in again.checkpoints()
-    again.saved.tidy(vm.site.domain)
+    assert "kept" in again.checkpoints.names()
+    again.checkpoints.tidy()
     assert [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name] == [old]
 
 
@@ -217,24 +217,18 @@ def test_an_interrupted_restore_is_finished_by_the_next_up(clean_vm: Vm) -> None
     vm = clean_vm
     vm.machine().run("touch", "/root/damage", user="root")
 
-    class Killed(BaseException):
-        """Stands for kill -9."""
-
-    def at_once(detail: str) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        vm.restore(CLEAN, at_once)
-    assert vm.machine().run("ls", "/root/damage", user="root").ok  # not gone back yet
-    again = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
-    ended, _ = bring_up(again)
-    assert ended["mend"].detail == f"finished going back to '{CLEAN}'"
+    with vm.lab.writing(new=True):
+        vm.lab.update(restoring=CLEAN)  # as `lab reset` notes, before it touches anything
+    ended, _ = bring_up(Vm(vm.lab, vm.profile, vm.settings, vm.wishes))
+    assert ended["unfinished"].detail == f"finished going back to '{CLEAN}'"
+    with vm.lab.writing():
+        vm.lab.update(restoring=None)
     assert not vm.machine().run("ls", "/root/damage", user="root", check=False).ok
 
 
 def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(vm: Vm) -> None:
     with pytest.raises(CheckpointMissing, match="no checkpoint 'nowhere'") as caught:
-        vm.restore("nowhere", quiet)
+        vm.checkpoints.restore("nowhere", quiet)
     assert CLEAN in caught.value.advice
 
 
@@ -252,7 +246,7 @@ def test_down_keeps_memory_and_up_goes_on_even_if_somebody_removed_the_network(c
     assert vm.state() == "saved"
     assert vm.down(quiet) == "it is off already"
     with pytest.raises(NotRunning):
-        vm.save("off", quiet)
+        vm.checkpoints.save("off", quiet)
     for name in vm.site.network_xml():
         virsh("net-destroy", name)
         virsh("net-undefine", name)
@@ -268,7 +262,7 @@ def test_a_restore_of_a_vm_that_is_off_starts_it_from_the_checkpoint(clean_vm: V
     vm = clean_vm
     vm.machine().run("touch", "/root/damage", user="root")
     vm.down(quiet)
-    vm.restore(CLEAN, quiet)
+    vm.checkpoints.restore(CLEAN, quiet)
     assert vm.state() == "running"
     assert not vm.machine().run("ls", "/root/damage", user="root", check=False).ok
 
@@ -310,7 +304,7 @@ def test_a_libvirt_that_cannot_be_used_is_told_with_what_helps(
 def test_a_lab_without_a_vm_says_so(daemons: None, own_directories: Path) -> None:
     vm = Vm(Lab("nothing"), profile(), Settings())
     assert vm.state() is None
-    assert vm.checkpoints() == []
+    assert vm.checkpoints.names() == []
     assert vm.down(quiet) == "there is no VM"
     assert list(vm.destroy(quiet)) == []
     with pytest.raises(NotRunning):

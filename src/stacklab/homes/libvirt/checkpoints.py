@@ -9,49 +9,44 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from stacklab.errors import CheckpointMissing, LabError, NotEnoughSpace, NotRunning, UnknownName, VmFailed
 from stacklab.files import read_json, write_json
-from stacklab.homes.libvirt.hypervisor import Hypervisor
-from stacklab.lab import Lab
 from stacklab.stages import Progress
+
+if TYPE_CHECKING:
+    from stacklab.homes.libvirt.vm import Vm
 
 OURS = "lab."
 SPARE = 256 << 20
 """Bytes that stay free in the pool: QEMU pauses a guest whose disk cannot grow."""
 
 
-class Checkpoints:
-    """The checkpoints of one VM. `settle` is called after going back: wait for the VM and set its clock."""
+class VmCheckpoints:
+    """The checkpoints of one VM."""
 
-    def __init__(self, lab: Lab, hypervisor: Hypervisor, settle: Callable[[Progress], None]) -> None:
-        self._hypervisor = hypervisor
-        self._settle = settle
-        self._names = lab.home_directory / "checkpoints.json"
-        self._unfinished = lab.home_directory / "restoring.json"
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+        self._hypervisor = vm.hypervisor
+        self._file = vm.directory / "checkpoints.json"
 
-    @property
-    def unfinished(self) -> str | None:
-        """The checkpoint that an interrupted restore was going back to."""
-        told = read_json(self._unfinished)
-        return str(told["name"]) if told else None
+    def names(self) -> list[str]:
+        """What `restore` can go back to."""
+        return sorted(self._present())
 
-    def names(self, domain: str) -> list[str]:
-        """Names that `restore` can go back to."""
-        return sorted(self._present(domain))
-
-    def save(self, domain: str, pool: str, name: str, progress: Progress) -> None:
+    def save(self, name: str, progress: Progress) -> None:
         """Save the running VM; an earlier checkpoint of this name goes only when the new one is proved whole.
 
         Raises NotRunning, NotEnoughSpace (before anything is written, if that can be foreseen), VmFailed.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name):
             raise UnknownName(f"'{name}' cannot be a checkpoint's name", advice="use letters, digits, '.', '_' and '-'")
+        domain = self._vm.site.domain
         if self._hypervisor.state(domain) != "running":
             raise NotRunning("only a running VM has a state worth coming back to", advice="lab up starts it")
-        self.tidy(domain)
-        self._check_space(domain, pool)
+        self.tidy()
+        self._check_space(domain)
         snapshot = f"{OURS}{name}.{secrets.token_hex(4)}"
         progress("saving memory and disk")
         try:
@@ -59,63 +54,66 @@ class Checkpoints:
             progress("looking whether it is whole")
             self._verify(domain, snapshot)
         except LabError:
-            self._drop(domain, snapshot)
+            self._remove({snapshot})
             raise
-        write_json(self._names, {**self._present(domain), name: snapshot})
-        self.tidy(domain)
+        write_json(self._file, {**self._present(), name: snapshot})
+        self.tidy()
 
-    def restore(self, domain: str, name: str, progress: Progress) -> None:
-        """Memory and disk as they were: what ran then, runs on. A VM that is off is started by it. Raises CheckpointMissing."""
-        present = self._present(domain)
+    def restore(self, name: str, progress: Progress) -> None:
+        """Memory and disk as they were when saved, SSH, and the right time; what ran then runs on. Raises CheckpointMissing.
+
+        Of a VM that is off, too: it then runs. Memory that `down` saved is given up for the checkpoint's.
+        """
+        vm, domain = self._vm, self._vm.site.domain
+        state, present = self._hypervisor.state(domain), self._present()
+        if state is None:
+            raise NotRunning(f"the VM of lab '{vm.lab.name}' is not there any more", advice="lab up makes it anew")
         if name not in present:
             raise CheckpointMissing(
                 f"there is no checkpoint '{name}'", advice=f"there are: {', '.join(sorted(present)) or 'none'}"
             )
-        write_json(self._unfinished, {"name": name})
-        if self._hypervisor.state(domain) == "saved":
+        vm.machine().close()
+        vm.make_networks()
+        if state == "saved":
             # Else libvirt would start from that memory, on a disk that is another one by then.
             self._hypervisor.forget_saved(domain)
         progress("memory and disk go back")
         self._hypervisor.revert(domain, present[name])
         if self._hypervisor.state(domain) == "paused":
             self._hypervisor.resume(domain)
-        self._settle(progress)
-        self._unfinished.unlink(missing_ok=True)
+        vm.settle(progress)
 
-    def drop(self, domain: str, name: str) -> None:
-        """Forget a checkpoint, then remove its snapshot."""
-        present = self._present(domain)
+    def drop(self, name: str, progress: Progress) -> None:
+        """Forget a checkpoint, and give its space back; nothing to do where there is none of this name."""
+        present = self._present()
         if present.pop(name, None) is not None:
-            write_json(self._names, present)
-            self.tidy(domain)
+            progress(f"removing the checkpoint '{name}'")
+            write_json(self._file, present)
+            self.tidy()
 
-    def tidy(self, domain: str) -> None:
+    def tidy(self) -> None:
         """Remove what interrupted runs left."""
-        keep = set(self._present(domain).values())
-        for one in self._hypervisor.snapshots(domain):
-            if one.name.startswith(OURS) and one.name not in keep:
-                self._drop(domain, one.name)
+        ours = {one.name for one in self._hypervisor.snapshots(self._vm.site.domain) if one.name.startswith(OURS)}
+        self._remove(ours - set(self._present().values()))
 
     def forget(self) -> None:
         """The VM is gone, and its snapshots with it."""
-        self._names.unlink(missing_ok=True)
-        self._unfinished.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
 
-    def _present(self, domain: str) -> dict[str, str]:
+    def _present(self) -> dict[str, str]:
         """Checkpoint → snapshot, of those that are really there."""
-        known: dict[str, str] = read_json(self._names) or {}
-        if not known or self._hypervisor.state(domain) is None:
+        known: dict[str, str] = read_json(self._file) or {}
+        if not known or self._vm.state() is None:
             return {}
-        there = {one.name for one in self._hypervisor.snapshots(domain)}
+        there = {one.name for one in self._hypervisor.snapshots(self._vm.site.domain)}
         return {name: snapshot for name, snapshot in known.items() if snapshot in there}
 
-    def _check_space(self, domain: str, pool: str) -> None:
-        needed = self._hypervisor.memory_used(domain)
-        seen = self._hypervisor.pool(pool, start=True)
-        free = seen.free if seen else None
-        if free is not None and needed + SPARE > free:
+    def _check_space(self, domain: str) -> None:
+        needed = self._hypervisor.memory_used(domain) + SPARE
+        pool = self._hypervisor.pool(self._vm.site.pool, start=True)
+        if pool and pool.free is not None and needed > pool.free:
             raise NotEnoughSpace(
-                f"a checkpoint may need {(needed + SPARE) / 1e6:.0f} MB in the storage pool '{pool}'; it has {free / 1e6:.0f}",
+                f"a checkpoint may need {needed / 1e6:.0f} MB in the storage pool '{pool.name}'; it has {pool.free / 1e6:.0f}",
                 advice="free some space there (virsh pool-dumpxml shows where it is) and run the same command again",
             )
 
@@ -130,7 +128,9 @@ class Checkpoints:
         if not self._hypervisor.saved_in_disks(domain).get(snapshot):
             raise VmFailed("QEMU finds no memory in the new snapshot", advice="try again")
 
-    def _drop(self, domain: str, snapshot: str) -> None:
-        """Remove a snapshot, or what there is of it."""
-        if any(one.name == snapshot for one in self._hypervisor.snapshots(domain)):
-            self._hypervisor.drop_snapshot(domain, snapshot)
+    def _remove(self, snapshots: set[str]) -> None:
+        """Remove these snapshots, or what there is of them."""
+        domain = self._vm.site.domain
+        for snapshot in self._hypervisor.snapshots(domain):
+            if snapshot.name in snapshots:
+                self._hypervisor.drop_snapshot(domain, snapshot.name)

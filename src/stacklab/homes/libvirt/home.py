@@ -69,7 +69,7 @@ class LibvirtHome(DevstackHome):
 
     def _has_checkpoint(self) -> str | None:
         """Of the cloud as it was made, and of each session's start: what is in it then is what the learner begins with."""
-        names = self.vm.checkpoints()
+        names = self.vm.checkpoints.names()
         if STACKED not in names:
             return None
         begun = self.lab.record.start_of
@@ -78,12 +78,12 @@ class LibvirtHome(DevstackHome):
         return f"'{START if START in names else STACKED}' is saved"
 
     def _save(self, progress: Progress) -> str:
-        name = START if STACKED in self.vm.checkpoints() else STACKED
+        name = START if STACKED in self.vm.checkpoints.names() else STACKED
         # Until the new one is whole, the old one is nobody's start: what the journal says of it is replaced before.
         self.lab.update(start_of=None)
         Records(self.lab).keep(name)
         kept.keep(self.lab.home_directory, name)
-        self.vm.save(name, progress)
+        self.vm.checkpoints.save(name, progress)
         self.lab.update(start_of=self._session(), **({"stacked_for": self._session()} if name == STACKED else {}))
         return f"saved as '{name}', memory and disk"
 
@@ -112,14 +112,14 @@ class LibvirtHome(DevstackHome):
 
     def checkpoint(self, name: str, progress: Progress) -> None:
         kept.keep(self.lab.home_directory, name)
-        self.vm.save(name, progress)
+        self.vm.checkpoints.save(name, progress)
 
     def checkpoints(self) -> list[str]:
-        return self.vm.checkpoints()
+        return self.vm.checkpoints.names()
 
     def begin(self) -> str:
         """What `lab up` saved for this session; of any other one, the cloud as it was made is the start from now on."""
-        names = self.vm.checkpoints()
+        names = self.vm.checkpoints.names()
         if START in names and self.lab.record.start_of == self._session():
             return START
         if STACKED in names:
@@ -128,17 +128,17 @@ class LibvirtHome(DevstackHome):
         return STACKED
 
     def drop(self, name: str, progress: Progress) -> None:
-        self.vm.drop(name, progress)
+        self.vm.checkpoints.drop(name, progress)
         kept.drop(self.lab.home_directory, name)
 
     def restore(self, name: str, progress: Progress) -> None:
-        names = self.vm.checkpoints()
+        names = self.vm.checkpoints.names()
         chosen = STACKED if name == START and START not in names else name
         if chosen not in names:
             raise CheckpointMissing(
                 f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
             )
-        self.vm.restore(chosen, progress)
+        self.vm.checkpoints.restore(chosen, progress)
         kept.put_back(self.lab.home_directory, chosen)
         self._rewrite_access()
         self.prove(progress)

@@ -21,7 +21,7 @@ from stacklab.files import write_atomic
 from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.accelerator import COST, find_accelerator
 from stacklab.homes.libvirt.boxes import Wanted, wanted_box
-from stacklab.homes.libvirt.checkpoints import Checkpoints
+from stacklab.homes.libvirt.checkpoints import VmCheckpoints
 from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
 from stacklab.homes.libvirt.site import ROUTES, Site, SiteFile, routes
 from stacklab.homes.libvirt.vagrant import Vagrant
@@ -31,6 +31,7 @@ from stacklab.machines.address import Address
 from stacklab.machines.clock import set_clock
 from stacklab.machines.ssh import CONNECT_SECONDS, PATIENCE_SECONDS, SshMachine, wait_for_ssh
 from stacklab.stages import Progress, Stage
+from stacklab.waiting import looks
 
 WAKE_SECONDS = 180
 """How long SSH may take after memory was put back; the first connections fail for about ten seconds."""
@@ -62,7 +63,7 @@ class Vm:
         self._file = SiteFile(lab)
         site = self._file.read()
         self.hypervisor = Hypervisor(site.uri if site else chosen_uri(settings))
-        self.saved = Checkpoints(lab, self.hypervisor, self._settle)
+        self.checkpoints = VmCheckpoints(self)
         self._machine: SshMachine | None = None
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Vm:
             Stage("host", "libvirt and Vagrant", self._why_host_is_fine, self._check_host, 5),
             Stage("box", "the VM's box", self._has_box, self._add_box, 60),
             Stage("vm", "the VM", self._why_up, self._bring_up, 240 if self._driver() == "qemu" else 60),
-            Stage("mend", "what an interrupted reset left to do", self._nothing_unfinished, self._finish_restore, 15),
+            Stage("unfinished", "what an interrupted reset left to do", self._why_finished, self._finish_restore, 15),
         ]
 
     def _driver(self) -> str:
@@ -125,10 +126,7 @@ class Vm:
         return site.driver if site else find_accelerator().driver
 
     def _why_host_is_fine(self) -> str | None:
-        try:
-            return f"the VM is on {self.hypervisor.uri}" if self.state() else None
-        except (HomeUnavailable, MissingProgram):
-            return None  # `run` says it, as the stage's failure
+        return f"the VM is on {self.hypervisor.uri}" if self._exists() else None
 
     def _check_host(self, progress: Progress) -> str:
         sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
@@ -182,7 +180,7 @@ class Vm:
         try:
             return self.state() is not None
         except (HomeUnavailable, MissingProgram):
-            return False
+            return False  # the stage `host` says it, as its failure
 
     def _why_up(self) -> str | None:
         site = self._file.read()
@@ -200,44 +198,26 @@ class Vm:
         site, began = self.site, time.monotonic()
         self.vagrant.end()
         state = self.hypervisor.state(site.domain)
-        if state and not site.made and not self._lets_us_in(site, state, progress):
-            progress("an earlier run was cut short: what it left is removed")
-            self._remove_remains(progress)
-            state = None
-        if state is None:
-            again = " anew: the old one was removed by somebody" if site.made else ""
+        if state and site.made:
+            done = self._start(site, state, progress)
+        else:
+            if state:
+                progress("an earlier run was cut short: what it left is removed")
             self._remove_remains(progress)
             self._create(site, progress)
-            return f"made{again}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
-        self._file.keep(site, made=True)
-        done = self._start(site, state, progress)
-        self._settle(progress, BOOT_SECONDS[site.driver])
+            done = "made anew: the old one was removed by somebody" if site.made else "made"
+        self.settle(progress, BOOT_SECONDS[site.driver])
         return f"{done}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
-
-    def _lets_us_in(self, site: Site, state: State, progress: Progress) -> bool:
-        """Whether a VM that we have no note of having finished is finished all the same."""
-        # Vagrant replaces the box's key before it gives the VM its address: without one of its own, it is not that far.
-        if state != "running" or not self.vagrant.has_key():
-            return False
-        self._keep_key()
-        try:
-            # It may be booting still; the one alternative is to make it anew, which takes longer.
-            wait_for_ssh(self.machine(), max(WAKE_SECONDS / 2, BOOT_SECONDS[site.driver] / 4), progress)
-        except LabError:
-            return False
-        return True
 
     def _create(self, site: Site, progress: Progress) -> None:
         size = sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
-        self._make_networks(site)
+        self.make_networks()
         # libvirt's log daemon runs as root and would make the file its own; one that is there already, it leaves ours.
         write_atomic(self.console_file, "", mode=0o600)
         vagrantfile = render(site, self.profile, size, console=self.console_file)
         write_atomic(self.directory / "Vagrantfile", vagrantfile, mode=0o600)
         self.vagrant.up(progress, self._last_on_console)
         self._keep_key()
-        progress("logging in")
-        wait_for_ssh(self.machine(), WAKE_SECONDS, progress)
         self._file.keep(site, made=True)
 
     def _last_on_console(self) -> str | None:
@@ -251,13 +231,14 @@ class Vm:
             write_atomic(self.key_file, source.read_text(encoding="ascii"), mode=0o600)
             self.key_file.parent.chmod(0o700)
 
-    def _make_networks(self, site: Site) -> None:
-        for name, xml in site.network_xml().items():
+    def make_networks(self) -> None:
+        """A reboot of the host stops its networks, and somebody may have removed them."""
+        for name, xml in self.site.network_xml().items():
             self.hypervisor.ensure_network(name, xml)
 
     def _start(self, site: Site, state: State, progress: Progress) -> str:
-        """Whatever it is doing, make it run. Its networks first: a reboot of the host stops them, and they may be gone."""
-        self._make_networks(site)
+        """Whatever it is doing, make it run."""
+        self.make_networks()
         if state == "running":
             return "runs"
         if state == "paused":
@@ -277,51 +258,20 @@ class Vm:
         self.hypervisor.start(site.domain)
         return "booted"
 
-    def _settle(self, progress: Progress, seconds: float = WAKE_SECONDS) -> None:
+    def settle(self, progress: Progress, seconds: float = WAKE_SECONDS) -> None:
         """When memory came from somewhere: wait for SSH, then set the clock, which stands at when that memory was saved."""
         self.machine().close()
         wait_for_ssh(self.machine(), seconds, progress)
         set_clock(self.machine())
 
-    # --- checkpoints -----------------------------------------------------------------------------------------------
-
-    def save(self, name: str, progress: Progress) -> None:
-        """Save the running VM under this name; an earlier one goes only when the new one is proved whole."""
-        self.saved.save(self.site.domain, self.site.pool, name, progress)
-
-    def checkpoints(self) -> list[str]:
-        """Names of what `restore` can go back to."""
-        site = self._file.read()
-        return self.saved.names(site.domain) if site else []
-
-    def drop(self, name: str, progress: Progress) -> None:
-        """Forget a checkpoint, and give its space back; nothing to do where there is none of this name."""
-        site = self._file.read()
-        if site is not None:
-            progress(f"removing the checkpoint '{name}'")
-            self.saved.drop(site.domain, name)
-
-    def restore(self, name: str, progress: Progress) -> None:
-        """Memory and disk as they were when saved, SSH, and the right time; what ran then runs on. Raises CheckpointMissing.
-
-        Of a VM that is off, too: it then runs. Memory that `down` saved is given up for the checkpoint's.
-        """
-        site = self.site
-        if self.hypervisor.state(site.domain) is None:
-            raise NotRunning(f"the VM of lab '{self.lab.name}' is not there any more", advice="lab up makes it anew")
-        self.machine().close()
-        self._make_networks(site)
-        self.saved.restore(site.domain, name, progress)
-
-    def _nothing_unfinished(self) -> str | None:
-        return None if self.saved.unfinished else "nothing"
+    def _why_finished(self) -> str | None:
+        return None if self.lab.record.restoring else "nothing"
 
     def _finish_restore(self, progress: Progress) -> str:
-        name = self.saved.unfinished or ""
-        if name not in self.checkpoints():
-            self.saved.forget()
-            return "nothing: the VM that was being put back is gone"
-        self.restore(name, progress)
+        name = self.lab.record.restoring
+        if name not in self.checkpoints.names():
+            return f"nothing: there is no checkpoint '{name}' any more"
+        self.checkpoints.restore(str(name), progress)
         return f"finished going back to '{name}'"
 
     # --- down ------------------------------------------------------------------------------------------------------
@@ -349,12 +299,12 @@ class Vm:
     def _shut_down(self, site: Site, progress: Progress) -> str:
         if self.hypervisor.state(site.domain) == "running":
             self.hypervisor.press_power(site.domain)
-        deadline = time.monotonic() + HALT_SECONDS
-        while self.hypervisor.state(site.domain) == "running" and time.monotonic() < deadline:
-            progress(f"shutting down (at most {deadline - time.monotonic():.0f} s more)")
-            time.sleep(2)
-        if self.hypervisor.state(site.domain) == "shut off":
-            return "it shut down"
+        progress(f"shutting down (at most {HALT_SECONDS} s)")
+        for state in looks(lambda: self.hypervisor.state(site.domain), HALT_SECONDS):
+            if state == "shut off":
+                return "it shut down"
+            if state != "running":
+                break
         self.hypervisor.cut_power(site.domain)
         return f"it did not shut down within {HALT_SECONDS} s, so its power was cut"
 
@@ -377,4 +327,4 @@ class Vm:
             progress(f"removed {gone}")
         shutil.rmtree(self.vagrant.data.parents[2], ignore_errors=True)
         self.machine().forget_host_key()
-        self.saved.forget()
+        self.checkpoints.forget()
