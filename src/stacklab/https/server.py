@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from stacklab.cloud.connection import Connection
 from stacklab.errors import StepFailed
 from stacklab.files import read_json, write_json
 from stacklab.https import logins, virtual_hosts
@@ -22,13 +23,6 @@ APACHE = "apache"
 RELOAD_SECONDS = 30
 
 
-class Asks(Protocol):
-    """Somebody who may look into Keystone; see `stacklab.cloud.connection.Connection`."""
-
-    def get(self, service: str, *path: str) -> Any:
-        """The JSON answer of a GET."""
-
-
 @dataclass(frozen=True)
 class Catalogue:
     """What Keystone has at this moment: services and endpoints, as its API shows them."""
@@ -37,7 +31,7 @@ class Catalogue:
     endpoints: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, admin: Asks) -> Catalogue:
+    def read(cls, admin: Connection) -> Catalogue:
         """Raises CloudRefused, CloudUnreachable."""
         services = admin.get("identity", "services")["services"]
         ids = {service["id"] for service in services}

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stacklab.errors import CommandFailed, StepFailed
-from stacklab.files import read_json, remove_drafts, write_json
+from stacklab.files import read_derivable, remove_drafts, write_json
 from stacklab.homes.embedded import ports, supervision
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import NAMES, urls
@@ -83,7 +83,7 @@ class OwnApache(Apache):
 
     def port_for(self, name: str, own: int, ours: Iterable[int]) -> int:
         """The first free port after the service's own: chosen once and kept, also when somebody listens there by now."""
-        chosen: dict[str, int] = read_json(self._ports_file) or {}
+        chosen: dict[str, int] = read_derivable(self._ports_file)
         if name not in chosen:
             taken = {*self._own_ports().values(), *chosen.values(), *ours}
             port = own + 1
@@ -147,8 +147,8 @@ class OwnApache(Apache):
             draft.unlink()
         with suppress(OSError):  # it is not there, or something of the learner's lies in it
             self._sites.rmdir()
-        if not all(map(ports.is_free, (read_json(self._ports_file) or {}).values())):
-            self._ports_file.unlink()  # somebody else took one: the next time others are chosen
+        if not all(map(ports.is_free, read_derivable(self._ports_file).values())):
+            self._ports_file.unlink(missing_ok=True)  # somebody else took one: the next time others are chosen
 
     def forget(self) -> None:
         """Remove what an Apache that is no longer wanted left outside the directory for https."""
@@ -165,14 +165,8 @@ class OwnApache(Apache):
         if not tested.ok:
             raise StepFailed(f"Apache does not take its configuration: {' '.join(tested.err.split())[-400:]}")
         self._signal("graceful" if self.running() else "start")
-        until(
-            self._listens,
-            "every port of Apache's",
-            seconds=START_SECONDS,
-            every=0.05,
-            advice=f"see {self.log}",
-            error=StepFailed,
-        )
+        what, advice = "Apache on each of its ports", f"see {self.log}"
+        until(self._listens, what, seconds=START_SECONDS, every=0.05, advice=advice, error=StepFailed)
 
     def _listens(self) -> bool | NotYet:
         """A graceful restart may take a moment."""
