@@ -10,7 +10,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from stacklab.files import read_json, write_json
+from stacklab.files import precious_exists, read_precious, remove_precious, write_precious
 
 BY_TLS, WITHOUT_CA = "lab-https", "lab-https-no-ca"
 _OF = "lab-admin"
@@ -22,7 +22,7 @@ def _file(directory: Path) -> Path:
 
 def laid_over(clouds: dict[str, Any], directory: Path) -> dict[str, Any]:
     """The entries as they shall be, given what a home would write by itself. `directory`: the lab's one for https."""
-    moved = read_json(_file(directory))
+    moved = read_precious(_file(directory))
     if moved is None:
         return clouds
     inside = {name: {**entry, "interface": "internal", "cacert": moved["cacert"]} for name, entry in clouds.items()}
@@ -35,11 +35,11 @@ def laid_over(clouds: dict[str, Any], directory: Path) -> dict[str, Any]:
 def begin(directory: Path, identity: str, cacert: Path) -> None:
     """From now on the homes write the entries so; nothing is written to clouds.yaml yet."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_json(_file(directory), {"identity": identity, "cacert": str(cacert)}, mode=0o600)
+    write_precious(_file(directory), {"identity": identity, "cacert": str(cacert)})
 
 
 def end(directory: Path) -> bool:
     """From now on they write them as before; False if they do already."""
-    begun = _file(directory).exists()
-    _file(directory).unlink(missing_ok=True)
+    begun = precious_exists(_file(directory))
+    remove_precious(_file(directory))
     return begun

@@ -9,7 +9,7 @@ from typing import Any
 
 from stacklab.cloud.connection import Connection
 from stacklab.errors import StepFailed
-from stacklab.files import read_json, write_json
+from stacklab.files import precious_exists, read_precious, remove_precious, write_precious
 from stacklab.https import logins, virtual_hosts
 from stacklab.https.apache import Apache, template
 from stacklab.https.authority import RENEW_DAYS, Authority, days_left, fingerprint, names_of
@@ -146,15 +146,15 @@ class Https:
 
     def remembered(self) -> dict[str, VirtualHost]:
         """The virtual hosts that were set up, as they were then."""
-        return {name: VirtualHost(**values) for name, values in (read_json(self._remembered) or {}).items()}
+        return {name: VirtualHost(**values) for name, values in (read_precious(self._remembered) or {}).items()}
 
     def remember(self, hosts: Mapping[str, VirtualHost]) -> None:
         """Keep what is set up."""
         if hosts:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_json(self._remembered, {name: asdict(host) for name, host in hosts.items()})
+            write_precious(self._remembered, {name: asdict(host) for name, host in hosts.items()})
         else:
-            self._remembered.unlink(missing_ok=True)
+            remove_precious(self._remembered)
 
     # --- the certificate -------------------------------------------------------------------------------------------
 
@@ -204,20 +204,20 @@ class Https:
 
     def begun(self, what: str) -> bool:
         """Whether a change of this name has been begun and not taken back."""
-        return (self.directory / f"{what}.json").exists()
+        return precious_exists(self.directory / f"{what}.json")
 
     def begin(self, what: str, before: Mapping[str, Any]) -> None:
         """Keep how it was before a change, in the lab's directory."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(self.directory / f"{what}.json", dict(before), mode=0o600)
+        write_precious(self.directory / f"{what}.json", dict(before))
 
     def noted(self, what: str) -> dict[str, Any]:
         """What was kept of it; empty if nothing was."""
-        return dict(read_json(self.directory / f"{what}.json") or {})
+        return dict(read_precious(self.directory / f"{what}.json") or {})
 
     def end(self, what: str) -> None:
         """The change is taken back."""
-        (self.directory / f"{what}.json").unlink(missing_ok=True)
+        remove_precious(self.directory / f"{what}.json")
 
     # --- logins ----------------------------------------------------------------------------------------------------
 
