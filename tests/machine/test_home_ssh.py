@@ -72,10 +72,8 @@ def learner(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     )
     profiles = scratch / ".config" / "stacklab" / "profiles"
     profiles.mkdir(parents=True)
-    marks = {"devstack": {"how": "run", "source": "a stand-in"}, "packages": {"how": "run", "source": "a stand-in"}}
-    boxed = {"box": {"how": "unproven", "source": "no VM here"}}
     container = {"container": {"title": "In a container", "why": "a test", "when": "container"}}
-    data = standin.profile_data(marks=marks | boxed, variants=container)
+    data = standin.profile_data(variants=container)
     (profiles / "standin.yaml").write_text(json.dumps(data))
     image = scratch / "image.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)

@@ -28,9 +28,8 @@ def test_what_was_prefetched_is_cloned_without_the_internet_and_the_server_ends_
     subprocess.run(["git", "clone", "--quiet", "--bare", standin.bundle(tmp_path), bare], check=True)
     config, home = tmp_path / ".config" / "stacklab", tmp_path
     (config / "profiles").mkdir(parents=True)
-    facts = {name: {"how": "run", "source": "a stand-in"} for name in ("devstack", "packages", "box")}
     container = {"container": {"title": "In a container", "why": "a test", "when": "container"}}
-    data = standin.profile_data(marks=facts, variants=container, devstack={"repo": ELSEWHERE, "ref": standin.TAG})
+    data = standin.profile_data(variants=container, devstack={"repo": ELSEWHERE, "ref": standin.TAG})
     (config / "profiles" / "standin.yaml").write_text(json.dumps(data))
     mirrors = {"https://devstack.invalid/": f"{(tmp_path / 'upstream').as_uri()}/"}
     (config / "config.yaml").write_text(json.dumps({"deploy": {"mirrors": mirrors}}))

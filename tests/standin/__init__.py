@@ -87,6 +87,7 @@ def profile_data(**changes: Any) -> dict[str, Any]:
         "name": "standin",
         "title": "Debian 12 and a stand-in for DevStack",
         "summary": "for tests",
+        "tested": "the stand-in, by these tests",
         "family": "debian",
         "distribution": "debian 12",
         "release": "standin",

@@ -78,8 +78,7 @@ def course(
     scratch = tmp_path_factory.mktemp("course")
     profiles = scratch / "config" / "stacklab" / "profiles"
     profiles.mkdir(parents=True)
-    facts = {name: {"how": "run", "source": "a stand-in"} for name in ("devstack", "packages", "box")}
-    data = standin.profile_data(marks=facts, locale="C.utf8", selinux={"config": "/etc/selinux/config"})
+    data = standin.profile_data(locale="C.utf8", selinux={"config": "/etc/selinux/config"})
     data["units"] |= {"devstack": UNITS}
     data["box"] |= {"user": vm.profile.box.user}
     (profiles / "standin.yaml").write_text(json.dumps(data))
