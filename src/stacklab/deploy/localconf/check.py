@@ -24,35 +24,11 @@ GROUPS = ("local", "post-config", "extra", "post-extra", "test-config", "pre-ins
 """Groups that stack.sh or a plugin of DevStack's asks for (merge_config_group; pre-install is of stable/2026.1 and others)."""
 LOCALRC = "local|localrc"
 FUNCTIONS = (
-    "enable_service",
-    "disable_service",
-    "enable_plugin",
-    "disable_all_services",
-    "use_library_from_git",
-    "define_plugin",
+    *("enable_service", "disable_service", "disable_all_services"),
+    *("enable_plugin", "define_plugin", "use_library_from_git"),
 )
 _SHELL = frozenset(
-    [
-        "if",
-        "then",
-        "else",
-        "elif",
-        "fi",
-        "for",
-        "do",
-        "done",
-        "case",
-        "esac",
-        "export",
-        "source",
-        ".",
-        "[",
-        "[[",
-        "echo",
-        "unset",
-        "{",
-        "}",
-    ]
+    "if then else elif fi for do done case esac export source . [ [[ echo unset { }".split()  # noqa: SIM905 -- words
 )
 _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")

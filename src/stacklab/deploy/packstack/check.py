@@ -18,34 +18,14 @@ HOSTS = (
     *("CONFIG_AMQP_HOST", "CONFIG_MARIADB_HOST"),
 )
 """Without them PackStack takes the first address that it finds on its own machine, which may be the wrong one of two."""
-YES = (
-    "CONFIG_GLANCE_INSTALL",
-    "CONFIG_NOVA_INSTALL",
-    "CONFIG_NEUTRON_INSTALL",
-    "CONFIG_HORIZON_INSTALL",
-    "CONFIG_CINDER_INSTALL",
-)
+YES = tuple(f"CONFIG_{name}_INSTALL" for name in ("GLANCE", "NOVA", "NEUTRON", "HORIZON", "CINDER"))
 """What the course's cloud has to have."""
 OTHERS = tuple(
     f"CONFIG_{name}_INSTALL"
-    for name in [
-        "MARIADB",
-        "CLIENT",
-        "SWIFT",
-        "CEILOMETER",
-        "AODH",
-        "PANKO",
-        "HEAT",
-        "HEAT_CFN",
-        "HEAT_CLOUDWATCH",
-        "SAHARA",
-        "MAGNUM",
-        "TROVE",
-        "MANILA",
-        "IRONIC",
-        "LBAAS",
-        "NEUTRON_METERING_AGENT",
-    ]
+    for name in (
+        *("MARIADB", "CLIENT", "SWIFT", "CEILOMETER", "AODH", "PANKO", "HEAT", "HEAT_CFN", "HEAT_CLOUDWATCH", "SAHARA"),
+        *("MAGNUM", "TROVE", "MANILA", "IRONIC", "LBAAS", "NEUTRON_METERING_AGENT"),
+    )
 )
 """Other things that PackStack installs or not, so that none of them is taken for a slip of the pen."""
 PASSWORD = re.compile(r"_(PW|PASSWORD)$")

@@ -14,11 +14,9 @@ import time
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.prepare.internet import HEADER, accounts, pip_settings, proxies, without_account
-from stacklab.deploy.prepare.ownership import looks_used as looks_used
 from stacklab.deploy.prepare.ownership import ours, put_marker
 from stacklab.deploy.prepare.packages import Packages
 from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER
-from stacklab.download import without_password
 from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.machines.base import Machine
@@ -36,6 +34,18 @@ _CA = {
     "debian": ("/usr/local/share/ca-certificates/stacklab.crt", "update-ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
     "redhat": ("/etc/pki/ca-trust/source/anchors/stacklab.pem", "update-ca-trust extract", "/etc/pki/tls/certs/ca-bundle.crt"),
 }  # fmt: skip
+
+_FACTS = r"""
+. /etc/os-release
+echo "$ID $VERSION_ID"
+awk '/^MemTotal/ {print $2}' /proc/meminfo
+mkdir -p /opt && df -Pk /opt | awk 'NR==2 {print $4}'
+"""
+_SUDO = r"""
+visudo -cf /etc/stacklab/sudoers >/dev/null
+install -m 0440 -o root -g root /etc/stacklab/sudoers "$1"
+mkdir -p "$2"; chown "$3": "$2"; chmod 0755 "$2"
+"""
 
 
 def stages(deployment: Deployment) -> list[Stage]:
@@ -66,6 +76,10 @@ class _Preparation:
         self.deployment, self.profile, self.settings = deployment, deployment.profile, deployment.settings
         self.machine: Machine = deployment.machine
 
+    def _ask(self, *argv: str) -> str:
+        """What a command prints that may fail, as root."""
+        return self.machine.run(*argv, user="root", check=False).out.strip()
+
     # --- the machine -----------------------------------------------------------------------------------------------
 
     def fits_already(self) -> str | None:
@@ -73,30 +87,22 @@ class _Preparation:
 
     def fit(self, progress: Progress) -> str:
         """Distribution, memory and disk, then the marker. Whether somebody uses the machine is `looks_used`'s to tell."""
-        told = self.machine.script(
-            ". /etc/os-release\n"
-            'echo "$ID $VERSION_ID"\n'
-            "awk '/^MemTotal/ {print $2}' /proc/meminfo\n"
-            "mkdir -p /opt && df -Pk /opt | awk 'NR==2 {print $4}'\n",
-            user="root",
-        ).lines
-        distribution, memory, disk = told[0], int(told[1]) / 1024, int(told[2]) / 1024**2
-        wanted = self.profile.distribution
-        if distribution != wanted and not distribution.startswith(f"{wanted}."):
+        name, profile, size = self.machine.name, self.profile, self.profile.size
+        facts = self.machine.script(_FACTS, user="root").lines
+        distribution, memory, disk = facts[0], int(facts[1]) / 1024, int(facts[2]) / 1024**2
+        if distribution != profile.distribution and not distribution.startswith(f"{profile.distribution}."):
             raise UnsupportedMachine(
-                f"{self.machine.name} is {distribution}, and the profile {self.profile.name} is for {wanted}",
+                f"{name} is {distribution}, and the profile {profile.name} is for {profile.distribution}",
                 advice="lab up --profile NAME chooses another profile",
             )
-        least = self.profile.size.least_memory
-        if memory < least * MEMORY_SHARE:
+        if memory < size.least_memory * MEMORY_SHARE:
             raise UnsupportedMachine(
-                f"{self.machine.name} has {memory:.0f} MiB of memory; the profile {self.profile.name} needs {least}",
+                f"{name} has {memory:.0f} MiB of memory; the profile {profile.name} needs {size.least_memory}",
                 advice="give it more memory",
             )
-        room = self.profile.size.least_disk
-        if disk < room:
+        if disk < size.least_disk:
             raise NotEnoughSpace(
-                f"{self.machine.name} has {disk:.1f} GiB free on the file system of /opt; {room} are needed",
+                f"{name} has {disk:.1f} GiB free on the file system of /opt; {size.least_disk} are needed",
                 advice="give it a larger disk",
             )
         put_marker(self.machine, self.deployment.lab)
@@ -109,26 +115,23 @@ class _Preparation:
         return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
     def proxy_already(self) -> str | None:
-        if not is_private(self.machine, ENVIRONMENT, self._environment_file(), "root"):
-            return None
-        return without_password(self.settings.proxy) if self.settings.proxy else "none"
+        return self._proxy() if is_private(self.machine, ENVIRONMENT, self._environment_file(), "root") else None
 
     def set_proxy(self, progress: Progress) -> str:
         self.machine.put(ENVIRONMENT, self._environment_file(), mode=0o600)
-        return without_password(self.settings.proxy) if self.settings.proxy else "none"
+        return self._proxy()
+
+    def _proxy(self) -> str:
+        return without_account(self.settings.proxy or "none")
 
     def _certificates(self) -> bytes:
-        path = self.settings.ca_file
+        path, problem = self.settings.ca_file, "holds no certificate in PEM format"
         try:
             held = path.read_bytes() if path else b""
         except OSError as error:
-            raise ProfileInvalid(
-                f"ca_file {path} cannot be read: {error.strerror}", advice="mend deploy: ca_file: in config.yaml"
-            ) from error
+            held, problem = b"", f"cannot be read: {error.strerror}"
         if not _PEM.search(held):
-            raise ProfileInvalid(
-                f"ca_file {path} holds no certificate in PEM format", advice="mend deploy: ca_file: in config.yaml"
-            )
+            raise ProfileInvalid(f"ca_file {path} {problem}", advice="correct deploy: ca_file: in config.yaml")
         return held
 
     def trust_already(self) -> str | None:
@@ -155,26 +158,15 @@ class _Preparation:
 
     def switch_already(self) -> str | None:
         for key, value in self.profile.external_ids.items():
-            told = self.machine.run(
-                "ovs-vsctl",
-                "--timeout=30",
-                "--if-exists",
-                "get",
-                "open",
-                ".",
-                f"external-ids:{key}",
-                user="root",
-                check=False,
-            )
-            if told.out.strip().strip('"') != value:
+            asked = self._ask("ovs-vsctl", "--timeout=30", "--if-exists", "get", "open", ".", f"external-ids:{key}")
+            if asked.strip('"') != value:
                 return None
         return ", ".join(f"{key}={value}" for key, value in self.profile.external_ids.items())
 
     def set_switch(self, progress: Progress) -> str:
         for key, value in self.profile.external_ids.items():
-            self.machine.run(
-                "ovs-vsctl", "--timeout=60", "set", "open", ".", f"external-ids:{key}={value}", user="root"
-            )
+            setting = f"external-ids:{key}={value}"
+            self.machine.run("ovs-vsctl", "--timeout=60", "set", "open", ".", setting, user="root")
         return str(self.switch_already())
 
     def _clock_off(self) -> float:
@@ -186,65 +178,52 @@ class _Preparation:
 
     def _time_services(self) -> dict[str, tuple[str, str]]:
         """The services that are there: whether each is enabled, and whether it runs, in systemd's words."""
-        told = self.machine.script(
-            'for one in "$@"; do echo "$one $(systemctl is-enabled "$one" 2>/dev/null) $(systemctl is-active "$one")"; done',
-            *TIME_SERVICES,
-        ).lines
-        found = [line.split() for line in told]
-        return {words[0]: (words[1], words[2]) for words in found if len(words) == 3 and words[1] != "not-found"}
+        look = 'for name in "$@"; do echo "$name $(systemctl is-enabled "$name" 2>/dev/null) $(systemctl is-active "$name")"; done'
+        lines = self.machine.script(look, *TIME_SERVICES).lines
+        states = [line.split() for line in lines]
+        return {words[0]: (words[1], words[2]) for words in states if len(words) == 3 and words[1] != "not-found"}
 
-    def _kept_by(self) -> str:
+    def _keeper(self) -> str:
         running = [unit for unit, (_, active) in self._time_services().items() if active == "active"]
         return f"kept by {running[0]}" if running else "no time service keeps it"
 
     def clock_already(self) -> str | None:
-        services = self._time_services()
+        services, off = self._time_services(), self._clock_off()
         # Enabled but not running: in a container, whose clock is its host's.
         settled = not services or any(enabled == "enabled" for enabled, _ in services.values())
-        off = self._clock_off()
-        return (
-            f"right to {max(abs(off), 0.1):.1f} s, {self._kept_by()}" if settled and abs(off) <= CLOCK_SECONDS else None
-        )
+        right = f"right to {max(abs(off), 0.1):.1f} s, {self._keeper()}"
+        return right if settled and abs(off) <= CLOCK_SECONDS else None
 
     def set_clock(self, progress: Progress) -> str:
         """Tokens carry times: a clock that is off makes them useless. Without a time service this host's clock has to do."""
         services = self._time_services()
         if services and not any(enabled == "enabled" for enabled, _ in services.values()):
-            self.machine.run("systemctl", "enable", "--now", next(iter(services)), user="root", check=False)
+            self._ask("systemctl", "enable", "--now", next(iter(services)))
         off = self._clock_off()
         if abs(off) <= CLOCK_SECONDS:
-            return f"right; {self._kept_by()}"
-        progress(f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}, setting it")
-        self.machine.run("date", "-u", "-s", f"@{time.time():.3f}", user="root", check=False)
-        left = self._clock_off()
-        if abs(left) > CLOCK_SECONDS:
+            return f"right; {self._keeper()}"
+        error = f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}"
+        progress(f"{error}, setting it")
+        self._ask("date", "-u", "-s", f"@{time.time():.3f}")
+        left = abs(self._clock_off())
+        if left > CLOCK_SECONDS:
             raise CommandFailed(
-                f"the clock of {self.machine.name} is {spoken(abs(left))} off and could not be set",
+                f"the clock of {self.machine.name} is {spoken(left)} off and could not be set",
                 advice="set it there; tokens do not hold otherwise",
             )
-        return f"was {spoken(abs(off))} {'fast' if off > 0 else 'slow'}, set; {self._kept_by()}"
+        return f"was {error}, set; {self._keeper()}"
 
     def locale_already(self) -> str | None:
         """DevStack sets LC_ALL to it without asking (stack.sh:63 at pike-eol)."""
-        there = {name.lower().replace("-", "") for name in self.machine.run("locale", "-a", check=False).lines}
+        there = {name.lower().replace("-", "") for name in self._ask("locale", "-a").splitlines()}
         return "there" if self.profile.locale.lower().replace("-", "") in there else None
 
     def make_locale(self, progress: Progress) -> str:
         language, _, charset = self.profile.locale.partition(".")
         charset = "UTF-8" if charset.lower().replace("-", "") == "utf8" else charset
         if self.machine.run("sh", "-c", "command -v localedef", check=False).ok:
-            made = self.machine.run(
-                "localedef",
-                "-i",
-                language,
-                "-f",
-                charset,
-                f"{language}.{charset}",
-                user="root",
-                seconds=300,
-                check=False,
-            )
-            progress(f"localedef: {made.status}")
+            command = ("localedef", "-i", language, "-f", charset, f"{language}.{charset}")
+            self.machine.run(*command, user="root", seconds=300, check=False)
         if self.locale_already() is None and self.profile.family == "redhat":
             self.packages.run("yum", "-y", "install", f"glibc-langpack-{language.partition('_')[0]}", check=False)
         if self.locale_already() is None:
@@ -256,39 +235,37 @@ class _Preparation:
 
     # --- the user --------------------------------------------------------------------------------------------------
 
+    def _account(self) -> list[str]:
+        """The user's seven fields in passwd; fewer if there is none."""
+        return self._ask("getent", "passwd", STACK_USER).split(":")
+
     def user_already(self) -> str | None:
-        told = self.machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
-        if len(told) != 7 or told[5] != HOME:
+        account = self._account()
+        if len(account) != 7 or account[5] != HOME or self._ask("stat", "-c", "%U %a", HOME) != f"{STACK_USER} 755":
             return None
-        mode = self.machine.run("stat", "-c", "%U %a", HOME, check=False).out.strip()
         sudo = self.machine.run("sudo", "-n", "true", user=STACK_USER, check=False).ok
-        return f"home {HOME}, sudo without a password" if mode == f"{STACK_USER} 755" and sudo else None
+        return f"home {HOME}, sudo without a password" if sudo else None
 
     def make_user(self, progress: Progress) -> str:
-        told = self.machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
-        if len(told) == 7 and told[5] != HOME:
+        account = self._account()
+        if len(account) != 7:
+            self.machine.run("useradd", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
+        elif account[5] != HOME:
             raise UnsupportedMachine(
-                f"{self.machine.name} has a user {STACK_USER} already, whose home is {told[5]} and not {HOME}",
+                f"{self.machine.name} has a user {STACK_USER} already, whose home is {account[5]} and not {HOME}",
                 advice=f"remove it there, or: usermod -d {HOME} {STACK_USER}",
             )
-        if len(told) != 7:
-            self.machine.run("useradd", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
         # Before it counts: a broken file in sudoers.d locks everybody out of sudo.
         rules = f"{STACK_USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{STACK_USER} !requiretty\n"
         self.machine.put("/etc/stacklab/sudoers", rules, mode=0o440)
-        self.machine.script(
-            'visudo -cf /etc/stacklab/sudoers >/dev/null\n'
-            'install -m 0440 -o root -g root /etc/stacklab/sudoers "$1"\n'
-            'mkdir -p "$2"; chown "$3": "$2"; chmod 0755 "$2"\n',
-            SUDOERS, HOME, STACK_USER, user="root",
-        )  # fmt: skip
-        said = self.user_already()
-        if said is None:
+        self.machine.script(_SUDO, SUDOERS, HOME, STACK_USER, user="root")
+        made = self.user_already()
+        if made is None:
             raise CommandFailed(
                 f"user {STACK_USER} on {self.machine.name} cannot use sudo without a password",
                 advice=f"look there: sudo -l -U {STACK_USER}",
             )
-        return said
+        return made
 
     # --- accounts of mirrors and indexes ---------------------------------------------------------------------------
 
@@ -316,10 +293,12 @@ class _Preparation:
 
     def _selinux(self) -> tuple[str, str]:
         """Mode now, and the mode that the configuration file gives the next boot (both lower case, "" if unknown)."""
-        now = self.machine.run("getenforce", check=False).out.strip().lower()
-        held = (self.machine.read(self.profile.selinux.config) or b"") if self.profile.selinux else b""
-        modes = re.findall(r"^\s*SELINUX=(\w+)", held.decode(errors="replace"), re.MULTILINE)
-        return now, (modes[-1].lower() if modes else "")
+        modes = re.findall(r"^\s*SELINUX=(\w+)", self._selinux_file(), re.MULTILINE)
+        return self._ask("getenforce").lower(), (modes[-1].lower() if modes else "")
+
+    def _selinux_file(self) -> str:
+        path = self.profile.selinux.config if self.profile.selinux else ""
+        return (self.machine.read(path) or b"").decode(errors="replace")
 
     def selinux_already(self) -> str | None:
         now, then = self._selinux()
@@ -327,25 +306,24 @@ class _Preparation:
             return f"{now or 'not there'}; the fixes bring the rules that it needs"
         if now in ("", "disabled"):
             return now or "not there"
-        return (
-            "permissive, now and after a reboot" if now == "permissive" and then in ("permissive", "disabled") else None
-        )
+        stays = now == "permissive" and then in ("permissive", "disabled")
+        return "permissive, now and after a reboot" if stays else None
 
     def set_selinux(self, progress: Progress) -> str:
         if self.profile.selinux is None:
             return "not there"
-        path = self.profile.selinux.config
-        held = (self.machine.read(path) or b"").decode()
-        changed, count = re.subn(r"^\s*SELINUX=\w+.*$", "SELINUX=permissive", held, flags=re.MULTILINE)
-        self.machine.put(path, changed if count else f"{held.rstrip()}\nSELINUX=permissive\n".lstrip())
+        text = self._selinux_file()
+        changed, count = re.subn(r"^\s*SELINUX=\w+.*$", "SELINUX=permissive", text, flags=re.MULTILINE)
+        new = changed if count else f"{text.rstrip()}\nSELINUX=permissive\n".lstrip()
+        self.machine.put(self.profile.selinux.config, new)
         if self._selinux()[0] == "enforcing":
             self.machine.run("setenforce", "0", user="root")
-        said = self.selinux_already()
-        if said is None:
+        mode = self.selinux_already()
+        if mode is None:
             raise CommandFailed(
                 f"SELinux on {self.machine.name} is still {self._selinux()[0]}", advice="look there: sestatus"
             )
-        return said
+        return mode
 
     # --- pip -------------------------------------------------------------------------------------------------------
 
@@ -362,17 +340,14 @@ class _Preparation:
         return files
 
     def pip_already(self) -> str | None:
-        wanted = self._pip()
-        if any(self.machine.read(path) != text for path, text in wanted.items()):
-            return None
-        return self._pip_said()
+        right = all(self.machine.read(path) == text for path, text in self._pip().items())
+        return self._pip_index() if right else None
 
     def set_pip(self, progress: Progress) -> str:
         for path, text in self._pip().items():
             self.machine.put(path, text)
-        return self._pip_said()
+        return self._pip_index()
 
-    def _pip_said(self) -> str:
-        index = pip_settings(self.settings, os.environ, "").get("index-url")
-        said = without_password(index) if index else "its own index"
-        return f"{said}, {len(self.profile.pip_constraints)} constraints"
+    def _pip_index(self) -> str:
+        index = pip_settings(self.settings, os.environ, "").get("index-url", "its own index")
+        return f"{without_account(index)}, {len(self.profile.pip_constraints)} constraints"

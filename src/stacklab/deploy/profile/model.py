@@ -224,7 +224,7 @@ class Profile(Part):
     name: str
     title: str
     summary: str
-    tested: str
+    tested: str = "nothing that lab knows of"
     family: Literal["debian", "redhat"]
     distribution: str
     """ID and VERSION_ID of /etc/os-release, joined: "debian 12", "centos 7"."""
