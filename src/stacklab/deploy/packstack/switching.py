@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.stack.detached import unit_states
 from stacklab.errors import CommandFailed
 from stacklab.stages import Progress, Stage
-
-_LOOK = r"""
-for unit in "$@"; do
-    echo "$unit $(systemctl is-enabled "$unit" 2>/dev/null || true) $(systemctl is-active "$unit" || true)"
-done
-"""
 
 
 def stages(deployment: Deployment) -> list[Stage]:
@@ -29,15 +24,11 @@ class _Switching:
 
     def _wrong(self) -> list[str]:
         """Units that are not as they should be. One that the machine does not have is off."""
-        names = [*self.switched.off, *self.switched.on]
-        found = {}
-        for line in self.machine.script(_LOOK, *names, user="root").lines:
-            name, *words = line.split()
-            found[name] = words
-        up = {name for name, words in found.items() if "active" in words or "activating" in words}
-        off = [name for name in self.switched.off if name in up or "enabled" in found[name]]
+        states = unit_states(self.machine, [*self.switched.off, *self.switched.on])
+        up = {name for name, (_, active) in states.items() if active in ("active", "activating")}
+        off = [name for name in self.switched.off if name in up or states[name][0] == "enabled"]
         # Of a service that is still a script of System V's, not every systemd says whether it is enabled.
-        return off + [name for name in self.switched.on if name not in up or "disabled" in found[name]]
+        return off + [name for name in self.switched.on if name not in up or states[name][0] == "disabled"]
 
     def already(self) -> str | None:
         """Why there is nothing to do."""

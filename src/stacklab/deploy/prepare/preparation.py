@@ -16,7 +16,7 @@ from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.prepare.internet import HEADER, accounts, pip_settings, proxies, without_account
 from stacklab.deploy.prepare.ownership import ours, put_marker
 from stacklab.deploy.prepare.packages import Packages
-from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER
+from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER, unit_states
 from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.machines.base import Machine
@@ -178,10 +178,8 @@ class _Preparation:
 
     def _time_services(self) -> dict[str, tuple[str, str]]:
         """The services that are there: whether each is enabled, and whether it runs, in systemd's words."""
-        look = 'for name in "$@"; do echo "$name $(systemctl is-enabled "$name" 2>/dev/null) $(systemctl is-active "$name")"; done'
-        lines = self.machine.script(look, *TIME_SERVICES).lines
-        states = [line.split() for line in lines]
-        return {words[0]: (words[1], words[2]) for words in states if len(words) == 3 and words[1] != "not-found"}
+        states = unit_states(self.machine, TIME_SERVICES)
+        return {name: state for name, state in states.items() if state[0] not in ("", "not-found")}
 
     def _keeper(self) -> str:
         running = [unit for unit, (_, active) in self._time_services().items() if active == "active"]

@@ -8,6 +8,7 @@ Only options that systemd 219 (CentOS 7) has are used: https://www.freedesktop.o
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -293,6 +294,23 @@ def devstack_units(machine: Machine) -> list[str]:
         "systemctl", "list-unit-files", "devstack@*", "--no-legend", "--no-pager", user="root", check=False
     )
     return [line.split()[0] for line in listed.lines if line.startswith("devstack@")]
+
+
+_UNITS = r"""
+for unit in "$@"; do
+    echo "$unit $(systemctl is-enabled "$unit" 2>/dev/null || true)/$(systemctl is-active "$unit" || true)"
+done
+"""
+
+
+def unit_states(machine: Machine, units: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Whether each unit is enabled, and whether it runs, in systemd's words ("" or "not-found" where it is not there)."""
+    states = {}
+    for line in machine.script(_UNITS, *units, user="root").lines:
+        name, _, words = line.partition(" ")
+        enabled, _, active = words.partition("/")
+        states[name] = (enabled, active)
+    return states
 
 
 def _unit(program: Program) -> str:
