@@ -79,7 +79,10 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
     console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
     console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
     console.indented(textwrap.fill(chosen.hint, 100, break_on_hyphens=False))
-    console.print(f"    look: {context.aimed(look)}")
+    first, *more = context.aimed(look).splitlines()
+    console.print("    look:" if more else f"    look: {first}")
+    for line in [first, *more] if more else []:  # a script has lines of its own, which are typed as they stand
+        console.print(line)
 
 
 def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError, StepFailed
 
@@ -182,6 +182,21 @@ class Connection:
     def get(self, service: str, *path: str, version: str | None = None, **query: str) -> Any:
         """GET."""
         return self.request("GET", service, path, version=version, query=query)
+
+    def listed(self, service: str, *path: str, key: str, version: str | None = None, **query: str) -> list[Any]:
+        """Everything in a collection, however many answers it takes: Glance, say, gives 25 images at a time.
+
+        `key`: what the answer calls its list. The next page is told as `next`, or among the links beside the list.
+        """
+        everything: list[Any] = []
+        while True:
+            answer = self.request("GET", service, path, version=version, query=query)
+            everything += answer[key]
+            links = [link["href"] for link in answer.get(f"{key}_links", []) if link["rel"] == "next"]
+            following = answer.get("next") or next(iter(links), None)
+            if not following or not answer[key]:
+                return everything
+            query = query | dict(parse_qsl(urlsplit(following).query))
 
     def post(self, service: str, *path: str, body: Any) -> Any:
         """POST."""

@@ -171,7 +171,7 @@ class Told(Command):
 
     lines: str = ""
 
-    def text(self) -> str:
+    def text(self, cloud: str = "") -> str:
         """The lines."""
         return self.lines
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from stacklab.cloud.horizon import login_page
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Id, Name, Params
@@ -73,7 +74,7 @@ class Component(Kind[ComponentParams]):
     def find_all(self, context: Context, p: ComponentParams) -> Iterable[Thing]:
         if not p.types:
             address = context.dashboard()
-            return [{"name": p.name, "url": address, "asked": address, "answer": login_page(context)}]
+            return [{"name": p.name, "url": address, "asked": address, "answer": horizon_answers(context)}]
         services = registered(context, p.types)
         url = next(iter(public_addresses(context, services)), "")
         asked = version_address(url) if url else ""
@@ -158,20 +159,17 @@ def _by_number(version: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", version)]
 
 
-def login_page(context: Context) -> tuple[str, bool]:
-    """What Horizon's login page says, and whether it is one."""
-    import requests
-
-    address = context.dashboard()
-    if not address:
-        return "this cloud has no dashboard", False
+def horizon_answers(context: Context) -> tuple[str, bool]:
+    """What Horizon's login page says, and whether it is one. Raises Absent where the cloud has no dashboard."""
+    dashboard = context.dashboard()
+    if not dashboard:
+        raise Absent("a dashboard")
+    verify = context.admin.verify  # not below: a Keystone that does not answer is no fault of Horizon's
     try:
-        answer = requests.get(f"{address.rstrip('/')}/auth/login/", timeout=60, verify=context.admin.verify)
-    except requests.RequestException as error:
-        return f"no answer ({type(error).__name__})", False
-    if answer.status_code != 200 or 'name="password"' not in answer.text:
-        return f"HTTP {answer.status_code} without a form for a password", False
-    return "a form for user name and password", True
+        shown, words = login_page(dashboard, verify)
+    except CloudUnreachable as error:
+        return error.message, False
+    return words, shown
 
 
 def lacking(context: Context, title: str, types: Iterable[str], switch: str | None) -> str | None:

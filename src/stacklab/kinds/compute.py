@@ -85,9 +85,9 @@ def _key_pairs(context: Context, name: str) -> list[Thing]:
 
 class FlavorParams(Params):
     name: Name
-    vcpus: Annotated[int, Field(ge=1)]
-    ram: Annotated[int, Field(ge=1)]  # MiB
-    disk: Annotated[int, Field(ge=0)]  # GiB
+    vcpus: Annotated[int, Field(ge=1, le=256)]
+    ram: Annotated[int, Field(ge=1, le=1 << 21)]  # MiB
+    disk: Annotated[int, Field(ge=0, le=16384)]  # GiB
 
 
 class Flavor(Kind[FlavorParams]):
@@ -127,7 +127,7 @@ class Flavor(Kind[FlavorParams]):
 
 
 def _flavors(context: Context, name: str) -> list[Thing]:
-    found = context.admin.get("compute", "flavors", "detail", is_public="None")["flavors"]
+    found = context.admin.listed("compute", "flavors", "detail", key="flavors", is_public="None")
     return [flavor for flavor in found if flavor["name"] == name]
 
 
@@ -244,7 +244,7 @@ def find_servers(context: Context, name: str) -> list[Thing]:
     """Servers of this name in the project of the one who acts."""
     query = {"all_tenants": "1", "project_id": context.project_id()}
     # Nova reads `name` as a regular expression, so the project's few servers are compared here.
-    found = context.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
+    found = context.admin.listed("compute", "servers", "detail", key="servers", version=VERSION, **query)
     return [server for server in found if server["name"] == name]
 
 

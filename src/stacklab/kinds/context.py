@@ -53,8 +53,8 @@ class Workspace:
     """A session at a cloud: what the steps of one command share.
 
     `site`: the machine that the cloud runs on; `services`: how they run now; `faults`: what can be broken on purpose, by name;
-    `https`: TLS in front of the cloud. `memory`: things that
-    references meant, by step; cleared whenever a step changes something.
+    `https`: TLS in front of the cloud. `lab`: its name. `memory`: things that references meant, by step; cleared whenever a
+    step changes something.
     """
 
     session: Session
@@ -68,6 +68,7 @@ class Workspace:
     services: Callable[[], Sequence[ServiceState]]
     faults: Callable[[], Mapping[str, Fault]]
     https: Callable[[], Https]
+    lab: str = "intro"
     memory: dict[str, Thing] = field(default_factory=dict)
 
     def context(self, step: Step) -> Context:

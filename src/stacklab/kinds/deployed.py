@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-import requests
 from pydantic import Field
 
+from stacklab.cloud.horizon import login_url
 from stacklab.conditions.services import units
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.stack.detached import STACK_USER, StackRun, state
 from stacklab.durations import seconds as spoken
-from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.component import horizon_answers
+from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 from stacklab.machines.site import Site
 
-SECONDS = 60
 SHARE = 0.9
 """What the kernel and the file system leave of what the machine was given."""
 NO_MACHINE = "the cloud of this home is made of processes of yours; no machine was deployed for it"
@@ -250,17 +249,8 @@ class Dashboard(Kind[NoParams]):
         return [self._asked(context)]
 
     def _asked(self, context: Context) -> Thing:
-        url = context.dashboard()
-        if not url:
-            raise Absent("a dashboard")
-        page = f"{url.rstrip('/')}/auth/login/"
-        try:
-            answer = requests.get(page, timeout=SECONDS, verify=context.admin.verify)
-        except requests.RequestException as error:
-            return {"name": "dashboard", "url": page, "said": f"no answer ({type(error).__name__})", "form": False}
-        form = answer.status_code == 200 and re.search(r'name="password"', answer.text) is not None
-        said = f"{answer.status_code}, {'with' if form else 'without'} a login form"
-        return {"name": "dashboard", "url": page, "said": said, "form": form}
+        words, shown = horizon_answers(context)
+        return {"name": "dashboard", "url": login_url(context.dashboard()), "said": words, "form": shown}
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         found = [] if thing["form"] else [Difference(thing["url"], "a page with a login form", thing["said"])]

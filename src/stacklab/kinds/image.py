@@ -13,6 +13,7 @@ from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Declaration, Name, Params, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload
+from stacklab.kinds.stream import AT_MOST, FETCH, MOST_MIB
 
 UNPACK = {"gzip": ("gunzip", "-c"), "xz": ("xz", "-dc")}
 
@@ -57,8 +58,8 @@ class Image(Kind[ImageParams]):
 
     def _upload(self, context: Context, p: ImageParams) -> Upload:
         if isinstance(p.source, UrlSource):
-            fetch: tuple[tuple[str, ...], ...] = (("curl", "-fsSL", p.source.url),)
-            return Upload(pipeline=(*fetch, UNPACK[p.unpack]) if p.unpack else fetch)
+            unpack = (UNPACK[p.unpack],) if p.unpack else ()
+            return Upload(pipeline=((*FETCH, p.source.url), *unpack, AT_MOST))
         path = context.asset(p.source).path if isinstance(p.source, AssetRef) else Path(p.source.file).expanduser()
         return Upload(pipeline=((*UNPACK[p.unpack], str(path)),)) if p.unpack else Upload(file=path)
 
@@ -97,11 +98,11 @@ class Image(Kind[ImageParams]):
         return context.admin.delete("image", "images", thing["id"])
 
     def runs(self, p: ImageParams) -> str:
-        if isinstance(p.source, UrlSource):
-            return f"# fetches this and uploads it to the cloud:\n{p.source.url}"
-        if not isinstance(p.source, FileSource):
-            return ""
         unpacked = f", unpacked by {' '.join(UNPACK[p.unpack])}," if p.unpack else ""
+        if isinstance(p.source, UrlSource):
+            return f"# fetches this{unpacked} and uploads it to the cloud, {MOST_MIB} MiB at the most:\n{p.source.url}"
+        if isinstance(p.source, AssetRef):
+            return ""
         return (
             f"# reads this file{unpacked} and uploads it to the cloud:\n{Path(p.source.file).expanduser().absolute()}"
         )

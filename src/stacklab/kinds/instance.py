@@ -15,7 +15,7 @@ from stacklab.cloud.access import SshEndpoint
 from stacklab.errors import MissingProgram, StepFailed
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import AssetRef, Name, Params, Ref, Refers
-from stacklab.kinds.kind import Difference, Kind
+from stacklab.kinds.kind import Difference, Kind, mentions
 from stacklab.kinds.narration import Command, Request
 
 BOOT_SECONDS = 240
@@ -202,7 +202,7 @@ class Login(Kind[LoginParams]):
             return [
                 Difference("login", f"'{shlex.join(p.command)}' runs", f"status {thing['status']}: {thing['said']}")
             ]
-        if p.shows not in thing["output"]:
+        if not mentions(thing["output"], p.shows):
             return [Difference("output", f"contains {p.shows!r}", thing["output"].strip())]
         return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -147,3 +148,10 @@ def differing(pairs: Iterable[tuple[str, object, object]]) -> list[Difference]:
         for name, expected, actual in pairs
         if expected is not None and expected != actual
     ]
+
+
+def mentions(output: str, text: str) -> bool:
+    """Whether an output has a text in it, as words of its own: `app` is neither in `my-app` nor in `apps`."""
+    before = r"(?<![\w-])" if re.match(r"\w", text) else ""
+    after = r"(?![\w-])" if re.search(r"\w$", text) else ""
+    return re.search(f"{before}{re.escape(text)}{after}", output) is not None

@@ -155,7 +155,7 @@ class Look(Kind[LookParams]):
         query = dict(listing.query)
         if not p.everywhere and p.at in ("servers", "networks", "volumes"):
             query |= {"project_id": context.thing(p.of, "project")["id"] if p.of else context.project_id()}
-        rows = context.admin.get(listing.service, *listing.path, **query)[listing.key]
+        rows = context.admin.listed(listing.service, *listing.path, key=listing.key, **query)
         return {row["name"] for row in rows}
 
     def find_all(self, context: Context, p: LookParams) -> Iterable[Thing]:

@@ -77,9 +77,10 @@ class Command:
         extra = ["-f", "value", "-c", self.column] if self.saves else []
         return [*_fill(self.words, saved), *extra]
 
-    def text(self) -> str:
-        """The line a learner types into a shell."""
-        words = [self.program, *(_shell(word) for word in self.words)]
+    def text(self, cloud: str = "") -> str:
+        """The line a learner types into a shell. `cloud`: the entry of clouds.yaml that the client acts as."""
+        who = ("--os-cloud", cloud) if cloud and self.program == "openstack" else ()
+        words = [self.program, *(_shell(word) for word in (*who, *self.words))]
         if self.saves:
             words += ["-f", "value", "-c", self.column]
         line = " | ".join([*(shlex.join(part) for part in self.feed), " ".join(words)])
@@ -100,7 +101,7 @@ class Script(Command):
     machine: str = "the machine that the cloud runs on"
     root: bool = False
 
-    def text(self) -> str:
+    def text(self, cloud: str = "") -> str:
         """What a learner types into a shell there; an `exit` in it does not end that shell."""
         return f"# on {self.machine}\n{'sudo ' if self.root else ''}sh -eu <<'{END}'\n{self.script}\n{END}"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
@@ -15,7 +15,7 @@ from stacklab.kinds.narration import Command, Later, Request
 
 
 def listed(context: Context, collection: str, key: str | None = None, **query: str) -> list[Thing]:
-    found: list[Thing] = context.admin.get("network", collection, **query)[key or collection.replace("-", "_")]
+    found: list[Thing] = context.admin.listed("network", collection, key=key or collection.replace("-", "_"), **query)
     return found
 
 
@@ -74,7 +74,26 @@ class SubnetParams(Params):
     @field_validator("cidr")
     @classmethod
     def _cidr(cls, value: str) -> str:
-        return str(IPv4Network(value))
+        try:
+            return str(IPv4Network(value))
+        except ValueError as error:
+            raise ValueError(f"'{value}' is no IPv4 network like 10.0.0.0/24: {error}") from error
+
+    @field_validator("gateway", "dns")
+    @classmethod
+    def _addresses(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for text in [value] if isinstance(value, str) else value or []:
+            try:
+                IPv4Address(text)
+            except ValueError as error:
+                raise ValueError(f"'{text}' is no IPv4 address like 10.0.0.1") from error
+        return value
+
+    @model_validator(mode="after")
+    def _gateway_is_inside(self) -> SubnetParams:
+        if self.gateway and IPv4Address(self.gateway) not in IPv4Network(self.cidr):
+            raise ValueError(f"the gateway {self.gateway} is not in {self.cidr}")
+        return self
 
 
 class Subnet(Kind[SubnetParams]):

@@ -12,8 +12,10 @@ from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Request, Service
+from stacklab.kinds.volume import find_volumes
+from stacklab.kinds.wait import until
 
-Limit = Annotated[int, Field(ge=-1)] | None
+Limit = Annotated[int, Field(ge=-1, le=2**31 - 1)] | None
 
 
 class QuotaParams(Params):
@@ -136,12 +138,13 @@ class Quota(Kind[QuotaParams]):
 
 
 class RefusalParams(Params):
-    """A request that must be refused: a volume of `gigabytes`, or a server of `flavor`."""
+    """A volume that must be refused, because it goes over the quota of what is named."""
 
     project: Annotated[Ref, Refers("project")]
-    over: Literal["gigabytes", "volumes", "networks"]
+    over: Literal["gigabytes"]
     name: Name
-    size: Annotated[int, Field(ge=1)] = 1  # GiB, for a volume
+    size: Annotated[int, Field(ge=1, le=1 << 20)] = 1
+    """GiB"""
 
 
 class Refusal(Kind[RefusalParams]):
@@ -155,48 +158,40 @@ class Refusal(Kind[RefusalParams]):
         return f"a request over the quota of {p.over}"
 
     def horizon(self, p: RefusalParams) -> str:
-        where = "Network ▸ Networks ▸ Create Network" if p.over == "networks" else "Volumes ▸ Volumes ▸ Create Volume"
-        return f"Project ▸ {where}: the dialog shows the quota and will not let you go over it"
+        return "Project ▸ Volumes ▸ Volumes ▸ Create Volume: the dialog shows the quota and will not let you go over it"
 
     def commands(self, context: Context, p: RefusalParams) -> list[Command]:
-        if p.over == "networks":
-            return [Command(("network", "create", p.name))]
         return [Command(("volume", "create", "--size", str(p.size), p.name))]
 
     def requests(self, context: Context, p: RefusalParams) -> list[Request]:
-        if p.over == "networks":
-            return [Request("POST", "network", ("networks",), {"network": {"name": p.name}})]
         return [Request("POST", "block-storage", ("volumes",), {"volume": {"name": p.name, "size": p.size}})]
 
     def judge(self, context: Context, p: RefusalParams, refusal: CloudRefused | None) -> None:
-        """Cinder refuses with 413, Neutron with 409, Nova with 403; anything else is not about the quota."""
+        """Cinder refuses with 413; anything else is not about the quota."""
         if refusal is None:
-            self._take_back(context, p)
+            for volume in find_volumes(context, p.name):
+                self._take_back(context, volume["id"])
             raise StepFailed(f"{self.title(p)} was not refused", advice="look at the quota: openstack quota show")
         words = ("quota", "exceeds allowed")
         if refusal.status not in (None, 403, 409, 413) or not any(word in refusal.message.lower() for word in words):
             raise refusal
         context.say(f"refused, as it should be: {refusal.message}")
 
-    def _take_back(self, context: Context, p: RefusalParams) -> None:
-        """Remove what should not have been made."""
-        network = p.over == "networks"
-        service, plural, query = (
-            ("network", "networks", {}) if network else ("block-storage", "volumes", {"all_tenants": "1"})
+    def _take_back(self, context: Context, volume: str) -> None:
+        """Remove what should not have been made; Cinder deletes nothing that it is still making."""
+        path = ("volumes", volume)
+        until(
+            lambda: context.admin.get("block-storage", *path)["volume"]["status"] != "creating",
+            "the volume to be made, so that it can be deleted",
+            seconds=120,
         )
-        for thing in context.admin.get(service, plural, name=p.name, project_id=context.project_id(), **query)[plural]:
-            context.admin.delete(service, plural, thing["id"])
+        context.admin.delete("block-storage", *path)
 
     def find_all(self, context: Context, p: RefusalParams) -> Iterable[Thing]:
         """What the limit leaves, read from the services: a check must not try the request itself."""
-        project = context.thing(p.project, "project")["id"]
-        if p.over == "networks":
-            used = context.admin.get("network", "quotas", project, "details.json")["quota"]["network"]
-            return [{"limit": used["limit"], "used": used["used"] + used["reserved"], "asked": 1}]
-        path = quota_path("block-storage", project)
+        path = quota_path("block-storage", context.thing(p.project, "project")["id"])
         used = context.admin.get("block-storage", *path, usage="true")["quota_set"][p.over]
-        asked = p.size if p.over == "gigabytes" else 1
-        return [{"limit": used["limit"], "used": used["in_use"] + used["reserved"], "asked": asked}]
+        return [{"limit": used["limit"], "used": used["in_use"] + used["reserved"], "asked": p.size}]
 
     def compare(self, context: Context, p: RefusalParams, thing: Thing) -> list[Difference]:
         over = 0 <= thing["limit"] < thing["used"] + thing["asked"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, shouted
@@ -19,6 +19,14 @@ class Rule(Params):
     protocol: Literal["tcp", "udp", "icmp"]
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     source: str = "0.0.0.0/0"
+
+    @field_validator("source")
+    @classmethod
+    def _source(cls, value: str) -> str:
+        try:
+            return str(IPv4Network(value))
+        except ValueError as error:
+            raise ValueError(f"'{value}' is no IPv4 network like 10.0.0.0/24 (a rule's source is one)") from error
 
     def allowed_by(self, rule: Thing) -> bool:
         """Whether this one existing rule lets in what we declare (it may let in more)."""

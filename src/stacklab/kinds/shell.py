@@ -14,11 +14,12 @@ from stacklab.errors import LabError, StepFailed, UndoIncomplete
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Id, Name, Params
 from stacklab.kinds.features import Feature, make_scratch, possible
-from stacklab.kinds.kind import Difference, Kind
+from stacklab.kinds.kind import Difference, Kind, mentions
 from stacklab.kinds.narration import END, Command, Request, Script
 from stacklab.machines import scratch
 from stacklab.machines.base import Finished
 from stacklab.machines.site import Site
+from stacklab.plain import plain
 
 Lines = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=r"^[^\x00]*$")]
 PidFile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.pid$", max_length=60)]
@@ -46,7 +47,7 @@ class ShellParams(Params):
     see `features.VARIABLES` for what the scripts are then given. `on` and `why`: who must have made the cloud for this to make
     sense, and why it makes none elsewhere. `seconds`: how long each script may take.
 
-    The scripts have the names of `Site.names` as variables (`$APACHE`, `$DATABASE`, `$QUEUE`), and `$LAB_SCRATCH`.
+    The scripts have the names of `Site.names` as variables (`$APACHE`, `$DATABASE`, `$QUEUE`), `$LAB_SCRATCH`, and `$LAB_NAME`.
     """
 
     what: Name
@@ -87,6 +88,8 @@ class _Place:
     def script(self, lines: str, *, make: bool) -> str:
         """The whole text for `sh`. `make`: the directory is made; else it has to be there."""
         used = {name: value for name, value in self.variables.items() if re.search(rf"\b{name}\b", lines)}
+        if re.search(r"\blab\b", lines):  # whichever lab the step belongs to, not the one that lab takes by itself
+            used = {"LAB_NAME": self.variables["LAB_NAME"], **used}
         if self.directory:
             used = {"LAB_SCRATCH": self.variables["LAB_SCRATCH"], **used}
         values = " ".join(f"{name}={shlex.quote(value)}" for name, value in used.items())
@@ -149,7 +152,12 @@ class Shell(Kind[ShellParams]):
         site = context.site()
         user = _user(site, p)
         named = {name.upper(): value for name, value in site.names.items()}
-        variables = {"LAB_SCRATCH": site.scratch, **named, **possible(site, p.features, user).variables}
+        variables = {
+            "LAB_SCRATCH": site.scratch,
+            "LAB_NAME": context.workspace.lab,
+            **named,
+            **possible(site, p.features, user).variables,
+        }
         return _Place(site, user, f"{context.session_name}/{p.place}" if p.place else None, variables)
 
     def applicable(self, context: Context, p: ShellParams) -> str | None:
@@ -222,7 +230,7 @@ class Shell(Kind[ShellParams]):
         if thing["ended"] != 0:
             said = thing["said"] or f"the check ended with status {thing['ended']} and said nothing"
             return [Difference(p.what, "so", said)]
-        lacking = [text for text in p.shows if text not in thing["output"]]
+        lacking = [text for text in p.shows if not mentions(thing["output"], text)]
         return [Difference("output", f"contains {text!r}", thing["said"] or "nothing") for text in lacking]
 
     def shown(self, thing: Thing) -> str:
@@ -271,15 +279,9 @@ def _ended(done: Finished) -> str:
     return f"it ended with status {done.status}" + (f": {said}" if said else "")
 
 
-def plain(text: str) -> str:
-    """Text of a program for a terminal, without what would control it."""
-    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])", "", text).replace("\r\n", "\n").replace("\t", "    ")
-    return "".join(sign if sign == "\n" or sign.isprintable() else "�" for sign in text)
-
-
 def shown_part(text: str) -> str:
     """As much of a program's output as is worth showing."""
-    lines = plain(text).rstrip().splitlines()
+    lines = plain(text.replace("\r\n", "\n").expandtabs(4)).rstrip().splitlines()
     if len(lines) > SAID_LINES:
         half = SAID_LINES // 2
         lines = [*lines[:half], f"[… {len(lines) - SAID_LINES} lines left out …]", *lines[-half:]]

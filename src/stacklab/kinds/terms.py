@@ -78,13 +78,16 @@ class Terms(Kind[TermsParams]):
         return "Project ▸ Compute, Volumes, Network, Object Store: one page for each row"
 
     def _rows(self, context: Context, p: TermsParams) -> list[Row]:
-        """Without those of a service that this cloud does not have."""
-        swift = any(row.kind == "container" for row in p.rows) and without_swift(context) is None
+        """Without those of a service that this cloud does not have. Offline nobody knows, so all are shown."""
+        try:
+            swift = all(row.kind != "container" for row in p.rows) or without_swift(context) is None
+        except Absent:
+            swift = True
         return [row for row in p.rows if row.kind != "container" or swift]
 
     def commands(self, context: Context, p: TermsParams) -> list[Command]:
         found = []
-        for row in p.rows:
+        for row in self._rows(context, p):
             thing = context.name_of(row.thing) if row.kind != "floating-ip" else context.id_of(row.thing, row.kind)
             word = _WORDS[row.kind]
             columns = tuple(part for column in word.columns for part in ("-c", column))
@@ -93,7 +96,7 @@ class Terms(Kind[TermsParams]):
 
     def requests(self, context: Context, p: TermsParams) -> list[Request]:
         found = []
-        for row in p.rows:
+        for row in self._rows(context, p):
             by_name = row.kind in _BY_NAME
             last = context.name_of(row.thing) if by_name else context.id_of(row.thing, row.kind)
             word = _WORDS[row.kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from stacklab.cloud.horizon import is_login_page
 from stacklab.https.peer import NoTls, ask
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, VirtualHost
@@ -131,7 +132,7 @@ def trouble(host: VirtualHost) -> list[Difference]:
     found = []
     if answer.status >= 500 or answer.status == 404:
         found.append(Difference(f"{host.public}{host.ask}", "an answer of the service's", f"HTTP {answer.status}"))
-    if host.name == HORIZON and 'name="password"' not in answer.body:
+    if host.name == HORIZON and not is_login_page(answer.status, answer.body):
         found.append(
             Difference(f"{host.public}{host.ask}", "the login page", f"HTTP {answer.status} without a login form")
         )

@@ -13,10 +13,13 @@ from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request
 from stacklab.kinds.wait import until
 
+MOST_GIB = 16384
+"""More than that is a slip of the pen, not a disk."""
+
 
 class VolumeParams(Params):
     name: Name
-    size: Annotated[int, Field(ge=1)]  # GiB
+    size: Annotated[int, Field(ge=1, le=MOST_GIB)]  # GiB
     image: Annotated[Ref, Refers("image")] | None = None
 
 
@@ -80,7 +83,7 @@ class Volume(Kind[VolumeParams]):
 def find_volumes(context: Context, name: str) -> list[Thing]:
     """Volumes of this name in the project of the one who acts."""
     query = {"all_tenants": "1", "project_id": context.project_id(), "name": name}
-    found: list[Thing] = context.admin.get("block-storage", "volumes", "detail", **query)["volumes"]
+    found: list[Thing] = context.admin.listed("block-storage", "volumes", "detail", key="volumes", **query)
     return found
 
 

@@ -101,10 +101,7 @@ def check_step(workspace: Workspace, step: Step) -> Grade:
 
 def look_with(workspace: Workspace, step: Step) -> str:
     """The command to look at a step's thing with, as the one that it belongs to."""
-    command = step.kind.show_command(workspace.offline(step), step.params)
-    if command.program != "openstack":
-        return command.text()
-    return command.text().replace("openstack ", f"openstack --os-cloud {workspace.context(step).user.name} ", 1)
+    return step.kind.show_command(workspace.offline(step), step.params).text(workspace.context(step).user.name)
 
 
 def over(workspace: Workspace, step: Step) -> str | None:

@@ -63,7 +63,7 @@ def workspace_at(
     admin, learner = Connection(access.clouds_file, access.admin), Connection(access.clouds_file, access.learner)
     return Workspace(
         session, access, admin, learner, Assets(lab).by_name(), lab.secret, say, home.site, lambda: home.status().services,
-        home.faults, home.https,
+        home.faults, home.https, lab.name,
     )  # fmt: skip
 
 

@@ -50,11 +50,7 @@ def named(step: Step) -> dict[str, str]:
 
 def _as(workspace: Workspace | None, step: Step, command: Command) -> str:
     """The command as the one who acts."""
-    line = command.text()
-    if command.program != "openstack":
-        return line
-    who = workspace.context(step).user.name if workspace else f"lab-{step.who}"
-    return line.replace("openstack ", f"openstack --os-cloud {who} ")
+    return command.text(workspace.context(step).user.name if workspace else f"lab-{step.who}")
 
 
 def _base(workspace: Workspace | None, step: Step, request: Request) -> str:

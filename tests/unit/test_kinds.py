@@ -1,0 +1,225 @@
+"""What kinds of steps do with files, URLs and answers, without a cloud."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stacklab.assets import PAPER
+from stacklab.cloud.connection import Connection
+from stacklab.course.load import load_session
+from stacklab.errors import CloudUnreachable, DownloadFailed
+from stacklab.kinds import KINDS, component, stream
+from stacklab.kinds.context import Context, OfflineContext
+from stacklab.kinds.kind import mentions
+from stacklab.kinds.narration import Command, Upload
+
+# --- streams -------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_stops_reading_tells_why_and_not_the_command_that_is_cut_off() -> None:
+    with stream.piped((("yes",), ("cat",))) as data:
+        assert data.read(4) == b"y\ny\n"
+
+
+@pytest.mark.parametrize("pipeline", [(("false",),), (("sh", "-c", "echo half; exit 3"), ("cat",))])
+def test_a_command_that_fails_is_told_when_its_output_was_read_to_the_end(
+    pipeline: tuple[tuple[str, ...], ...],
+) -> None:
+    with pytest.raises(DownloadFailed, match="ended with status"), stream.piped(pipeline) as data:
+        data.read()
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """Answers with a redirect to wherever the path says, else with a few zeros, compressed."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        content = gzip.compress(bytes(3 << 20))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *words: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A web server that is taken for another machine's; `localhost` stays this machine's."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port, really = server.server_port, stream._public_address
+
+    def address(url: str) -> str:
+        return "127.0.0.1" if url.startswith(f"http://image.test:{port}") else really(url)
+
+    monkeypatch.setattr(stream, "_public_address", address)
+    monkeypatch.setattr("socket.getaddrinfo", resolving(port))
+    yield f"http://image.test:{port}"
+    server.shutdown()
+    server.server_close()
+
+
+def resolving(port: int) -> Any:
+    """A resolver that knows image.test."""
+    import socket
+
+    really = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *words: Any, **more: Any) -> Any:
+        return really("127.0.0.1" if host == "image.test" else host, *words, **more)
+
+    return getaddrinfo
+
+
+def fetched(url: str, *more: tuple[str, ...]) -> bytes:
+    """What comes from a URL."""
+    with stream.opened(Upload(pipeline=((*stream.FETCH, url), *more))) as data:
+        return data.read()
+
+
+def test_what_a_url_leads_to_is_fetched(site: str) -> None:
+    unpacked = fetched(f"{site}/to/{site}/image.gz", ("gunzip", "-c"), stream.AT_MOST)
+    assert unpacked == bytes(3 << 20)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "http://localhost:9/",
+        "http://[::1]:9/",
+        "http://169.254.169.254/latest",
+        "http://0.0.0.0:9/",
+        "file:///etc/passwd",
+    ],
+)
+def test_a_url_never_leads_to_this_machine_not_even_by_a_redirect(site: str, where: str) -> None:
+    for url in (where, f"{site}/to/{where}"):
+        with pytest.raises(DownloadFailed, match=r"this machine|nothing else is fetched|no answer"):
+            fetched(url)
+
+
+def test_what_becomes_too_much_when_it_is_unpacked_is_refused(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("sh", "-c", stream.AT_MOST[2].replace(f"{stream.MOST_MIB}M", "1M"))
+    monkeypatch.setattr(stream, "AT_MOST", small)
+    with pytest.raises(DownloadFailed, match="more than"):
+        fetched(f"{site}/image.gz", ("gunzip", "-c"), small)
+
+
+def test_a_url_is_told_to_whoever_has_to_agree_to_it() -> None:
+    kind = KINDS["image"]
+    params = kind.params.model_validate({"name": "x", "source": {"url": "https://example.org/i.gz"}, "unpack": "gzip"})
+    assert "https://example.org/i.gz" in kind.runs(params)
+    assert "MiB" in kind.runs(params)
+
+
+# --- what is refused when a session is read ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        (
+            "security-group",
+            {"name": "x", "rules": [{"protocol": "tcp", "source": "web-sg"}]},
+            "'web-sg' is no IPv4 network",
+        ),
+        (
+            "subnet",
+            {"name": "x", "network": "n", "cidr": "10.0.0.0/24", "gateway": "none"},
+            "'none' is no IPv4 address",
+        ),
+        (
+            "subnet",
+            {"name": "x", "network": "n", "cidr": "10.0.0.0/24", "gateway": "10.1.0.1"},
+            "is not in 10.0.0.0/24",
+        ),
+        ("subnet", {"name": "x", "network": "n", "cidr": "ten", "dns": []}, "'ten' is no IPv4 network"),
+        ("volume", {"name": "x", "size": 10**9}, "less than or equal to"),
+        ("flavor", {"name": "x", "vcpus": 10**6, "ram": 1, "disk": 1}, "less than or equal to"),
+        ("flavor", {"name": "x", "vcpus": 1, "ram": 10**9, "disk": 1}, "less than or equal to"),
+    ],
+)
+def test_values_that_no_cloud_would_take_are_refused_in_words(kind: str, values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        KINDS[kind].params.model_validate(values)
+
+
+# --- answers -------------------------------------------------------------------------------------------------------
+
+
+def test_a_listing_is_read_to_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    def request(self: Connection, method: str, service: str, path: tuple[str, ...], **more: Any) -> Any:
+        query = dict(more["query"])
+        asked.append(query)
+        start = int(query.get("marker", 0))
+        answer: dict[str, Any] = {"images": [{"name": f"image-{number}"} for number in range(start, start + 2)]}
+        return answer | ({"next": f"/v2/images?marker={start + 2}"} if start < 4 else {})
+
+    monkeypatch.setattr(Connection, "request", request)
+    listed = Connection(Path("clouds.yaml"), "a").listed("image", "images", key="images", owner="p")
+    assert [row["name"] for row in listed] == [f"image-{number}" for number in range(6)]
+    assert asked == [{"owner": "p"}, {"owner": "p", "marker": "2"}, {"owner": "p", "marker": "4"}]
+
+
+@pytest.mark.parametrize(
+    ("output", "text", "there"),
+    [
+        ("my-app-tuning.conf", "app-tuning", False),
+        ("app-tuning", "app-tuning", True),
+        ("app-tunings", "app-tuning", False),
+        ("pid:[402", "pid:[", True),
+        ("8 processors, idle for 3 %", "idle for", True),
+        ("nova_api", "nova", False),
+    ],
+)
+def test_an_output_shows_words_and_not_parts_of_others(output: str, text: str, there: bool) -> None:
+    assert mentions(output, text) is there
+
+
+def test_a_command_names_who_acts_once_and_nothing_in_its_arguments_changes() -> None:
+    command = Command(("server", "create", "--property", "why=openstack rocks", "x"))
+    assert command.text("lab-learner") == (
+        "openstack --os-cloud lab-learner server create --property 'why=openstack rocks' x"
+    )
+
+
+def test_without_swift_the_table_of_words_has_no_row_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = load_session("session1")
+    step = next(step for step in session.steps() if step.kind.name == "terms")
+    context: Context = OfflineContext(session, step, PAPER, lambda name: "")
+    assert len(step.kind.commands(context, step.params)) == len(step.kind.requests(context, step.params)) == 11
+    monkeypatch.setattr("stacklab.kinds.terms.without_swift", lambda context: "this cloud has none")
+    commands = [command.text() for command in step.kind.commands(context, step.params)]
+    assert len(commands) == len(step.kind.requests(context, step.params)) == 10
+    assert not any("container" in command for command in commands)
+
+
+def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cloud:
+        def dashboard(self) -> str:
+            return "http://192.0.2.1/dashboard"
+
+        @property
+        def admin(self) -> Any:
+            raise CloudUnreachable("Keystone does not answer")
+
+    context: Any = Cloud()
+    with pytest.raises(CloudUnreachable, match="Keystone"):
+        component.horizon_answers(context)
