@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 from stacklab.assets import Assets
+from stacklab.cloud.access import LEARNER
 from stacklab.cloud.connection import Connection
-from stacklab.course.load import LEARNER
 from stacklab.errors import InstanceUnreachable, UnknownName
 from stacklab.kinds.instance import ssh_options
 from stacklab.lab import Lab

@@ -64,7 +64,8 @@ class MachineRecord(_Record):
 
 
 class LabRecord(_Record):
-    """lab.json. `plan`: the options of `lab up`. `labs`: where the session came from, unless that is the course's own.
+    """lab.json. `plan`: the options of `lab up`. `labs`: where the session came from, unless that is the course's own;
+    `services`: the optional ones that it needs.
 
     `restoring`: the checkpoint that an unfinished reset or goto goes back to. `start_of`, `stacked_for`: the sessions that a
     VM's checkpoints belong to. `identity`: what this lab's machine is marked with.
@@ -74,6 +75,7 @@ class LabRecord(_Record):
     plan: dict[str, Any] = {}
     session: str | None = None
     labs: str | None = None
+    services: tuple[str, ...] = ()
     stages: dict[str, StageRecord] = {}
     image: ImageRecord | None = None
     restoring: str | None = None

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stacklab.course.load import LEARNER, load_session
+from stacklab.cloud.access import LEARNER
+from stacklab.course.load import load_session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset

@@ -91,7 +91,7 @@ def openrc(context: Context, admin: bool) -> None:
 @click.pass_obj
 def password(context: Context, admin: bool, as_json: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
-    from stacklab.course.load import LEARNER
+    from stacklab.cloud.access import LEARNER
     from stacklab.replay.current import home_of
 
     home = home_of(context.lab)

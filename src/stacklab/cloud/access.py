@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+LEARNER = {"learner": "learner", "learner_project": "lab-project"}
+"""Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
+
 
 @dataclass(frozen=True)
 class Ability:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from stacklab.cloud.access import LEARNER
 from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
 from stacklab.course.session import CloudSort, Clue, Exercise, FaultCase, Session, Step
 from stacklab.errors import LabError, UnknownName
@@ -23,9 +24,6 @@ VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN, max_le
 SORTS: tuple[CloudSort, ...] = get_args(CloudSort)
 M = TypeVar("M", bound=BaseModel)
 Variables = Mapping[str, str | int | bool]
-
-LEARNER = {"learner": "learner", "learner_project": "lab-project"}
-"""Variables that every session has: the user and project that `as: learner` means. A home's clouds.yaml logs in as them."""
 
 CLOUDS = {"service_project": "service"}
 """The same for what another deployer may name otherwise: the project that the services' own accounts are in."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from stacklab.cloud.access import Ability, CloudAccess, ServiceState, SshEndpoint
+from stacklab.cloud.access import LEARNER, Ability, CloudAccess, ServiceState, SshEndpoint
 from stacklab.cloud.connection import Connection
 from stacklab.cloud.direct import past_the_proxy
 from stacklab.conditions import devstack_ready as readiness
@@ -22,7 +22,6 @@ from stacklab.conditions.faults import Ground
 from stacklab.conditions.faults import faults as breakable
 from stacklab.conditions.quota import QuotaFault
 from stacklab.conditions.services import JournalLog, Unit, find_unit, unit_names, units
-from stacklab.course.load import LEARNER, load_session
 from stacklab.deploy import packstack
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.localconf import render as localconf
@@ -136,9 +135,7 @@ class DevstackHome(ABC):
 
     def _services(self) -> tuple[str, ...]:
         """What the session needs, then what `--with` asked for."""
-        session = self.lab.record.session
-        needed = load_session(str(session), also=self.lab.labs).services if session else ()
-        return tuple(dict.fromkeys([*needed, *self.plan.services]))
+        return tuple(dict.fromkeys([*self.lab.record.services, *self.plan.services]))
 
     def _clouds(self) -> str:
         address = f"http://{self.host_ip()}{self.profile.cloud.identity}"

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stacklab.cloud.access import LEARNER
 from stacklab.cloud.connection import Connection, answered
-from stacklab.course.load import LEARNER
 from stacklab.errors import CloudRefused, StepFailed, UndoIncomplete
 from stacklab.homes.base import Home
 from stacklab.lab import Lab

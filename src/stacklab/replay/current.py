@@ -93,4 +93,5 @@ def clouds_variables(lab: Lab) -> Variables:
 
 def begin_session(lab: Lab, session: Session) -> None:
     """From now on it is the lab's session, also for commands that do not say where it lies."""
-    lab.update(session=session.name, labs=str(session.file.parent.parent) if session.foreign else None)
+    labs = str(session.file.parent.parent) if session.foreign else None
+    lab.update(session=session.name, labs=labs, services=session.services)

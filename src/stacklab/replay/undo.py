@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stacklab.course.load import LEARNER
+from stacklab.cloud.access import LEARNER
 from stacklab.course.session import Exercise, Session, Step
 from stacklab.errors import CloudRefused, LabError, SessionInvalid, UndoIncomplete, UnknownName
 from stacklab.homes.base import Home

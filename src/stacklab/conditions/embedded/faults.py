@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from stacklab.cloud.access import LEARNER
 from stacklab.conditions.embedded.configured import Address, FullStore, Password, Refused
 from stacklab.conditions.embedded.ground import EmbeddedFault, Ground
 from stacklab.conditions.fault import Fault
 from stacklab.conditions.finding import Finding
 from stacklab.conditions.quota import QuotaFault
-from stacklab.course.load import LEARNER
 from stacklab.errors import HomeUnavailable
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.cloud import Cloud
