@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.errors import HostKeyChanged, LoginRefused, MachineUnreachable
+from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
 from stacklab.machines.known_hosts import HostKey, KnownHosts
+from stacklab.machines.refusal import why_refused
 from stacklab.machines.ssh import SshMachine, wait_for_ssh
 from tests.machine.conftest import running_sshd
 from tests.machine.sshd import Proxy, Sshd, free_port, new_key
@@ -201,6 +202,32 @@ def test_a_port_that_nobody_listens_on_is_said_to_refuse(tmp_path: Path) -> None
     with pytest.raises(MachineUnreachable, match=r"no SSH with .* after .*refuses connections"):
         wait_for_ssh(machine, 6, said.append)
     assert "refuses connections" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "part"),
+    [
+        ("ssh: connect to host 192.0.2.7 port 22: Connection timed out", MachineUnreachable, "did not answer in time"),
+        ("ssh: connect to host 192.0.2.7 port 22: No route to host", MachineUnreachable, "no route to 192.0.2.7"),
+        ("Unable to negotiate with 192.0.2.7 port 22: no matching cipher found.", MachineUnreachable, "no common way"),
+        ("Bad owner or permissions on /etc/ssh/x\nsomething new", MachineUnreachable, "reached: something new"),
+        ("", MachineUnreachable, "without a word"),
+        ("stack@192.0.2.7: Permission denied (publickey).", LoginRefused, "no key and no agent"),
+        (
+            "Received disconnect from 192.0.2.7: Too many authentication failures",
+            LoginRefused,
+            "stack@192.0.2.7 does not",
+        ),
+    ],
+)
+def test_what_ssh_wrote_is_told_in_words_with_what_would_help(
+    tmp_path: Path, text: str, error: type[LabError], part: str
+) -> None:
+    log = f"debug1: Connecting to 192.0.2.7 port 22.\n{text}\ndebug1: done\n"
+    told = why_refused(log, Address("192.0.2.7", "stack"), KnownHosts(tmp_path / "known_hosts"), None)
+    assert type(told) is error
+    assert part in told.message
+    assert told.advice
 
 
 def test_a_name_that_does_not_resolve_is_said(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from stacklab.errors import (
@@ -31,6 +30,7 @@ from stacklab.machines.address import Address, ssh_program
 from stacklab.machines.base import KILL_AFTER, Command, Machine, last_line
 from stacklab.machines.known_hosts import KnownHosts
 from stacklab.machines.output import Child
+from stacklab.machines.refusal import hops, look_closer, why_refused
 from stacklab.machines.remote import Marked, line_for, new_token
 
 Progress = Callable[[str], None]
@@ -138,22 +138,22 @@ class SshMachine(Machine):
         self._log.write_text("")
         self.known_hosts.path.parent.mkdir(parents=True, exist_ok=True)
         self.known_hosts.path.touch(mode=0o600)
-        hops = list(_hops(self.address))
-        before = {hop: self.known_hosts.of(hop.known_as) for hop in hops}
+        way = list(hops(self.address))
+        before = {hop: self.known_hosts.of(hop.known_as) for hop in way}
         sharing = ["-M", "-N", "-S", str(self._socket), "-o", f"ControlPersist={IDLE_SECONDS}"]
         argv = [ssh_program(), *sharing, *self._options(self.address, self._log), *self._to(self.address)]
         nothing = subprocess.DEVNULL
         try:
-            seconds = 3 * self._connect_seconds * len(hops)
+            seconds = 3 * self._connect_seconds * len(way)
             done = subprocess.run(argv, stdin=nothing, stdout=nothing, stderr=nothing, timeout=seconds, check=False)
         except subprocess.TimeoutExpired as error:
             raise MachineUnreachable(
                 f"{self.name} fell silent while we logged in",
-                advice=f"is the machine up, and not just booting? {self._look}",
+                advice=f"is the machine up, and not just booting? {look_closer(self.address)}",
             ) from error
         if done.returncode != 0:
             raise self._refusal(self._log.read_text(errors="replace"))
-        for hop in hops:
+        for hop in way:
             for key in self.known_hosts.of(hop.known_as):
                 if key not in before[hop]:
                     self._say(
@@ -257,10 +257,8 @@ class SshMachine(Machine):
 
     # --- what went wrong -------------------------------------------------------------------------------------------
 
-    @property
-    def _look(self) -> str:
-        """The command that looks closer."""
-        return f"lab doctor --on ssh://{self.name} looks closer"
+    def _refusal(self, log: str) -> LabError:
+        return why_refused(log, self.address, self.known_hosts, self._key)
 
     def _never_began(self, command: Command, output: str) -> LabError:
         if command.user is not None:
@@ -274,104 +272,9 @@ class SshMachine(Machine):
             advice="give the account an ordinary shell such as /bin/bash",
         )
 
-    def _refusal(self, log: str) -> LabError:
-        """Why ssh made no connection, from what it wrote."""
-        lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith("debug")]
-        text = "\n".join(lines)
-        if "Host key verification failed" in text:
-            return self._host_key_changed(log)
-        if denied := re.search(
-            r"^.*(Permission denied|Too many authentication failures|authentication methods).*$", text, re.M
-        ):
-            hop = next((hop for hop in _hops(self.address) if f"{hop.user}@{hop.host}:" in denied[0]), self.address)
-            absent = [f"key {self._key} (there is no such file)"] if self._key and not self._key.exists() else []
-            tried = "; ".join([*absent, *_tried(log)]) or "nothing: there is no key and no agent to try"
-            return LoginRefused(
-                f"{hop.name} does not let us in. Tried: {tried}",
-                advice=f"put a public key into ~{hop.user}/.ssh/authorized_keys on the machine, or name the right key or user",
-            )
-        where = f"{self.address.host} port {self.address.port}"
-        for pattern, message, advice in _NO_WAY:
-            if found := re.search(pattern, text):
-                name = found[1] if found.groups() else ""
-                message = message.format(
-                    where=where, name=name, seconds=f"{self._connect_seconds:.0f}", line=found[0].strip()
-                )
-                return MachineUnreachable(message, advice=advice.format(look=self._look))
-        reason = lines[-1] if lines else "ssh ended without a word"
-        return MachineUnreachable(
-            f"{where} cannot be reached: {reason}",
-            advice="is the machine up, and on this network? Is its address right?",
-        )
-
-    def _host_key_changed(self, log: str) -> HostKeyChanged:
-        hop = next((hop for hop in _hops(self.address) if f"for {hop.known_as} " in log), self.address)
-        shows = re.findall(r"Server host key: (\S+) (\S+)", log)[-1:]
-        shown = f"{shows[0][1]} ({shows[0][0]})" if shows else "one that it does not name"
-        pinned = ", ".join(f"{key.fingerprint} ({key.kind})" for key in self.known_hosts.of(hop.known_as))
-        return HostKeyChanged(
-            f"{hop.name} shows another host key than before: {shown} instead of {pinned}",
-            advice=f"if the machine was made anew on purpose, forget its key: ssh-keygen -R '{hop.known_as}' "
-            f"-f {self.known_hosts.path} – if not, somebody may stand between you and it",
-        )
-
-
-_NO_WAY = [
-    (r"Connection refused", "{where} refuses connections: no SSH server listens there", "is sshd running?"),
-    (
-        r"Could not resolve hostname (\S+):",
-        "the name {name} cannot be resolved",
-        "check its spelling, or give an IP address",
-    ),
-    (
-        r"(?m)^.*(?:banner exchange|exchange_identification|banner line|Connection closed|Connection reset).*$",
-        "{where} did not answer as an SSH server does: {line}",
-        "is the machine up, and is that the port of its sshd? {look}",
-    ),
-    (
-        r"timed out",
-        "{where} did not answer within {seconds} s",
-        "is the machine up, and does a firewall drop the port? {look}",
-    ),
-    (
-        r"No route to host|Network is unreachable",
-        "there is no route to {where}",
-        "is the machine up, and on this network?",
-    ),
-    (
-        r"no matching .*",
-        "{where} and we know no common way to encrypt: {line}",
-        "its sshd is too old",
-    ),
-]
-"""What ssh says where it does not get through, what we say, and what would help."""
-
 
 def _why_lost(log: str) -> str:
     return "the machine gave no sign of life" if "not responding" in log else "the other side closed it"
-
-
-def _tried(log: str) -> Iterator[str]:
-    """Each key that ssh offered or could not use, and what came of it."""
-    for file in re.findall(r"no such identity: (.+): No such file", log):
-        yield f"key {file} (there is no such file)"
-    for file, why in re.findall(r'Load key "(.+)": (.+)', log):
-        yield f"key {file} (not offered: {why})"
-    accepted = re.findall(r"Server accepts key: (\S+)", log)
-    for offered in re.findall(r"Offering public key: (.+)", log):
-        file = offered.split()[0]
-        locked = (
-            f" (accepted, but it has a passphrase; ssh-add {file} hands it to the agent)" if file in accepted else ""
-        )
-        yield f"key {offered}{locked}"
-
-
-def _hops(address: Address) -> Iterator[Address]:
-    """The machine and those on the way to it."""
-    hop: Address | None = address
-    while hop is not None:
-        yield hop
-        hop = hop.jump
 
 
 def _environment() -> dict[str, str]:
