@@ -62,6 +62,10 @@ class StackRun:
             return 0.0
         return (self.now if self.ended is None else self.ended) - self.started
 
+    def began_after(self, other: StackRun) -> bool:
+        """Whether this is the later one of two that ran; one that never did is no later one."""
+        return self.state != "absent" and (self.started or 0.0) > (other.started or 0.0)
+
 
 _STATE = r"""
 directory=$1 unit=$2
@@ -265,26 +269,20 @@ def start(deployment: Deployment, program: Program = "stack") -> StackRun:
     ]
     ended = machine.script(_START, *arguments, user="root", check=False)
     if ended.status == _RUNS_ALREADY:
+        problem = f"{machine.name} is being stacked already ({ended.out.strip()} runs there)"
         raise MachineInUse(
-            f"{machine.name} is being stacked already ({ended.out.strip()} runs there)",
-            advice="lab up or lab attach of the lab that started it follows it; else wait for its end",
+            problem, advice="lab up or lab attach of the lab that started it follows it; else wait for its end"
         )
     if ended.status == _BY_HAND:
         what = "packstack" if program == "packstack" else "stack.sh or unstack.sh"
-        raise MachineInUse(
-            f"somebody runs a {what} by hand on {machine.name} (process {ended.out.strip()})",
-            advice="wait for its end",
-        )
+        problem = f"somebody runs a {what} by hand on {machine.name} (process {ended.out.strip()})"
+        raise MachineInUse(problem, advice="wait for its end")
     if ended.status == _UNSTACK_UNFINISHED:
-        raise StackFailed(
-            f"an unstack.sh on {machine.name} did not end well, and DevStack cannot stack on what it left",
-            advice="lab up finishes the unstack first",
-        )
+        problem = f"an unstack.sh on {machine.name} did not end well, and DevStack cannot stack on what it left"
+        raise StackFailed(problem, advice="lab up finishes the unstack first")
     if not ended.ok:
-        raise StackFailed(
-            f"{called(program)} could not be started on {machine.name}: {(ended.err or ended.out).strip()[-300:]}",
-            advice=f"look there: systemctl status {_unit(program)}",
-        )
+        problem = f"{called(program)} could not be started on {machine.name}: {(ended.err or ended.out).strip()[-300:]}"
+        raise StackFailed(problem, advice=f"look there: systemctl status {_unit(program)}")
     return state(machine, program)
 
 
@@ -344,7 +342,7 @@ def verdict(stack: StackRun, unstack: StackRun) -> Unfinished | None:
             return Unfinished(f"{called(one.program)} is running there", todo)
     if unstack.state in ("failed", "vanished"):
         return Unfinished("an unstack.sh there did not end well", "lab up clears the rest away and stacks anew")
-    if unstack.state == "done" and (unstack.started or 0.0) > (stack.started or 0.0):
+    if unstack.state == "done" and unstack.began_after(stack):
         return Unfinished("unstack.sh has taken the cloud away there", "lab up stacks anew", begun=False)
     if stack.state == "absent":
         return Unfinished(f"{name} was never run there", "lab up goes on", begun=False)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
@@ -145,17 +144,16 @@ class PhaseTimes:
         """A run that ended well."""
         write_json(self._path, {"phases": durations})
 
-    def left(self, course: StackProgress, now: float) -> float | None:
+    def left(self, reached: StackProgress, now: float) -> float | None:
         """About how many seconds remain, None if it takes longer than ever before."""
-        name, since = course.phases[-1]
-        names = [known for known, _ in self.measured]
-        if name not in names:
-            remains = self.total - (now - course.started)
+        name, since = reached.phases[-1]
+        indexes = [index for index, (known, _) in enumerate(self.measured) if known == name]
+        if not indexes:
+            remains = self.total - (now - reached.started)
             return remains if remains > 0 else None
         # Phases of the same name ("Starting Neutron") may come twice: the one that as many came before.
-        seen = [known for known, _ in course.phases].count(name)
-        places_of = [index for index, known in enumerate(names) if known == name]
-        index = places_of[min(seen, len(places_of)) - 1]
+        times = [known for known, _ in reached.phases].count(name)
+        index = indexes[min(times, len(indexes)) - 1]
         rest = sum(took for _, took in self.measured[index + 1 :])
         here = max(0.0, self.measured[index][1] - (now - since))
         return rest + here or None
@@ -178,45 +176,46 @@ def watch(
     goes on), MachineUnreachable when the connection could not be made again, LabBusy when another `lab` follows it;
     KeyboardInterrupt, whose text tells that the run goes on and how to come back.
     """
-    kept = LogCopy(deployment.lab, program, deployment.secrets)
-    with locked(kept.lock, wait=False) as mine:
+    copy = LogCopy(deployment.lab, program, deployment.secrets)
+    with locked(copy.lock, wait=False) as mine:
         if not mine:
             raise LabBusy(
-                f"another lab command (process {lock_holder(kept.lock)}) follows {called(program)} already",
+                f"another lab command (process {lock_holder(copy.lock)}) follows {called(program)} already",
                 advice=f"wait for it, or end it: {called(program)} goes on without it",
             )
-        follower = _Follower(deployment, kept, progress, program, patience or Patience())
-        with _detaching(follower):
-            return follower.run()
+        follower = _Follower(deployment, copy, progress, program, patience or Patience())
+        try:
+            return follower.follow()
+        except KeyboardInterrupt:
+            deployment.machine.close()
+            raise KeyboardInterrupt(follower.detached()) from None
 
 
 def judge(deployment: Deployment, ended: StackRun) -> str:
     """One line on a run that ended well; else StackFailed, with what failed, why, and what to do."""
-    program, took = called(ended.program), spoken(ended.seconds)
+    program, took, name = called(ended.program), spoken(ended.seconds), deployment.machine.name
     if ended.state == "done":
         return f"{program} took {took}"
     if ended.state == "absent":
-        raise StackFailed(f"{program} was never run on {deployment.machine.name}", advice="lab up runs it")
-    kept = LogCopy(deployment.lab, ended.program, deployment.secrets)
-    course = StackProgress(ended.started or 0.0)
-    course.feed(kept.log.read_bytes())
-    last = deployment.masked(" ".join(course.last.shown.split()))
+        raise StackFailed(f"{program} was never run on {name}", advice="lab up runs it")
+    copy = LogCopy(deployment.lab, ended.program, deployment.secrets)
+    reached = StackProgress(ended.started or 0.0)
+    reached.feed(copy.log.read_bytes())
     if ended.state == "vanished":
         why = "the machine was restarted while it ran" if ended.rebooted else "its unit was ended from outside"
         again = "" if ended.program == "packstack" else ": it runs unstack.sh where that is needed, then stack.sh"
+        last = deployment.masked(" ".join(reached.last.shown.split()))
         raise StackFailed(
-            f"{program} on {deployment.machine.name} ended without an exit status: {why}; it was in '{course.phase}', "
+            f"{program} on {name} ended without an exit status: {why}; it was in '{reached.phase}', "
             f"and its last line was: {last}",
-            advice=f"lab up again{again}; the log: {kept.log}",
+            advice=f"lab up again{again}; the log: {copy.log}",
         )
-    found = diagnose(kept.text(), "packstack" if ended.program == "packstack" else "stack")
-    where = f" ({found.line})" if found.line else ""
+    diagnosis = diagnose(copy.text(), "packstack" if ended.program == "packstack" else "stack")
+    where = f" ({diagnosis.line})" if diagnosis.line else ""
+    failed = f"{program} failed with exit status {ended.exit_status} after {took}, in '{reached.phase}'"
     raise StackFailed(
-        deployment.masked(
-            f"{program} failed with exit status {ended.exit_status} after {took}, in '{course.phase}': "
-            f"{found.command}{where}. Likely cause: {found.cause}"
-        ),
-        advice=f"{found.advice}; the log: {kept.log}",
+        deployment.masked(f"{failed}: {diagnosis.command}{where}. Likely cause: {diagnosis.cause}"),
+        advice=f"{diagnosis.advice}; the log: {copy.log}",
     )
 
 
@@ -232,20 +231,6 @@ def starred(data: bytes, secrets: list[bytes]) -> bytes:
     return data
 
 
-@contextmanager
-def _detaching(follower: _Follower) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        follower.machine.close()
-        program, name, how = called(follower.program), follower.machine.name, come_back(follower.deployment)
-        said = {
-            "running": f"{program} goes on on {name}; come back with: {how}",
-            "": f"interrupted before it was known whether {program} runs on {name}; lab status tells",
-        }.get(follower.seen, f"interrupted; {program} does not run on {name}")
-        raise KeyboardInterrupt(said) from None
-
-
 def come_back(deployment: Deployment) -> str:
     """The commands that follow the run again."""
     which = "" if deployment.lab.name == "intro" else f" --lab {deployment.lab.name}"
@@ -254,32 +239,32 @@ def come_back(deployment: Deployment) -> str:
 
 class _Follower:
     def __init__(
-        self, deployment: Deployment, kept: LogCopy, progress: Progress, program: Program, patience: Patience
+        self, deployment: Deployment, copy: LogCopy, progress: Progress, program: Program, patience: Patience
     ) -> None:
         self.deployment, self.machine, self.program = deployment, deployment.machine, program
         self.called = called(program)
-        self.kept, self.progress, self.patience = kept, progress, patience
-        self.history = PhaseTimes(deployment.profile.name, deployment.profile.usual_minutes)
-        self.course = StackProgress(0.0)
-        self.said_silent = self.said = 0.0
-        self.said_phase = ""
+        self.copy, self.progress, self.patience = copy, progress, patience
+        self.usual = PhaseTimes(deployment.profile.name, deployment.profile.usual_minutes)
+        self.reached = StackProgress(0.0)
+        self.told = self.told_silence = 0.0
+        self.told_phase = ""
         self.seen: State | Literal[""] = ""
         """How the program was at the last look at it."""
 
-    def run(self) -> StackRun:
+    def follow(self) -> StackRun:
         now = self._look()
         if now.state == "absent":
             return now
-        self.kept.begin(now.run)
-        self.course = StackProgress(now.started or now.now)
-        self.course.feed(self.kept.log.read_bytes())
+        self.copy.begin(now.run)
+        self.reached = StackProgress(now.started or now.now)
+        self.reached.feed(self.copy.log.read_bytes())
         run, looked, heard = now.run, time.monotonic(), time.monotonic()
         while True:
             if self._fetch():
                 heard = time.monotonic()
             if now.state != "running":  # what was just fetched is the rest
-                return self._ended(now)
-            if heard < time.monotonic() - LOOK or looked < time.monotonic() - LOOK:
+                break
+            if min(heard, looked) < time.monotonic() - LOOK:
                 now, looked = self._look(), time.monotonic()
                 if now.run != run:
                     raise StackFailed(
@@ -292,6 +277,18 @@ class _Follower:
             self._check_deadline(at)
             self._tell(at, time.monotonic() - heard)
             time.sleep(self.patience.poll)
+        if now.state == "done" and self.program != "unstack":
+            self.usual.remember(self.reached.durations(now.ended or now.now))
+        return now
+
+    def detached(self) -> str:
+        """What becomes of the run when nobody follows it any more."""
+        name = self.machine.name
+        if self.seen == "running":
+            return f"{self.called} goes on on {name}; come back with: {come_back(self.deployment)}"
+        if self.seen == "":
+            return f"interrupted before it was known whether {self.called} runs on {name}; lab status tells"
+        return f"interrupted; {self.called} does not run on {name}"
 
     def _look(self) -> StackRun:
         now = self._patiently(lambda: state(self.machine, self.program))
@@ -303,15 +300,14 @@ class _Follower:
 
         A short read ends it: a program that always has something more to say would keep us from telling anything.
         """
-        total = 0
+        log, total = f"{BASE}/{self.program}/log", 0
         while True:
-            log, offset = f"{BASE}/{self.program}/log", self.kept.offset
-            data = self._patiently(partial(self.machine.read, log, offset=offset, limit=CHUNK))
+            data = self._patiently(partial(self.machine.read, log, offset=self.copy.offset, limit=CHUNK)) or b""
             if data:
-                self.kept.add(data)
-                self.course.feed(data)
+                self.copy.add(data)
+                self.reached.feed(data)
                 total += len(data)
-            if len(data or b"") < CHUNK:
+            if len(data) < CHUNK:
                 return total
 
     def _patiently(self, ask: Callable[[], T]) -> T:
@@ -321,52 +317,46 @@ class _Follower:
             try:
                 return ask()
             except MachineUnreachable as error:
-                gone = time.monotonic() - began
-                if gone > self.patience.reconnect:
+                gone = spoken(time.monotonic() - began)
+                if time.monotonic() - began > self.patience.reconnect:
                     raise MachineUnreachable(
-                        f"{error.message}; tried again for {spoken(gone)}. {self.called} does not need the connection",
+                        f"{error.message}; tried again for {gone}. {self.called} does not need the connection",
                         advice=f"when the machine can be reached again: {come_back(self.deployment)}",
                     ) from error
                 self.progress(
-                    f"the connection is lost ({error.message}); {self.called} goes on there; trying for {spoken(gone)}"
+                    f"the connection is lost ({error.message}); {self.called} goes on there; trying for {gone}"
                 )
                 time.sleep(pause)
                 pause = min(15.0, pause * 2)
 
     def _tell(self, at: float, silent: float) -> None:
-        course = self.course
+        reached, now = self.reached, time.monotonic()
         if silent >= self.patience.silent:
             # Once a minute is enough: without a terminal every message is a line.
-            if time.monotonic() - self.said_silent >= min(60.0, self.patience.silent):
-                self.said_silent = time.monotonic()
+            if now - self.told_silence >= min(60.0, self.patience.silent):
+                self.told_silence = now
                 self.progress(
-                    f"{course.phase} · nothing new for {spoken(silent)}; the last line was: {self._shown(course.last)}"
+                    f"{reached.phase} · nothing new for {spoken(silent)}; the last line was: {self._last_line()}"
                 )
             return
         # On a terminal the clock runs by itself; elsewhere each of these is a line.
-        if course.phase == self.said_phase and time.monotonic() - self.said < self.patience.tell:
+        if reached.phase == self.told_phase and now - self.told < self.patience.tell:
             return
-        self.said, self.said_phase = time.monotonic(), course.phase
-        left = self.history.left(course, at)
-        rest = f"about {spoken(left)} left" if left else f"longer than the usual {spoken(self.history.total)}"
-        self.progress(f"{course.phase} · {spoken(at - course.started)}, {rest} · {self._shown(course.last)}")
+        self.told, self.told_phase = now, reached.phase
+        left = self.usual.left(reached, at)
+        rest = f"about {spoken(left)} left" if left else f"longer than the usual {spoken(self.usual.total)}"
+        self.progress(f"{reached.phase} · {spoken(at - reached.started)}, {rest} · {self._last_line()}")
 
-    def _shown(self, line: Line) -> str:
-        text = self.deployment.masked(" ".join(line.shown.split()))
+    def _last_line(self) -> str:
+        text = self.deployment.masked(" ".join(self.reached.last.shown.split()))
         return text if len(text) <= DETAIL else text[: DETAIL - 1] + "…"
 
     def _check_deadline(self, at: float) -> None:
-        limit = max(self.patience.least_deadline, 3 * self.history.total)
-        took = at - self.course.started
-        if took > limit:
+        took = at - self.reached.started
+        if took > max(self.patience.least_deadline, 3 * self.usual.total):
             raise StackFailed(
-                f"{self.called} runs for {spoken(took)} now (usually {spoken(self.history.total)}) and is in "
-                f"'{self.course.phase}'; its last line was: {self._shown(self.course.last)}",
+                f"{self.called} runs for {spoken(took)} now (usually {spoken(self.usual.total)}) and is in "
+                f"'{self.reached.phase}'; its last line was: {self._last_line()}",
                 advice=f"it still runs: {come_back(self.deployment)} follows it, "
-                f"systemctl stop lab-{self.program} on {self.machine.name} ends it; the log: {self.kept.log}",
+                f"systemctl stop lab-{self.program} on {self.machine.name} ends it; the log: {self.copy.log}",
             )
-
-    def _ended(self, now: StackRun) -> StackRun:
-        if now.state == "done" and self.program != "unstack":
-            self.history.remember(self.course.durations(now.ended or now.now))
-        return now
