@@ -133,6 +133,13 @@ class CheckpointMissing(LabError):
     exit_code = 24
 
 
+class CheckpointBroken(CheckpointMissing):
+    """A checkpoint is there, but not as it was saved; nothing was touched."""
+
+    id = "checkpoint-broken"
+    exit_code = 24
+
+
 class BrokenOnPurpose(LabError):
     """`lab break` broke it, and it has not been mended; the message says what, unless it shall be a surprise."""
 

@@ -213,7 +213,7 @@ class Lab:
                 )
             self._held.add(self.name)
             try:
-                for copy in self.directory.glob("*.json.copy"):
+                for copy in [*self.directory.glob("*.json.copy"), *self.home_directory.glob("*.json.copy")]:
                     repair_precious(copy.with_suffix(""))
                 yield
             finally:

@@ -16,7 +16,7 @@ import pytest
 
 from stacklab.course.load import load_session
 from stacklab.events import StageEnded
-from stacklab.homes.embedded import ending, supervision
+from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
@@ -43,7 +43,7 @@ def bring_up(home: EmbeddedHome) -> dict[str, StageEnded]:
 
 def end(home: EmbeddedHome) -> None:
     """Whatever a test did, nothing of this cloud runs on."""
-    ending.stop(home.layout, quiet, patience=0)
+    home.stop(quiet, patience=0)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def conf(lab: Lab, name: str) -> Path:
 def as_made(lab: Lab) -> bool:
     """Whether every configuration file is as `lab up` writes it."""
     cloud = EmbeddedHome(lab).cloud
-    wanted = config.rendered(cloud.layout, software.path(), cloud.ports, cloud.passwords())
+    wanted = config.files(cloud.layout, software.path(), cloud.ports, cloud.passwords())
     return all(path.read_text() == text for path, text in wanted.items())
 
 

@@ -11,10 +11,14 @@ import keystoneauth1.exceptions
 import openstack
 import pytest
 
+from stacklab.course.load import load_session
 from stacklab.errors import CheckpointMissing, NotEnoughSpace, UnknownName
-from stacklab.homes.embedded import ending, mirror, supervision
+from stacklab.homes.embedded import mirror, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
-from tests.embedded.conftest import bring_up, connect, quiet
+from stacklab.homes.plan import Plan
+from stacklab.replay.bringup import bring_up as lab_up
+from stacklab.replay.moving import go_back
+from tests.embedded.conftest import connect, quiet
 from tests.embedded.guests import PATIENCE
 from tests.measure import measured
 
@@ -130,7 +134,7 @@ def test_a_reset_in_the_middle_of_work_leaves_nothing_of_it(fresh: EmbeddedHome,
         )
     fresh.restore("start", quiet)
     assert everything(admin)["servers"] == []
-    assert ending.guests(fresh.layout) == []
+    assert supervision.guests(fresh.layout) == []
     assert [port.device_owner for port in admin.network.ports() if "compute" in port.device_owner] == []
     work(fresh, admin, source)
 
@@ -177,7 +181,7 @@ def test_an_unknown_checkpoint_is_refused(home: EmbeddedHome) -> None:
 
 def test_a_full_disk_keeps_the_old_checkpoint(fresh: EmbeddedHome, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.checkpoint("mine", quiet)
-    at = (fresh.layout.checkpoints / "mine" / "done.json").read_text()
+    before = fresh.saved.verify("mine")
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -186,7 +190,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(fresh: EmbeddedHome, monkeypatch: 
         patch.setattr(mirror, "mirror", full)
         with pytest.raises(NotEnoughSpace):
             fresh.checkpoint("mine", quiet)
-    assert (fresh.layout.checkpoints / "mine" / "done.json").read_text() == at
+    assert fresh.saved.verify("mine") == before
     assert not [path for path in fresh.layout.checkpoints.iterdir() if path.name.startswith(".")]
 
 
@@ -201,7 +205,7 @@ def test_a_reset_that_was_cut_off_is_finished_by_the_next_up(
     with monkeypatch.context() as patch:
         patch.setattr(mirror, "mirror", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            fresh.restore("start", quiet)
-    ended = bring_up(fresh)
-    assert ended["mend"].outcome == "done"
-    assert [one.name for one in admin.network.networks()] == ["public"]
+            go_back(fresh.lab, fresh, "start", quiet)
+    lab_up(fresh.lab, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
+    assert fresh.lab.record.restoring is None
+    assert [network.name for network in admin.network.networks()] == ["public"]

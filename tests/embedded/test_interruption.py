@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stacklab.homes.embedded import ending, software
+from stacklab.homes.embedded import software, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
 from tests.embedded.conftest import quiet
@@ -36,7 +36,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     for kind in ("STATE", "CACHE", *(["DATA"] if os.environ.get("LAB_TEST_FRESH") else [])):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind.lower()))
     yield dict(os.environ)
-    ending.stop(EmbeddedHome(Lab("cut")).layout, quiet, patience=0)
+    supervision.stop(EmbeddedHome(Lab("cut")).layout, quiet, patience=0)
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 

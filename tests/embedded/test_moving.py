@@ -26,7 +26,7 @@ from stacklab.replay.apply import replay as replay_steps
 from stacklab.replay.bringup import reset
 from stacklab.replay.check import check_lab
 from stacklab.replay.current import begin_session, home_of, journal_of, open_workspace
-from stacklab.replay.moving import PREFIX, Arrived, goto
+from stacklab.replay.moving import PREFIX, Arrived, go_back, goto
 from stacklab.replay.trust import remember
 from stacklab.replay.undo import session_to_undo, undo_steps
 from tests.embedded.conftest import quiet
@@ -128,17 +128,21 @@ def passed(lab: Lab) -> set[str]:
     return {grade.id for grade in report.grades if grade.status == "passed"}
 
 
-def test_a_reset_without_a_checkpoint_changes_nothing_and_blocks_nothing(running: Lab) -> None:
-    fresh(running)
-    saved = running.home_directory / "checkpoints" / "start"
-    away = saved.with_name(".start.away")
-    saved.rename(away)
-    try:
-        with pytest.raises(CheckpointMissing):
-            reset(running, quiet)
-    finally:
-        away.rename(saved)
-    assert running.record.restoring is None
+def test_a_checkpoint_that_is_missing_changes_nothing_and_blocks_nothing(lab: Lab) -> None:
+    go(lab, "subnet")
+    with lab.writing(), pytest.raises(CheckpointMissing):
+        go_back(lab, home_of(lab), "at.nowhere", quiet)
+    assert lab.record.restoring is None
+    assert passed(lab) == {"network"}
+
+
+def test_a_damaged_checkpoint_is_named_and_the_next_older_one_is_used(lab: Lab) -> None:
+    older, newer = str(go(lab, "subnet").saved), str(go(lab, "script").saved)
+    database = lab.home_directory / "checkpoints" / newer / "db" / "glance.db"
+    database.write_bytes(database.read_bytes()[: database.stat().st_size // 2])
+    arrived = go(lab, "router")
+    assert (arrived.checkpoint, done(arrived)) == (older, ["subnet", "script"])
+    assert any("db/glance.db" in note for note in arrived.notes)
 
 
 def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> None:

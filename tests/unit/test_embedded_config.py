@@ -72,7 +72,6 @@ def test_databases_wait_and_lie_in_the_clouds_directory(layout: Layout) -> None:
 
 
 def test_the_clouds_file_has_both_entries_and_is_private(layout: Layout) -> None:
-    config.write_clouds_file(layout, PORTS, "a", "b")
     clouds = json.loads(layout.clouds_file.read_text())["clouds"]  # JSON is YAML
     assert stat.S_IMODE(layout.clouds_file.stat().st_mode) == 0o600
     assert clouds["lab-admin"]["auth"]["username"] == "admin"

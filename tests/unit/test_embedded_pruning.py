@@ -13,7 +13,7 @@ import pytest
 
 from stacklab.cli.main import run
 from stacklab.files import locked, write_json
-from stacklab.homes.embedded import shared, software, template
+from stacklab.homes.embedded import software, template
 from stacklab.lab import Lab
 from stacklab.removal import freed_by_removing
 from stacklab.removal import purge as purge_directories
@@ -59,52 +59,52 @@ def process(root: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_environments_that_no_cloud_needs_go(root: Path) -> None:
     cloud("one", environment="old")
-    assert shared.prune_environments(root, keep="new") == [root / "older"]
+    assert software.prune_environments(root, keep="new") == [root / "older"]
     assert left(root) == {"old", "new", ".new.building"}
 
 
 def test_an_environment_that_something_runs_from_stays(root: Path, process: subprocess.Popen[bytes]) -> None:
     assert process.poll() is None
-    assert shared.prune_environments(root, keep="new") == [root / "old"]
+    assert software.prune_environments(root, keep="new") == [root / "old"]
 
 
 def test_an_environment_that_somebody_is_making_stays(root: Path) -> None:
     with locked(root / "old.lock", wait=False):
-        assert shared.prune_environments(root, keep="new") == [root / "older"]
+        assert software.prune_environments(root, keep="new") == [root / "older"]
 
 
 def test_nothing_goes_while_a_cloud_does_not_say_what_it_needs(root: Path) -> None:
     cloud("one", environment="old")
     cloud("made-by-an-older-lab", requirements="whatever")
-    assert shared.prune_environments(root, keep="new") == []
+    assert software.prune_environments(root, keep="new") == []
 
 
 def test_clouds_of_other_state_directories_count(
     root: Path, monkeypatch: pytest.MonkeyPatch, own_directories: Path
 ) -> None:
     far = cloud("far", environment="old")
-    shared.register(root, far.home_directory)
+    software.register(root, far.home_directory)
     monkeypatch.setenv("XDG_STATE_HOME", str(own_directories / "another"))
-    assert shared.prune_environments(root, keep="new") == [root / "older"]
+    assert software.prune_environments(root, keep="new") == [root / "older"]
     assert who_else(Lab("mine")) == [str(far.directory)]
     shutil.rmtree(far.directory)
-    assert shared.prune_environments(root, keep="new") == [root / "old"]
+    assert software.prune_environments(root, keep="new") == [root / "old"]
     assert who_else(Lab("mine")) == []
 
 
 def test_a_cloud_that_is_gone_leaves_the_roster(root: Path) -> None:
     one, two = cloud("one", environment="old"), cloud("two", environment="old")
-    shared.register(root, one.home_directory)
+    software.register(root, one.home_directory)
     shutil.rmtree(one.directory)
-    shared.register(root, two.home_directory)
-    assert str(one.home_directory) not in (root / shared.ROSTER).read_text()
+    software.register(root, two.home_directory)
+    assert str(one.home_directory) not in (root / software.ROSTER).read_text()
 
 
 def test_templates_are_copied_from_so_only_the_newest_is_kept(root: Path) -> None:
     for name in ("old", "new", "in-use"):
         (template.templates() / name).mkdir(parents=True)
     with locked(template.templates() / "in-use.lock", wait=False):
-        shared.prune_templates(template.templates(), keep="new")
+        software.prune_templates(template.templates(), keep="new")
     assert left(template.templates()) == {"new", "in-use"}
 
 

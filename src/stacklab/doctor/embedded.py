@@ -12,8 +12,7 @@ from stacklab import indexes, places
 from stacklab.doctor import host, packages
 from stacklab.doctor.probe import Told, bad, gib, good, warning
 from stacklab.download import without_password
-from stacklab.homes.embedded import config, ports, software
-from stacklab.homes.embedded.services import PORT_NAMES
+from stacklab.homes.embedded import config, services, software
 from stacklab.homes.libvirt.accelerator import try_guest
 from stacklab.prefetch.index import ADVICE
 
@@ -96,11 +95,11 @@ def qemu() -> Told:
 def loopback() -> Told:
     """Ports for the services: free ones, on which a server can be reached."""
     try:
-        chosen, _ = ports.choose(PORT_NAMES, {})
+        chosen, _ = services.choose_ports(services.PORT_NAMES, {})
         with socket.create_server(("127.0.0.1", min(chosen.values()))) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
     except OSError as error:
         return bad(
-            f"127.0.0.1 serves no port between {ports.LOWEST} and {ports.HIGHEST}: {error}", "ip address show lo"
+            f"127.0.0.1 serves no port between {services.LOWEST} and {services.HIGHEST}: {error}", "ip address show lo"
         )
     return good(f"{len(chosen)} free ports of 127.0.0.1, and one of them was reached")

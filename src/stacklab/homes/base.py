@@ -79,6 +79,9 @@ class Home(Protocol):
     def begin(self) -> str:
         """Settle which checkpoint is the start of the session that lab.json names; its name."""
 
+    def verify(self, name: str) -> None:
+        """Raises CheckpointMissing, CheckpointBroken where `restore` could not go back; touches nothing."""
+
     def drop(self, name: str, progress: Progress) -> None:
         """Forget a checkpoint; nothing to do where there is none of this name."""
 

@@ -20,8 +20,7 @@ from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
 from stacklab.removal import purge as purge_directories
-from stacklab.replay.breaking import broken_faults, forget_all, in_words, mend_all
-from stacklab.replay.clear import clear
+from stacklab.replay.breaking import broken_faults, in_words, mend_all
 from stacklab.replay.current import begin_session, home_of
 from stacklab.replay.moving import go_back, going_back_stage
 from stacklab.stages import Progress, Stage, run_stages
@@ -105,20 +104,13 @@ def _something_made(lab: Lab) -> bool:
 def reset(lab: Lab, progress: Progress, session: Session | None = None) -> None:
     """Cloud and files back to the start of the lab's session, or of another one; the services keep running.
 
-    Where the home has no checkpoints, thing by thing (`stacklab.replay.clear`). Raises CheckpointMissing, NotRunning,
-    UndoIncomplete.
+    Raises CheckpointMissing, NotRunning, UndoIncomplete.
     """
     with lab.writing():
         if session:
             begin_session(lab, session)
         home = home_of(lab)
-        mend_all(lab, home, progress)
-        if home.saves:
-            go_back(lab, home, home.begin(), progress)
-            forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back
-        else:
-            clear(lab, home, progress)
-            mend_all(lab, home, progress, strict=True)
+        go_back(lab, home, home.begin(), progress)
 
 
 def stop(lab: Lab, progress: Progress) -> None:

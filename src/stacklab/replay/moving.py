@@ -25,7 +25,7 @@ from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay.apply import Applied, Shown, do_steps
-from stacklab.replay.breaking import mend_all
+from stacklab.replay.breaking import forget_all, mend_all
 from stacklab.replay.check import check
 from stacklab.replay.clear import clear
 from stacklab.replay.current import begin_session, home_of, journal_of, workspace_at
@@ -80,13 +80,9 @@ def goto(
         begin_session(lab, session)
         start = home.begin()
         with working(f"back to the start of {session.name}, or as near to {turn.id} as is saved", 3) as progress:
-            nearest, done = _nearest(lab, home, session, start, before)
-            mend_all(lab, home, progress)
-            if home.saves:
-                go_back(lab, home, nearest, progress)
-            else:
-                clear(lab, home, progress)
-        notes = missing_services(home, access, session)
+            nearest, done, notes = _nearest(lab, home, session, start, before)
+            go_back(lab, home, nearest, progress)
+        notes += missing_services(home, access, session)
         desk = workspace_at(home, lab, session, say)
         left = [*_lost(desk, before[:done]), *before[done:]]
         applied = do_steps(lab, desk, journal_of(lab), left, "rest", show)
@@ -109,17 +105,21 @@ def _access(home: Home, session: Session) -> CloudAccess:
 
 
 def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
-    """Cloud, journal and progress become what they were. The caller holds the lab's lock.
+    """Cloud, journal and progress become what they were, and nothing is broken on purpose. The caller holds the lab's lock.
 
-    lab.json says so until all of it is done: what is half one and half the other must not be worked on.
+    lab.json says so until all of it is done: what is half one and half the other must not be worked on. Where the home has no
+    checkpoints, thing by thing (`stacklab.replay.clear`). Raises CheckpointMissing before anything is touched.
     """
-    under_way = lab.record.restoring
+    if not home.saves:
+        mend_all(lab, home, progress)
+        clear(lab, home, progress)
+        mend_all(lab, home, progress, strict=True)
+        return
+    home.verify(checkpoint)
+    mend_all(lab, home, progress)
     lab.update(restoring=checkpoint)
-    try:
-        home.restore(checkpoint, progress)
-    except CheckpointMissing:
-        lab.update(restoring=under_way)  # nothing was touched
-        raise
+    home.restore(checkpoint, progress)
+    forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back
     Assets(lab).forget_instances()
     Records(lab).put_back(checkpoint)
     lab.update(restoring=None)
@@ -132,8 +132,12 @@ def going_back_stage(lab: Lab, home: Home) -> Stage:
         return None if lab.record.restoring else "nothing"
 
     def finish(progress: Progress) -> str:
-        wanted = str(lab.record.restoring)
-        name = wanted if wanted in home.checkpoints() else home.begin()
+        name = str(lab.record.restoring)
+        try:
+            home.verify(name)
+        except CheckpointMissing as error:
+            progress(error.message)
+            name = home.begin()
         go_back(lab, home, name, progress)
         return f"went back to '{name}'"
 
@@ -180,15 +184,20 @@ def _stamp(path: Path) -> list[str | int]:
     return [str(path), status.st_size, status.st_mtime_ns]
 
 
-def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequence[Step]) -> tuple[str, int]:
-    """The checkpoint that leaves the fewest of the steps to do, and how many are done in it."""
+def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequence[Step]) -> tuple[str, int, list[str]]:
+    """The whole checkpoint that leaves the fewest of the steps to do, how many are done in it, and which are damaged."""
     saved = set(home.checkpoints()) & set(Records(lab).names())
     steps = list(session.steps())
+    damaged: list[str] = []
     for count in range(len(before), 0, -1):
         name = checkpoint_name(lab, session, start, before[:count], steps[count])
         if name in saved:
-            return name, count
-    return start, 0
+            try:
+                home.verify(name)
+                return name, count, damaged
+            except CheckpointMissing as error:
+                damaged.append(f"{error.message}; an older one is used")
+    return start, 0, damaged
 
 
 def _lost(desk: Workspace, steps: Sequence[Step]) -> list[Step]:

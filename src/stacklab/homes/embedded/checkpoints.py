@@ -1,7 +1,12 @@
-"""Saved states of a cloud, databases and files; taken and put back while its services run."""
+"""Saved states of a cloud, databases and files: taken while its services run, put back while they run or while nothing does.
+
+A checkpoint says what it holds, with checksums: a damaged one is found out before anything is touched.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import sqlite3
@@ -11,9 +16,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from stacklab.errors import CheckpointMissing, NotEnoughSpace, ServiceFailed, UnknownName
-from stacklab.files import disk_error, read_json, write_json
-from stacklab.homes.embedded import ending, mirror, supervision
+from stacklab.errors import CheckpointBroken, CheckpointMissing, LabDamaged, NotEnoughSpace, ServiceFailed, UnknownName
+from stacklab.files import disk_error, precious_exists, read_precious, remove_precious, write_precious
+from stacklab.homes.embedded import mirror, supervision
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.layout import DATA, Layout
 from stacklab.homes.embedded.services import NAMES
@@ -25,26 +30,22 @@ from stacklab.stages import Progress
 _OBJECT_SUFFIXES = {".data", ".meta", ".ts", ".durable"}
 RESERVE = 64 << 20
 """Bytes that a checkpoint leaves free for the services that run on."""
+_DONE = "done.json"
+"""In a checkpoint: when it was saved, with which ports, and the checksum of every file. Written last."""
 
 
 class Checkpoints:
-    """The checkpoints of one cloud, a directory each; `done.json` is written last."""
+    """The checkpoints of one cloud, a directory each."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.layout: Layout = cloud.layout
-        self._unfinished = self.layout.run / "restoring.json"
 
     def names(self) -> list[str]:
         if not self.layout.checkpoints.is_dir():
             return []
-        return sorted(path.parent.name for path in self.layout.checkpoints.glob("[!.]*/done.json"))
-
-    @property
-    def unfinished(self) -> str | None:
-        """The checkpoint that an interrupted restore was putting back."""
-        told = read_json(self._unfinished)
-        return str(told["name"]) if told else None
+        there = (path for path in self.layout.checkpoints.iterdir() if not path.name.startswith("."))
+        return sorted(path.name for path in there if precious_exists(path / _DONE))
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
@@ -56,16 +57,17 @@ class Checkpoints:
         mirror.remove(draft)
         self._check_space()
         try:
-            draft.mkdir(parents=True, mode=0o700)
+            (draft / "db").mkdir(parents=True, mode=0o700)
             with self._guests_frozen():
                 progress("saving the databases")
                 for database in sorted(self.layout.db.glob("*.db")):
-                    copy_database(database, self._directory(draft / "db") / database.name)
+                    copy_database(database, draft / "db" / database.name)
                 progress("saving images, volumes, instances and objects")
                 for part in DATA:
                     mirror.mirror(self.layout.home / part, draft / part, shareable)
                 self._save_swift_databases(draft)
-            write_json(draft / "done.json", {"at": int(time.time()), "ports": self.cloud.ports})
+            done = {"at": int(time.time()), "ports": self.cloud.ports, "sums": dict(checksums(draft))}
+            write_precious(draft / _DONE, done)
             if target.exists():
                 target.rename(old)
             draft.rename(target)
@@ -111,55 +113,88 @@ class Checkpoints:
         """Remove a checkpoint, the mark of a whole one first."""
         target = self._path(name)
         self._take_up(target, target.with_name(f".{name}.old"))
-        (target / "done.json").unlink(missing_ok=True)
+        remove_precious(target / _DONE)
         mirror.remove(target)
 
-    # --- putting back ----------------------------------------------------------------------------------------------
+    # --- looking ---------------------------------------------------------------------------------------------------
 
-    def restore(self, name: str, progress: Progress) -> None:
-        """Databases and files become what they were; then each service forgets what it remembers of them."""
+    def verify(self, name: str) -> dict[str, Any]:
+        """What the checkpoint says of itself. Touches nothing. Raises CheckpointMissing, CheckpointBroken."""
         source = self._path(name)
-        self._take_up(source, source.with_name(f".{name}.old"))
-        saved: dict[str, Any] | None = read_json(source / "done.json")
-        if saved is None:
+        if not source.exists():
+            source = source.with_name(f".{name}.old")  # a run was killed between two renames
+        try:
+            done = read_precious(source / _DONE)
+        except LabDamaged as error:
+            raise CheckpointBroken(f"the checkpoint '{name}' is damaged: {error.message}") from error
+        if done is None:
             raise CheckpointMissing(
                 f"there is no checkpoint '{name}'",
                 advice=f"there are: {', '.join(self.names())}" if self.names() else "lab up saves the first one",
             )
-        running = supervision.is_running(self.layout)
-        busy = self._busy() if running else []
-        write_json(self._unfinished, {"name": name})
-        self._end_work(running, busy, progress)
-        progress("ending what steps left running, emptying their directory")
-        scratch.clear(LocalMachine(), str(self.layout.scratch))
-        progress("putting back databases and files")
+        now = dict(checksums(source))
+        saved = done.get("sums", now)  # format 1 had none
+        if wrong := [path for path in sorted(saved) if saved[path] != now.get(path)]:
+            raise CheckpointBroken(f"the checkpoint '{name}' is damaged: {', '.join(wrong[:3])} in {source}")
+        return dict(done)
+
+    # --- putting back ----------------------------------------------------------------------------------------------
+
+    def restore_running(self, name: str, progress: Progress) -> None:
+        """Databases and files become what they were; then each service forgets what it remembers of them.
+
+        Raises ServiceFailed where something is so damaged that this cannot be done beside running services.
+        """
+        done, source = self._begin(name)
         try:
-            self._put_back(source)
+            busy = self._busy()
+            self._end_work(busy, progress)
+            progress("putting back databases and files")
+            for database in sorted((source / "db").glob("*.db")):
+                copy_database(database, self.layout.db / database.name, still=True)
+            for part in DATA:
+                mirror.mirror(source / part, self.layout.home / part, shareable)
         except OSError as error:
             raise disk_error(error, self.layout.home) from error
         except sqlite3.Error as error:
             raise database_error(error, self.layout.db) from error
-        if saved["ports"] != self.cloud.ports:
+        if done["ports"] != self.cloud.ports:
             self.cloud.personalise(self.cloud.passwords())  # the addresses in the catalogue are older than the ports
-        if running:
-            self._forget(busy, progress)
-        self._unfinished.unlink(missing_ok=True)
+        self._forget(busy, progress)
 
-    def _end_work(self, running: bool, busy: list[str], progress: Progress) -> None:
+    def restore_stopped(self, name: str, progress: Progress) -> None:
+        """The same while no service runs: whole files take the place of others, which nobody reads."""
+        _, source = self._begin(name)
+        self._clear_scratch(progress)
+        progress("putting back databases and files, whole")
+        try:
+            for part in ("db", *DATA):
+                mirror.remove(self.layout.home / part)
+                mirror.mirror(source / part, self.layout.home / part, shareable)
+        except OSError as error:
+            raise disk_error(error, self.layout.home) from error
+        self.layout.make()
+        self.cloud.personalise(self.cloud.passwords())
+
+    def _begin(self, name: str) -> tuple[dict[str, Any], Path]:
+        done, source = self.verify(name), self._path(name)
+        self._take_up(source, source.with_name(f".{name}.old"))
+        return done, source
+
+    def _end_work(self, busy: list[str], progress: Progress) -> None:
         """After this nothing writes to what is about to be put back, and no instance runs."""
         for name in busy:
             progress(f"{name} is at work; ending it")
             supervision.end_service(self.layout, name)
         progress("ending instances")
-        if running and "nova" not in busy:
+        if "nova" not in busy:
             supervision.order(self.layout, "end_guests", to="nova")
-        ending.end_leftovers(self.layout, progress)
+        supervision.end_guests(self.layout, progress)
+        self._clear_scratch(progress)
 
-    def _put_back(self, source: Path) -> None:
-        for database in sorted((source / "db").glob("*.db")):
-            copy_database(database, self.layout.db / database.name)
-        for part in DATA:
-            mirror.mirror(source / part, self.layout.home / part, shareable)
+    def _clear_scratch(self, progress: Progress) -> None:
+        progress("ending what steps left running, emptying their directory")
+        scratch.clear(LocalMachine(), str(self.layout.scratch))
 
     def _busy(self) -> list[str]:
         """Services in the middle of work on things that will be gone: only a restart makes them drop it."""
@@ -202,21 +237,40 @@ class Checkpoints:
             else:
                 old.rename(target)
 
-    @staticmethod
-    def _directory(path: Path) -> Path:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return path
-
 
 def shareable(path: Path) -> bool:
     """Written once and never again: Glance's images, Swift's objects."""
     return path.suffix in _OBJECT_SUFFIXES if "swift" in path.parts[-9:] else path.parent.name == "images"
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """SQLite's online backup: `source` may be in use, and so may `target`, whose users then see the new content."""
+def checksums(tree: Path) -> Iterator[tuple[str, str]]:
+    """Each file of a checkpoint, and a checksum of its content in which holes count nothing."""
+    for directory, _, names in os.walk(tree):
+        for name in names:
+            path = Path(directory) / name
+            if not name.startswith(_DONE) and path.is_file() and not path.is_symlink():
+                yield str(path.relative_to(tree)), _checksum(path)
+
+
+def _checksum(path: Path) -> str:
+    """Of the size and of every block that is not all zeros, with its place: a disk of 1 GB may hold a few MB."""
+    digest, zeros = hashlib.sha256(str(path.stat().st_size).encode()), bytes(mirror.BLOCK)
+    with path.open("rb") as file:
+        for position in mirror.blocks(file.fileno()):
+            block = os.pread(file.fileno(), mirror.BLOCK, position)
+            if block != zeros[: len(block)]:
+                digest.update(position.to_bytes(8, "big") + block)
+    return digest.hexdigest()
+
+
+def copy_database(source: Path, target: Path, *, still: bool = False) -> None:
+    """SQLite's online backup: `source` may be in use, and so may `target`, whose users then see the new content.
+
+    `still`: nobody uses `source`, and nothing shall be written beside it.
+    """
+    how = "mode=ro&immutable=1" if still else "mode=ro"
     with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=60)) as reader,
+        closing(sqlite3.connect(f"file:{source}?{how}", uri=True, timeout=60)) as reader,
         closing(sqlite3.connect(target, timeout=60)) as writer,
     ):
         reader.backup(writer)
@@ -225,7 +279,7 @@ def copy_database(source: Path, target: Path) -> None:
 def database_error(error: sqlite3.Error, path: Path) -> Exception:
     if "full" in str(error):
         return NotEnoughSpace(f"no space left to write {path}", advice="free some space and run the same command again")
-    return ServiceFailed(f"{path}: {error}", advice="run the same command again")
+    return ServiceFailed(f"{path}: {error}", advice="lab reset puts every database back, whole")
 
 
 def _any(database: Path, condition: str) -> bool:

@@ -10,7 +10,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from stacklab.files import write_atomic, write_json
+import yaml
+
+from stacklab.files import write_atomic
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import SERVICES, urls
 from stacklab.https.logins import laid_over
@@ -61,24 +63,24 @@ def find_hypervisor() -> Hypervisor:
 def write_configuration(
     layout: Layout, environment: Path, ports: dict[str, int], passwords: dict[str, str], *, checked: bool = True
 ) -> None:
-    """Write every configuration file (0600: they hold passwords) and run/cloud.json.
+    """Write every file that `files` has. `checked`: see there."""
+    layout.make()
+    for path, text in files(layout, environment, ports, passwords, checked=checked).items():
+        write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """0600: they hold passwords."""
+    write_atomic(path, text, mode=0o600)
+
+
+def files(
+    layout: Layout, environment: Path, ports: dict[str, int], passwords: dict[str, str], *, checked: bool = True
+) -> dict[Path, str]:
+    """What is in each file that can be made again: the services' configuration, run/cloud.json, clouds.yaml.
 
     `checked` is False only for the first initialisation, where no Keystone runs that could check a token.
     """
-    layout.make()
-    for path, text in rendered(layout, environment, ports, passwords, checked=checked).items():
-        write_atomic(path, text, mode=0o600)
-    shutil.copyfile(environment / "etc" / "nova" / "api-paste.ini", layout.conf / "api-paste.ini")
-    services = [
-        {"name": one.name, "forked": one.forked, "ports": [ports[port] for port in one.ports]} for one in SERVICES
-    ]
-    write_json(layout.cloud_file, {"ports": ports, "urls": urls(ports), "services": services}, mode=0o600)
-
-
-def rendered(
-    layout: Layout, environment: Path, ports: dict[str, int], passwords: dict[str, str], *, checked: bool = True
-) -> dict[Path, str]:
-    """What is in each configuration file that is made from a template, by path."""
     import jinja2  # here, because `lab --help` should not pay for it
 
     hypervisor = find_hypervisor()
@@ -95,7 +97,44 @@ def rendered(
         keep_trailing_newline=True,
     )
     paths = {name: layout.conf / ("swift/swift.conf" if name == "swift.conf" else name) for name in template_names()}
-    return {path: jinja.get_template(f"{name}.j2").render(values) for name, path in paths.items()}
+    services = [
+        {"name": service.name, "forked": service.forked, "ports": [ports[port] for port in service.ports]}
+        for service in SERVICES
+    ]
+    cloud = {"ports": ports, "urls": urls(ports), "services": services}
+    return {
+        **{path: jinja.get_template(f"{name}.j2").render(values) for name, path in paths.items()},
+        layout.conf / "api-paste.ini": (environment / "etc" / "nova" / "api-paste.ini").read_text(encoding="utf-8"),
+        layout.cloud_file: json.dumps(cloud, indent=2) + "\n",
+        layout.clouds_file: clouds_text(layout, ports, passwords["admin"], passwords["learner"]),
+    }
+
+
+def is_as_made(path: Path, text: str) -> bool:
+    """Whether a file holds what was written. clouds.yaml may hold more: entries of the learner's, written in his own way."""
+    now = _text(path)
+    if path.suffix == ".yaml" and now is not None and now != text:
+        try:
+            there, ours = yaml.safe_load(now)["clouds"], json.loads(text)["clouds"]
+            return bool({**there, **ours} == there)
+        except (TypeError, KeyError, yaml.YAMLError):
+            return False
+    return now == text
+
+
+def is_damaged(path: Path, text: str) -> bool:
+    """Whether nobody can have meant a file to be like this: gone, cut off, or no text. What was edited is somebody's work."""
+    if path.suffix in (".yaml", ".json"):
+        return not is_as_made(path, text)
+    now = _text(path)
+    return now is None or "\0" in now or (now != text and text.startswith(now))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
 
 
 def template_names() -> list[str]:
@@ -132,8 +171,8 @@ def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
     }
 
 
-def write_clouds_file(layout: Layout, ports: dict[str, int], admin: str, learner: str) -> None:
-    """clouds.yaml, 0600, with the entries `lab-admin` and `lab-learner`; JSON is YAML, and quotes as needed."""
+def clouds_text(layout: Layout, ports: dict[str, int], admin: str, learner: str) -> str:
+    """clouds.yaml with the entries `lab-admin` and `lab-learner`; JSON is YAML, and quotes as needed."""
     address = urls(ports)["keystone"]
 
     def entry(user: str, project: str, password: str) -> dict[str, object]:
@@ -148,4 +187,4 @@ def write_clouds_file(layout: Layout, ports: dict[str, int], admin: str, learner
 
     made = {"lab-admin": entry("admin", "admin", admin), "lab-learner": entry("learner", "lab-project", learner)}
     clouds = laid_over(made, layout.home / "https")
-    write_atomic(layout.clouds_file, json.dumps({"clouds": clouds}, indent=2) + "\n", mode=0o600)
+    return json.dumps({"clouds": clouds}, indent=2) + "\n"

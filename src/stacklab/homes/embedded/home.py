@@ -11,16 +11,24 @@ from stacklab.cloud.access import Ability, CloudAccess, SshEndpoint
 from stacklab.conditions.certificate import ExpiredCertificate
 from stacklab.conditions.embedded import faults
 from stacklab.conditions.fault import Fault
-from stacklab.errors import HomeUnavailable, NotRunning, UnknownName
-from stacklab.files import read_json
+from stacklab.errors import (
+    CheckpointMissing,
+    HomeUnavailable,
+    NotRunning,
+    ServiceFailed,
+    StageFailed,
+    UnknownName,
+)
+from stacklab.files import read_derivable, remove_precious
 from stacklab.homes.base import HomeStatus
-from stacklab.homes.embedded import config, ending, readiness, shared, software, supervision, template
+from stacklab.homes.embedded import config, mirror, readiness, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.https import EmbeddedHttps, end_apache
 from stacklab.homes.embedded.services import NAMES, urls
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
+from stacklab.machines import scratch
 from stacklab.machines.local import LocalMachine
 from stacklab.machines.site import Site
 from stacklab.stages import Progress, Stage
@@ -53,7 +61,9 @@ class EmbeddedHome:
             Stage("software", f"OpenStack {software.RELEASE}'s software", self._has_software, software.install, 90),
             Stage("template", "the first initialisation", self._has_template, template.make, 15),
             Stage("cloud", "this lab's own cloud", self.cloud.why_ready, self.cloud.make, 1),
-            Stage("mend", "what an interrupted reset left to do", self._nothing_unfinished, self._finish_restore, 2),
+            Stage(
+                "unfinished", "what an interrupted reset left to do", self._nothing_unfinished, self._finish_restore, 2
+            ),
             Stage("services", "the services", self._has_services, self._start, 20),
             *self._https_stages(),
             Stage("ready", "the cloud is usable", lambda: None, self.prove, 3),
@@ -74,11 +84,14 @@ class EmbeddedHome:
 
     def _start(self, progress: Progress) -> str:
         began = time.monotonic()
-        if not supervision.is_running(self.layout):
+        states = supervision.services(self.layout)
+        if not any(state.pid for state in states):
+            supervision.stop(self.layout, progress)  # what answers no more, or was left by a kill
+            self.cloud.check_databases()
             supervision.start(self.layout, software.path())
-        for one in supervision.services(self.layout):
-            if one.state in ("failed", "stopped"):
-                supervision.order(self.layout, "restart", service=one.name)
+        for state in supervision.services(self.layout):
+            if state.state in ("failed", "stopped"):
+                supervision.order(self.layout, "restart", service=state.name)
         supervision.wait_until_running(self.layout, progress, time.monotonic() + 180)
         return f"{len(NAMES)} services run after {time.monotonic() - began:.0f} s"
 
@@ -91,25 +104,35 @@ class EmbeddedHome:
 
     def _write_logins(self) -> None:
         passwords = self.cloud.passwords()
-        config.write_clouds_file(self.layout, self.cloud.ports, passwords["admin"], passwords["learner"])
+        text = config.clouds_text(self.layout, self.cloud.ports, passwords["admin"], passwords["learner"])
+        config.write(self.layout.clouds_file, text)
 
     def prove(self, progress: Progress) -> str:
-        readiness.prove(self.layout, self._prober(), progress)
+        try:
+            readiness.prove(self.layout, self._prober(), progress)
+        except ServiceFailed:
+            self.cloud.check_databases()
+            raise
         return "a token, the catalogue, every service's list, the dashboard's login page"
 
     def _nothing_unfinished(self) -> str | None:
-        return None if self.saved.unfinished else "nothing"
+        return None if self.lab.record.restoring else "nothing"
 
     def _finish_restore(self, progress: Progress) -> str:
-        name = self.saved.unfinished or START
-        self._put_back(name, progress)
-        return f"finished going back to '{name}'"
+        name = self.lab.record.restoring
+        chosen = name if name in self.saved.names() else START
+        self._put_back(str(chosen), progress)
+        return f"finished going back to '{chosen}'"
 
     def _has_start(self) -> str | None:
-        return f"'{START}' is saved" if START in self.saved.names() else None
+        if START in self.saved.names():
+            return f"'{START}' is saved"
+        # What is there now may be a learner's work, and no start.
+        return "it is gone; lab reset makes it anew" if self.cloud.made.get("start_saved") else None
 
     def _save_start(self, progress: Progress) -> str:
         self.saved.save(START, progress)
+        self.cloud.note(start_saved=True)
         return f"saved as '{START}'"
 
     def _prober(self) -> readiness.Prober:
@@ -150,8 +173,8 @@ class EmbeddedHome:
     def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
         if "/" in server or server in ("", ".", ".."):
             return None
-        way = read_json(self.layout.instances / server / "way.json")
-        if way is None:
+        way = read_derivable(self.layout.instances / server / "way.json")
+        if not way:
             return None
         return SshEndpoint(
             way["host"], int(way["port"]), "a port of this machine that QEMU forwards to the instance's SSH"
@@ -200,35 +223,73 @@ class EmbeddedHome:
     def drop(self, name: str, progress: Progress) -> None:
         self.saved.drop(name)
 
+    def verify(self, name: str) -> None:
+        if name != START:  # that one can be made anew
+            self.saved.verify(name)
+
     def restore(self, name: str, progress: Progress) -> None:
         self._require()
-        self._as_made(progress)
+        self.verify(name)
         self._put_back(name, progress)
-        if supervision.is_running(self.layout):
+
+    def _put_back(self, name: str, progress: Progress) -> None:
+        """While the services run, if they let us: what is broken or does not answer then is stopped, and all put back whole."""
+        end_apache(self.layout)  # Apache belongs to the files that are put back, and so do the logins
+        running = supervision.is_running(self.layout)
+        try:
+            self.saved.verify(name)
+        except CheckpointMissing as error:
+            if name != START:
+                raise
+            progress(f"{error.message}; the start is made anew")
+            self._put_back_stopped(None, running, progress)
+        else:
+            if not running or not self._put_back_running(name, progress):
+                self._put_back_stopped(name, running, progress)
+        if not self._https.should_run():
+            self._https.apache.forget()
+        elif running:
+            self._https.start(progress)
+
+    def _put_back_running(self, name: str, progress: Progress) -> bool:
+        """Seconds; False where it cannot be done so."""
+        try:
+            self._as_made(progress)
+            self.saved.restore_running(name, progress)
+            self._write_logins()
             readiness.prove(self.layout, self._prober(), progress)
+        except (NotRunning, ServiceFailed, StageFailed) as error:
+            progress(f"not while the services run: {error.message}")
+            return False
+        return True
+
+    def _put_back_stopped(self, name: str | None, start: bool, progress: Progress) -> None:
+        """To a checkpoint, or (None) to a cloud as it was first made; then the services are started again, if they ran."""
+        self.stop(progress, patience=0)
+        self.cloud.put_back_configuration()
+        if name is not None:
+            self.saved.restore_stopped(name, progress)
+        else:
+            self.cloud.copy_template(progress)
+            self.cloud.personalise(self.cloud.passwords())
+            self.saved.drop(START)
+            self.cloud.note(start_saved=False)  # else by the next lab up
+        self._write_logins()
+        if start:
+            self._start(progress)
+            self.prove(progress)
+            if name is None:
+                self._save_start(progress)
 
     def _as_made(self, progress: Progress) -> None:
         """Configuration that was edited is put back, and what does not run is started: a restore needs every service."""
         edited = self.cloud.put_back_configuration()
-        if not supervision.is_running(self.layout):
-            return
-        down = [one.name for one in supervision.services(self.layout) if one.state in ("failed", "stopped")]
+        down = [state.name for state in supervision.services(self.layout) if state.state in ("failed", "stopped")]
         again = [name for name in NAMES if name in edited or name in down]
         for name in again:
             progress(f"starting {name} again, with its configuration as it was made")
             supervision.order(self.layout, "restart", service=name)
-        if again:
-            supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
-
-    def _put_back(self, name: str, progress: Progress) -> None:
-        """Apache belongs to the files that are put back, and so do the logins."""
-        end_apache(self.layout)
-        self.saved.restore(name, progress)
-        self._write_logins()
-        if not self._https.should_run():
-            self._https.apache.forget()
-        elif supervision.is_running(self.layout):
-            self._https.start(progress)
+        supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
 
     def _require(self) -> None:
         if not self.cloud.exists:
@@ -237,10 +298,30 @@ class EmbeddedHome:
     # --- down ------------------------------------------------------------------------------------------------------
 
     def down(self, progress: Progress) -> None:
-        ending.stop(self.layout, progress, patience=GUEST_PATIENCE)
+        self.stop(progress, patience=GUEST_PATIENCE)
+
+    def stop(self, progress: Progress, *, patience: int) -> None:
+        """Guests first, then services; also what a kill left behind."""
+        supervision.stop(self.layout, progress, patience=patience)
+        end_apache(self.layout)
 
     def destroy(self, progress: Progress) -> Iterator[str]:
-        yield from ending.destroy(self.cloud, progress)
+        layout = self.layout
+        if not layout.home.exists():
+            return
+        running = supervision.is_running(layout)
+        self.stop(progress, patience=0)
+        if running:
+            yield "the running services and instances"
+        scratch.clear(LocalMachine(), str(layout.scratch))
+        # first what says that there is a cloud: an interrupted destroy must not look like a whole one
+        remove_precious(layout.made_file)
+        layout.clouds_file.unlink(missing_ok=True)
+        mirror.remove(layout.home)
+        yield str(layout.home)
+        for shared, what in self.shares().items():
+            if shared.exists():
+                progress(f"{shared} stays: {what} is shared by all labs")
 
     def deployment(self) -> Deployment:
         raise HomeUnavailable(
@@ -249,8 +330,12 @@ class EmbeddedHome:
         )
 
     def others(self) -> list[Path]:
-        homes = shared.homes(software.environments())
+        homes = software.homes(software.environments())
         return sorted(home.parent for home in homes if home != self.layout.home)
 
     def shares(self) -> dict[Path, str]:
-        return {software.environments(): "the installed OpenStack", template.templates(): "the first initialisation"}
+        return {
+            software.environments(): "the installed OpenStack",
+            template.templates(): "the first initialisation",
+            software.uv_cache(): "packages that were downloaded for it",
+        }

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from stacklab.errors import CommandFailed, StepFailed
 from stacklab.files import read_derivable, remove_drafts, write_json
-from stacklab.homes.embedded import ports, supervision
+from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.layout import Layout
-from stacklab.homes.embedded.services import NAMES, urls
+from stacklab.homes.embedded.services import NAMES, is_free, urls
 from stacklab.https.apache import Apache, facts, template
 from stacklab.https.authority import Names
 from stacklab.https.configuration import ServiceConfiguration
@@ -87,7 +87,7 @@ class OwnApache(Apache):
         if name not in chosen:
             taken = {*self._own_ports().values(), *chosen.values(), *ours}
             port = own + 1
-            while port in taken or not ports.is_free(port):
+            while port in taken or not is_free(port):
                 port += 1
             chosen[name] = port
             write_json(self._ports_file, chosen)
@@ -147,7 +147,7 @@ class OwnApache(Apache):
             draft.unlink()
         with suppress(OSError):  # it is not there, or something of the learner's lies in it
             self._sites.rmdir()
-        if not all(map(ports.is_free, read_derivable(self._ports_file).values())):
+        if not all(map(is_free, read_derivable(self._ports_file).values())):
             self._ports_file.unlink(missing_ok=True)  # somebody else took one: the next time others are chosen
 
     def forget(self) -> None:
@@ -230,7 +230,7 @@ class EmbeddedHttps(Https):
             hosts[name] = replace(host, backend=f"{parts.scheme}://{parts.netloc}{host.prefix}")
         for host in hosts.values():
             for port in (host.port, host.plain_port):
-                if port and not self.apache.running() and not ports.is_free(port):
+                if port and not self.apache.running() and not is_free(port):
                     raise StepFailed(
                         f"port {port} of {host.name}'s virtual host is taken by another program",
                         advice="end that program, or lab undo https-endpoints and replay it: other ports are chosen then",

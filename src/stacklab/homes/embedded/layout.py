@@ -9,6 +9,11 @@ from pathlib import Path
 DATA = ("images", "volumes", "nova", "swift", "https")
 
 
+DATABASES = tuple(
+    f"{name}.db"
+    for name in ("cinder", "glance", "keystone", "neutron", "nova_api", "nova_cell0", "nova_cell1", "placement")
+)
+
 _DIRECTORIES = (
     "checkpoints", "cinder/conversion", "conf/swift", "dashboard", "db", "https", "images", "keys", "locks", "logs", "neutron",
     "nova/instances", "run", "staging", "swift", "tasks", "volumes",
@@ -55,8 +60,9 @@ class Layout:
         return self.home / "clouds.yaml"
 
     @property
-    def ports_file(self) -> Path:
-        return self.home / "ports.json"
+    def state_file(self) -> Path:
+        """How the services are; the supervisor writes it."""
+        return self.run / "state.json"
 
     @property
     def cloud_file(self) -> Path:
@@ -65,7 +71,7 @@ class Layout:
 
     @property
     def made_file(self) -> Path:
-        """Written last when a cloud was made; without it what lies here is not a cloud yet."""
+        """What the cloud was made as, its ports too. Written last; without it what lies here is not a cloud yet."""
         return self.home / "made.json"
 
     def make(self) -> None:

@@ -11,9 +11,10 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+_NO_CLONES = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
 FICLONE = 0x40049409  # linux/fs.h: share all blocks with another file
 Shareable = Callable[[Path], bool]
 
@@ -100,36 +101,47 @@ def copy_sparse(source: Path, target: Path) -> None:
         try:
             fcntl.ioctl(writer, FICLONE, reader.fileno())
         except OSError as error:
-            if error.errno not in (
-                errno.EOPNOTSUPP,
-                errno.EXDEV,
-                errno.EINVAL,
-                errno.ENOTTY,
-                errno.ENOSYS,
-                errno.EPERM,
-            ):
+            if error.errno not in _NO_CLONES:
                 raise
             _copy_data(reader.fileno(), writer.fileno())
     shutil.copystat(source, target)
 
 
 def _copy_data(reader: int, writer: int) -> None:
-    size = os.fstat(reader).st_size
-    os.ftruncate(writer, size)
-    position = 0
-    while position < size:
-        try:
-            position = os.lseek(reader, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # only a hole is left
-            raise
-        end = os.lseek(reader, position, os.SEEK_HOLE)
+    os.ftruncate(writer, os.fstat(reader).st_size)
+    for begin, end in _data(reader):
+        position = begin
         while position < end:
             copied = os.copy_file_range(reader, writer, end - position, position, position)
             if not copied:
                 return  # the file was cut meanwhile
             position += copied
+
+
+def _data(file: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each part of a file that is no hole."""
+    size, end = os.fstat(file).st_size, 0
+    while end < size:
+        try:
+            begin = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # only a hole is left
+            raise
+        end = os.lseek(file, begin, os.SEEK_HOLE)
+        yield begin, end
+
+
+BLOCK = 1 << 16
+
+
+def blocks(file: int) -> Iterator[int]:
+    """Where the blocks of BLOCK bytes begin that are not holes altogether, each once."""
+    after = 0
+    for begin, end in _data(file):
+        first = max(after, begin // BLOCK * BLOCK)
+        yield from range(first, end, BLOCK)
+        after = max(after, -(-end // BLOCK) * BLOCK)
 
 
 def used(tree: Path) -> int:

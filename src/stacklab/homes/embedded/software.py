@@ -1,7 +1,8 @@
 """The cloud's own Python environment: OpenStack from hashed requirements, one a release, shared by all labs.
 
 It lies under the XDG data directory, named by what it was made of; it is built beside that place and renamed into it,
-so it is either there and whole, or not there.
+so it is either there and whole, or not there. Every new version leaves its predecessor behind, 1.1 GB each: what no cloud
+needs any more is removed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import shutil
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from stacklab import indexes, places
-from stacklab.errors import DownloadFailed, NotEnoughSpace, StageFailed
-from stacklab.files import disk_error, lock_holder, locked
-from stacklab.homes.embedded import config, shared
+from stacklab.errors import DownloadFailed, LabDamaged, NotEnoughSpace, StageFailed
+from stacklab.files import disk_error, lock_holder, locked, precious_exists, read_precious, write_precious
+from stacklab.homes.embedded import config, mirror
+from stacklab.homes.embedded.layout import Layout
+from stacklab.lab import all_labs
+from stacklab.removal import runs_from
 from stacklab.stages import Progress
 
 RELEASE = "2026.1"
@@ -46,6 +51,11 @@ def environments() -> Path:
 def path() -> Path:
     """Where the environment is, or will be."""
     return environments() / key()
+
+
+def uv_cache() -> Path:
+    """What uv downloads stays here, where `lab destroy --purge` finds it, unless the user has named another place."""
+    return places.cache_home() / "uv"
 
 
 def installed() -> bool:
@@ -78,7 +88,7 @@ def _install(progress: Progress) -> str:
         raise disk_error(error, draft) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    for old in shared.prune_environments(environments(), keep=key()):
+    for old in prune_environments(environments(), keep=key()):
         progress(f"removed {old}, which no lab needs any more")
     return f"OpenStack {RELEASE} in {path()}"
 
@@ -97,6 +107,7 @@ def _build(draft: Path, progress: Progress) -> None:
 
     program = uv.find_uv_bin()
     environment = indexes.for_uv({k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")})
+    environment.setdefault("UV_CACHE_DIR", str(uv_cache()))
     progress("making the environment")
     run(
         [program, "venv", "--quiet", "--relocatable", "--no-project", "--python", sys.executable, str(draft)],
@@ -152,3 +163,65 @@ def run(command: list[str], environment: dict[str, str], progress: Progress) -> 
             advice="check the network, or UV_DEFAULT_INDEX / PIP_INDEX_URL, and run the same command again",
         )
     raise StageFailed(f"{' '.join(command[-2:])} ended with status {process.returncode}:\n{said}")
+
+
+# --- what labs share, and who needs which of it ----------------------------------------------------------------------
+
+ROSTER = "labs.json"
+"""In the directory of the environments: the homes of the clouds that run from one. Labs may lie in other state directories
+than ours (XDG_STATE_HOME), and still share the software."""
+
+
+def register(environments: Path, home: Path) -> None:
+    """A cloud in `home` runs from one of these environments."""
+    with locked(environments / f"{ROSTER}.lock", wait=True):
+        known = _roster(environments)
+        gone = {home for home in known if not precious_exists(Layout(Path(home)).made_file)}
+        write_precious(environments / ROSTER, sorted((known - gone) | {str(home)}))
+
+
+def _roster(environments: Path) -> set[str]:
+    return set(read_precious(environments / ROSTER) or [])
+
+
+def homes(environments: Path) -> set[Path]:
+    """Every cloud's home that we know of."""
+    known = {Path(home) for home in _roster(environments)}
+    known |= {lab.home_directory for lab in all_labs()}
+    return {home for home in known if precious_exists(Layout(home).made_file)}
+
+
+def prune_environments(environments: Path, keep: str) -> list[Path]:
+    """Remove the environments that no cloud needs and no process runs from; returns what is gone."""
+    needed = {keep}
+    for home in homes(environments):
+        try:
+            needed.add(read_precious(Layout(home).made_file)["environment"])
+        except (LabDamaged, KeyError):
+            return []  # damaged, or made by an older lab: we cannot know from what
+    return _prune(environments, lambda path: path.name in needed or runs_from(path))
+
+
+def prune_templates(templates: Path, keep: str) -> list[Path]:
+    """Remove all templates but one: a cloud that was made from a template is a copy, and does not need it any more."""
+    return _prune(templates, lambda path: path.name == keep)
+
+
+def _prune(root: Path, needed: Callable[[Path], bool]) -> list[Path]:
+    gone = []
+    for path in sorted(root.glob("[!.]*")):
+        if not path.is_dir() or needed(path):
+            continue
+        with locked(path.with_name(f"{path.name}.lock"), wait=False) as mine:
+            if mine:  # else somebody is making it, or copying from it
+                _remove(path)
+                gone.append(path)
+    return gone
+
+
+def _remove(path: Path) -> None:
+    """Under another name first: what bears its own name is whole."""
+    doomed = path.with_name(f".{path.name}.removing")
+    mirror.remove(doomed)
+    path.rename(doomed)
+    mirror.remove(doomed)

@@ -1,4 +1,4 @@
-"""Our side of the supervisor: start it, ask how the services are, give it orders."""
+"""Our side of the supervisor: start it, ask how the services are, give it orders, end all that runs of a cloud."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stacklab.cloud.access import ServiceState
 from stacklab.errors import NotRunning, ServiceFailed, StageFailed
-from stacklab.files import read_json
+from stacklab.files import read_derivable
 from stacklab.homes.embedded import config
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import SERVICES
@@ -37,8 +38,8 @@ def is_running(layout: Layout) -> bool:
 
 def start(layout: Layout, environment: Path) -> None:
     """Start the supervisor, detached from this terminal; returns when it holds its lock."""
-    for stale in ("state.json", "supervisor.sock"):
-        (layout.run / stale).unlink(missing_ok=True)
+    for stale in (layout.state_file, layout.run / "supervisor.sock"):
+        stale.unlink(missing_ok=True)
     log = layout.logs / "supervisor.log"
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -50,7 +51,7 @@ def start(layout: Layout, environment: Path) -> None:
     finally:
         os.close(descriptor)
     deadline = time.monotonic() + 60
-    while not (layout.run / "state.json").exists():
+    while not layout.state_file.exists():
         if process.poll() is not None:
             raise StageFailed(
                 f"the supervisor ended with status {process.returncode}: {last_line(log)}", advice=f"see {log}"
@@ -63,26 +64,34 @@ def start(layout: Layout, environment: Path) -> None:
 
 def services(layout: Layout, *, memory: bool = False) -> list[ServiceState]:
     """How each service is, from what the supervisor last wrote; all stopped when there is no supervisor."""
-    alive = is_running(layout)
-    told: dict[str, Any] = {
-        one["name"]: one for one in (read_json(layout.run / "state.json") or {}).get("services", [])
-    }
+    known = {state["name"]: state for state in _states(layout)}
     states = []
     for service in SERVICES:
-        one = told.get(service.name, {}) if alive else {}
+        state = known.get(service.name, {})
         log = layout.logs / f"{service.name}.log"
         states.append(
             ServiceState(
-                name=service.name, state=one.get("state", "stopped"), pid=one.get("pid"), since=one.get("since"),
-                restarts=one.get("restarts", 0), reason=one.get("reason", ""), log=log if log.exists() else None,
-                memory=proportional_memory(one.get("pid")) if memory else None,
+                name=service.name, state=state.get("state", "stopped"), pid=state.get("pid"), since=state.get("since"),
+                restarts=state.get("restarts", 0), reason=state.get("reason", ""), log=log if log.exists() else None,
+                memory=proportional_memory(state.get("pid")) if memory else None,
             )
         )  # fmt: skip
     return states
 
 
+def _states(layout: Layout) -> list[dict[str, Any]]:
+    if not is_running(layout):
+        return []
+    if written := read_derivable(layout.state_file).get("services"):
+        return list(written)
+    try:
+        return list(order(layout, "status")["services"])  # the file is broken, and written again when something changes
+    except (NotRunning, ServiceFailed):
+        return []
+
+
 def supervisor_pid(layout: Layout) -> int | None:
-    pid = (read_json(layout.run / "state.json") or {}).get("pid")
+    pid = read_derivable(layout.state_file).get("pid")
     return int(pid) if pid and is_running(layout) else None
 
 
@@ -127,29 +136,98 @@ def _ask(directory: Path, name: str, request: bytes, patience: float) -> bytes:
         os.close(handle)
 
 
-def stop(layout: Layout, progress: Progress) -> None:
-    """End every service, then the supervisor; returns when it let go of its lock."""
-    if not is_running(layout):
-        return
-    progress("stopping the services")
-    order(layout, "stop")
-    deadline = time.monotonic() + 30
-    while is_running(layout):
+def stop(layout: Layout, progress: Progress, *, patience: int = 0) -> None:
+    """Give the guests `patience` seconds, end them and the services, and make sure that nothing of ours is left."""
+    if is_running(layout):
+        progress(f"instances shut down (at most {patience} s)" if patience else "ending instances")
+        try:
+            order(layout, "end_guests", to="nova", grace=patience)
+        except (NotRunning, ServiceFailed):
+            progress("nova does not answer; its instances are ended without it")
+        progress("stopping the services")
+        try:
+            order(layout, "stop")
+        except (NotRunning, ServiceFailed):
+            progress("the supervisor does not answer; it is ended")
+            _end(_supervisors(layout))
+        _wait(lambda: not is_running(layout), f"the supervisor did not stop, see {layout.logs / 'supervisor.log'}")
+    _end(_supervisors(layout))  # one whose lock file was removed
+    end_guests(layout, progress)
+
+
+def end_guests(layout: Layout, progress: Progress) -> None:
+    """End every instance: they outlive a killed supervisor.
+
+    They are known by their open directory or command line below this cloud's home, never by a remembered process id.
+    """
+    if pids := guests(layout):
+        progress(f"ending {len(pids)} instances")
+        _end(pids)
+
+
+def guests(layout: Layout) -> list[int]:
+    """Processes of ours whose command line names this cloud's instances or volumes, or that work in its directory."""
+    below = os.fsencode(f"{layout.home}{os.sep}")
+    return [
+        pid
+        for pid, arguments, works_in in _own_processes()
+        if arguments[0].rpartition(b"/")[2].startswith(b"qemu-system-")
+        and (any(below in argument for argument in arguments) or (works_in + b"/").startswith(below))
+    ]
+
+
+def _supervisors(layout: Layout) -> list[int]:
+    home = os.fsencode(layout.home)
+    return [
+        pid for pid, arguments, works_in in _own_processes() if b"labcloud.supervisor" in arguments and works_in == home
+    ]
+
+
+def _own_processes() -> Iterator[tuple[int, list[bytes], bytes]]:
+    """Of this user: process id, arguments, working directory."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if entry.stat().st_uid == os.getuid():
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                yield int(entry.name), arguments, os.fsencode((entry / "cwd").readlink())
+        except OSError:
+            continue  # it ended while we looked
+
+
+def _end(pids: list[int]) -> None:
+    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 3.0)):
+        for pid in pids:
+            send(pid, number)
+        deadline = time.monotonic() + seconds
+        while pids and time.monotonic() < deadline:
+            pids = [pid for pid in pids if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]
+            time.sleep(0.05)
+    if pids:
+        raise ServiceFailed(f"processes {', '.join(map(str, pids))} of this lab's cloud cannot be ended")
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def _wait(ended: Callable[[], bool], complaint: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not ended():
         if time.monotonic() > deadline:
-            raise ServiceFailed(
-                "the supervisor did not stop within 30 s", advice=f"see {layout.logs / 'supervisor.log'}"
-            )
+            raise ServiceFailed(f"{complaint} ({seconds:.0f} s)")
         time.sleep(0.05)
 
 
 def end_service(layout: Layout, name: str) -> None:
     """End one service and wait until it is gone; it stays away until an order to restart it."""
     order(layout, "end", service=name)
-    deadline = time.monotonic() + 30
-    while next(one for one in services(layout) if one.name == name).pid is not None:
-        if time.monotonic() > deadline:
-            raise ServiceFailed(f"{name} did not end within 30 s", advice=f"lab logs {name}")
-        time.sleep(0.05)
+    gone = lambda: next(state for state in services(layout) if state.name == name).pid is None  # noqa: E731
+    _wait(gone, f"{name} did not end, see lab logs {name}")
 
 
 def wait_until_running(

@@ -18,7 +18,7 @@ from pathlib import Path
 from stacklab import places
 from stacklab.errors import NotEnoughSpace, StageFailed
 from stacklab.files import disk_error, lock_holder, locked
-from stacklab.homes.embedded import config, shared, software
+from stacklab.homes.embedded import config, software
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import PORT_NAMES, USERS
 from stacklab.stages import Progress
@@ -74,7 +74,9 @@ def _make(progress: Progress) -> str:
     try:
         layout = Layout(draft)
         ports = {name: 1024 + number for number, name in enumerate(PORT_NAMES)}  # nothing listens while this is made
-        throwaway = {name: secrets.token_urlsafe(18) for name in ("admin", "swift_hash", "dashboard", *USERS)}
+        throwaway = {
+            name: secrets.token_urlsafe(18) for name in ("admin", "learner", "swift_hash", "dashboard", *USERS)
+        }
         config.write_configuration(layout, software.path(), ports, throwaway, checked=False)
         _run_jobs(layout, progress)
         _keep_databases(layout.db, draft / "kept")
@@ -85,7 +87,7 @@ def _make(progress: Progress) -> str:
         raise StageFailed(f"the template's databases could not be closed: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    shared.prune_templates(templates(), keep=key())
+    software.prune_templates(templates(), keep=key())
     return f"kept in {path()}"
 
 

@@ -117,6 +117,18 @@ class LibvirtHome(DevstackHome):
     def checkpoints(self) -> list[str]:
         return self.vm.checkpoints.names()
 
+    def verify(self, name: str) -> None:
+        self._saved_as(name)
+
+    def _saved_as(self, name: str) -> str:
+        names = self.vm.checkpoints.names()
+        chosen = STACKED if name == START and START not in names else name
+        if chosen not in names:
+            raise CheckpointMissing(
+                f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
+            )
+        return chosen
+
     def begin(self) -> str:
         """What `lab up` saved for this session; of any other one, the cloud as it was made is the start from now on."""
         names = self.vm.checkpoints.names()
@@ -132,12 +144,7 @@ class LibvirtHome(DevstackHome):
         kept.drop(self.lab.home_directory, name)
 
     def restore(self, name: str, progress: Progress) -> None:
-        names = self.vm.checkpoints.names()
-        chosen = STACKED if name == START and START not in names else name
-        if chosen not in names:
-            raise CheckpointMissing(
-                f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
-            )
+        chosen = self._saved_as(name)
         self.vm.checkpoints.restore(chosen, progress)
         kept.put_back(self.lab.home_directory, chosen)
         self._rewrite_access()

@@ -136,6 +136,9 @@ class SshHome(DevstackHome):
         """There are none."""
 
     def restore(self, name: str, progress: Progress) -> None:
+        self.verify(name)
+
+    def verify(self, name: str) -> None:
         raise CheckpointMissing(
             f"checkpoints are not supported here: {WHOSE}",
             advice="lab reset removes what is in the learner's project; or go back to a snapshot of your own",

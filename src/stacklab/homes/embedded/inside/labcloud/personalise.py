@@ -64,11 +64,19 @@ def make_keys():
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for number in ("0", "1"):
             path = directory / number
-            if not path.exists():
+            if not is_key(path):
                 draft = directory.with_name(f".{name}-{number}")
                 with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                     file.write(Fernet.generate_key())
                 draft.replace(path)
+
+
+def is_key(path):
+    """One that is damaged is made anew: tokens of before are refused then, and everybody logs in again."""
+    try:
+        return bool(Fernet(path.read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 if __name__ == "__main__":

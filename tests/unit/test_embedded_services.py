@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacklab.homes.embedded import ports
+from stacklab.homes.embedded import services
 from stacklab.homes.embedded.https import OwnApache
 from stacklab.homes.embedded.layout import Layout
 
@@ -20,20 +20,20 @@ def everything_free(port: int) -> bool:
 
 
 def test_ports_are_free_and_different() -> None:
-    chosen, replaced = ports.choose(NAMES, {})
+    chosen, replaced = services.choose_ports(NAMES, {})
     assert replaced == []
     assert len(set(chosen.values())) == len(NAMES)
-    assert all(ports.is_free(port) for port in chosen.values())
+    assert all(services.is_free(port) for port in chosen.values())
 
 
 def test_remembered_ports_are_kept_while_they_are_free() -> None:
     remembered = {"keystone": 20001, "glance": 20002, "nova": 20003}
-    assert ports.choose(NAMES, remembered, everything_free) == (remembered, [])
+    assert services.choose_ports(NAMES, remembered, everything_free) == (remembered, [])
 
 
 def test_a_port_that_somebody_took_is_replaced_and_named() -> None:
     remembered = {"keystone": 20001, "glance": 20002, "nova": 20003}
-    chosen, replaced = ports.choose(NAMES, remembered, lambda port: port != 20002)
+    chosen, replaced = services.choose_ports(NAMES, remembered, lambda port: port != 20002)
     assert replaced == ["glance"]
     assert chosen["keystone"] == 20001
     assert chosen["glance"] not in remembered.values()
@@ -41,12 +41,12 @@ def test_a_port_that_somebody_took_is_replaced_and_named() -> None:
 
 def test_a_port_that_a_program_listens_on_is_not_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert not ports.is_free(server.getsockname()[1])
+        assert not services.is_free(server.getsockname()[1])
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.integers(20000, 20005)), st.sets(st.integers(20000, 20005)))
 def test_whatever_is_remembered_or_taken_the_choice_is_usable(remembered: dict[str, int], taken: set[int]) -> None:
-    chosen, replaced = ports.choose(NAMES, remembered, lambda port: port not in taken)
+    chosen, replaced = services.choose_ports(NAMES, remembered, lambda port: port not in taken)
     assert set(chosen) == set(NAMES)
     assert len(set(chosen.values())) == len(NAMES)
     assert not taken & set(chosen.values())
