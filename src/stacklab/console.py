@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,14 @@ COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "–": "bright_black", "
 
 
 class Console:
-    """Where a command's words go. `as_json`: one JSON object a line (events) or one document (results)."""
+    """Where a command's words go. `as_json`: one JSON object a line (events) or one document (results).
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    `aim`: what is done to all text, so that the commands in it work on the lab that this one works on.
+    """
+
+    def __init__(self, *, as_json: bool = False, aim: Callable[[str], str] = str) -> None:
         self.as_json = as_json
+        self._aim = aim
         self.terminal = sys.stdout.isatty() and not as_json and os.environ.get("TERM") != "dumb"
         # https://no-color.org and its counterpart
         forced = bool(os.environ.get("FORCE_COLOR"))
@@ -54,19 +58,30 @@ class Console:
     def print(self, text: str = "") -> None:
         """A line of text (nothing with --json)."""
         if not self.as_json:
-            sys.stdout.write(f"{plain(text, coloured=self.colour)}\n")
+            sys.stdout.write(f"{plain(self._aim(text), coloured=self.colour)}\n")
             sys.stdout.flush()
 
     def result(self, value: Any) -> None:
         """A JSON document (only with --json)."""
         if self.as_json:
-            sys.stdout.write(in_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
-            sys.stdout.flush()
+            self._write_json(value, indent=2)
 
     def result_line(self, value: Any) -> None:
         """One more event of a stream (only with --json)."""
         if self.as_json:
-            sys.stdout.write(in_json(json.dumps(value, ensure_ascii=False)) + "\n")
+            self._write_json(value)
+
+    def _write_json(self, value: Any, indent: int | None = None) -> None:
+        sys.stdout.write(in_json(json.dumps(self._aimed(value), indent=indent, ensure_ascii=False)) + "\n")
+        sys.stdout.flush()
+
+    def _aimed(self, value: Any) -> Any:
+        """A JSON value, in all of whose texts the commands are aimed."""
+        if isinstance(value, Mapping):
+            return {key: self._aimed(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._aimed(item) for item in value]
+        return self._aim(value) if isinstance(value, str) else value
 
     def style(self, text: str, colour: str) -> str:
         """`text` in a colour, where colours are wanted."""
@@ -106,10 +121,10 @@ class Console:
                 "advice": error.advice,
                 "exit": error.exit_code,
             }
-            sys.stdout.write(in_json(json.dumps(value, ensure_ascii=False)) + "\n")
-        sys.stderr.write(f"lab: {plain(error.message)}\n")
+            self._write_json(value)
+        sys.stderr.write(f"lab: {plain(self._aim(error.message))}\n")
         if error.advice:
-            sys.stderr.write(f"     → {plain(error.advice)}\n")
+            sys.stderr.write(f"     → {plain(self._aim(error.advice))}\n")
 
     # --- events --------------------------------------------------------------------------------------------------------
 
@@ -119,8 +134,7 @@ class Console:
             name = {StageBegan: "stage-began", StageMoved: "stage-moved", StageEnded: "stage-ended", Note: "note"}[
                 type(event)
             ]
-            sys.stdout.write(in_json(json.dumps({"event": name, **asdict(event)}, ensure_ascii=False)) + "\n")
-            sys.stdout.flush()
+            self._write_json({"event": name, **asdict(event)})
         elif isinstance(event, StageBegan):
             self._stage_began(event)
         elif isinstance(event, StageMoved):

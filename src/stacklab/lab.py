@@ -120,14 +120,13 @@ class Lab:
         if not self.exists() and self.remains():
             raise self._headless(f"{self._record_file} and its copy are gone")
         if not self.exists():
-            which = "" if self.name == DEFAULT else f" --lab {self.name}"
-            raise NoLab(f"there is no lab '{self.name}' yet", advice=f"lab{which} up session4 makes one")
+            raise NoLab(f"there is no lab '{self.name}' yet", advice="lab up session4 makes one")
 
     def _headless(self, why: str) -> LabDamaged:
         return LabDamaged(
             f"{why}, but files of the lab's cloud are there",
             advice=f"copy what you need from {self.home_directory}, for nothing knows any more what that cloud was made as; "
-            f"then lab --lab {self.name} destroy removes it and ends what runs, and lab up starts afresh",
+            f"then lab destroy removes it and ends what runs, and lab up starts afresh",
         )
 
     def forget_record(self) -> None:

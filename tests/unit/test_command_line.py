@@ -13,7 +13,11 @@ import click
 import pytest
 
 from stacklab.cli.main import ALIASES, DEFECT, VERBS, cli, run
+from stacklab.cli.options import Invocation
+from stacklab.course.load import load_session
+from stacklab.errors import UnknownName
 from stacklab.lab import Lab
+from stacklab.replay.apply import between
 
 
 def test_every_verb_has_help_and_its_one_line_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,10 +243,55 @@ def test_nothing_is_removed_unless_somebody_agrees(
     assert not Lab("intro").remains()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--lab other replay session4", "--lab=other replay session4", "replay session4 --lab other",
+        "replay --lab=other session4 --json", "fixes list --lab other", "ssh --lab other vm",
+    ],
+)  # fmt: skip
 @pytest.mark.usefixtures("own_directories")
-def test_the_advice_for_a_named_lab_names_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--lab", "other", "replay", "session4"]) == 50
-    assert "lab --lab other up session4" in capsys.readouterr().err
+def test_what_is_advised_for_a_named_lab_names_it(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words.split()) == 50
+    said = capsys.readouterr()
+    assert "lab --lab other up session4" in said.err
+    assert not said.out or json.loads(said.out)["advice"] == "lab --lab other up session4 makes one"
+    assert "LAB_NAME" not in os.environ
+
+
+def test_every_command_that_is_shown_names_lab_and_labs_as_the_line_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_LABS", "")
+    invocation = Invocation()
+    told = "lab up session4; then ($ lab status), the lab up there, /opt/lab up, slab up, lab --lab y up"
+    assert invocation.aimed(told) == told
+    monkeypatch.setenv("LAB_NAME", "before")
+    invocation.name_lab("x")
+    invocation.add_labs((str(tmp_path),))
+    aimed = f"lab --lab x --labs {tmp_path}"
+    expected = f"{aimed} up session4; then ($ {aimed} status), the lab up there, /opt/lab up, slab up, lab --lab y up"
+    assert invocation.aimed(told) == expected
+    invocation.console().print("→ lab up starts it")
+    invocation.console(as_json=True).result({"look": ["lab show x"]})
+    assert capsys.readouterr().out.count(aimed) == 2
+    assert os.environ["LAB_NAME"] == "x", "what steps start works on the same lab"
+
+
+def test_lists_are_in_the_course_s_order(own_directories: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "--json"]) == 0
+    names = [row["session"] for row in json.loads(capsys.readouterr().out)]
+    numbered = [name for name in names if name.startswith("session")]
+    assert names[: len(numbered)] == sorted(numbered)
+
+
+@pytest.mark.parametrize("text", ["router", "network/router", "session4/network/router"])
+def test_a_step_is_known_by_its_id_and_by_any_address(text: str) -> None:
+    session = load_session("session4")
+    assert session.step_at(text).id == "router"
+    assert [step.id for step in between(session, list(session.steps()), text, text)] == ["router"]
+    with pytest.raises(UnknownName):
+        session.step_at(f"nowhere/{text}")
 
 
 @pytest.mark.usefixtures("own_directories")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.cli.main import for_lab, run
+from stacklab.cli.main import run
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 
@@ -71,11 +71,3 @@ def test_lost_passwords_are_told_and_not_made_up(own_directories: Path) -> None:
     lab.update(home="embedded", stages={"ready": {"outcome": "done"}})
     assert run(["password"]) == 52
     assert not (lab.directory / "secrets.json").exists()
-
-
-def test_advice_names_the_lab_that_the_command_line_names() -> None:
-    told = "lab up session4 makes one; then lab status; lab destroy"
-    assert for_lab(told, ["--lab", "x", "check"]) == (
-        "lab --lab x up session4 makes one; then lab --lab x status; lab --lab x destroy"
-    )
-    assert for_lab(told, ["check"]) == told

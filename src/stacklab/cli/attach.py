@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from stacklab.cli.options import Context, json_option
+from stacklab.cli.options import Invocation, json_option
 
 
 @click.command()
 @json_option
 @click.pass_obj
-def attach(context: Context, as_json: bool) -> None:
+def attach(context: Invocation, as_json: bool) -> None:
     """Watch stack.sh (or packstack) on the lab's machine, from where you left it.
 
     The run is the machine's: leaving (Ctrl-C), a lost connection or a sleeping laptop do not end it. When it is done,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.options import Context, json_option
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.cloud.access import CloudAccess
@@ -22,7 +22,7 @@ AS_ADMIN = click.option("--admin", is_flag=True, help="As the cloud's administra
 @AS_ADMIN
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
+def openstack(context: Invocation, admin: bool, words: tuple[str, ...]) -> None:
     """Run the openstack client on the lab's cloud.
 
     \b
@@ -55,7 +55,7 @@ def openstack(context: Context, admin: bool, words: tuple[str, ...]) -> None:
 @click.command()
 @AS_ADMIN
 @click.pass_obj
-def openrc(context: Context, admin: bool) -> None:
+def openrc(context: Invocation, admin: bool) -> None:
     """Print what a shell needs to use the cloud: eval "$(lab openrc)".
 
     It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
@@ -82,14 +82,18 @@ def openrc(context: Context, admin: bool) -> None:
     click.echo(f"export OS_CLOUD={access.admin if admin else access.learner}")
     click.echo("# for the REST calls: export TOKEN=$(openstack token issue -f value -c id)")
     if not admin:
-        click.echo("# a session's steps make the learner's user (session4/project); until then: lab openrc --admin")
+        click.echo(
+            context.aimed(
+                "# a session's steps make the learner's user (session4/project); until then: lab openrc --admin"
+            )
+        )
 
 
 @click.command()
 @AS_ADMIN
 @json_option
 @click.pass_obj
-def password(context: Context, admin: bool, as_json: bool) -> None:
+def password(context: Invocation, admin: bool, as_json: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
     from stacklab.cloud.access import LEARNER
     from stacklab.replay.current import home_of
@@ -123,7 +127,7 @@ def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("-l", "--user", help="Whom to log in as; else whom the lab's image lets in.")
 @click.pass_obj
-def ssh(context: Context, instance: str, command: tuple[str, ...], user: str | None) -> None:
+def ssh(context: Invocation, instance: str, command: tuple[str, ...], user: str | None) -> None:
     """Log in to an instance (by name or id) with the lab's key pair, or run a command in it.
 
     \b

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stacklab.cli.options import Context, complete_home, complete_profile, json_option
+from stacklab.cli.options import Invocation, complete_home, complete_profile, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ NOT_USABLE = 1
 @click.option("--fix", is_flag=True, help="Run what is safe and needs no decision, and look again.")
 @json_option
 @click.pass_obj
-def doctor(context: Context, home_name: str | None, profile: str | None, fix: bool, as_json: bool) -> None:
+def doctor(context: Invocation, home_name: str | None, profile: str | None, fix: bool, as_json: bool) -> None:
     """Look at what a home needs: the evidence for each thing, and the command that mends it.
 
     Exit code 0 only if all that the home needs is there; what could not be told is no pass. Warnings (!) pass, and say what

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from stacklab.cli.asking import agreed
 from stacklab.cli.completing import complete_session
-from stacklab.cli.options import Context, json_option, known_sessions
+from stacklab.cli.options import Invocation, json_option, known_sessions
 
 if TYPE_CHECKING:
     from stacklab.conditions.finding import Finding
@@ -30,7 +30,7 @@ def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """SESSION/FAULT of the session that is named, or else of the lab's own."""
     from stacklab.replay.current import session_of
 
-    lab = Context(ctx.find_root().params.get("name") or "intro").lab
+    lab = Invocation(ctx.find_root().params.get("name") or "intro").lab
     known = known_sessions(ctx)
     name, slash, _ = incomplete.partition("/")
     wanted = name if slash else lab.record.session
@@ -39,7 +39,7 @@ def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [CompletionItem(one) for one in [*found, *([] if slash else known)] if one.startswith(incomplete)]
 
 
-def fault_addressed(context: Context, text: str) -> tuple[Session, FaultCase]:
+def fault_addressed(context: Invocation, text: str) -> tuple[Session, FaultCase]:
     """SESSION/FAULT, or the FAULT alone of the lab's session (also by the home's name for it). Raises UnknownName, NoLab."""
     from stacklab.errors import UnknownName
     from stacklab.replay.current import session_of
@@ -69,7 +69,7 @@ def _a_fix(word: str) -> LabError | None:
 @click.option("--tell", is_flag=True, help="Also what was seen, and which one was broken at random.")
 @json_option
 @click.pass_obj
-def faults(context: Context, session: str | None, tell: bool, as_json: bool) -> None:
+def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) -> None:
     """List what can be broken on purpose, whether this cloud can have it, and what is broken now; changes nothing.
 
     \b
@@ -112,15 +112,13 @@ def faults(context: Context, session: str | None, tell: bool, as_json: bool) -> 
         console.print(f"{chosen.name} breaks nothing on purpose")
         return
     if home is None:
-        console.print(f"the cloud is not running, so nothing is known of them; {context.command} up brings it up")
+        console.print("the cloud is not running, so nothing is known of them; lab up brings it up")
     if secret:
         console.print("one of them was broken at random, so none is looked at; --tell tells which")
-    console.print(
-        f"break one:  {context.command} break {chosen.name}/{chosen.faults[0].id}   ({context.command} break --random)"
-    )
+    console.print(f"break one:  lab break {chosen.name}/{chosen.faults[0].id}   (lab break --random)")
 
 
-def _running(context: Context) -> Home | None:
+def _running(context: Invocation) -> Home | None:
     """The lab's home, if its cloud runs."""
     from stacklab.errors import NoLab, NotRunning
     from stacklab.replay.current import home_of
@@ -158,7 +156,7 @@ def _standing(home: Home | None, case: FaultCase, secret: bool) -> tuple[str, st
 @click.option("--yes", is_flag=True, help="Do not ask (home ssh: it is somebody's machine).")
 @json_option
 @click.pass_obj
-def break_(context: Context, fault: str | None, at_random: bool, yes: bool, as_json: bool) -> None:
+def break_(context: Invocation, fault: str | None, at_random: bool, yes: bool, as_json: bool) -> None:
     """Break something in the lab's cloud on purpose, and tell the symptoms. You find the cause and repair it, in any way.
 
     \b
@@ -195,17 +193,16 @@ def break_(context: Context, fault: str | None, at_random: bool, yes: bool, as_j
     _what_next(context, console, symptoms, graded, at_random)
 
 
-def _what_next(context: Context, console: Console, symptoms: str, graded: str, at_random: bool) -> None:
+def _what_next(context: Invocation, console: Console, symptoms: str, graded: str, at_random: bool) -> None:
     import textwrap
 
-    me = context.command
     console.print()
     console.print(textwrap.fill(symptoms, 100, break_on_hyphens=False))
     console.print()
-    console.print(f"  stuck        {me} hint      a clue, and the next one each time")
+    console.print("  stuck        lab hint      a clue, and the next one each time")
     names = "   (it names what is broken)" if at_random else ""
-    console.print(f"  be graded    {me} check {graded}{names}")
-    console.print(f"  give up      {me} fix")
+    console.print(f"  be graded    lab check {graded}{names}")
+    console.print("  give up      lab fix")
 
 
 def _consent(console: Console, home: Home, yes: bool) -> None:
@@ -216,7 +213,7 @@ def _consent(console: Console, home: Home, yes: bool) -> None:
             raise click.exceptions.Exit(1)
 
 
-def _any(context: Context, home: Home, session: Session) -> FaultCase:
+def _any(context: Invocation, home: Home, session: Session) -> FaultCase:
     """One of those that this cloud can have and that are not broken. Raises NotServed."""
     from stacklab.errors import NotServed
     from stacklab.replay.breaking import broken_faults, fault_of
@@ -239,7 +236,7 @@ def _any(context: Context, home: Home, session: Session) -> FaultCase:
 @click.argument("fault", required=False, metavar="[[SESSION/]FAULT]", shell_complete=complete_fault)
 @json_option
 @click.pass_obj
-def fix(context: Context, fault: str | None, as_json: bool) -> None:
+def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
     """Mend what lab break has broken: what is named, or else whatever is recorded as broken on purpose.
 
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
@@ -264,4 +261,4 @@ def fix(context: Context, fault: str | None, as_json: bool) -> None:
             mend(lab, chosen, progress)
     console.result_line({"event": "mended", "faults": list(chosen.values())})
     if not chosen:
-        console.print(f"nothing is broken on purpose ({context.command} faults: what can be)")
+        console.print("nothing is broken on purpose (lab faults: what can be)")

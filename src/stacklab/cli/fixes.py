@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from stacklab.cli.options import Context, json_option
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def fixes() -> None:
 @fixes.command("list")
 @json_option
 @click.pass_obj
-def list_(context: Context, as_json: bool) -> None:
+def list_(context: Invocation, as_json: bool) -> None:
     """Look at everything that a fix could repair; changes nothing. Exit 0 only if all is well."""
     from stacklab.conditions.fixes.repair import masked
 
@@ -87,7 +87,7 @@ def list_(context: Context, as_json: bool) -> None:
 @click.option("--module/--permissive", "module", default=None, help="For selinux: as if this had been chosen.")
 @json_option
 @click.pass_obj
-def show(context: Context, fix: str, module: bool | None, as_json: bool) -> None:
+def show(context: Invocation, fix: str, module: bool | None, as_json: bool) -> None:
     """Show why a fix is there, how things are, and the exact commands that it would run now as root; changes nothing."""
     from stacklab.conditions.fixes.repair import masked
 
@@ -136,7 +136,7 @@ def show(context: Context, fix: str, module: bool | None, as_json: bool) -> None
 )
 @json_option
 @click.pass_obj
-def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool | None, as_json: bool) -> None:
+def apply(context: Invocation, ids: tuple[str, ...], everything: bool, module: bool | None, as_json: bool) -> None:
     """Repair what is broken, and see that it works; what is well is not touched.
 
     \b
@@ -162,7 +162,7 @@ def apply(context: Context, ids: tuple[str, ...], everything: bool, module: bool
 @click.command()
 @json_option
 @click.pass_obj
-def recover(context: Context, as_json: bool) -> None:
+def recover(context: Invocation, as_json: bool) -> None:
     """Put back everything that a reboot of the machine took from the cloud, in order; instances are started, too.
 
     Safe at any time: what is well is not touched, and it can be interrupted and repeated. It takes a minute or two, because

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stacklab.cli.asking import agreed, trust_option, trusted
-from stacklab.cli.options import Context, complete_step, json_option, known_sessions
+from stacklab.cli.options import Invocation, complete_step, json_option, known_sessions
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -32,7 +32,7 @@ def complete_session_name(ctx: click.Context, param: click.Parameter, incomplete
 @trust_option
 @json_option
 @click.pass_obj
-def goto(context: Context, session: str | None, step: str | None, yes: bool, trust: bool, as_json: bool) -> None:
+def goto(context: Invocation, session: str | None, step: str | None, yes: bool, trust: bool, as_json: bool) -> None:
     """Bring the lab to the start of a session, or to just before one of its steps.
 
     Cloud and files go back to the nearest checkpoint, then the steps before are done for you. Everything made since then is
@@ -50,7 +50,7 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
     steps = list(chosen.steps())
-    turn = chosen.step(step) if step else steps[0]
+    turn = chosen.step_at(step) if step else steps[0]
     home = home_of(lab)
     try:
         home.access()
@@ -73,7 +73,7 @@ def goto(context: Context, session: str | None, step: str | None, yes: bool, tru
     _show(context, console, arrived, look)
 
 
-def confirmed(context: Context, console: Console, *, yes: bool) -> bool:
+def confirmed(context: Invocation, console: Console, *, yes: bool) -> bool:
     """Show what a reset without checkpoints removes, and ask. With --json, --yes has to be said."""
     from stacklab.replay.clear import what_goes
     from stacklab.replay.current import home_of
@@ -107,7 +107,7 @@ def _as_json(arrived: Arrived, look: str) -> dict[str, object]:
     }
 
 
-def _show(context: Context, console: Console, arrived: Arrived, look: str) -> None:
+def _show(context: Invocation, console: Console, arrived: Arrived, look: str) -> None:
     from stacklab.cli.learn import counted
 
     for note in arrived.notes:
@@ -116,10 +116,9 @@ def _show(context: Context, console: Console, arrived: Arrived, look: str) -> No
     console.print(f"went back to the checkpoint '{arrived.checkpoint}'{made}")
     session, turn = arrived.session, arrived.step
     address = f"{session.name}/{turn.exercise}/{turn.id}"
-    me = context.command
     console.print()
     console.heading(f"your turn: {address}: {turn.title}  (as {turn.who})")
-    console.print(f"  how          {me} show {address}")
+    console.print(f"  how          lab show {address}")
     console.print(f"  look         {look}")
-    console.print(f"  be graded    {me} check {address}")
-    console.print(f"  stuck?       {me} hint {turn.id}")
+    console.print(f"  be graded    lab check {address}")
+    console.print(f"  stuck?       lab hint {turn.id}")

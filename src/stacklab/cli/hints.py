@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from stacklab.cli.faults import complete_fault, fault_addressed
-from stacklab.cli.options import Context, addressed, complete_step, json_option, known_elsewhere
+from stacklab.cli.options import Invocation, addressed, complete_step, json_option, known_elsewhere
 
 if TYPE_CHECKING:
     from stacklab.course.session import FaultCase, Session, Step
@@ -28,7 +28,7 @@ def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -
 @click.option("--all", "everything", is_flag=True, help="All clues of a fault at once.")
 @json_option
 @click.pass_obj
-def hint(context: Context, what: str | None, everything: bool, as_json: bool) -> None:
+def hint(context: Invocation, what: str | None, everything: bool, as_json: bool) -> None:
     """Show the hint for a step; without STEP, the next clue on the trail of what lab break has broken.
 
     A clue says what to look at, what it shows, and what that means. Each call goes one further, to the last one.
@@ -45,7 +45,7 @@ def hint(context: Context, what: str | None, everything: bool, as_json: bool) ->
         _of_fault(context, what, everything, as_json=as_json)
 
 
-def _step(context: Context, what: str) -> tuple[Session, Step] | None:
+def _step(context: Invocation, what: str) -> tuple[Session, Step] | None:
     """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
     from stacklab.course.session import Address
     from stacklab.errors import UnknownName
@@ -71,7 +71,7 @@ def _step(context: Context, what: str) -> tuple[Session, Step] | None:
     return session, found[0]
 
 
-def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool) -> None:
+def _of_step(context: Invocation, session: Session, chosen: Step, *, as_json: bool) -> None:
     from stacklab.replay.narrate import Narrator
 
     console = context.console(as_json)
@@ -79,13 +79,13 @@ def _of_step(context: Context, session: Session, chosen: Step, *, as_json: bool)
     console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
     console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
     console.indented(textwrap.fill(chosen.hint, 100, break_on_hyphens=False))
-    first, *more = context.aimed(look).splitlines()
+    first, *more = look.splitlines()
     console.print("    look:" if more else f"    look: {first}")
     for line in [first, *more] if more else []:  # a script has lines of its own, which are typed as they stand
         console.print(line)
 
 
-def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: bool) -> None:
+def _of_fault(context: Invocation, what: str | None, everything: bool, *, as_json: bool) -> None:
     from stacklab.replay.breaking import next_clue, trail
     from stacklab.replay.current import home_of
 
@@ -105,18 +105,18 @@ def _of_fault(context: Context, what: str | None, everything: bool, *, as_json: 
     for one in told:
         _tell(context, one, as_json=as_json)
     if not told:
-        console.print(f"    nobody has written its trail for this sort of cloud; {context.command} fix mends it")
+        console.print("    nobody has written its trail for this sort of cloud; lab fix mends it")
     elif told[-1].last and what is None and (others := _others(lab, address)):
-        further = " or ".join(f"{context.command} hint {one.address}" for one in others if not one.surprise)
-        again = further or f"{context.command} check grades what was repaired"
+        further = " or ".join(f"lab hint {one.address}" for one in others if not one.surprise)
+        again = further or "lab check grades what was repaired"
         console.print(f"    that was its last clue, and more is broken: {again}")
     elif told[-1].last:
-        console.print(f"    that was the last clue; {context.command} fix solves it")
+        console.print("    that was the last clue; lab fix solves it")
     else:
-        console.print(f"    the next clue: {context.command} hint{f' {what}' if what else ''}")
+        console.print(f"    the next clue: lab hint{f' {what}' if what else ''}")
 
 
-def _meant(context: Context, what: str | None) -> tuple[Session, FaultCase, Broken | None]:
+def _meant(context: Invocation, what: str | None) -> tuple[Session, FaultCase, Broken | None]:
     """The fault, and what is recorded of it; without a name, what was broken last."""
     from stacklab.replay.breaking import broken_faults
     from stacklab.replay.current import session_of
@@ -154,10 +154,10 @@ def _as_json(one: Told) -> dict[str, object]:
     return asdict(one) | {"last": one.last}
 
 
-def _tell(context: Context, one: Told, *, as_json: bool) -> None:
+def _tell(context: Invocation, one: Told, *, as_json: bool) -> None:
     console = context.console(as_json)
     console.print(f"  clue {one.number} of {one.of}")
     for title, text in (("look", one.look), ("shows", one.shows), ("means", one.means)):
-        lines = [context.aimed(text)] if title == "look" else textwrap.wrap(text, 92, break_on_hyphens=False)
+        lines = [text] if title == "look" else textwrap.wrap(text, 92, break_on_hyphens=False)
         for number, line in enumerate(lines):
             console.print(f"    {console.style((title if not number else '').ljust(6), 'bright_black')} {line}")

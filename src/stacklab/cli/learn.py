@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from stacklab.cli.asking import trust_option, trusted
-from stacklab.cli.options import Context, address_argument, addressed, complete_step, json_option
+from stacklab.cli.options import Invocation, address_argument, addressed, complete_step, json_option
 from stacklab.cloud.connection import VERSIONS
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 @click.command("list")
 @json_option
 @click.pass_obj
-def list_(context: Context, as_json: bool) -> None:
+def list_(context: Invocation, as_json: bool) -> None:
     """List the course's sessions."""
     from stacklab.course.load import load_session
-    from stacklab.course.search import all_sessions, missing
+    from stacklab.course.search import all_sessions, course_order, missing
     from stacklab.errors import SessionInvalid
 
     console = context.console(as_json)
     sessions, broken = [], []
-    for name in sorted(all_sessions(context.lab.labs)):
+    for name in sorted(all_sessions(context.lab.labs), key=course_order):
         try:
             sessions.append(load_session(name, also=context.lab.labs))
         except SessionInvalid as error:
@@ -60,7 +60,7 @@ def list_(context: Context, as_json: bool) -> None:
 @address_argument
 @json_option
 @click.pass_obj
-def show(context: Context, address: str | None, as_json: bool) -> None:
+def show(context: Invocation, address: str | None, as_json: bool) -> None:
     """Show a session's exercises, or the steps of one: why, the openstack command, the REST call, the way in Horizon."""
     from stacklab.replay.narrate import Narrator, named, outline
 
@@ -130,7 +130,7 @@ def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
 @json_option
 @click.pass_obj
 def replay(
-    context: Context,
+    context: Invocation,
     address: str | None,
     stepwise: bool,
     first: str | None,
@@ -181,8 +181,7 @@ def replay(
     console.print(f"{counted(len(results), 'step')}: {made} done, {there} there already{skipped}")
     if left:
         console.print(f"not applicable here: {', '.join(one.step.id for one in left)}")
-    lab = context.command
-    console.print(f"next: {lab} check {session.name}   {lab} undo {session.name}   {lab} reset")
+    console.print(f"next: lab check {session.name}   lab undo {session.name}   lab reset")
 
 
 def replayed(console: Console, shown: Shown) -> None:
@@ -240,7 +239,7 @@ def _ask(console: Console, narrator: Narrator, step: Step) -> Literal["run", "sk
 @trust_option
 @json_option
 @click.pass_obj
-def check(context: Context, address: str | None, trust: bool, as_json: bool) -> None:
+def check(context: Invocation, address: str | None, trust: bool, as_json: bool) -> None:
     """Grade what is in the cloud, whoever made it and however.
 
     Exit 0 only if no step failed and none is unknown.
@@ -258,7 +257,7 @@ def check(context: Context, address: str | None, trust: bool, as_json: bool) -> 
         click.get_current_context().exit(1)
 
 
-def _graded(context: Context, console: Console, session: Session, grade: Grade) -> None:
+def _graded(context: Invocation, console: Console, session: Session, grade: Grade) -> None:
     several = len(grade.findings) > 1
     actual = counted(len(grade.findings), "difference") if several else grade.actual
     console.print(f"{console.mark(grade.status)} {grade.exercise}/{grade.id}  {console.style(actual, 'bright_black')}")
@@ -266,18 +265,18 @@ def _graded(context: Context, console: Console, session: Session, grade: Grade) 
         console.print(f"    found     {finding}")
     if grade.status in ("failed", "unknown"):
         console.print(f"    expected  {grade.expected}")
-        console.print("    look     " + ("\n" if "\n" in grade.look else " ") + context.aimed(grade.look))
+        console.print("    look     " + ("\n" if "\n" in grade.look else " ") + grade.look)
         # A step of another session than the lab's is known by its whole address only.
         here = session.name == context.lab.record.session
         name = grade.id if here else f"{session.name}/{grade.exercise}/{grade.id}"
-        console.print(f"    hint      {context.command} hint {name}")
+        console.print(f"    hint      lab hint {name}")
 
 
 @click.command()
 @address_argument
 @json_option
 @click.pass_obj
-def undo(context: Context, address: str | None, as_json: bool) -> None:
+def undo(context: Invocation, address: str | None, as_json: bool) -> None:
     """Remove what the lab's replay made (and what builds on it), in reverse order, and nothing else."""
     from stacklab.replay.undo import undo_steps
 

@@ -6,8 +6,8 @@ import errno
 import importlib
 import io
 import os
-import re
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stacklab import __version__
-from stacklab.cli.options import LAB_HELP, LABS_HELP, Context, complete_directory, complete_lab
+from stacklab.cli.options import LAB_HELP, LABS_HELP, Invocation, complete_directory, complete_lab, with_lab_options
 
 if TYPE_CHECKING:
     from stacklab.errors import LabError
@@ -74,8 +74,7 @@ class Verbs(click.Group):
         if name not in VERBS:
             return None
         module, attribute, _ = VERBS[name]
-        command: click.Command = getattr(importlib.import_module(f"stacklab.cli.{module}"), attribute)
-        return command
+        return with_lab_options(getattr(importlib.import_module(f"stacklab.cli.{module}"), attribute))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -120,17 +119,18 @@ def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
     20-29 the home, 30-39 the cloud or a step, 40-49 a name, or a session file, 50-59 the lab, 70 a defect of lab,
     130 interrupted.
     """
-    if labs:
-        from stacklab.course.search import add_to_search_path
-
-        add_to_search_path(labs)
-    context.obj = Context(name, labs)
+    invocation = context.ensure_object(Invocation)
+    source = context.get_parameter_source("name")
+    invocation.name_lab(name, on_the_line=source == click.core.ParameterSource.COMMANDLINE)
+    invocation.add_labs(labs)
 
 
 def main() -> None:
     """Run, and turn whatever is raised into one line, advice and an exit code."""
     _open_streams()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses Ctrl-C twice gets the same end, not a traceback
+    sys.exit(code)
 
 
 def _open_streams() -> None:
@@ -146,32 +146,56 @@ def _open_streams() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code for these arguments."""
     from stacklab.cloud.direct import LOOPBACK, past_the_proxy
-    from stacklab.errors import Interrupted, LabError
 
     past_the_proxy(*LOOPBACK)
     if COMPLETING in os.environ:  # the shell asks what could come next; click answers and exits
         cli.main(arguments, prog_name="lab")
+    before = os.environ.get("LAB_NAME")
+    try:
+        return _run(arguments, Invocation())
+    finally:
+        os.environ.pop("LAB_NAME", None)
+        os.environ |= {} if before is None else {"LAB_NAME": before}
+
+
+def _run(arguments: list[str], invocation: Invocation) -> int:
+    from stacklab.errors import Interrupted, LabError
+
+    def fail(error: LabError, as_json: bool = "--json" in _ours(arguments)) -> int:
+        invocation.console(as_json).error(error)
+        return error.exit_code
+
     try:
         # Not cli.main(): it swallows exit codes, interruptions and broken pipes, each of which has a meaning of its own here.
-        with cli.make_context("lab", list(arguments)) as context:
+        with cli.make_context("lab", list(arguments), obj=invocation) as context:
             cli.invoke(context)
             sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.ClickException as error:
-        return _misused(error, arguments)
+        if "--json" not in _ours(arguments):
+            error.message = invocation.aimed(error.message)
+            error.show()
+            return error.exit_code
+        return fail(_misused(error))
     except LabError as error:
-        return _fail(error, arguments)
+        return fail(error)
     except (KeyboardInterrupt, click.Abort) as stop:
-        again = " ".join(["lab", *arguments])
+        handler = signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a second Ctrl-C must not end the first one's explanation
         # Whoever was interrupted may know more: that stack.sh goes on without us, say.
-        said = str(stop) or "interrupted; what was done stays done"
-        return _fail(Interrupted(said, advice=f"goes on from there: {again}"), arguments)
+        message = str(stop) or "interrupted; what was done stays done"
+        try:
+            return fail(Interrupted(message, advice=f"goes on from there: {shlex.join(['lab', *arguments])}"))
+        finally:
+            signal.signal(signal.SIGINT, handler)
     except BrokenPipeError:
         _drop_output()  # whoever read it (head, less) has left
         return 141
     except OSError as error:
-        return _unwritten(error, arguments)
+        unwritten = _unwritten(error)
+        return fail(unwritten, "--json" in _ours(arguments) and bool(error.filename)) if unwritten else _defect()
     except Exception:  # noqa: BLE001 -- the boundary: everything that gets here is a defect of ours, and is said to be one
         return _defect()
     return 0
@@ -182,59 +206,34 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _unwritten(error: OSError, arguments: list[str]) -> int:
+def _unwritten(error: OSError) -> LabError | None:
     """A full disk, be it under a file or under our output (`lab … > file`), or a place kept from us: no defects of ours."""
     from stacklab.errors import LabError, NotAllowed
     from stacklab.files import disk_error
 
     if error.filename and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
         advice = "lab keeps its files below HOME, or where XDG_STATE_HOME, XDG_DATA_HOME and XDG_CACHE_HOME say"
-        return _fail(NotAllowed(f"{error.filename}: {error.strerror}", advice=advice), arguments)
-    told = disk_error(error, Path(error.filename or "the output"))
-    if not isinstance(told, LabError):
-        return _defect()
+        return NotAllowed(f"{error.filename}: {error.strerror}", advice=advice)
+    explained = disk_error(error, Path(error.filename or "the output"))
+    if not isinstance(explained, LabError):
+        return None
     try:
         sys.stdout.flush()
     except OSError:
         _drop_output()
-    return _fail(told, arguments if error.filename else [])  # on stderr, where the output has no room
+    return explained  # on stderr, where the output has no room
 
 
-def _misused(error: click.ClickException, arguments: list[str]) -> int:
+def _misused(error: click.ClickException) -> LabError:
     from stacklab.errors import WrongUsage
 
-    if "--json" not in _ours(arguments):
-        error.show()
-        return error.exit_code
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return _fail(
-        WrongUsage(error.format_message(), advice=f"{context.command_path if context else 'lab'} --help"), arguments
-    )
+    return WrongUsage(error.format_message(), advice=f"{context.command_path if context else 'lab'} --help")
 
 
 def _ours(arguments: list[str]) -> list[str]:
     """Those that are not another program's."""
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
-
-
-def _fail(error: LabError, arguments: list[str]) -> int:
-    from stacklab.console import Console
-
-    error.advice = for_lab(error.advice, _ours(arguments))
-    Console(as_json="--json" in _ours(arguments)).error(error)
-    return error.exit_code
-
-
-def for_lab(advice: str, arguments: list[str]) -> str:
-    """`advice`, whose commands name lab and labs where the command line did: typed as shown, they work on the same ones."""
-    verbs = [*VERBS, *ALIASES]
-    first = next((at for at, word in enumerate(arguments) if word in verbs), len(arguments))
-    named = [
-        f"{word} {shlex.quote(arguments[at + 1])} "
-        for at, word in enumerate(arguments[:first])
-        if word in ("--lab", "--labs") and at + 1 < first
-    ]
-    return re.sub(rf"\blab (?=({'|'.join(verbs)})\b)", lambda _: f"lab {''.join(named)}", advice) if named else advice
 
 
 def _defect() -> int:

@@ -27,11 +27,25 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 @dataclass
-class Context:
-    """What the group passes to its verbs."""
+class Invocation:
+    """What the command line says to every verb: which lab, and which directories of sessions. The group passes it to them."""
 
-    lab_name: str
+    lab_name: str = "intro"
     labs: tuple[str, ...] = ()
+    _named: str | None = None
+
+    def name_lab(self, name: str, *, on_the_line: bool = True) -> None:
+        """Work on this lab, and so do the processes that we start."""
+        self.lab_name = name
+        if on_the_line:
+            self._named = os.environ["LAB_NAME"] = name
+
+    def add_labs(self, directories: tuple[str, ...]) -> None:
+        """Look for sessions there, too. Raises UnknownName for what is no directory."""
+        from stacklab.course.search import add_to_search_path
+
+        add_to_search_path(directories)
+        self.labs += directories
 
     @property
     def lab(self) -> Lab:
@@ -40,26 +54,60 @@ class Context:
 
         return Lab(self.lab_name)
 
-    @property
-    def command(self) -> str:
-        """What has to be typed before a verb to work on this lab again."""
-        lab = "" if self.lab_name == os.environ.get("LAB_NAME", "intro") else f" --lab {self.lab_name}"
-        return f"lab{lab}{''.join(f' --labs {shlex.quote(one)}' for one in self.labs)}"
+    def aimed(self, text: str) -> str:
+        """`text`, whose commands name lab and labs where the command line did: typed as shown, they work on the same ones."""
+        from stacklab.cli.main import ALIASES, VERBS
 
-    def aimed(self, command: str) -> str:
-        """A command of ours as it has to be typed for this lab; one of another program as it is."""
-        return re.sub(r"^lab (?!--lab)", f"{self.command} ", command)
+        named = [("--lab", self._named)] if self._named else []
+        options = "".join(
+            f"{option} {shlex.quote(value)} " for option, value in [*named, *(("--labs", d) for d in self.labs)]
+        )
+        if not options:
+            return text
+        verbs = "|".join([*VERBS, *ALIASES])
+        return re.sub(
+            rf"(?<![\w/.-])(?<!the )(?<!this )(?<!your )lab (?=(?:{verbs})\b)", lambda _: f"lab {options}", text
+        )
 
     def console(self, as_json: bool = False) -> Console:
-        """Where to print."""
+        """Where to print. Whatever is shown there is aimed at this lab."""
         from stacklab.console import Console
 
-        return Console(as_json=as_json)
+        return Console(as_json=as_json, aim=self.aimed)
+
+
+def _name_lab(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_root().params["name"] = value  # what completion looks at
+        if invocation := ctx.find_object(Invocation):
+            invocation.name_lab(value)
+
+
+def _add_labs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+    if value:
+        ctx.find_root().params["labs"] = (*(ctx.find_root().params.get("labs") or ()), *value)
+        if not ctx.resilient_parsing and (invocation := ctx.find_object(Invocation)):
+            invocation.add_labs(value)
+
+
+def with_lab_options(command: click.Command) -> click.Command:
+    """`--lab` and `--labs` after the verb, too."""
+    if not any("--lab" in param.opts for param in command.params):
+        command.params += [
+            click.Option(["--lab"], callback=_name_lab, expose_value=False, shell_complete=complete_lab, help=LAB_HELP),
+            click.Option(
+                ["--labs"], callback=_add_labs, expose_value=False, multiple=True, metavar="DIR",
+                shell_complete=complete_directory, help=LABS_HELP,
+            ),
+        ]  # fmt: skip
+        for below in command.commands.values() if isinstance(command, click.Group) else ():
+            with_lab_options(below)
+    return command
 
 
 def _lab_of(ctx: click.Context) -> Lab:
     """The lab that the line names so far: the group itself does not run while the shell completes."""
-    return Context(ctx.find_root().params.get("name") or "intro").lab
+    return Invocation(ctx.find_root().params.get("name") or "intro").lab
 
 
 def known_sessions(ctx: click.Context) -> list[str]:
@@ -124,7 +172,7 @@ def json_option(function: F) -> F:
     )(function)
 
 
-def addressed(context: Context, address: str | None, *, gone: bool = False) -> tuple[Session, list[Step]]:
+def addressed(context: Invocation, address: str | None, *, gone: bool = False) -> tuple[Session, list[Step]]:
     """The session and the steps that an argument names. Raises UnknownName, NoLab.
 
     `gone`: also those that only the journal remembers, because their file is gone or has changed.
@@ -155,7 +203,7 @@ def addressed(context: Context, address: str | None, *, gone: bool = False) -> t
         return session, recorded.select(parsed.exercise, parsed.step)
 
 
-def known_elsewhere(context: Context, word: str, *, first: str | None = None) -> str:
+def known_elsewhere(context: Invocation, word: str, *, first: str | None = None) -> str:
     """Advice for a word that names nothing where it stood, but an exercise or a step somewhere else; empty if it does not.
 
     `first`: the session to look in before others; else the one that is up.

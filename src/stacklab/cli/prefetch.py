@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from stacklab.cli.completing import complete_services, one_more
-from stacklab.cli.options import Context, complete_profile, json_option
+from stacklab.cli.options import Invocation, complete_profile, json_option
 
 if TYPE_CHECKING:
     from stacklab.cache import Outcome
@@ -54,7 +54,7 @@ def _parts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @json_option
 @click.pass_obj
 def prefetch(
-    context: Context,
+    context: Invocation,
     profile: str | None,
     services: tuple[str, ...],
     parts: tuple[str, ...],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stacklab.cli.completing import DEFAULT_PROFILE, complete_services, complete_session, complete_variant
-from stacklab.cli.options import Context, complete_profile, json_option
+from stacklab.cli.options import Invocation, complete_profile, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
@@ -46,7 +46,7 @@ EXAMPLE_ADDRESS = "192.0.2.10"
 @json_option
 @click.pass_obj
 def render(
-    context: Context,
+    context: Invocation,
     what: str,
     name: str | None,
     services: str | None,
@@ -165,7 +165,7 @@ def _example(lab: Lab, profile: Profile) -> Site:
 @click.argument("name", required=False, shell_complete=complete_profile)
 @json_option
 @click.pass_obj
-def profiles(context: Context, name: str | None, as_json: bool) -> None:
+def profiles(context: Invocation, name: str | None, as_json: bool) -> None:
     """List the profiles with what has been run of each, or show one: what it is, what it can serve, and its variants."""
     from stacklab.deploy.profile.load import load_profile
 

@@ -10,7 +10,7 @@ import click
 
 from stacklab.cli.asking import agreed
 from stacklab.cli.completing import complete_session
-from stacklab.cli.options import Context, complete_service, complete_step, json_option
+from stacklab.cli.options import Invocation, complete_service, complete_step, json_option
 from stacklab.cli.standing import as_json as session_json
 from stacklab.cli.standing import show_standing, whole_course
 
@@ -25,7 +25,7 @@ __all__ = ["complete_step", "completion", "destroy", "down", "logs", "reset", "r
 @click.command()
 @json_option
 @click.pass_obj
-def status(context: Context, as_json: bool) -> None:
+def status(context: Invocation, as_json: bool) -> None:
     """Show what runs, and how far you are. Exit 0 only if the cloud is usable."""
     from dataclasses import asdict, replace
 
@@ -70,7 +70,7 @@ def status(context: Context, as_json: bool) -> None:
     if interrupted:
         console.print(f"! {interrupted.message}\n    → {interrupted.advice}")
     if broken:
-        console.print(f"broken on purpose: {in_words(broken)}   ({context.command} hint: a clue; fix: mend it)")
+        console.print(f"broken on purpose: {in_words(broken)}   (lab hint: a clue; fix: mend it)")
     if trouble:
         raise trouble
     assert standing is not None  # noqa: S101 -- else there was trouble
@@ -78,7 +78,7 @@ def status(context: Context, as_json: bool) -> None:
     if interrupted:
         click.get_current_context().exit(interrupted.exit_code)
     if found.state in ("absent", "stopped"):
-        console.print(f"→ {context.command} up starts it")
+        console.print("→ lab up starts it")
     if found.state != "running":
         click.get_current_context().exit(23 if found.state in ("absent", "stopped") else 21)
 
@@ -125,7 +125,7 @@ def _age(value: float) -> str:
     "-n", "--lines", default=20, show_default=True, type=click.IntRange(0), help="How many of the last lines."
 )
 @click.pass_obj
-def logs(context: Context, service: str | None, follow: bool, lines: int) -> None:
+def logs(context: Invocation, service: str | None, follow: bool, lines: int) -> None:
     """Show the last lines of a service's log (of all logs, without a name)."""
     from stacklab.logs import follow_logs
     from stacklab.replay.current import home_of
@@ -147,7 +147,7 @@ def logs(context: Context, service: str | None, follow: bool, lines: int) -> Non
 @click.argument("service", shell_complete=complete_service)
 @json_option
 @click.pass_obj
-def restart(context: Context, service: str, as_json: bool) -> None:
+def restart(context: Invocation, service: str, as_json: bool) -> None:
     """Restart one service of the cloud and wait until it answers."""
     from stacklab.replay.current import home_of
 
@@ -161,7 +161,7 @@ def restart(context: Context, service: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask before things are removed (home ssh, which has no checkpoints).")
 @json_option
 @click.pass_obj
-def reset(context: Context, session: str | None, yes: bool, as_json: bool) -> None:
+def reset(context: Invocation, session: str | None, yes: bool, as_json: bool) -> None:
     """Put cloud and files back to the start of the session, or of another one; the services keep running.
 
     Everything made since then is gone, also what you made yourself: instances, images, volumes, networks, users.
@@ -177,13 +177,13 @@ def reset(context: Context, session: str | None, yes: bool, as_json: bool) -> No
     with console.working(f"back to the start of {chosen.name}", 3) as progress:
         do_reset(lab, progress, chosen)
     if home_of(lab).status().state == "stopped":
-        console.print(f"the cloud is stopped: {context.command} up starts it")
+        console.print("the cloud is stopped: lab up starts it")
 
 
 @click.command()
 @json_option
 @click.pass_obj
-def down(context: Context, as_json: bool) -> None:
+def down(context: Invocation, as_json: bool) -> None:
     """Stop the cloud and its instances; what you made stays, and lab up brings it back."""
     from stacklab.replay.bringup import stop
 
@@ -199,7 +199,7 @@ def down(context: Context, as_json: bool) -> None:
 )
 @json_option
 @click.pass_obj
-def destroy(context: Context, yes: bool, purge: bool, as_json: bool) -> None:
+def destroy(context: Invocation, yes: bool, purge: bool, as_json: bool) -> None:
     """Remove the lab and everything of it, and say what was removed."""
     from stacklab.replay.bringup import destroy as do_destroy
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from stacklab.cli.completing import complete_services
-from stacklab.cli.options import Context, complete_address, complete_home, complete_profile, json_option
+from stacklab.cli.options import Invocation, complete_address, complete_home, complete_profile, json_option
 
 
 @click.command()
@@ -50,7 +50,7 @@ from stacklab.cli.options import Context, complete_address, complete_home, compl
 @json_option
 @click.pass_obj
 def up(
-    context: Context, /, session: str | None, home_name: str | None, image: str | None, as_json: bool, **more: Any
+    context: Invocation, /, session: str | None, home_name: str | None, image: str | None, as_json: bool, **more: Any
 ) -> None:
     """Bring a session's cloud up, from wherever it stands.
 
@@ -80,10 +80,9 @@ def up(
         console.print(console.style(f"! {access.hypervisor.why}", "yellow"))
     console.print()
     console.heading(f"{chosen.name} is ready: {chosen.title}")
-    me = context.command
     if access.dashboard:
-        console.print(f"  Horizon      {access.dashboard}   ({me} password shows the logins)")
-    console.print(f"  see          {me} show {chosen.name}")
-    console.print(f"  do it        {me} replay {chosen.name} --step")
-    console.print(f'  your shell   eval "$({me} openrc --admin)"; openstack service list')
-    console.print(f"  be graded    {me} check {chosen.name}")
+        console.print(f"  Horizon      {access.dashboard}   (lab password shows the logins)")
+    console.print(f"  see          lab show {chosen.name}")
+    console.print(f"  do it        lab replay {chosen.name} --step")
+    console.print('  your shell   eval "$(lab openrc --admin)"; openstack service list')
+    console.print(f"  be graded    lab check {chosen.name}")

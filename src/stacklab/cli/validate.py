@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.options import Context, complete_file, json_option
+from stacklab.cli.options import Invocation, complete_file, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("path", metavar="DIR|FILE", shell_complete=complete_file)
 @json_option
 @click.pass_obj
-def validate(context: Context, path: str, as_json: bool) -> None:
+def validate(context: Invocation, path: str, as_json: bool) -> None:
     """Read the sessions of a directory (or one session), and tell what is wrong with them.
 
     What a mistake hides (a step that cannot be read at all, say) shows when that is mended.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from stacklab.cloud.access import LEARNER
 from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
@@ -15,11 +15,13 @@ from stacklab.course.session import CloudSort, Clue, Exercise, FaultCase, Sessio
 from stacklab.errors import LabError, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
+from stacklab.plain import plain
 from stacklab.suggest import closest, closest_of
 from stacklab.yamlfiles.complaints import VARIABLE_PATTERN, examined
 from stacklab.yamlfiles.yamlfile import Where, YamlFile
 
-Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(plain)]
+"""For learners to read: without anything that a terminal would obey."""
 VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN, max_length=60)]
 SORTS: tuple[CloudSort, ...] = get_args(CloudSort)
 M = TypeVar("M", bound=BaseModel)

@@ -105,6 +105,11 @@ def all_sessions(also: Iterable[str] = ()) -> dict[str, list[Found]]:
     return found
 
 
+def course_order(name: str) -> tuple[bool, str]:
+    """A key to sort sessions' names by: the numbered sessions of the course come first."""
+    return not name.startswith("session"), name
+
+
 def find_session(name: str, also: Iterable[str] = ()) -> Found:
     """The session of this name. Raises UnknownName, and SessionInvalid for a name that is taken twice."""
     known = all_sessions(also)

@@ -127,6 +127,17 @@ class Session:
             )
         return known[step_id]
 
+    def step_at(self, text: str) -> Step:
+        """The step that ID, EXERCISE/ID or SESSION/EXERCISE/ID names. Raises UnknownName."""
+        parts = text.strip("/").split("/")
+        if len(parts) == 1:
+            return self.step(text)
+        if len(parts) == 3 and parts[0] == self.name:
+            parts = parts[1:]
+        if len(parts) != 2:
+            raise UnknownName(f"{self.name} has no step '{text}'", advice=f"lab show {self.name} lists what there is")
+        return self.select(*parts)[0]
+
     def select(self, exercise: str | None = None, step: str | None = None) -> list[Step]:
         """The steps of one exercise, one step, or all. Raises UnknownName."""
         if exercise is None:

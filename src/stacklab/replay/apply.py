@@ -46,12 +46,11 @@ class Shown:
 def between(session: Session, steps: Sequence[Step], first: str | None, last: str | None) -> list[Step]:
     """The steps from `first` to `last`, both included. Raises UnknownName, also for an empty range."""
     ids = [step.id for step in steps]
-    for name in (first, last):
-        if name and name not in ids:
-            session.step(name)  # raises with the closest id, unless the step lies outside of what was selected
+    ends = [session.step_at(name).id if name else ids[at] for name, at in ((first, 0), (last, -1))]
+    for name in ends:
+        if name not in ids:
             raise UnknownName(f"step '{name}' is not among the chosen steps", advice=f"they are: {', '.join(ids)}")
-    start = ids.index(first) if first else 0
-    end = ids.index(last) if last else len(ids) - 1
+    start, end = map(ids.index, ends)
     if start > end:
         raise UnknownName(f"step '{first}' comes after '{last}'", advice="exchange --from and --to")
     return list(steps[start : end + 1])

@@ -70,7 +70,7 @@ def goto(
     Raises NoLab, NotRunning, UnknownName, and whatever a step raises.
     """
     steps = list(session.steps())
-    turn = session.step(step_id) if step_id else steps[0]
+    turn = session.step_at(step_id) if step_id else steps[0]
     before = steps[: steps.index(turn)]
     if before:
         require_trusted(lab, session)  # before anything is put back
