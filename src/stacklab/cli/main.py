@@ -174,7 +174,7 @@ def _run(arguments: list[str], invocation: Invocation) -> int:
         return int(stop.exit_code)
     except click.ClickException as error:
         if "--json" not in _ours(arguments):
-            error.message = invocation.aimed(error.message)
+            vars(error)["message"] = invocation.aimed(error.message)  # final to click, for whoever does not end with it
             error.show()
             return error.exit_code
         return fail(_misused(error))
