@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +78,11 @@ def ssh_program() -> str:
 def _configuration() -> Path | None:
     """ssh looks for its configuration in the account's home directory, whatever HOME says; lab follows HOME."""
     home = os.environ.get("HOME", "")
-    if not home or home == pwd.getpwuid(os.getuid()).pw_dir:
-        return None
-    path = Path(home) / ".ssh" / "config"
-    return path if path.is_file() else Path("/dev/null")
+    with suppress(KeyError):  # a number without an account, for which ssh does nothing at all, and says so
+        if home and home != pwd.getpwuid(os.getuid()).pw_dir:
+            path = Path(home) / ".ssh" / "config"
+            return path if path.is_file() else Path("/dev/null")
+    return None
 
 
 def _resolve(text: str, config: Path | None, depth: int) -> Address:
