@@ -151,7 +151,7 @@ def test_programs_that_lab_runs_get_the_proxy_and_spare_the_machine_itself(deplo
     one = replace(deployment, settings=Settings(proxy="http://me:it's@proxy.example:3128"))
     said = done(one, "proxy")
     assert "it's" not in said
-    done(one, "user")
+    stage(one, "user").run(lambda _: None)
     for user in ("root", "stack"):
         shown = run_through_proxy(deployment.machine, "env", user=user, seconds=60).lines
         assert "https_proxy=http://me:it's@proxy.example:3128" in shown
@@ -173,7 +173,8 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
         ),
         settings=Settings(proxy="http://me:hush@127.0.0.1:9", mirrors={"https://a.example": mirror}, pip_index=mirror),
     )
-    for name in ("proxy", "repositories", "user", "accounts", "pip"):
+    for name in ("proxy", "repositories", "accounts", "pip"):
+        stage(one, "user").run(lambda _: None)
         done(one, name)
     clone = source.stages(one)[0]
     with pytest.MonkeyPatch.context() as patch:

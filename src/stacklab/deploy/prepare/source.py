@@ -6,15 +6,12 @@ import hashlib
 import posixpath
 import re
 import time
-from collections.abc import Callable
-from functools import partial
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import content
 from stacklab.deploy.prepare.internet import run_through_proxy, without_account
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.stack.detached import STACK_USER, called
-from stacklab.download import without_password
 from stacklab.errors import DownloadFailed, MachineInUse
 from stacklab.machines.base import Finished, Machine
 from stacklab.stages import Progress, Stage
@@ -26,26 +23,16 @@ PAUSES = (5.0, 20.0)
 
 def stages(deployment: Deployment) -> list[Stage]:
     """The clone, then the files."""
-    devstack = deployment.profile.devstack
     clone = _Clone(deployment)
-    return [
-        Stage("source", f"DevStack at {devstack.ref}", clone.already, clone.run, 30),
-        *file_stages(deployment),
-    ]
+    title = f"DevStack at {deployment.profile.devstack.ref}"
+    return [Stage("source", title, clone.already, clone.run, 30), *file_stages(deployment)]
 
 
 def file_stages(deployment: Deployment) -> list[Stage]:
     """The files alone."""
-    files, program = deployment.profile.files, called(deployment.profile.program)
-    return [
-        Stage(
-            "files",
-            f"{len(files)} files that {program} would else fetch or lack",
-            lambda: _files_already(deployment),
-            lambda progress: _place(deployment, progress),
-            5,
-        ),
-    ]
+    title = f"{len(deployment.profile.files)} files that {called(deployment.profile.program)} would else fetch or lack"
+    files = _Files(deployment)
+    return [Stage("files", title, files.already, files.run, 5)]
 
 
 class _Clone:
@@ -106,35 +93,22 @@ class _Clone:
             )
         # Beside its place, so that a clone that was cut off is never taken for one.
         part = f"{directory}.part"
-        progress(f"git clone {self.url}")
-        self._reaching(partial(self._clone_once, part), progress)
+        self._reach(progress, "clone", "--quiet", "--no-checkout", self.url, part)
         self.machine.script('rmdir "$2" 2>/dev/null || true; mv "$1" "$2"', part, directory, user=STACK_USER)
         self._check_out()
 
-    def _clone_once(self, directory: str) -> Finished:
-        self.machine.run("rm", "-rf", directory, user=STACK_USER)
-        return self._reach("clone", "--quiet", "--no-checkout", self.url, directory)
-
-    def _reach(self, *arguments: str) -> Finished:
-        command = ("env", "GIT_TERMINAL_PROMPT=0", "git", *arguments)
-        return run_through_proxy(self.machine, *command, user=STACK_USER, seconds=CLONE_SECONDS)
-
     def _move(self, progress: Progress) -> None:
         """An existing clone to the profile's ref, if nothing is lost by it."""
-        changed = [
-            line[3:] for line in self._git("status", "--porcelain", "--untracked-files=no").lines
-            if line[3:] not in self.devstack.drop
-        ]  # fmt: skip
+        directory, status = self.devstack.directory, self._git("status", "--porcelain", "--untracked-files=no").lines
+        changed = [line[3:] for line in status if line[3:] not in self.devstack.drop]
         if changed:
             raise MachineInUse(
-                f"{self.devstack.directory} on {self.machine.name} is not at {self.devstack.ref} and has changes of its own: "
+                f"{directory} on {self.machine.name} is not at {self.devstack.ref} and has changes of its own: "
                 f"{', '.join(changed[:5])}",
                 advice="keep them elsewhere (git diff), then: git checkout --force, and the same command again",
             )
-        progress(f"git fetch {self.url}")
         self._git("config", "remote.origin.url", self.url)
-        fetch = ("-C", self.devstack.directory, "fetch", "--quiet", "--tags", "origin")
-        self._reaching(lambda: self._reach(*fetch), progress)
+        self._reach(progress, "-C", directory, "fetch", "--quiet", "--tags", "origin")
         self._check_out()
 
     def _check_out(self) -> None:
@@ -146,12 +120,16 @@ class _Clone:
             )
         self._git("checkout", "--quiet", "--force", "--detach", commit)
 
-    def _reaching(self, ask: Callable[[], Finished], progress: Progress) -> None:
+    def _reach(self, progress: Progress, *arguments: str) -> None:
+        """Run a git that reaches the host, several times if need be."""
+        command = ("env", "GIT_TERMINAL_PROMPT=0", "git", *arguments)
+        progress(f"git {' '.join(arguments)}")
         for pause in (*PAUSES, None):
-            ended = ask()
+            self.machine.run("rm", "-rf", f"{self.devstack.directory}.part", user=STACK_USER)
+            ended = run_through_proxy(self.machine, *command, user=STACK_USER, seconds=CLONE_SECONDS)
             if ended.ok:
                 return
-            said = without_password(" ".join(ended.err.split()))[-300:]
+            said = without_account(" ".join(ended.err.split()))[-300:]
             if pause is None:
                 raise DownloadFailed(
                     f"{self.machine.name} could not fetch {self.url}: {said}",
@@ -176,35 +154,31 @@ def _names(line: str, words: list[str]) -> bool:
     return first is not None and first[1] in words
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
+class _Files:
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment, self.machine = deployment, deployment.machine
+        self.directory = deployment.profile.devstack.directory
 
+    def _differing(self, progress: Progress) -> list[tuple[str, PlacedFile, bytes]]:
+        """Compared by checksum on the machine: some of these files are large."""
+        differing = []
+        for placed in self.deployment.profile.files:
+            wanted = content(placed, self.deployment.settings, progress)
+            path = posixpath.join(self.directory, placed.path)  # an absolute path stays what it is
+            there = self.machine.run("sha256sum", "--", path, user="root", check=False)
+            if there.out.split(" ")[0] != hashlib.sha256(wanted).hexdigest():
+                differing.append((path, placed, wanted))
+        return differing
 
-def _target(deployment: Deployment, placed: PlacedFile) -> str:
-    return posixpath.join(deployment.profile.devstack.directory, placed.path)  # an absolute path stays what it is
+    def already(self) -> str | None:
+        return None if self._differing(lambda _: None) else "all there"
 
-
-def _differing(deployment: Deployment, progress: Progress) -> list[tuple[str, PlacedFile, bytes]]:
-    """Compared by checksum on the machine: some of these files are large."""
-    found = []
-    for placed in deployment.profile.files:
-        wanted, path = content(placed, deployment.settings, progress), _target(deployment, placed)
-        there = deployment.machine.run("sha256sum", "--", path, user="root", check=False)
-        if there.out.split(" ")[0] != hashlib.sha256(wanted).hexdigest():
-            found.append((path, placed, wanted))
-    return found
-
-
-def _files_already(deployment: Deployment) -> str | None:
-    return None if _differing(deployment, lambda _: None) else "all there"
-
-
-def _place(deployment: Deployment, progress: Progress) -> str:
-    machine, directory = deployment.machine, deployment.profile.devstack.directory
-    differing = _differing(deployment, progress)
-    for path, placed, wanted in differing:
-        progress(f"{path}: {placed.why}")
-        owner = STACK_USER if path.startswith(f"{directory}/") else "root"
-        machine.put(path, wanted, mode=placed.mode, owner=owner)
-    if any(path.startswith("/etc/systemd/") for path, _, _ in differing):
-        machine.run("systemctl", "daemon-reload", user="root")
-    return ", ".join(posixpath.basename(path) for path, _, _ in differing) or "all there"
+    def run(self, progress: Progress) -> str:
+        differing = self._differing(progress)
+        for path, placed, wanted in differing:
+            progress(f"{path}: {placed.why}")
+            owner = STACK_USER if path.startswith(f"{self.directory}/") else "root"
+            self.machine.put(path, wanted, mode=placed.mode, owner=owner)
+        if any(path.startswith("/etc/systemd/") for path, _, _ in differing):
+            self.machine.run("systemctl", "daemon-reload", user="root")
+        return ", ".join(posixpath.basename(path) for path, _, _ in differing) or "all there"
