@@ -41,8 +41,8 @@ _ASSIGNMENT = re.compile(r"^\w+=")
 class Failure(Part):
     """A known failure: `pattern` is searched line by line (regular expression), the first entry of the file that fits counts.
 
-    `where`: in which part of stack.sh it shows; `source`: where pattern and cause are from. `program`: whose words these are,
-    where they are not those of programs that both run.
+    `where`: in which part of stack.sh it shows; `source`: where pattern and cause are from; `examples`: lines that programs
+    really print. `program`: whose words these are, where they are not those of programs that both run.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Failure(Part):
     remedy: str
     retry: Retry
     source: str
+    examples: list[str]
     program: Literal["stack", "packstack"] | None = None
 
 
