@@ -1,165 +1,102 @@
-"""Where fetched things are kept, each beside a record of what it is: a damaged one is noticed before it is used.
+"""The cache of files known by their address: what is placed on a machine, and its box; one for all who ask.
 
-git/HOST/PATH.git           bare repositories          (mirrors)
-simple/NAME/FILE            Python packages            (wheels)
-files/KEY/NAME              placed files and boxes     (files)
-packages/SCHEME/HOST/PATH   distribution's packages    (packages)
+$XDG_CACHE_HOME/stacklab/prefetch/files/KEY/NAME, each beside a record of what it is, so a damaged one is noticed before it is
+used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import requests
+from urllib.parse import unquote, urlsplit
 
 from stacklab import places
-from stacklab.download import Received, Tee, download, sha256_of, without_password
-from stacklab.errors import LabDamaged, LabError
-from stacklab.files import disk_error, read_json
+from stacklab.download import download, sha256_of, without_password
+from stacklab.errors import LabDamaged
+from stacklab.files import read_json, write_atomic
 from stacklab.stages import Progress
 
-SUFFIX = ".lab"
-"""Ends the name of a record, which begins with a dot: no index and no repository has such names."""
 
-
-def root() -> Path:
-    """The whole cache: nothing else lies there, so it can be removed as one."""
+def cache_root() -> Path:
+    """All that is fetched beforehand: nothing else lies there, so it can be removed as one."""
     return places.cache_home() / "prefetch"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one thing that was to be fetched. `part`: git, wheels, files or box; `size` in bytes on this host."""
-
-    part: str
-    name: str
-    outcome: Literal["fetched", "updated", "already", "skipped", "failed"]
-    size: int = 0
-    detail: str = ""
-    error: LabError | None = None
-
-    def told(self) -> dict[str, Any]:
-        """For --json."""
-        said = {name: value for name, value in asdict(self).items() if name != "error"}
-        return said | ({"error": self.error.id, "advice": self.error.advice} if self.error else {})
-
-
-@dataclass(frozen=True)
 class Record:
-    """What a kept file is. `url` (without a password) is where it came from; `needs_python`: what an index said of it."""
+    """What a file was when it came. `url` (without a password) is where it came from."""
 
     url: str
     sha256: str
     size: int
-    etag: str = ""
-    modified: str = ""
-    needs_python: str = ""
 
 
-def record_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}{SUFFIX}")
+def cache_path(url: str) -> Path:
+    """Where the file of this address is cached; its own name stays, for it may say what kind of file it is."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    return cache_root() / "files" / key / (name or "file")
 
 
-def is_ours(name: str) -> bool:
-    """Whether a file name is that of a record or of a half-fetched file: nothing to serve."""
-    return name.startswith(".") and name.endswith((SUFFIX, ".part", ".part.from"))
+def cached_file(url: str, sha256: str | None = None) -> Path | None:
+    """The cached file of this address if it is what it was when it came (and has the checksum), else None."""
+    path = cache_path(url)
+    record = _record(path)
+    if record is None or (sha256 is not None and record.sha256 != sha256):
+        return None
+    return path if _digest(path) == record.sha256 else None
 
 
-def record_of(path: Path) -> Record | None:
-    """What the record of a kept file says; None if there is no such file, or nothing is known of it."""
+def fetched_file(
+    url: str, progress: Progress, *, source: str, sha256: str | None = None, ca_file: Path | None = None
+) -> Path:
+    """The cached file of this address, fetched from `source` (the user's mirror of it, say) if need be.
+
+    Raises Unreachable, WrongContent, NotEnoughSpace.
+    """
+    looked = time.time()
+    path = cached_file(url, sha256)
+    if path is None:
+        # A damaged one stays until the new one takes its place: another `lab` may have put it right by now.
+        path = cache_path(url)
+        digest = download(source, path, progress, sha256=sha256, since=looked, ca_file=ca_file)
+        record = Record(without_password(source), digest, path.stat().st_size)
+        write_atomic(_record_path(path), json.dumps(asdict(record)))
+    return path
+
+
+def cached_files() -> Iterator[tuple[Path, Record]]:
+    """Every cached file, with its record; whether it is intact is not looked at."""
+    for path in sorted((cache_root() / "files").glob("*/*")):
+        if not path.name.startswith(".") and (record := _record(path)):
+            yield path, record
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lab")
+
+
+def _record(path: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        told = read_json(record_path(path))
-        return Record(**told) if told else None
-    except (LabDamaged, TypeError):
+        fields = read_json(_record_path(path))
+        return Record(fields["url"], fields["sha256"], fields["size"]) if fields else None
+    except (LabDamaged, KeyError):
         return None  # a record that cannot be read is none: the file is fetched again
 
 
-_verified: dict[Path, tuple[int, int, int]] = {}
+_digests: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
 
-def intact(path: Path) -> Record | None:
-    """The record of a kept file that is what it was when it came, else None; reads the file once a process and change."""
-    record = record_of(path)
-    if record is None:
-        return None
+def _digest(path: Path) -> str:
+    """Read once a process and change: a box is large."""
     status = path.stat()
     seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-    if _verified.get(path) != seen:
-        if status.st_size != record.size or sha256_of(path) != record.sha256:
-            return None
-        _verified[path] = seen
-    return record
-
-
-def keep(
-    url: str,
-    path: Path,
-    progress: Progress,
-    *,
-    sha256: str | None = None,
-    resume: bool = False,
-    needs_python: str = "",
-    session: requests.Session | None = None,
-    known: Received | None = None,
-    tee: Tee | None = None,
-    since: float | None = None,
-) -> Record | None:
-    """Fetch `url` into the cache as `path`, and record what it is; None if `known` is what is there still.
-
-    Raises what `stacklab.download.download` raises.
-    """
-    received = download(
-        url, path, progress, sha256=sha256, resume=resume, session=session, known=known, tee=tee, since=since
-    )
-    if received is None:
-        return None
-    # As it was when it came, not as it is now: the record must never vouch for what happened to the file since.
-    digest, size = received.sha256, received.size
-    if not digest:
-        digest, size = sha256_of(path), path.stat().st_size
-    record = Record(without_password(url), digest, size, received.etag, received.modified, needs_python)
-    write_quickly(record_path(path), json.dumps(asdict(record)))
-    return record
-
-
-def write_quickly(path: Path, text: str) -> None:
-    """Whole or not at all, but not safe from a power cut as `stacklab.files.write_atomic` is: there are hundreds of these, and
-    a record that is lost costs one file fetched again."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=SUFFIX)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise disk_error(error, path) from error
-
-
-def forget(path: Path) -> None:
-    """Remove a kept file (a damaged one)."""
-    record_path(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-
-
-def kept(below: Path) -> Iterator[tuple[Path, Record]]:
-    """Every kept file below a directory, with its record; whether it is intact is not looked at."""
-    for folder, directories, names in os.walk(below):
-        directories.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            if not is_ours(name) and (record := record_of(path)):
-                yield path, record
-
-
-def size_of(below: Path) -> int:
-    """Bytes of all files below a directory."""
-    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(below) for name in names)
+    if path not in _digests or _digests[path][0] != seen:
+        _digests[path] = (seen, sha256_of(path))
+    return _digests[path][1]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from hashlib import file_digest
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -28,44 +28,17 @@ ADVICE = "try again later, or name another source for it: mirrors: in config.yam
 
 
 class Unreachable(DownloadFailed):
-    """The network or the server failed; another source may do. `status`: what the server answered, if it did."""
-
-    def __init__(self, message: str, *, advice: str = "", status: int | None = None) -> None:
-        super().__init__(message, advice=advice)
-        self.status = status
+    """The network or the server failed; another source may do."""
 
 
 class WrongContent(DownloadFailed):
     """What came is not what it should be: never fall back silently on this."""
 
 
-@dataclass(frozen=True)
-class Received:
-    """What came. `etag`, `modified`: the server's words, with which to ask later whether it is another one now.
-
-    `sha256` and `size` are those of what was received; empty where another `lab` received it.
-    """
-
-    etag: str = ""
-    modified: str = ""
-    sha256: str = ""
-    size: int = 0
-
-
-class Tee(Protocol):
-    """Somebody who takes the content while it comes."""
-
-    def begin(self, length: int | None) -> None:
-        """The whole content will follow; `length` in bytes, None where the server did not say."""
-
-    def write(self, chunk: bytes) -> None:
-        """The next bytes. What goes wrong with them there is no reason to stop here: it must not raise."""
-
-
 def sha256_of(path: Path) -> str:
     """Checksum of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(file, "sha256").hexdigest()
 
 
 def without_password(url: str) -> str:
@@ -79,43 +52,42 @@ def download(
     progress: Progress,
     *,
     sha256: str | None = None,
-    resume: bool = False,
-    session: requests.Session | None = None,
-    known: Received | None = None,
-    tee: Tee | None = None,
+    ca_file: Path | None = None,
     since: float | None = None,
     advice: str = ADVICE,
-) -> Received | None:
-    """Fetch `url` (http, https or file) into `target`, which appears only when the content is whole and has the checksum.
+) -> str:
+    """Fetch `url` (http, https or file) into `target`, which appears only when the content is whole; returns its SHA-256.
 
-    Two at once are fine: the second waits for the first, then finds the file there. `resume`: what came before an
-    interruption stays beside `target` and is gone on with, if the server says that it is still the same file. `known`: what
-    was received with the `target` that is there; if it is still the same it stays, and None is returned. `tee` gets the
-    content as it comes, all of it, before its checksum is known. `since`: when it was looked whether `target` is there (in
-    seconds since the epoch; else now): one that appeared later is what we want.
-
-    Raises Unreachable, WrongContent or NotEnoughSpace; none leaves a file behind (Unreachable does with `resume`).
+    What came before an interruption stays beside `target` and is gone on with, if the server says that it is still the same
+    file. Two at once are fine: the second waits for the first, then finds the file there. `since`: when it was looked whether
+    `target` is there (in seconds since the epoch; else now): one that appeared later is what we want. `ca_file`: the
+    certificates to trust. Raises Unreachable, WrongContent (also where it has not the checksum `sha256`), NotEnoughSpace.
     """
     part = target.with_name(f".{target.name}.part")
-    wanted = _Wanted(url, resume, session or requests.Session(), advice, known, tee)
     began = time.time() if since is None else since
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _owned(part, progress) as file:
-            if _made_meanwhile(target, began, sha256):
+            digest = _made_meanwhile(target, began)
+            if digest is not None and sha256 in (None, digest):
                 _forget(part)
-                return Received()
-            received = _fill(wanted, file, part, sha256, progress)
-            if received is None:
-                _forget(part)
-                return None
+                return digest
+            try:
+                digest = _receive(url, file, part, progress, ca_file, advice)
+                _compare(digest, sha256, url, advice)
+            except (Unreachable, requests.RequestException, KeyboardInterrupt):
+                if not _origin(part).exists():
+                    _forget(part)  # nobody could say whether it is still the same file
+                raise
+            except BaseException:
+                _forget(part)  # here, while it is ours: whoever waits for it must not lose the one that it makes next
+                raise
             _origin(part).unlink(missing_ok=True)
             part.replace(target)
-            return received
+            return digest
     except requests.RequestException as error:  # an OSError too: it has to come first
-        status = error.response.status_code if error.response is not None else None
         said = f"{without_password(url)} could not be fetched: {reason(error)}"
-        raise Unreachable(said, advice=advice, status=status) from error
+        raise Unreachable(said, advice=advice) from error
     except OSError as error:
         better = disk_error(error, target)
         if isinstance(better, NotEnoughSpace):
@@ -123,58 +95,14 @@ def download(
         raise
 
 
-def _fill(wanted: _Wanted, file: BinaryIO, part: Path, sha256: str | None, progress: Progress) -> Received | None:
-    """The part is removed here, while it is ours: whoever waits for it must not lose the one that it makes next."""
-    try:
-        received = _receive(wanted, file, part, progress)
-        return received and _verified(wanted, part, received, sha256)
-    except (Unreachable, requests.RequestException, KeyboardInterrupt):
-        if not wanted.resume:
-            _forget(part)
-        raise
-    except BaseException:
-        _forget(part)
-        raise
-
-
-def _verified(wanted: _Wanted, part: Path, received: Received, sha256: str | None) -> Received:
-    found = sha256_of(part)
-    if sha256 is not None and found != sha256:
-        raise WrongContent(
-            f"{without_password(wanted.url)} has SHA-256 {found}, expected {sha256}", advice=wanted.advice
-        )
-    return replace(received, sha256=found, size=part.stat().st_size)
+def _compare(digest: str, sha256: str | None, url: str, advice: str) -> None:
+    if sha256 not in (None, digest):
+        raise WrongContent(f"{without_password(url)} has SHA-256 {digest}, expected {sha256}", advice=advice)
 
 
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
     _origin(part).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    url: str
-    resume: bool
-    session: requests.Session
-    advice: str
-    known: Received | None
-    tee: Tee | None
-
-    @property
-    def name(self) -> str:
-        return unquote(urlsplit(self.url).path).rpartition("/")[2]
-
-    def headers(self, have: int, validator: str | None) -> dict[str, str]:
-        """What is asked for: all of it as it is, the rest of it, or all of it if it is another one."""
-        headers = {"Accept-Encoding": "identity"}  # a checksum is that of the file, not of what unpacking makes of it
-        if have and validator:
-            # RFC 9110, 13.1.5: the rest if it is still the same file, else the whole
-            headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-        elif self.known and self.known.etag:
-            headers["If-None-Match"] = self.known.etag
-        elif self.known and self.known.modified:
-            headers["If-Modified-Since"] = self.known.modified
-        return headers
 
 
 @contextmanager
@@ -196,94 +124,82 @@ def _owned(part: Path, progress: Progress) -> Iterator[BinaryIO]:
                 return
 
 
-def _made_meanwhile(target: Path, since: float, sha256: str | None) -> bool:
-    """Somebody else fetched it while we waited (whole and right: that is how it appears)."""
+def _made_meanwhile(target: Path, since: float) -> str | None:
+    """The checksum of what somebody else fetched while we waited (whole: that is how it appears)."""
     try:
-        status = target.stat()
+        return sha256_of(target) if target.stat().st_ctime > since else None
     except FileNotFoundError:
-        return False
-    return status.st_ctime > since and (sha256 is None or sha256_of(target) == sha256)
+        return None
 
 
-def _origin(part: Path) -> Path:
-    return part.with_name(f"{part.name}.from")
-
-
-def _receive(wanted: _Wanted, file: BinaryIO, part: Path, progress: Progress) -> Received | None:
-    if urlsplit(wanted.url).scheme == "file":
-        return _copy(wanted, file)
-    validator = _validator(part, wanted.url) if wanted.resume else None
+def _receive(url: str, file: BinaryIO, part: Path, progress: Progress, ca_file: Path | None, advice: str) -> str:
+    """Fill the part; its checksum."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    if urlsplit(url).scheme == "file":
+        _copy(url, file, advice)
+        return sha256_of(part)
+    validator = _validator(part, url)
     have = part.stat().st_size if validator else 0
-    headers, timeout = wanted.headers(have, validator), (CONNECT_SECONDS, READ_SECONDS)
-    with wanted.session.get(wanted.url, stream=True, headers=headers, timeout=timeout) as answer:
-        if answer.status_code == 304:
-            return None
-        if answer.status_code == 416:  # it is another one now
-            _forget(part)
-            raise Unreachable(f"{without_password(wanted.url)} changed while it was fetched", advice=wanted.advice)
-        answer.raise_for_status()
-        if answer.status_code != 206:
-            have = 0
-            file.truncate(0)
-        if wanted.resume:
-            _remember(part, wanted.url, answer)
-        length = int(answer.headers.get("Content-Length", 0))
-        encoded = "Content-Encoding" in answer.headers  # then the length is not that of what we write
-        total = have + length if length and not encoded else None
-        if wanted.tee:
-            wanted.tee.begin(total)
-            _repeat(part, have, wanted.tee)
-        _write(answer.iter_content(CHUNK), file, wanted, (have, total), progress)
+    headers = {"Accept-Encoding": "identity"}  # a checksum is that of the file, not of what unpacking makes of it
+    if validator:
+        # RFC 9110, 13.1.5: the rest if it is still the same file, else the whole
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    with requests.Session() as session:
+        session.verify = str(ca_file) if ca_file else True
+        with session.get(url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer:
+            if answer.status_code == 416:  # it is another one now
+                _forget(part)
+                raise Unreachable(f"{without_password(url)} changed while it was fetched", advice=advice)
+            answer.raise_for_status()
+            if answer.status_code != 206:
+                have = 0
+                file.truncate(0)
+            _remember(part, url, answer)
+            length = int(answer.headers.get("Content-Length", 0))
+            encoded = "Content-Encoding" in answer.headers  # then the length is not that of what we write
+            total = have + length if length and not encoded else None
+            _write(answer.iter_content(CHUNK), file, name, have, total, progress)
     done = os.fstat(file.fileno()).st_size
     if total is not None and done != total:
-        said = f"{without_password(wanted.url)} broke off after {done} of {total} bytes"
-        raise Unreachable(said, advice=wanted.advice)
-    return Received(answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
-
-
-def _repeat(part: Path, size: int, tee: Tee) -> None:
-    with part.open("rb") as file:
-        while size and (chunk := file.read(min(CHUNK, size))):
-            tee.write(chunk)
-            size -= len(chunk)
+        raise Unreachable(f"{without_password(url)} broke off after {done} of {total} bytes", advice=advice)
+    return sha256_of(part)
 
 
 def _write(
-    chunks: Iterable[bytes], file: BinaryIO, wanted: _Wanted, sizes: tuple[int, int | None], progress: Progress
+    chunks: Iterable[bytes], file: BinaryIO, name: str, done: int, total: int | None, progress: Progress
 ) -> None:
-    (done, total), said = sizes, time.monotonic()
+    said = time.monotonic()
     for chunk in chunks:
         file.write(chunk)
-        if wanted.tee:
-            wanted.tee.write(chunk)
         done += len(chunk)
         if time.monotonic() - said > 1:
             said = time.monotonic()
             of = f" of {total >> 20}" if total else ""
-            progress(f"{wanted.name}: {done >> 20}{of} MB")
+            progress(f"{name}: {done >> 20}{of} MB")
     file.flush()
 
 
-def _copy(wanted: _Wanted, file: BinaryIO) -> Received:
+def _copy(url: str, file: BinaryIO, advice: str) -> None:
     file.truncate(0)
-    path = Path(unquote(urlsplit(wanted.url).path))
     try:
-        source = path.open("rb")
-    except OSError as error:
-        raise Unreachable(f"{wanted.url} could not be fetched: {error.strerror}", advice=wanted.advice) from error
-    with source:
-        if wanted.tee:
-            wanted.tee.begin(path.stat().st_size)
-        _write(iter(lambda: source.read(CHUNK), b""), file, wanted, (0, None), lambda said: None)
-    return Received()
+        with Path(unquote(urlsplit(url).path)).open("rb") as source:
+            shutil.copyfileobj(source, file, CHUNK)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise Unreachable(f"{url} could not be fetched: {error.strerror}", advice=advice) from error
+    file.flush()
+
+
+def _origin(part: Path) -> Path:
+    """Where the part is from, and what its server called it: asked for again only where both are the same."""
+    return part.with_name(f"{part.name}.from")
 
 
 def _validator(part: Path, url: str) -> str | None:
     try:
-        told = json.loads(_origin(part).read_text(encoding="utf-8"))
+        origin = json.loads(_origin(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return str(told["validator"]) if told.get("url") == url else None
+    return str(origin["validator"]) if origin.get("url") == url else None
 
 
 def _remember(part: Path, url: str, answer: requests.Response) -> None:

@@ -1,4 +1,4 @@
-"""A deployment served from the cache of this host: DevStack's address leads nowhere, and the machine clones it all the same."""
+"""A deployment that takes from this host's cache: DevStack's address leads nowhere, and the machine clones it all the same."""
 
 # ruff: noqa: F811 - a fixture that is imported and then named as an argument
 
@@ -55,11 +55,14 @@ def test_what_was_prefetched_is_cloned_without_the_internet_and_the_server_ends_
     assert "without its stackrc" in lab("prefetch", "standin", "--only", "git", expect=(12,))
     bare.rename(tmp_path / "gone")  # the internet is taken away
     told = lab("up", "session4", "--image", str(image), "--on", "ssh:course", "--profile", "standin")
-    assert "come through http://" in told
+    assert "come from here, through the SSH connection" in told
     assert "session4 is ready" in told
+    # The clone names the place that it would be fetched from, and git fetches from there again from now on.
     origin = debian.ssh("runuser -u stack -- git -C /opt/stack/devstack remote get-url origin", user="root").stdout
-    assert "/git/devstack.invalid/standin/devstack" in origin
+    assert origin.strip() == ELSEWHERE
     assert "the end of what was prefetched" in told
+    assert debian.ssh("cat /etc/stacklab/git.conf", user="root", check=False).returncode != 0
+    assert "127.0.0.1" not in debian.ssh("cat /etc/pip.conf", user="root", check=False).stdout
     state = tmp_path / ".local" / "state" / "stacklab" / "intro"
     assert subprocess.run(["pgrep", "-f", f"stacklab.prefetch.server {state}"], check=False).returncode == 1
     lab("destroy", "--yes")

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.cache import cache_root
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Box, DevStack, PlacedFile, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
+from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
 from stacklab.prefetch.plan import facts
+from tests.machine.conftest import running_sshd
 from tests.prefetch.upstream import IndexOnWeb, Repositories, WebDouble, wheel
 
 BRANCH = "stable/2026.1"
@@ -73,7 +76,9 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repositories.commit("openstack/keystone", "master", {"README": "not wanted"})
     needs = "alpha>=1 # why\nold;python_version<'3'\n"
     repositories.commit("openstack/keystone", BRANCH, {"requirements.txt": needs}, "29.0.0")
-    repositories.commit("openstack/requirements", BRANCH, {"upper-constraints.txt": "alpha===1.5\nbeta===2.0\n"})
+    repositories.commit(
+        "openstack/requirements", BRANCH, {"upper-constraints.txt": "alpha===1.5\nbeta===2.0\nsetuptools===99.0\n"}
+    )
     repositories.commit("novnc/noVNC", "master", {"vnc.html": "hello"}, "v1.3.0")
     repositories.commit("novnc/noVNC", "master", {"vnc.html": "newer"})
     return repositories.root
@@ -85,12 +90,13 @@ def world(tmp_path: Path, web: WebDouble, made_once: Path) -> World:
     repositories = Repositories(tmp_path / "git")
     index = IndexOnWeb(web)
     known = facts()["python"]
-    for text in [*known["every"], *known["3"], "setuptools"]:
+    for text in [*known["every"], *known["3"], *known["newest"]]:
         name = text.partition("[")[0].partition(">")[0]
         if not (web.root / "simple" / name.lower()).exists():
             index.offer(wheel(name, "99.0"))
     index.offer(wheel("alpha", "1.5", ("beta", "gamma[more]; python_version >= '3'", "never; sys_platform == 'win32'")))
     index.offer(wheel("alpha", "1.6"))
+    index.offer(wheel("setuptools", "100.0"))
     index.offer(wheel("beta", "2.0"))
     index.offer(wheel("gamma", "3.1", ("delta; extra == 'more'",), "more"))
     index.offer(wheel("delta", "4.0"))
@@ -115,7 +121,19 @@ def world(tmp_path: Path, web: WebDouble, made_once: Path) -> World:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    one = Lab("prefetch")
-    one.directory.mkdir(parents=True)
-    yield one
-    serving.stop(one)
+    made = Lab("prefetch")
+    made.directory.mkdir(parents=True)
+    cache_root().mkdir(parents=True, exist_ok=True)
+    yield made
+    serving.stop(made)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[SshMachine]:
+    """Behind a real sshd, which is this machine's."""
+    (tmp_path / "sshd").mkdir()
+    with running_sshd(tmp_path / "sshd") as sshd:
+        there = sshd.machine()
+        there.connect()
+        yield there
+        there.close()

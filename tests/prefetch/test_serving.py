@@ -1,32 +1,28 @@
-"""The server: where it listens, how long it lives, what it gives out and what not."""
+"""The cache as a machine behind a real sshd sees it: with real git and real pip, and with upstream gone."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
-from stacklab import cache
-from stacklab.deploy.prepare import files as placed
-from stacklab.deploy.profile.load import load_profile
-from stacklab.deploy.profile.settings import Settings
-from stacklab.errors import ServiceFailed
-from stacklab.files import read_json
+from stacklab.cache import cache_root
 from stacklab.lab import Lab
-from stacklab.prefetch import filling, mirrors, serving, simple
+from stacklab.machines.ssh import SshMachine
+from stacklab.prefetch import fill, plan, serving, wheels
 from stacklab.prefetch.serving import Served
+from tests.machine.conftest import running_sshd
 from tests.prefetch.conftest import BRANCH, World
-from tests.prefetch.test_prefetch import clone, pip_install
-from tests.prefetch.upstream import wheel
+from tests.prefetch.upstream import GIT, git
 
 
 def quiet(line: str) -> None:
@@ -35,13 +31,15 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def filled(world: World) -> World:
-    list(filling.fill(world.profile, (), filling.PARTS, world.settings, quiet))
+    list(fill.fill(world.profile, (), fill.PARTS, world.settings, quiet))
     return world
 
 
 @pytest.fixture
-def served(filled: World, lab: Lab) -> Served:
-    return serving.start(lab, "127.0.0.1", filled.profile, filled.settings)
+def served(lab: Lab, machine: SshMachine) -> Served:
+    running = serving.start(lab, machine.ssh_argv())
+    eventually(lambda: answers(running))
+    return running
 
 
 def answers(served: Served) -> bool:
@@ -51,260 +49,135 @@ def answers(served: Served) -> bool:
         return False
 
 
-def raw(served: Served, request: str) -> str:
-    """What a client that is not polite gets: the answer's first line and the rest."""
-    host, port = served.url.removeprefix("http://").rstrip("/").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as link:
-        link.sendall(f"{request}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        answer = b""
-        while chunk := link.recv(65536):
-            answer += chunk
-    return answer.decode(errors="replace")
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
-HOSTILE = [
-    "/files/../../../../../../etc/passwd",
-    "/files/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
-    "/files/..%2f..%2f..%2fetc/passwd",
-    "/files/..%5c..%5cetc/passwd",
-    "//etc/passwd",
-    "/git/git.example/../../../secret.git/HEAD",
-    "/git/git.example/openstack/keystone.git/../../../../secret",
-    "/git/git.example/openstack/keystone.git/objects/../config",
-    "/git/git.example/openstack/keystone.git/config",
-    "/git/git.example/openstack/keystone.git/hooks/pre-push.sample",
-    "/simple/alpha/..%2f..%2f..%2fsecret",
-    "/simple/../secret",
-    "/packages/http/../../../secret",
-    "/packages/file/etc/passwd",
-    "/files/link/secret",
-    "/secret",
-    "/files/%00/x",
-    "http:/etc/passwd",
-    "/",
-]
+def test_what_was_fetched_is_enough_when_upstream_is_gone(filled: World, served: Served, tmp_path: Path) -> None:
+    filled.take_away()
+    asked = [(repository, repository.url) for repository in fill.repositories(filled.profile, ())]
+    (tmp_path / "gitconfig").write_text(serving.git_config(served.url, asked))
+    environment = {**os.environ, **GIT, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_SYSTEM": str(tmp_path / "gitconfig")}
+    environment.pop("GIT_CONFIG_NOSYSTEM", None)
+
+    def run(*argv: str, cwd: Path = tmp_path) -> str:
+        done = subprocess.run(argv, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    for name, ref in (
+        ("openstack/keystone.git", BRANCH),
+        ("openstack/keystone.git", "29.0.0"),
+        ("novnc/noVNC.git", "v1.3.0"),
+    ):
+        clone = tmp_path / ref.replace("/", "-")
+        run("git", "clone", "--quiet", f"https://git.example/{name}", str(clone))
+        run("git", "fetch", "--quiet", "origin", ref, cwd=clone)  # as DevStack's git_clone does it (functions-common)
+        run("git", "checkout", "--quiet", "FETCH_HEAD", cwd=clone)
+    assert git(tmp_path / "29.0.0", "describe") == "29.0.0"  # pbr's version
+    assert (tmp_path / "v1.3.0" / "vnc.html").read_text() == "hello"
+    assert git(tmp_path / "29.0.0", "config", "remote.origin.url") == "https://git.example/openstack/keystone.git"
+    run("git", "clone", "--quiet", "https://git.example/openstack/devstack", str(tmp_path / "devstack"))
+
+    place = wheels.directory(plan.target_of(filled.profile)).relative_to(cache_root())
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--retries", "0")
+    indexes = ("--index-url", f"{served.url}{place}/", "--extra-index-url", filled.index.url)
+    run(*pip, *indexes, "--target", str(tmp_path / "site"), "alpha==1.5")
+    modules = {path.name for path in (tmp_path / "site").iterdir()}
+    assert {"alpha_of_test.py", "beta_of_test.py", "gamma_of_test.py", "delta_of_test.py"} <= modules
 
 
-def test_no_path_leads_out_of_the_cache(served: Served) -> None:
-    secret = cache.root().parent / "secret"
-    secret.write_text("root:x:0:0")
-    (cache.root() / "files" / "link").symlink_to(cache.root().parent)
-    for path in HOSTILE:
-        answer = raw(served, f"GET {path} HTTP/1.1")
-        assert "root:" not in answer, path
-        assert "[core]" not in answer, path
-        assert path == "/" or answer.split()[1] in ("400", "403", "404"), path
+def test_a_repository_without_a_mirror_and_one_of_a_similar_name_keep_their_addresses(filled: World) -> None:
+    repositories = [
+        *fill.repositories(filled.profile, ()),
+        plan.Repository("x", "https://git.example/openstack/x.git", "y"),
+    ]
+    config = serving.git_config("http://127.0.0.1:20000/", [(it, it.url) for it in repositories])
+    assert "openstack/x" not in config
+    assert '[url "https://git.example/openstack/devstack-"]' in config
 
 
-def test_nothing_can_be_written(served: Served) -> None:
-    before = sorted(cache.root().rglob("*"))
-    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "PROPFIND"):
-        answer = requests.request(method, f"{served.url}files/x/y", data=b"x", timeout=10)
-        assert answer.status_code in (405, 501), method
-    assert sorted(cache.root().rglob("*")) == before
-
-
-def test_ranges_are_served(served: Served, filled: World) -> None:
-    box = placed.file_path(filled.profile.box.url or "")
-    url, whole = f"{served.url}files/{box.parent.name}/{box.name}", box.read_bytes()
-    answer = requests.get(url, timeout=10)
-    assert (answer.status_code, answer.content) == (200, whole)
-    tag = answer.headers["ETag"]
-    for asked, expected in {
-        "bytes=0-9": whole[:10], "bytes=999990-": whole[-10:], "bytes=-7": whole[-7:], "bytes=5-2000000": whole[5:],
-    }.items():  # fmt: skip
-        answer = requests.get(url, headers={"Range": asked}, timeout=10)
-        assert (answer.status_code, answer.content) == (206, expected)
-    assert requests.get(url, headers={"Range": "bytes=1000000-"}, timeout=10).status_code == 416
-    changed = requests.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'}, timeout=10)
-    assert (changed.status_code, changed.content) == (200, whole)
-    assert requests.get(url, headers={"If-None-Match": tag}, timeout=10).status_code == 304
-    head = requests.head(url, timeout=10)
-    assert (head.headers["Content-Length"], head.content) == ("1000000", b"")
-
-
-def test_a_damaged_file_is_not_served(served: Served, filled: World) -> None:
-    box = placed.file_path(filled.profile.box.url or "")
-    box.write_bytes(b"x" * box.stat().st_size)
-    answer = requests.get(f"{served.url}files/{box.parent.name}/{box.name}", timeout=10)
-    assert answer.status_code == 410
-    assert "damaged" in answer.text
-
-
-def test_it_listens_on_its_address_only(served: Served) -> None:
+def test_nothing_listens_but_the_machines_loopback(served: Served, lab: Lab) -> None:
+    """Whoever stands between this host and the machine sees and changes nothing, nor do other users of this host."""
+    listening = [
+        line.split() for file in ("tcp", "tcp6") for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]
+    ]
     port = int(served.url.rstrip("/").rpartition(":")[2])
-    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    mine = [one[1] for one in listening if one[3] == "0A" and one[1].endswith(f":{port:04X}")]
-    assert mine == [f"0100007F:{port:04X}"]  # 127.0.0.1, and no 0.0.0.0
+    ours = {str(path.readlink()) for path in Path(f"/proc/{served.pid}/fd").iterdir()}
+    assert [words[1] for words in listening if words[3] == "0A" and f"socket:[{words[9]}]" in ours] == []
+    at_port = [words[1] for words in listening if words[3] == "0A" and words[1].endswith(f":{port:04X}")]
+    assert at_port == [f"0100007F:{port:04X}"]  # 127.0.0.1, and no 0.0.0.0
+    sockets = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "lab-cache-" in line]
+    assert sockets
+    assert {Path(path).parent.stat().st_mode & 0o777 for path in sockets} == {0o700}
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::"])  # noqa: S104 -- refused is what they are
-def test_all_addresses_are_refused(world: World, lab: Lab, address: str) -> None:
-    with pytest.raises(ServiceFailed, match="every address"):
-        serving.start(lab, address, world.profile, world.settings)
+def test_no_path_leads_out_of_the_cache_and_nothing_can_be_written(served: Served) -> None:
+    (cache_root().parent / "secret").write_text("root:x:0:0")
+    (cache_root() / "file").write_text("for all")
+    before = sorted(cache_root().rglob("*"))
+    for path in ("../secret", "%2e%2e/secret", "git/../../secret", "..%2fsecret", "/etc/passwd"):
+        request = requests.Request("GET", served.url).prepare()
+        request.url = f"{served.url}{path}"
+        assert "root:" not in requests.Session().send(request, timeout=10).text, path
+    for method in ("POST", "PUT", "DELETE", "PATCH", "CONNECT", "PROPFIND"):
+        assert requests.request(method, f"{served.url}file", data=b"x", timeout=10).status_code == 501, method
+    assert sorted(cache_root().rglob("*")) == before
 
 
-def test_an_address_that_is_not_ours_is_said_to_be_so(world: World, lab: Lab) -> None:
-    with pytest.raises(ServiceFailed, match=r"cannot serve on 192\.0\.2\.1"):
-        serving.start(lab, "192.0.2.1", world.profile, world.settings)
-    assert serving.state(lab) is None
-
-
-def test_only_the_machine_is_answered(filled: World, lab: Lab) -> None:
-    served = serving.start(lab, "127.0.0.1", filled.profile, filled.settings, clients=("192.0.2.7",))
-    with pytest.raises(requests.ConnectionError):
-        requests.get(served.url, timeout=10)
-    served = serving.start(lab, "127.0.0.1", filled.profile, filled.settings, clients=("127.0.0.0/8",))
-    assert requests.get(served.url, timeout=10).status_code == 200
-
-
-def test_starting_again_changes_nothing_and_stopping_ends_it(served: Served, filled: World, lab: Lab) -> None:
-    assert serving.start(lab, "127.0.0.1", filled.profile, filled.settings) == served
-    assert serving.state(lab) == served
+def test_starting_again_changes_nothing_and_stopping_ends_it(served: Served, lab: Lab, machine: SshMachine) -> None:
+    assert serving.start(lab, machine.ssh_argv()) == served
     assert serving.stop(lab)
     assert serving.state(lab) is None
     assert not serving.stop(lab)
-    with pytest.raises(requests.ConnectionError):
-        requests.get(served.url, timeout=10)
-    again = serving.start(lab, "127.0.0.1", filled.profile, filled.settings)
+    eventually(lambda: not answers(served))
+    again = serving.start(lab, machine.ssh_argv())
     assert (again.url, again.pid == served.pid) == (served.url, False)  # the machine remembers the address
 
 
-def test_another_port_is_taken_where_the_old_one_is_gone(served: Served, filled: World, lab: Lab) -> None:
-    serving.stop(lab)
-    with socket.create_server(("127.0.0.1", int(served.url.rstrip("/").rpartition(":")[2]))):
-        again = serving.start(lab, "127.0.0.1", filled.profile, filled.settings)
-    assert again.url != served.url
-    assert requests.get(again.url, timeout=10).status_code == 200
+def test_a_killed_server_is_known_to_be_gone_and_so_is_its_port(served: Served, lab: Lab) -> None:
+    os.kill(served.pid, signal.SIGKILL)
+    eventually(lambda: serving.state(lab) is None)
+    eventually(lambda: not answers(served))
 
 
-def test_it_outlives_the_lab_command_that_started_it(filled: World, lab: Lab) -> None:
-    """Started by a process that is killed the moment it has; the next command finds it, and ends it."""
+def test_it_outlives_the_lab_command_that_started_it_and_ends_with_the_lab(lab: Lab, machine: SshMachine) -> None:
     code = (
-        "import os, signal; from stacklab.lab import Lab; from stacklab.prefetch import serving;"
-        "from stacklab.deploy.profile.load import load_profile; from stacklab.deploy.profile.settings import Settings;"
-        "serving.start(Lab('prefetch'), '127.0.0.1', load_profile('debian12-2026.1'), Settings());"
-        "os.killpg(0, signal.SIGKILL)"
+        "import json, os, signal, sys; from stacklab.lab import Lab; from stacklab.prefetch import serving;"
+        "serving.start(Lab('prefetch'), json.loads(sys.argv[1])); os.killpg(0, signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code], start_new_session=True, check=False, timeout=60)
+    argv = [sys.executable, "-c", code, json.dumps(machine.ssh_argv())]
+    done = subprocess.run(argv, start_new_session=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     served = serving.state(lab)
     assert served is not None
-    assert requests.get(served.url, timeout=10).status_code == 200
-    assert serving.stop(lab)
-
-
-def test_a_killed_server_is_known_to_be_gone(served: Served, filled: World, lab: Lab) -> None:
-    os.kill(served.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while serving.state(lab) is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert serving.state(lab) is None
-    again = serving.start(lab, "127.0.0.1", filled.profile, filled.settings)
-    assert again.url == served.url
-
-
-def test_it_ends_when_the_lab_is_removed(served: Served, lab: Lab) -> None:
+    eventually(lambda: answers(served))
     shutil.rmtree(lab.directory)
-    deadline = time.monotonic() + 60
-    while answers(served) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not answers(served)
+    eventually(lambda: not answers(served))
 
 
-def test_a_repository_without_a_mirror_is_fetched_from_where_the_settings_say(
-    filled: World, lab: Lab, tmp_path: Path
-) -> None:
-    """Its mirror is taken away; the user's own mirror of that host is a web server that has it."""
-    bare = mirrors.mirror_path("https://git.example/openstack/keystone.git")
-    shutil.copytree(bare, filled.web.root / "openstack" / "keystone.git")
-    shutil.rmtree(bare)
-    elsewhere = filled.settings.model_copy(update={"mirrors": {"https://git.example/": f"{filled.web.url}/"}})
-    served = serving.start(lab, "127.0.0.1", filled.profile, elsewhere)
-    url = serving.settings_for(served, filled.profile, elsewhere).at("https://git.example/openstack/keystone.git")
-    assert url == f"{served.url}git/git.example/openstack/keystone.git"
-    done = clone(url, tmp_path / "clone")
-    assert done.returncode == 0, done.stderr
-    served = serving.start(lab, "127.0.0.1", filled.profile, elsewhere, offline=True)
-    done = clone(url, tmp_path / "offline")
-    assert done.returncode != 0
+def test_a_lost_connection_is_made_again_at_the_same_port(lab: Lab, tmp_path: Path, world: World) -> None:
+    (tmp_path / "again").mkdir()
+    with running_sshd(tmp_path / "again") as sshd:
+        machine = sshd.machine()
+        machine.connect()
+        served = serving.start(lab, machine.ssh_argv())
+        eventually(lambda: answers(served))
+        machine.close()
+        sshd.end_sessions()
+        eventually(lambda: "again in" in served.log.read_text())
+        eventually(lambda: answers(served))
 
 
-def test_what_the_index_has_and_we_do_not_is_fetched_once_and_kept(
-    served: Served, filled: World, tmp_path: Path
-) -> None:
-    path = filled.index.offer(wheel("theta", "7.0", ("beta",)))
-    for number in range(2):
-        done = pip_install(f"{served.url}simple/", tmp_path / str(number), "theta")
-        assert done.returncode == 0, done.stderr
-    assert filled.web.paths().count(path) == 1
-    assert list(simple.kept("theta")) == ["theta-7.0-py3-none-any.whl"]
-    filled.web.take_away()
-    assert pip_install(f"{served.url}simple/", tmp_path / "away", "theta").returncode == 0
-
-
-def test_what_the_index_says_is_checked_on_the_way(served: Served, filled: World, tmp_path: Path) -> None:
-    filled.index.offer(wheel("iota", "1.0"), sha256="0" * 64)
-    assert pip_install(f"{served.url}simple/", tmp_path / "site", "iota").returncode != 0
-    assert simple.kept("iota") == {}
-
-
-def test_a_name_that_nobody_has_is_not_found(served: Served, tmp_path: Path) -> None:
-    assert requests.get(f"{served.url}simple/nothing/", timeout=10).status_code == 404
-    done = pip_install(f"{served.url}simple/", tmp_path / "site", "nothing")
-    assert "No matching distribution" in done.stderr
-
-
-def test_the_configuration_is_for_the_owner_only(served: Served, lab: Lab) -> None:
-    """An index's address may hold a password: it is in no argument of the process, and in no file that others can read."""
-    config = serving.directory(lab) / "server.json"
-    assert config.stat().st_mode & 0o777 == 0o600
-    assert read_json(config)["settings"]["pip_index"]
-    assert b"simple" not in Path(f"/proc/{served.pid}/cmdline").read_bytes()
-
-
-def test_the_users_own_mirrors_stay_for_what_is_not_kept(filled: World, served: Served) -> None:
-    own = Settings(
-        mirrors={"https://git.example/": "https://a.example/", "https://files.example/": "https://b.example/"},
-        proxy="http://proxy.example:3128",
-    )
-    settings = serving.settings_for(served, filled.profile, own)
-    below = f"{served.url}git/git.example/openstack/"
-    assert settings.at("https://git.example/openstack/") == below
-    assert settings.at("https://git.example/openstack/x.git") == f"{below}x.git"
-    assert settings.at("https://git.example/elsewhere/x.tar.gz") == "https://a.example/elsewhere/x.tar.gz"
-    assert settings.at("https://files.example/x") == "https://b.example/x"
-    assert settings.no_proxy == ["127.0.0.1"]
-    assert settings.pip_index == f"{served.url}simple/"
-
-
-def test_packages_of_a_profile_lead_to_the_cache(served: Served) -> None:
-    settings = serving.settings_for(served, load_profile("centos7-pike"), Settings())
-    archive = "archives.fedoraproject.org/pub/archive/epel/7/x86_64"
-    assert settings.at(f"https://{archive}") == f"{served.url}packages/https/{archive}"
-    assert (
-        settings.at("http://vault.centos.org/7.9.2009/os/")
-        == f"{served.url}packages/http/vault.centos.org/7.9.2009/os/"
-    )
-
-
-def test_a_large_file_is_passed_on_while_it_is_fetched(served: Served, filled: World) -> None:
-    content = os.urandom(3_000_000)
-    path = filled.index.offer(("kappa-1.0.tar.gz", content))
-    answer = requests.get(f"{served.url}simple/kappa/kappa-1.0.tar.gz", timeout=30)
-    assert hashlib.sha256(answer.content).digest() == hashlib.sha256(content).digest()
-    assert filled.web.paths().count(path) == 1
-
-
-def test_a_file_that_breaks_off_upstream_breaks_off_here(served: Served, filled: World) -> None:
-    path = filled.index.offer(("kappa-1.0.tar.gz", os.urandom(3_000_000)))
-    filled.web.cut[path] = 1_000_000
-    with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        requests.get(f"{served.url}simple/kappa/kappa-1.0.tar.gz", timeout=30)
-    assert simple.kept("kappa") == {}
-    assert requests.get(f"{served.url}simple/kappa/kappa-1.0.tar.gz", timeout=30).status_code == 200
-
-
-def test_branches_keep_their_names(served: Served) -> None:
-    answer = requests.get(f"{served.url}git/git.example/openstack/keystone/info/refs", timeout=10)
-    assert f"refs/heads/{BRANCH}" in answer.text
+def test_a_machine_that_forwards_nothing_is_said_to(lab: Lab, tmp_path: Path, world: World) -> None:
+    (tmp_path / "closed").mkdir()
+    with running_sshd(tmp_path / "closed", "AllowTcpForwarding no") as sshd:
+        machine = sshd.machine()
+        machine.connect()
+        served = serving.start(lab, machine.ssh_argv())
+        eventually(lambda: "forwarding failed" in served.log.read_text())
+        assert not answers(served)
+        machine.close()

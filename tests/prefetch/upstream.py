@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
 import os
 import shutil
 import socket
 import subprocess
-import tarfile
 import threading
 import zipfile
 from contextlib import suppress
@@ -136,7 +136,9 @@ class Repositories:
         shutil.rmtree(self.root)
 
 
-def wheel(name: str, version: str, needs: tuple[str, ...] = (), extras: str = "") -> tuple[str, bytes]:
+def wheel(
+    name: str, version: str, needs: tuple[str, ...] = (), extras: str = "", *, tag: str = "py3-none-any"
+) -> tuple[str, bytes]:
     """A wheel that pip installs: one module that says its version."""
     module, info = name.replace("-", "_").lower(), f"{name.replace('-', '_')}-{version}.dist-info"
     requires = "".join(f"Requires-Dist: {one}\n" for one in needs) + "".join(
@@ -145,7 +147,7 @@ def wheel(name: str, version: str, needs: tuple[str, ...] = (), extras: str = ""
     files = {
         f"{module}_of_test.py": f"VERSION = {version!r}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(
         f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
@@ -156,25 +158,7 @@ def wheel(name: str, version: str, needs: tuple[str, ...] = (), extras: str = ""
     with zipfile.ZipFile(buffer, "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
-    return f"{name.replace('-', '_')}-{version}-py3-none-any.whl", buffer.getvalue()
-
-
-def source(name: str, version: str, requires: str, build: str = "") -> tuple[str, bytes]:
-    """A source archive as setuptools makes it."""
-    top = f"{name}-{version}"
-    texts = {
-        "PKG-INFO": f"Metadata-Version: 1.2\nName: {name}\nVersion: {version}\n",
-        f"{name}.egg-info/requires.txt": requires,
-    }
-    if build:
-        texts["pyproject.toml"] = build
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for path, text in texts.items():
-            member = tarfile.TarInfo(f"{top}/{path}")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return f"{top}.tar.gz", buffer.getvalue()
+    return f"{name.replace('-', '_')}-{version}-{tag}.whl", buffer.getvalue()
 
 
 class IndexOnWeb:
@@ -184,7 +168,7 @@ class IndexOnWeb:
         self.web = web
         self.url = f"{web.url}/simple"
 
-    def offer(self, package: tuple[str, bytes], *, sha256: str | None = None) -> str:
+    def offer(self, package: tuple[str, bytes], *, sha256: str | None = None, python: str = ">=3.6") -> str:
         """Put a file on offer; returns its path on the web."""
         file, content = package
         name = file.split("-")[0].replace("_", "-").lower()
@@ -193,5 +177,7 @@ class IndexOnWeb:
         page.parent.mkdir(parents=True, exist_ok=True)
         told = sha256 or hashlib.sha256(content).hexdigest()
         with page.open("a") as text:
-            text.write(f'<a href="../../pool/{file}#sha256={told}" data-requires-python="&gt;=3.6">{file}</a>\n')
+            text.write(
+                f'<a href="../../pool/{file}#sha256={told}" data-requires-python="{html.escape(python)}">{file}</a>\n'
+            )
         return f"/pool/{file}"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.cache import cache_path
 from stacklab.deploy.localconf.render import SECRETS, render
-from stacklab.deploy.prepare.files import content, file_path, mirrored
+from stacklab.deploy.prepare.files import content, mirrored
 from stacklab.deploy.prepare.internet import accounts, pip_settings, proxies, without_account
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import PlacedFile
@@ -75,7 +76,7 @@ def test_a_fetched_file_is_kept_and_a_changed_one_is_refused(own_directories: Pa
     served.unlink()
     assert content(placed, Settings(), lambda _: None) == b"whole"  # from the cache
 
-    file_path(str(placed.url)).write_bytes(b"damaged")
+    cache_path(str(placed.url)).write_bytes(b"damaged")
     served.write_bytes(b"changed")
     with pytest.raises(WrongContent):
         content(placed, Settings(), lambda _: None)

@@ -210,7 +210,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(
 ) -> None:
     internet.content["/x"] = QCOW2
 
-    def full(wanted: object, file: object, part: Path, progress: Callable[[str], None]) -> None:
+    def full(url: str, file: object, part: Path, *more: object) -> None:
         part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -50,7 +50,7 @@ VERBS = {
     "doctor": ("doctor", "doctor", "Look at what each home needs of this machine, and mend it with --fix."),
     "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
     "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
-    "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a stack without internet."),
+    "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a faster stack."),
     "validate": ("validate", "validate", "Read sessions, and tell what is wrong with them."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
 }

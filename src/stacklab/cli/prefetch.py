@@ -11,8 +11,8 @@ from stacklab.cli.completing import complete_services, one_more
 from stacklab.cli.options import Invocation, complete_profile, json_option
 
 if TYPE_CHECKING:
-    from stacklab.cache import Outcome
     from stacklab.console import Console
+    from stacklab.prefetch.plan import Outcome
 
 ALL = ("git", "wheels", "files", "box")
 KINDS = ("fetched", "updated", "already", "skipped", "failed")
@@ -61,7 +61,7 @@ def prefetch(
     listing: bool,
     as_json: bool,
 ) -> None:
-    """Fetch now what deploying a profile needs, so that lab up needs no internet for it, and less time.
+    """Fetch now what deploying a profile needs, so that lab up takes it from here, and less time.
 
     Interrupt it at any time: the same command goes on from there, and brings up to date what is kept. Exit 0 only if all of it
     is there.
@@ -83,10 +83,10 @@ def prefetch(
 
 
 def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[str, ...]) -> None:
-    from stacklab.cache import root
+    from stacklab.cache import cache_root
     from stacklab.deploy.profile.load import load_profile, load_settings
     from stacklab.errors import DownloadFailed
-    from stacklab.prefetch.filling import fill
+    from stacklab.prefetch.fill import fill
 
     profile, settings = load_profile(name), load_settings()
     outcomes: list[Outcome] = []
@@ -95,7 +95,7 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
         with console.working(f"fetching what {profile.title} needs") as progress:
             for outcome in fill(profile, services, parts, settings, progress):
                 outcomes.append(outcome)
-                console.result_line({"event": "prefetched", **outcome.told()})
+                console.result_line({"event": "prefetched", **outcome.as_json()})
                 # Hundreds of packages: the failed ones are lines of their own, the others a sum
                 if outcome.part != "wheels" or outcome.outcome == "failed":
                     _show(console, outcome)
@@ -108,8 +108,8 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
             counts = ", ".join(f"{total[key]} {key}" for key in KINDS if total[key])
             noun = "thing" if total["things"] == 1 else "things"
             console.print(f"  {part:<7} {total['things']:>4} {noun}, {_size(total['bytes'])}: {counts}")
-    console.result_line({"event": "prefetch", "profile": profile.name, "cache": str(root()), "parts": totals})
-    console.print(f"kept in {root()}")
+    console.result_line({"event": "prefetch", "profile": profile.name, "cache": str(cache_root()), "parts": totals})
+    console.print(f"kept in {cache_root()}")
     if trouble:
         raise trouble
 
@@ -141,12 +141,12 @@ def _show(console: Console, outcome: Outcome) -> None:
 
 
 def _list(console: Console, parts: tuple[str, ...]) -> None:
-    from stacklab.prefetch.listing import kept
+    from stacklab.prefetch.fill import listing as there
 
-    rows = [one for one in kept() if one.part in (*parts, "packages")]
-    console.result([one.told() for one in rows])
+    rows = [outcome for outcome in there() if outcome.part in parts]
+    console.result([one.as_json() for one in rows])
     if not rows:
-        console.print("nothing is kept; lab prefetch PROFILE fetches it")
+        console.print("there is nothing yet; lab prefetch PROFILE fetches it")
         return
     console.table(("PART", "WHAT", "SIZE", ""), [(one.part, one.name, _size(one.size), one.detail) for one in rows])
 

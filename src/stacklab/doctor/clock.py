@@ -42,8 +42,8 @@ def synchronised() -> bool | None:
 
 def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[], float] = time.time) -> Told:
     """This machine's. `urls`: where to ask for the date; without them, the Python package indexes."""
-    index = registries.index_of_host(settings)
-    pages = [registries.page(url) for url in index.urls] if urls is None else list(urls)
+    of_pip, _, asking = registries.indexes_of_pip(settings)
+    pages = [registries.page(url) for url in of_pip] if urls is None else list(urls)
     said = _KERNEL[synchronised()]
     trouble = []
     for url in pages:
@@ -51,7 +51,7 @@ def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[
             continue
         began = now()
         try:
-            answer = registries.ask(index.session, url)
+            answer = registries.ask(asking, url)
         except requests.exceptions.SSLError as error:
             trouble.append(f"{without_password(url)}: {reason(error)} (a clock that is wrong does that, too)")
             continue

@@ -14,7 +14,6 @@ from stacklab.doctor.probe import Told, bad, gib, good, warning
 from stacklab.download import without_password
 from stacklab.homes.embedded import config, services, software
 from stacklab.homes.libvirt.accelerator import try_guest
-from stacklab.prefetch.index import ADVICE
 
 WANTED_MEMORY, LEAST_MEMORY = 2 * 10**9, 10**9
 """Bytes. Measured: 0.9 GiB for the services, the rest for guests."""
@@ -42,10 +41,10 @@ def installer() -> Told:
             check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return bad(f"uv found no {first} within {INDEX_SECONDS:.0f} s", ADVICE)
+        return bad(f"uv found no {first} within {INDEX_SECONDS:.0f} s", indexes.ADVICE)
     if done.returncode or first not in done.stdout:
         said = " ".join(done.stderr.split()) or f"uv ended with status {done.returncode}"
-        return bad(f"uv cannot get {first}: {without_password(said)[:400]}", ADVICE)
+        return bad(f"uv cannot get {first}: {without_password(said)[:400]}", indexes.ADVICE)
     return good(f"uv finds {first} in the configured index")
 
 

@@ -20,7 +20,6 @@ from stacklab.doctor import packages
 from stacklab.doctor.probe import Told, bad, good, unknown, warning
 from stacklab.download import reason, without_password
 from stacklab.prefetch import mirrors
-from stacklab.prefetch.index import ADVICE, Index
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
 GIT_SECONDS = 25.0
@@ -44,12 +43,16 @@ def ask(with_: requests.Session, url: str) -> requests.Response:
         return answer
 
 
-def index_of_host(settings: Settings) -> Index:
-    """As pip on this host is configured, its proxy included."""
-    index = Index.of_host(settings)
-    if proxy := indexes.told_to_pip(os.environ).get("proxy"):
-        index.session.proxies = {"http": proxy, "https": proxy}
-    return index
+def indexes_of_pip(settings: Settings) -> tuple[list[str], list[Path], requests.Session]:
+    """The indexes and directories that pip on this host is configured with, and what asks them as it does."""
+    options = indexes.for_both(os.environ, index=settings.pip_index, ca_file=settings.ca_file, at=settings.at)
+    first = [] if options.get("PIP_NO_INDEX") else [options["PIP_INDEX_URL"]]
+    asking = requests.Session()
+    asking.verify = options.get("PIP_CERT", True)
+    if proxy := options.get("PIP_PROXY"):
+        asking.proxies = {"http": proxy, "https": proxy}
+    places = [Path(place.removeprefix("file://")) for place in options.get("PIP_FIND_LINKS", "").split()]
+    return [*first, *options.get("PIP_EXTRA_INDEX_URL", "").split()], [p for p in places if p.is_dir()], asking
 
 
 def page(url: str) -> str:
@@ -59,32 +62,34 @@ def page(url: str) -> str:
 
 def python_index(settings: Settings) -> Told:
     """Every index that pip here is configured with. A file that is none is told: pip leaves it out, with a warning."""
-    index = index_of_host(settings)
+    urls, places, asking = indexes_of_pip(settings)
     answering: list[str] = []
     silent: list[str] = []
     missing: list[str] = []
-    for url in index.urls:
+    for url in urls:
         shown = without_password(url)
         if urlsplit(url).scheme == "file":
             path = Path(unquote(urlsplit(url).path))
             (answering if path.is_dir() else missing).append(str(path))
             continue
         try:
-            ask(index.session, page(url))
+            ask(asking, page(url))
         except requests.RequestException as error:
             status = error.response.status_code if error.response is not None else None
             # An extra index need not have the project; that it says so is an answer.
-            if status in (404, 410) and url != index.urls[0]:
+            if status in (404, 410) and url != urls[0]:
                 answering.append(shown)
             else:
                 silent.append(f"{shown}: {reason(error)}")
         else:
             answering.append(shown)
     if silent:
-        return bad("; ".join(silent), ADVICE)
-    if not answering and not index.places:
-        return bad("pip is configured with no index that is there (PIP_NO_INDEX, or files that are missing)", ADVICE)
-    said = ", ".join([*answering, *(str(one) for one in index.places)])
+        return bad("; ".join(silent), indexes.ADVICE)
+    if not answering and not places:
+        return bad(
+            "pip is configured with no index that is there (PIP_NO_INDEX, or files that are missing)", indexes.ADVICE
+        )
+    said = ", ".join([*answering, *(str(one) for one in places)])
     if missing:
         return warning(f"{said}; not there: {', '.join(missing)}", "pip config list")
     return good(f"{said}: all there")

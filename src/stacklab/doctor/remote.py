@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from stacklab import indexes
 from stacklab.deploy.prepare import ownership
 from stacklab.deploy.prepare.internet import pip_settings
 from stacklab.deploy.profile.load import load_profile, profile_for
@@ -25,7 +26,6 @@ from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Finished
 from stacklab.machines.ssh import SshMachine
-from stacklab.prefetch.index import pips_own
 
 STACK_GIB, ROOMY_GIB = 8, 20
 """DevStack takes 6 GiB (measured); images, volumes and instances' disks want some more."""
@@ -281,7 +281,7 @@ class Remote:
 
     def python_index(self) -> Told:
         told = pip_settings(self.settings, os.environ, "")
-        return self._asked(registries.page(self.settings.at(told.get("index-url") or pips_own())))
+        return self._asked(registries.page(self.settings.at(told.get("index-url") or indexes.pips_own())))
 
     def source(self) -> Told:
         devstack = self.profile().devstack

@@ -34,20 +34,18 @@ from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
 from stacklab.homes.base import HomeStatus
 from stacklab.homes.plan import Plan
-from stacklab.homes.supply import Supply
+from stacklab.homes.prefetched import Prefetched
 from stacklab.https.apache import Apache
 from stacklab.https.configuration import DevStackConfiguration
 from stacklab.https.logins import laid_over
 from stacklab.https.server import Https
 from stacklab.lab import Lab
-from stacklab.machines.base import Machine
 from stacklab.machines.site import Site
+from stacklab.machines.ssh import SshMachine
 from stacklab.stages import Progress, Stage
 
 START = "start"
 SCRATCH = "/var/tmp/stacklab"  # noqa: S108 - of the lab's machine, where nobody else works
-OF_NETWORK = ("repositories", "pip", "proxy")
-"""The parts of the preparation that say where things are fetched from."""
 REGION = "RegionOne"  # DevStack's default
 ADMIN, ADMIN_LOGIN, LEARNER_LOGIN = "admin", "lab-admin", "lab-learner"
 
@@ -73,7 +71,7 @@ class DevstackHome(ABC):
         """How the cloud is made."""
 
     @abstractmethod
-    def machine(self) -> Machine:
+    def machine(self) -> SshMachine:
         """The machine, not necessarily connected yet. Raises NotRunning if there is none."""
 
     @abstractmethod
@@ -93,10 +91,6 @@ class DevstackHome(ABC):
         """absent, stopped, running or unknown, and a note on it. Never waits for long."""
 
     @abstractmethod
-    def serving_address(self) -> str | None:
-        """This host's address that faces the machine; None where it has none."""
-
-    @abstractmethod
     def ssh_through(self) -> tuple[str, ...]:
         """Options that make ssh go by way of the machine."""
 
@@ -112,16 +106,15 @@ class DevstackHome(ABC):
         yield from self.checkpoint_stages()
 
     def _by_devstack(self, own: Deployment) -> Iterator[Stage]:
-        supply = Supply(own, self.serving_address())
-        yield Stage("cache", "what was prefetched", supply.already, supply.start, 1)
-        served = supply.served()
-        for part in (preparation, source, localconf, stacking):
-            yield from part.stages(served)
+        prefetched = Prefetched(own, self.machine())
+        yield prefetched.before()
+        served = prefetched.deployment()
+        yield from preparation.stages(served)
+        yield prefetched.git()
+        for part in (source, localconf, stacking):
+            yield from part.stages(own)
         if served is not own:
-            # The cache is there for the length of the run; after it the machine goes on with the user's own settings.
-            yield Stage("cache-end", "the end of what was prefetched", supply.stopped_already, supply.stop, 1)
-            yield from (stage for stage in preparation.stages(own) if stage.name in OF_NETWORK)
-            yield from localconf.stages(own)
+            yield from prefetched.after()
         yield from fixes.stages(own)
 
     def deployment(self) -> Deployment:
@@ -266,7 +259,7 @@ class DevstackHome(ABC):
             raise self._without_unit(machine, service)
         return {name: JournalLog(machine, unit) for name, unit in wanted.items() if name in there}
 
-    def _without_unit(self, machine: Machine, service: str | None) -> NotRunning:
+    def _without_unit(self, machine: SshMachine, service: str | None) -> NotRunning:
         what = f"{machine.name} has no unit of the service '{service}'" if service else f"{machine.name} has no service"
         left = unfinished(machine, self.profile.program)
         if left:

@@ -10,20 +10,20 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
+import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stacklab import cache
-from stacklab.cache import Outcome
+from stacklab.cache import cache_root
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace
 from stacklab.files import locked
-from stacklab.prefetch.plan import Repository
+from stacklab.prefetch.plan import Outcome, Repository
 from stacklab.stages import Progress
+from stacklab.waiting import sparing
 
 PACKS = 12
 """More packs than these are put into one: a plain HTTP client asks for the index of each."""
@@ -47,7 +47,12 @@ def mirror_path(url: str) -> Path:
     ]
     if not names:
         raise DownloadFailed(f"{without_password(url)} names no repository", advice="see the profile's devstack.repo")
-    return cache.root() / "git" / host / Path(*names[:-1]) / f"{names[-1]}.git"
+    return cache_root() / "git" / host / Path(*names[:-1]) / f"{names[-1]}.git"
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(directory) for name in names)
 
 
 def fetch(repository: Repository, settings: Settings, progress: Progress) -> Outcome:
@@ -71,8 +76,8 @@ def fetch(repository: Repository, settings: Settings, progress: Progress) -> Out
     except LabError as error:
         have = commit(path, repository.ref)
         detail = f"{error.message}; the mirror of an earlier run is still there" if have else error.message
-        return Outcome("git", label, "failed", cache.size_of(path) if path.exists() else 0, detail, error)
-    size, short = cache.size_of(path), (after or "")[:12]
+        return Outcome("git", label, "failed", size_of(path) if path.exists() else 0, detail, error)
+    size, short = size_of(path), (after or "")[:12]
     if before is None:
         return Outcome("git", label, "fetched", size, short)
     if before != after:
@@ -101,16 +106,16 @@ def show(repository: Repository, file: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def kept() -> Iterator[tuple[Path, list[str], int]]:
+def mirrored() -> Iterator[tuple[Path, list[str], int]]:
     """Every mirror: where it is, its branches and heads, its size in bytes."""
-    root = cache.root() / "git"
+    root = cache_root() / "git"
     for path in sorted(root.rglob("*.git")) if root.is_dir() else []:
         if (path / "HEAD").is_file():
             listed = _git(path, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/lab").stdout.split()
             if "lab" in listed:  # only tags were wanted
                 listed += _git(path, "tag", "--points-at", "lab").stdout.split()
             if listed:  # else its first fetch was interrupted
-                yield path, [name for name in listed if name != "lab"], cache.size_of(path)
+                yield path, [name for name in listed if name != "lab"], size_of(path)
 
 
 def _candidates(ref: str) -> list[str]:
@@ -172,8 +177,8 @@ def _serve_ready(path: Path) -> None:
 
 
 def _failure(url: str, lines: list[str]) -> LabError:
-    said = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))] or lines[-1:]
-    text = without_password(" ".join(said).removeprefix("fatal: "))
+    complaints = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))] or lines[-1:]
+    text = without_password(" ".join(complaints).removeprefix("fatal: "))
     if "No space left on device" in text:
         full = f"no space left to mirror {without_password(url)}"
         return NotEnoughSpace(full, advice="free some space and run the same command again")
@@ -204,48 +209,24 @@ def _git(path: Path, *arguments: str, check: bool = True, seconds: float = 300) 
 def _followed(path: Path, arguments: list[str], progress: Progress) -> list[str] | None:
     """Run git and pass on how far it is; the last lines it said if it failed, else None.
 
-    Raises Unreachable when it says nothing for STALL_SECONDS, or takes longer than FETCH_SECONDS.
+    It gives a connection up by itself that brings nothing for STALL_SECONDS; after FETCH_SECONDS it is ended.
     """
-    slow = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={STALL_SECONDS}"]
+    patience = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={STALL_SECONDS}"]
+    say = sparing(progress)
     last: deque[str] = deque(maxlen=20)
-    began = said = time.monotonic()
     with subprocess.Popen(
-        ["git", *slow, *arguments], cwd=path, env=_environment(), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        ["git", *patience, *arguments], cwd=path, env=_environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
     ) as process:  # fmt: skip
+        limit = threading.Timer(FETCH_SECONDS, process.terminate)
+        limit.start()
         try:
-            assert process.stderr is not None  # noqa: S101 -- asked for above
-            for line in _lines(process.stderr.fileno()):
-                now = time.monotonic()
-                if line:
-                    last.append(line)
-                    if now - said > 1:
-                        progress(f"{path.name.removesuffix('.git')}: {line}")
-                    said = now
-                elif now - said > 2 * STALL_SECONDS or now - began > FETCH_SECONDS:
-                    raise Unreachable(
-                        f"git says nothing for {now - said:.0f} s: {' '.join(last)[-200:]}", advice=ADVICE
-                    )
-            status = process.wait(timeout=STALL_SECONDS)
+            for line in process.stderr or ():  # lines of progress, which end in a carriage return, are lines, too
+                if line.strip():
+                    last.append(line.strip())
+                    say(f"{path.name.removesuffix('.git')}: {line.strip()}")
+            status = process.wait()
         finally:
-            if process.poll() is None:
-                process.terminate()
+            limit.cancel()
+            process.terminate()
     return None if status == 0 else list(last)
-
-
-def _lines(descriptor: int) -> Iterator[str]:
-    """Lines as they come, progress lines (which end in a carriage return) too; "" for every second without one."""
-    import select
-
-    rest = b""
-    while True:
-        if not select.select([descriptor], [], [], 1)[0]:
-            yield ""
-            continue
-        chunk = os.read(descriptor, 65536)
-        if not chunk:
-            break
-        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
-        yield from (line.decode(errors="replace").strip() for line in whole if line.strip())
-    if rest.strip():
-        yield rest.decode(errors="replace").strip()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
 from stacklab.deploy.profile.model import Profile
-from stacklab.errors import NotServed
+from stacklab.errors import LabError, NotServed
 from stacklab.suggest import closest_of
 
 DATA = Path(__file__).parent / "devstack.yaml"
@@ -31,19 +30,36 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class Guest:
-    """Whose pip chooses the files: its Python ("3.11"), and the glibc that it goes by. `abi`: where it is not the usual one."""
+class Target:
+    """Whose Python the packages are for: its version ("3.11") and the glibc that its pip goes by. `abi`: if it is unusual."""
 
     python: str
     glibc: str
     abi: str = ""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one thing that was to be fetched. `part`: git, wheels, files or box; `size` in bytes on this host."""
+
+    part: str
+    name: str
+    outcome: Literal["fetched", "updated", "already", "skipped", "failed"]
+    size: int = 0
+    detail: str = ""
+    error: LabError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        fields = {name: value for name, value in asdict(self).items() if name != "error"}
+        return fields | ({"error": self.error.id, "advice": self.error.advice} if self.error else {})
+
+
 @cache
 def facts() -> dict[str, Any]:
     """devstack.yaml (ours, shipped with the package)."""
-    found: dict[str, Any] = YAML(typ="safe").load(DATA.read_text(encoding="utf-8"))
-    return found
+    data: dict[str, Any] = YAML(typ="safe").load(DATA.read_text(encoding="utf-8"))
+    return data
 
 
 def devstack_of(profile: Profile) -> Repository:
@@ -51,82 +67,72 @@ def devstack_of(profile: Profile) -> Repository:
     return Repository("devstack", profile.devstack.repo, profile.devstack.ref)
 
 
-def asked_for(profile: Profile, services: tuple[str, ...]) -> list[str]:
+def with_needs(profile: Profile, services: tuple[str, ...]) -> list[str]:
     """The services and those that they need. Raises NotServed."""
-    wanted: list[str] = []
+    names: list[str] = []
     todo = list(services)
     while todo:
         name = todo.pop(0)
-        if name in wanted:
+        if name in names:
             continue
         service = profile.services.get(name)
         if service is None or service.refused:
             can = closest_of(name, profile.served, f"services of {profile.name}")
             why = " ".join(service.refused.split()) if service and service.refused else can
             raise NotServed(f"profile {profile.name} does not serve '{name}'", advice=why)
-        wanted.append(name)
+        names.append(name)
         todo += service.needs
-    return wanted
+    return names
 
 
 def repositories(profile: Profile, services: tuple[str, ...], stackrc: str) -> list[Repository]:
     """What DevStack clones. `stackrc`: that file of DevStack at the profile's ref. Raises NotServed."""
-    wanted = asked_for(profile, services)
-    told = _told(profile, wanted)
-    values = evaluated(stackrc, told)
-    prefixes = [*facts()["projects"]]
-    for name in wanted:
-        prefixes += facts()["services"].get(name, [])
-    found = [
+    names = with_needs(profile, services)
+    values = evaluated(stackrc, _from_local_conf(profile, names))
+    prefixes = [*facts()["projects"], *(prefix for name in names for prefix in facts()["services"].get(name, []))]
+    cloned = [
         Repository(prefix.lower().replace("_", "-"), values[f"{prefix}_REPO"], values[f"{prefix}_BRANCH"])
         for prefix in prefixes
         if f"{prefix}_REPO" in values and f"{prefix}_BRANCH" in values
     ]
-    for name in wanted:
-        service = profile.services[name]
-        if service.plugin:
-            # the address that local.conf gives (deploy.localconf); without a ref, enable_plugin takes master (functions-common)
-            base = str(profile.values.get("git_base", "")).rstrip("/")
-            found.append(Repository(name, f"{base}/{service.plugin}.git", service.ref or "master"))
-    return list({(one.url, one.ref): one for one in found}.values())
+    # the address that local.conf gives (deploy.localconf); without a ref, enable_plugin takes master (functions-common)
+    base = str(profile.values.get("git_base", "")).rstrip("/")
+    plugins = [(name, profile.services[name]) for name in names if profile.services[name].plugin]
+    cloned += [Repository(name, f"{base}/{it.plugin}.git", it.ref or "master") for name, it in plugins]
+    return list({(repository.url, repository.ref): repository for repository in cloned}.values())
 
 
-def _told(profile: Profile, services: list[str]) -> dict[str, str]:
+def _from_local_conf(profile: Profile, services: list[str]) -> dict[str, str]:
     """What local.conf will say of repositories: the same data that its fragments are made from."""
-    told: dict[str, str] = {}
     values = profile.values
-    if "git_base" in values:
-        told["GIT_BASE"] = str(values["git_base"])
-    if "novnc_repo" in values:
-        told["NOVNC_REPO"] = str(values["novnc_repo"])
+    settings = {name.upper(): str(values[name]) for name in ("git_base", "novnc_repo") if name in values}
     branches = values.get("branches")
     if isinstance(branches, dict):
-        told |= branches
+        settings |= branches
     for name in services:
-        told |= {
-            key: value for key, value in profile.services[name].values.items() if key.endswith(("_REPO", "_BRANCH"))
-        }
-    return told
+        own = profile.services[name].values
+        settings |= {key: value for key, value in own.items() if key.endswith(("_REPO", "_BRANCH"))}
+    return settings
 
 
-def evaluated(stackrc: str, told: dict[str, str]) -> dict[str, str]:
+def evaluated(stackrc: str, settings: dict[str, str]) -> dict[str, str]:
     """The plain assignments of stackrc, in order, with what local.conf says before them. The first one of a name counts.
 
     What is not a plain assignment (arrays, commands, conditions) is left out: no value is guessed.
     """
-    values = dict(told)
+    values = dict(settings)
     for line in stackrc.splitlines():
         match = _ASSIGNMENT.match(line)
         if match is None:
             continue
         name, text = match[1], match[2].strip("\"'")
-        if name in told or "$(" in text or "`" in text:
+        if name in settings or "$(" in text or "`" in text:
             continue
         known = True
 
-        def put(found: re.Match[str]) -> str:
+        def put(match: re.Match[str]) -> str:
             nonlocal known
-            variable, default = found[1] or found[3], found[2]
+            variable, default = match[1] or match[3], match[2]
             if variable in values:
                 return values[variable]
             known = known and default is not None
@@ -142,10 +148,10 @@ def evaluated(stackrc: str, told: dict[str, str]) -> dict[str, str]:
 
 def _inner(text: str, values: dict[str, str]) -> str:
     """Variables inside a default first: `${A_REPO:-${GIT_BASE}/a.git}`."""
-    return re.sub(r"(?<=:-)\$\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)
+    return re.sub(r"(?<=:-)\$\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
-def guest_of(profile: Profile) -> Guest:
+def target_of(profile: Profile) -> Target:
     """Raises NotServed for a distribution of which we do not know it."""
     known = facts()["distributions"].get(profile.distribution)
     if known is None:
@@ -154,12 +160,4 @@ def guest_of(profile: Profile) -> Guest:
             advice=f"add it to {DATA}, or leave them out: --only git,files,box",
         )
     python = str(profile.values.get("python_version") or known["python"])
-    return Guest(python, known["glibc"], known.get("abi", "") if python == known["python"] else "")
-
-
-def package_sources(profile: Profile) -> list[str]:
-    """Beginnings of the addresses (`scheme://host/`) that packages are passed on from, and no others."""
-    texts = [file.content or "" for file in profile.repositories]
-    urls = [url for text in texts for url in re.findall(r"\bhttps?://[^\s\"'<>]+", text)]
-    found = [f"{urlsplit(url).scheme}://{urlsplit(url).netloc}/" for url in urls]
-    return sorted(set(found))
+    return Target(python, known["glibc"], known.get("abi", "") if python == known["python"] else "")

@@ -1,199 +1,263 @@
 """Python packages: what the mirrored projects need under the release's upper constraints, for the machine's Python.
 
-The constraints pin nearly everything, so there is nothing to search: from the projects' requirements on, every name is
-fetched in its pinned version, and its own metadata (in the file, which is needed anyway) names the next ones. This is the
-same for Python 2.7, which uv's resolver does not know, and for today's. What is not pinned (what builds a source, pip itself)
-is taken in the newest version that fits. What this does not see, e.g. extras that DevStack adds while it runs, is fetched
-through us while stacking.
+uv says which versions of what are needed, and pip downloads the wheels of them that fit the machine. Neither may build: no
+package's code runs here. uv knows no Python before 3.6; for such a one every version that the constraints name is fetched.
+What has no wheel, and what this does not see (extras that DevStack adds while it runs, for instance), the machine's pip fetches
+while stacking.
+
+python/VERSION-GLIBC/NAME/FILE     a simple index (PEP 503) in plain directories
 """
 
 from __future__ import annotations
 
-import time
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version, parse_wheel_filename
 
-from stacklab import cache
-from stacklab.cache import Outcome
-from stacklab.download import Unreachable
+from stacklab import indexes
+from stacklab.cache import cache_root
+from stacklab.deploy.profile.settings import Settings
+from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
-from stacklab.prefetch import mirrors, simple
-from stacklab.prefetch.choosing import Candidate, Chooser
-from stacklab.prefetch.index import Index, Link
-from stacklab.prefetch.metadata import build_requirements, needs_of, parsed
-from stacklab.prefetch.plan import Guest, Repository, facts
+from stacklab.prefetch import mirrors
+from stacklab.prefetch.plan import Outcome, Repository, Target, facts
 from stacklab.stages import Progress
 
-AT_ONCE = 6
-"""Downloads at a time: an index answers one question slowly and six as slowly."""
+BATCH, AT_ONCE = 25, 3
+"""Packages for one pip, and how many of it at a time: an index answers one question slowly and three as slowly."""
+SECONDS = 1800
+
+# uv's words for a package that stops it, at the beginning of its explanation
+_NO_WHEEL = re.compile(r"Because (?:all versions of |only )?([A-Za-z0-9_.-]+)\S* ha(?:s|ve) no usable wheels")
+_NOT_THERE = re.compile(
+    r"Because (?:there (?:is|are) no versions? of |only )?([A-Za-z0-9_.-]+)\S*"
+    r"(?: was not found| and |(?: or \S+)? is available)"
+)
+NEWEST_OF_UV = 40
+"""The latest glibc (2.x) that uv has a name for; wheels for a later one are there hardly ever."""
+_NO_MATCH = re.compile(r"No matching distribution found for (\S+)")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """`by`: who needs it, for messages. `pinned`: the constraints hold for it (pip does not apply them to what only builds)."""
-
-    requirement: Requirement
-    by: str
-    pinned: bool = True
+def directory(target: Target) -> Path:
+    """Where the packages for such a machine are."""
+    return cache_root() / "python" / f"{target.python}-{target.glibc}"
 
 
-def roots(projects: list[Repository], guest: Guest) -> list[Wanted]:
-    """What is known to be needed before anything is fetched: from mirrored repositories, and DevStack's own list."""
-    found = []
-    for project in projects:
-        told = mirrors.show(project, "requirements.txt")
-        if told is None:
-            continue
-        found += [Wanted(one, project.name) for one in parsed(told.splitlines())]
-        pyproject = mirrors.show(project, "pyproject.toml")
-        found += [Wanted(one, project.name, pinned=False) for one in build_requirements(pyproject)]
-    known = facts()["python"]
-    for text in [*known["every"], *known[guest.python.partition(".")[0]]]:
-        requirement = Requirement(text)
-        # In its pinned version, and (for an environment that the constraints do not reach) in the newest.
-        found.append(Wanted(requirement, "DevStack"))
-        if requirement.name in ("pip", "setuptools", "wheel", "pbr"):
-            found.append(Wanted(requirement, "DevStack", pinned=False))
-    return found
+def packages() -> dict[str, list[Path]]:
+    """Every package that is there, for whatever Python, with its files."""
+    names: dict[str, list[Path]] = {}
+    for path in sorted((cache_root() / "python").glob("*/*/*.whl")):
+        names.setdefault(path.parent.name, []).append(path)
+    return names
 
 
-def constraints(text: str, chooser: Chooser) -> dict[str, SpecifierSet]:
-    """upper-constraints.txt as this guest reads it: by name, the one version."""
-    found: dict[str, SpecifierSet] = {}
-    for line in text.splitlines():
+def fetch(
+    projects: list[Repository], constraints: str, target: Target, settings: Settings, progress: Progress
+) -> Iterator[Outcome]:
+    """What came of each package, as it comes; failures are told, and the rest goes on. Raises NotEnoughSpace."""
+    environment = indexes.for_both(os.environ, index=settings.pip_index, ca_file=settings.ca_file, at=settings.at)
+    if settings.proxy:
+        environment |= {"http_proxy": settings.proxy, "https_proxy": settings.proxy}
+    needed, build = _roots(projects, target)
+    if _major(target) < 3:
+        pinned, newest = _named(constraints, target), facts()["python"]["newest"]
+    else:
+        progress("which Python packages are needed")
         try:
-            one = Requirement(line.partition("#")[0].strip())
-        except InvalidRequirement:
-            continue
-        if chooser.wants(one.marker):
-            found[canonicalize_name(one.name)] = one.specifier
-    return found
-
-
-class Walk:
-    """Fetches what is wanted, and what that needs, until nothing new comes."""
-
-    def __init__(self, index: Index, guest: Guest, pins: dict[str, SpecifierSet], progress: Progress) -> None:
-        self.index, self.pins, self.progress = index, pins, progress
-        self.chooser = Chooser(guest)
-        self._pages: dict[str, list[Link]] = {}
-        self._seen: set[tuple[str, str]] = set()
-        self._done: dict[str, Outcome] = {}
-        self._told = 0.0
-
-    def run(self, wanted: list[Wanted]) -> Iterator[Outcome]:
-        """What came of each file, as it comes; failures are told, and the rest goes on."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            while wanted:
-                # Specifiers of one wave that name the same package count together, as pip would have it.
-                batch = [one for one in self._merged(wanted) if self._new(one)]
-                wanted = []
-                for outcome, following in pool.map(self._one, batch):
-                    if outcome.name not in self._done:
-                        self._done[outcome.name] = outcome
-                        self._tell(outcome)
-                        yield outcome
-                    wanted += following
-
-    def _tell(self, outcome: Outcome) -> None:
-        """Now and then: they come by the hundred."""
-        if time.monotonic() - self._told > 2:
-            self._told = time.monotonic()
-            self.progress(f"{len(self._done)} packages; {outcome.name}")
-
-    def _new(self, one: Wanted) -> bool:
-        extras = sorted(one.requirement.extras)
-        key = (canonicalize_name(one.requirement.name), f"{self._versions(one)}{extras}{one.pinned}")
-        if key in self._seen:
-            return False
-        self._seen.add(key)
-        return True
-
-    def _merged(self, wanted: list[Wanted]) -> list[Wanted]:
-        found: dict[tuple[str, bool, frozenset[str]], Wanted] = {}
-        for one in wanted:
-            if not self.chooser.wants(one.requirement.marker):
-                continue
-            key = (canonicalize_name(one.requirement.name), one.pinned, frozenset(one.requirement.extras))
-            if key in found:
-                found[key].requirement.specifier &= one.requirement.specifier
-            else:
-                found[key] = Wanted(Requirement(_plain(one.requirement)), one.by, one.pinned)
-        return list(found.values())
-
-    def _versions(self, one: Wanted) -> SpecifierSet:
-        pin = self.pins.get(canonicalize_name(one.requirement.name)) if one.pinned else None
-        return pin if pin is not None else one.requirement.specifier
-
-    def _one(self, wanted: Wanted) -> tuple[Outcome, list[Wanted]]:
-        name, label = wanted.requirement.name, f"{wanted.requirement.name}{self._versions(wanted)}"
-        try:
-            chosen, record = self._chosen(wanted)
-        except NotEnoughSpace:
-            raise
+            pinned, missing = _resolved(needed, constraints, target, environment)
+            newest, _ = _resolved(build, "", target, environment)
         except LabError as error:
-            return Outcome("wheels", label, "failed", 0, f"{error.message} (needed by {wanted.by})", error), []
-        path = simple.folder(name) / chosen.link.file
-        outcome = Outcome("wheels", chosen.link.file, "fetched" if record else "already", path.stat().st_size)
-        return outcome, self._following(wanted, chosen)
+            yield Outcome("wheels", "Python packages", "failed", 0, error.message, error)
+            return
+        yield from missing
+    have = _whole(directory(target))
+    yield from (have[_key(text)] for text in dict.fromkeys([*pinned, *newest]) if _key(text) in have)
+    batches = [
+        [text for text in texts[start : start + BATCH] if _key(text) not in have]
+        for texts in (pinned, newest)  # never in one batch: a package may be in both, in two versions
+        for start in range(0, len(texts), BATCH)
+    ]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ended = 0
+        for outcomes in pool.map(lambda batch: _downloaded(batch, target, environment), filter(None, batches)):
+            ended += len(outcomes)
+            progress(f"{ended} packages; {outcomes[-1].name}")
+            yield from outcomes
 
-    def _following(self, wanted: Wanted, chosen: Candidate) -> list[Wanted]:
-        needs = needs_of(simple.folder(wanted.requirement.name) / chosen.link.file)
-        extras = wanted.requirement.extras
-        by = f"{wanted.requirement.name} {chosen.version}"
-        run = [one for one in needs.run if self.chooser.wants(one.marker, extras)]
-        found = [Wanted(Requirement(_plain(one)), by, wanted.pinned) for one in run]
-        return found + [Wanted(one, by, pinned=False) for one in needs.build]
 
-    def _chosen(self, wanted: Wanted) -> tuple[Candidate, bool]:
-        """The file, which is kept when this returns, and whether it was fetched just now."""
-        name, versions = canonicalize_name(wanted.requirement.name), self._versions(wanted)
-        have = self._have(name, versions)
-        if have is not None and name in self.pins and wanted.pinned:
-            return have, False  # a pinned version that is here and whole: nobody needs to be asked
+# --- what is needed --------------------------------------------------------------------------------------------------
+
+
+def _major(target: Target) -> int:
+    return int(target.python.partition(".")[0])
+
+
+def _roots(projects: list[Repository], target: Target) -> tuple[list[str], list[str]]:
+    """What the projects and DevStack itself ask for, and what builds them (which no constraints hold for)."""
+    listed = facts()["python"]
+    needed = [*listed["every"], *listed[str(_major(target))], *listed["newest"]]
+    build = [*listed["newest"]]
+    for project in projects:
+        lines = (mirrors.show(project, "requirements.txt") or "").splitlines()
+        needed += [str(requirement) for line in lines if (requirement := _requirement(line))]
         try:
-            offered = self._page(name)
-        except Unreachable:
-            if have is not None:
-                return have, False
-            raise
-        chosen = self.chooser.best(offered, versions)
-        if chosen is None:
-            raise DownloadFailed(
-                f"the index has no file of {name}{versions} for Python {self.chooser.guest.python}",
-                advice="pip on the machine would not find it either; see: pip config list",
-            )
-        path = simple.folder(name) / chosen.link.file
-        if cache.intact(path):
-            return chosen, False
-        cache.keep(
-            chosen.link.url, path, self.progress, sha256=chosen.link.sha256 or None,
-            needs_python=chosen.link.needs_python, session=self.index.session,
-        )  # fmt: skip
-        return chosen, True
+            pyproject = tomllib.loads(mirrors.show(project, "pyproject.toml") or "")
+        except tomllib.TOMLDecodeError:
+            continue
+        build += pyproject.get("build-system", {}).get("requires", [])
+    return needed, list(dict.fromkeys(build))
 
-    def _have(self, name: str, versions: SpecifierSet) -> Candidate | None:
-        """The best kept file; a damaged one does not count."""
-        links = [Link(file, "", record.sha256, record.needs_python) for file, record in simple.kept(name).items()]
-        while links:
-            best = self.chooser.best(links, versions)
-            if best is None or cache.intact(simple.folder(name) / best.link.file):
-                return best
-            links.remove(best.link)
+
+def _requirement(line: str) -> Requirement | None:
+    """A line of a requirements file; None for an option, an address, or a line older than the rules."""
+    try:
+        return Requirement(re.sub(r"(^|\s)#.*$", "", line).strip())
+    except InvalidRequirement:
         return None
 
-    def _page(self, name: str) -> list[Link]:
-        if name not in self._pages:
-            self._pages[name] = self.index.links(name)
-        return self._pages[name]
+
+def _named(constraints: str, target: Target) -> list[str]:
+    """Every version that upper-constraints.txt names for this Python, as NAME==VERSION."""
+    there = {
+        "python_version": target.python, "python_full_version": f"{target.python}.18", "sys_platform": "linux2",
+        "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64",
+    }  # fmt: skip
+    pins = filter(None, map(_requirement, constraints.splitlines()))
+    return [
+        f"{pin.name}{pin.specifier}".replace("===", "==")
+        for pin in pins
+        if not pin.marker or pin.marker.evaluate(there)
+    ]
 
 
-def _plain(requirement: Requirement) -> str:
-    """Without its marker, which has been looked at."""
-    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-    return f"{requirement.name}{extras}{requirement.specifier}"
+def _resolved(
+    needed: list[str], constraints: str, target: Target, environment: dict[str, str]
+) -> tuple[list[str], list[Outcome]]:
+    """What is needed, as NAME==VERSION, and what came of that for which there is no wheel. Raises LabError."""
+    import uv
+
+    without: dict[str, Outcome] = {}
+    with tempfile.TemporaryDirectory(prefix="lab-wheels-") as scratch:
+        files = {name: Path(scratch) / f"{name}.txt" for name in ("needed", "constraints", "excludes")}
+        files["needed"].write_text("\n".join(needed))
+        files["constraints"].write_text(constraints)
+        command = [
+            uv.find_uv_bin(), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config", "--no-build",
+            "--python-version", target.python, "--python-platform", f"x86_64-manylinux_2_{min(_minor(target), NEWEST_OF_UV)}",
+            "--index-strategy", "unsafe-best-match",  # as pip has it: the best of all indexes
+            "--constraints", str(files["constraints"]), "--excludes", str(files["excludes"]), str(files["needed"]),
+        ]  # fmt: skip
+        while True:
+            files["excludes"].write_text("\n".join(without))
+            done = _ran(command, environment)
+            if done.returncode == 0:
+                pins = filter(None, map(_requirement, done.stdout.splitlines()))
+                return [f"{pin.name}{pin.specifier}" for pin in pins], list(without.values())
+            why = " ".join(done.stderr.split()).partition(", we can conclude")[0].rpartition("cause: ")[2]
+            if found := _NO_WHEEL.search(why):
+                without[found[1]] = _only_source(found[1])
+            elif (found := _NOT_THERE.search(why)) and found[1] not in without:
+                error = _failure(f"the index has no {found[1]} that fits", why)
+                without[found[1]] = Outcome("wheels", found[1], "failed", 0, error.message, error)
+            else:
+                raise _failure("uv does not find out which Python packages are needed", done.stderr)
+
+
+def _only_source(name: str) -> Outcome:
+    return Outcome("wheels", name, "skipped", 0, "has no wheel that fits: the machine fetches its source and builds it")
+
+
+# --- getting it ------------------------------------------------------------------------------------------------------
+
+
+def _downloaded(pins: list[str], target: Target, environment: dict[str, str]) -> list[Outcome]:
+    """Download the wheels of one batch into their places."""
+    outcomes = []
+    directory(target).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=directory(target).parent) as scratch:
+        command = [
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch,
+            "--no-input", "--disable-pip-version-check", "--progress-bar=off", *_fitting(target),
+        ]  # fmt: skip
+        while pins:
+            done = _ran([*command, *pins], environment)
+            if done.returncode == 0:
+                break
+            if found := _NO_MATCH.search(done.stderr):
+                outcomes.append(_only_source(found[1]))
+                left = [pin for pin in pins if _key(pin) != _key(found[1])]
+            if not found or len(left) == len(pins):
+                error = _failure(f"{len(pins)} packages could not be fetched", done.stderr)
+                return [*outcomes, *(Outcome("wheels", pin, "failed", 0, error.message, error) for pin in pins)]
+            pins = left
+        for path in sorted(Path(scratch).iterdir()):
+            place = directory(target) / canonicalize_name(path.name.partition("-")[0]) / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+            outcomes.append(Outcome("wheels", place.name, "fetched", place.stat().st_size))
+    return outcomes
+
+
+def _fitting(target: Target) -> list[str]:
+    """Which wheels the machine's pip takes, in pip's options."""
+    old_names = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # https://peps.python.org/pep-0600/
+    platforms = [f"manylinux_2_{minor}" for minor in range(_minor(target), 4, -1)]
+    platforms += [name for minor, name in old_names.items() if minor <= _minor(target)]
+    options = ["--implementation=cp", f"--python-version={target.python}"]
+    options += [f"--platform={name}_x86_64" for name in [*platforms, "linux"]]
+    return options + ([f"--abi={target.abi}"] if target.abi else [])
+
+
+def _whole(place: Path) -> dict[str, Outcome]:
+    """The wheels that are there, by name and version; a damaged one is removed."""
+    have = {}
+    for path in sorted(place.glob("*/*.whl")):
+        try:
+            with zipfile.ZipFile(path) as wheel:
+                whole = wheel.testzip() is None
+        except (zipfile.BadZipFile, OSError, zlib.error):
+            whole = False
+        if whole:
+            name, version, *_ = parse_wheel_filename(path.name)
+            have[_key(f"{name}=={version}")] = Outcome("wheels", path.name, "already", path.stat().st_size)
+        else:
+            path.unlink(missing_ok=True)
+    return have
+
+
+def _key(pin: str) -> str:
+    """Name and version as they are compared: 2.0 is 2.0.0. A name alone stays one."""
+    name, _, version = pin.partition("==")
+    return f"{canonicalize_name(name)}=={canonicalize_version(version)}"
+
+
+def _minor(target: Target) -> int:
+    return int(target.glibc.partition(".")[2])
+
+
+def _ran(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise Unreachable(f"{Path(command[0]).name} did not end within {SECONDS} s", advice=indexes.ADVICE) from error
+
+
+def _failure(what: str, output: str) -> LabError:
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("WARNING")]
+    why = without_password("; ".join(lines)[-400:])
+    if "No space left on device" in output:
+        raise NotEnoughSpace(f"no space left: {why}", advice="free some space and run the same command again")
+    return DownloadFailed(f"{what}: {why}", advice=indexes.ADVICE)

@@ -93,6 +93,10 @@ def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str
             told["trusted-host"] = " ".join(here["trusted-host"].split())
     elif settings.pip_index.startswith("http://"):
         told["trusted-host"] = urlsplit(settings.pip_index).hostname or ""  # else pip refuses it: it is not https
+    if settings.pip_first:
+        # of one version in both, pip takes the file of the index that it is told first
+        others = [told.get("index-url") or indexes.pips_own(), *told.get("extra-index-url", "").split()]
+        told |= {"index-url": settings.pip_first, "extra-index-url": " ".join(others)}
     if settings.ca_file and bundle:
         told["cert"] = bundle
     if told:

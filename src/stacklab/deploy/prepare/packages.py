@@ -17,6 +17,11 @@ from stacklab.stages import Progress
 SECONDS = 3600
 REBOOT_SECONDS = 600
 UPGRADED = "/etc/stacklab/upgraded"
+APT_PROXY = "/etc/apt/apt.conf.d/01stacklab-proxy"
+_YUM_PROXY = """
+sed -i '/^# stacklab: packages_proxy$/,+1d' /etc/yum.conf
+[ -z "$1" ] || sed -i "/^\\[main\\]/a # stacklab: packages_proxy\\nproxy=$1" /etc/yum.conf
+"""
 
 
 class Packages:
@@ -24,7 +29,28 @@ class Packages:
 
     def __init__(self, deployment: Deployment) -> None:
         self.profile, self.settings = deployment.profile, deployment.settings
+        self.proxy = without_account(self.settings.packages_proxy or "")  # all on the machine may read where it is
         self.machine: Machine = deployment.machine
+
+    def proxy_already(self) -> bool:
+        """Whether the package manager goes through `packages_proxy`, or through none of ours."""
+        if self.profile.family == "debian":
+            return self.machine.read(APT_PROXY) == self._apt_proxy()
+        lines = (self.machine.read("/etc/yum.conf") or b"").decode(errors="replace").splitlines()
+        ours = [lines[at + 1] for at, line in enumerate(lines[:-1]) if line == "# stacklab: packages_proxy"]
+        return ours == ([f"proxy={self.proxy}"] if self.proxy else [])
+
+    def set_proxy(self) -> None:
+        """Only the package manager: what else goes through a proxy is in the environment."""
+        if self.profile.family == "redhat":
+            self.machine.script(_YUM_PROXY, self.proxy, user="root")
+        elif (content := self._apt_proxy()) is None:
+            self.machine.run("rm", "-f", APT_PROXY, user="root")
+        else:
+            self.machine.put(APT_PROXY, content)
+
+    def _apt_proxy(self) -> bytes | None:
+        return f'// Written by lab.\nAcquire::http::Proxy "{self.proxy}";\n'.encode() if self.proxy else None
 
     def sources_already(self) -> str | None:
         for placed in self.profile.repositories:

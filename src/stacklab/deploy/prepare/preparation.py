@@ -115,14 +115,17 @@ class _Preparation:
         return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
     def proxy_already(self) -> str | None:
-        return self._proxy() if is_private(self.machine, ENVIRONMENT, self._environment_file(), "root") else None
+        private = is_private(self.machine, ENVIRONMENT, self._environment_file(), "root")
+        return self._proxy() if private and self.packages.proxy_already() else None
 
     def set_proxy(self, progress: Progress) -> str:
         self.machine.put(ENVIRONMENT, self._environment_file(), mode=0o600)
+        self.packages.set_proxy()
         return self._proxy()
 
     def _proxy(self) -> str:
-        return without_account(self.settings.proxy or "none")
+        own, packages = without_account(self.settings.proxy or "none"), self.settings.packages_proxy
+        return f"{own}; for packages {without_account(packages)}" if packages else own
 
     def _certificates(self) -> bytes:
         path, problem = self.settings.ca_file, "holds no certificate in PEM format"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from stacklab.deploy.prepare.files import kept_file
+from stacklab.cache import cached_file
 from stacklab.deploy.profile.model import Box
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed
@@ -36,7 +36,7 @@ def wanted_box(box: Box, settings: Settings, own: str | None) -> Wanted:
     name and version, and would go on using an older one.
     """
     if own is None:
-        kept = kept_file(box.url, box.sha256) if box.url else None  # lab prefetch fetched it
+        kept = cached_file(box.url, box.sha256) if box.url else None  # lab prefetch fetched it
         url = kept.as_uri() if kept else settings.at(box.url) if box.url else None
         # What is fetched by URL has to be called something; by name alone, Vagrant's catalogue says.
         return Wanted(

@@ -102,9 +102,6 @@ class LibvirtHome(DevstackHome):
         }
         return "running" if state == "running" else "stopped", notes.get(state, f"the VM is {state}")
 
-    def serving_address(self) -> str | None:
-        return str(self.vm.site.host_address)
-
     def ssh_through(self) -> tuple[str, ...]:
         return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
 

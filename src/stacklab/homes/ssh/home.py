@@ -13,7 +13,6 @@ from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
 from stacklab.homes.devstack import START, DevstackHome
-from stacklab.homes.supply import facing
 from stacklab.lab import Lab, MachineRecord
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
@@ -114,9 +113,6 @@ class SshHome(DevstackHome):
         if not self._found:
             return "absent", "no stage of lab up has seen the machine yet"
         return "running", f"machine {self.plan.address}"
-
-    def serving_address(self) -> str | None:
-        return facing(self.machine().address.host) if self.machine().address.jump is None else None
 
     def ssh_through(self) -> tuple[str, ...]:
         return ("-o", f"ProxyCommand={self.machine().proxy_command()}")

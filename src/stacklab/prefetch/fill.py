@@ -1,0 +1,115 @@
+"""`lab prefetch`: fetch what a profile's deployment will ask for; the same call goes on where one was left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stacklab.cache import cache_path, cache_root, cached_file, cached_files, fetched_file
+from stacklab.deploy.profile.model import PlacedFile, Profile
+from stacklab.deploy.profile.settings import Settings
+from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
+from stacklab.prefetch import mirrors, plan, wheels
+from stacklab.prefetch.plan import Outcome, Repository
+from stacklab.stages import Progress
+
+PARTS = ("git", "wheels", "files", "box")
+
+
+def fill(
+    profile: Profile, services: tuple[str, ...], parts: tuple[str, ...], settings: Settings, progress: Progress
+) -> Iterator[Outcome]:
+    """What came of each thing, as it comes. A failure is one of the outcomes, and the rest goes on.
+
+    `services`: what `--with` asks for. Raises NotServed for one that the profile does not have, NotEnoughSpace.
+    """
+    plan.with_needs(profile, services)
+    # The box and the files first: they are few, and without them there is no machine to stack on.
+    if "files" in parts:
+        for placed in _placed_files(profile):
+            yield _file("files", str(placed.url), placed.sha256, settings, progress)
+    if "box" in parts:
+        box = profile.box
+        if box.url and not box.url.endswith(".json"):
+            yield _file("box", box.url, box.sha256, settings, progress)
+        else:
+            yield Outcome("box", box.name, "skipped", 0, f"Vagrant finds it by name: vagrant box add {box.name}")
+    if profile.deployed_by == "packstack":
+        for part in ("git", "wheels"):
+            if part in parts:
+                yield Outcome(part, profile.name, "skipped", 0, "PackStack installs packages of the distribution")
+        return
+    if "git" in parts:
+        yield from _git(profile, services, settings, progress)
+    if "wheels" in parts:
+        yield from _wheels(profile, services, settings, progress)
+
+
+def repositories(profile: Profile, services: tuple[str, ...]) -> list[Repository]:
+    """DevStack and what it clones; DevStack alone while its mirror is not there to say."""
+    devstack = plan.devstack_of(profile)
+    stackrc = mirrors.show(devstack, "stackrc")
+    return [devstack] if stackrc is None else [devstack, *plan.repositories(profile, services, stackrc)]
+
+
+def listing() -> Iterator[Outcome]:
+    """What is there: mirrors and files one by one, Python packages by name. Nothing is verified."""
+    for path, refs, size in mirrors.mirrored():
+        name = str(path.relative_to(cache_root() / "git"))
+        yield Outcome("git", name, "already", size, ", ".join(refs))
+    for name, paths in wheels.packages().items():
+        size = sum(path.stat().st_size for path in paths)
+        yield Outcome("wheels", name, "already", size, ", ".join(sorted({path.name for path in paths})))
+    for path, record in cached_files():
+        yield Outcome("files", path.name, "already", record.size, record.url)
+
+
+def _placed_files(profile: Profile) -> list[PlacedFile]:
+    """Those that have an address, of the profile and of its variants, each once."""
+    variants = [file for variant in profile.variants.values() for file in variant.files]
+    placed = [file for file in [*profile.repositories, *profile.files, *variants] if file.url]
+    return list({str(file.url): file for file in placed}.values())
+
+
+def _file(part: str, url: str, sha256: str | None, settings: Settings, progress: Progress) -> Outcome:
+    name = cache_path(url).name
+    there, whole = cache_path(url).exists(), cached_file(url, sha256) is not None
+    progress(name)
+    try:
+        path = fetched_file(url, progress, source=settings.at(url), sha256=sha256, ca_file=settings.ca_file)
+    except NotEnoughSpace:
+        raise  # nothing that follows would fit either
+    except LabError as error:
+        return Outcome(part, name, "failed", 0, error.message, error)
+    detail = "" if sha256 else "no checksum is known for it"
+    if there and not whole:
+        return Outcome(part, name, "updated", path.stat().st_size, "the one that was there was damaged, or another one")
+    return Outcome(part, name, "already" if whole else "fetched", path.stat().st_size, detail)
+
+
+def _git(profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress) -> Iterator[Outcome]:
+    yield mirrors.fetch(plan.devstack_of(profile), settings, progress)
+    others = repositories(profile, services)[1:]
+    if not others:
+        why = "what else DevStack clones is not known without its stackrc"
+        yield Outcome("git", "its projects", "failed", 0, why, DownloadFailed(why, advice=mirrors.ADVICE))
+    for repository in others:
+        yield mirrors.fetch(repository, settings, progress)
+
+
+def _wheels(profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress) -> Iterator[Outcome]:
+    try:
+        target = plan.target_of(profile)
+        projects = repositories(profile, services)
+        named = plan.facts()["constraints"].lower()
+        source = next((repository for repository in projects if repository.name == named), None)
+        constraints = mirrors.show(source, "upper-constraints.txt") if source else None
+        if constraints is None:
+            raise DownloadFailed(
+                "which versions are needed is not known: the mirror of the requirements repository is not there",
+                advice=f"first: lab prefetch {profile.name} --only git",
+            )
+        yield from wheels.fetch(projects, constraints, target, settings, progress)
+    except NotEnoughSpace:
+        raise
+    except LabError as error:
+        yield Outcome("wheels", "Python packages", "failed", 0, error.message, error)
