@@ -14,7 +14,8 @@ class Settings(Part):
     `mirrors`: a URL's beginning → what stands in its place, for repositories, git, boxes and files alike.
     `pip_index`: for the machine's pip; without it, the index that pip on this host is configured with. `pip_first`: an index
     that has a part of all packages and is asked before it (`lab up` names the one of what was prefetched).
-    `packages_proxy`: an apt-cacher-ng or squid for the machine's package manager, and nothing else ("http://10.0.0.1:3142"; no account in it).
+    `packages_proxy`: an apt-cacher-ng or squid for the machine's package manager, and nothing else
+    ("http://10.0.0.1:3142"; no account in it).
     `variants`: of a profile, on every machine (what a machine is found to be adds its own).
     `ca_file`: certificates that the machine shall trust beside its own. `proxy`: an http proxy for the machine; of its password
     stack.sh itself makes no secret on the machine: it hands it to sudo in the command line.
