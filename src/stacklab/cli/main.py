@@ -52,6 +52,7 @@ VERBS = {
     "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
     "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a faster stack."),
     "validate": ("validate", "validate", "Read sessions, and tell what is wrong with them."),
+    "schema": ("validate", "schema", "Print the JSON Schema of session files, for editors."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
 }
 ALIASES = {"start": "up", "grade": "check", "finish": "undo"}

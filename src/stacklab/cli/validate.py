@@ -1,4 +1,4 @@
-"""`lab validate`."""
+"""`lab validate` and `lab schema`: for whoever writes sessions."""
 
 from __future__ import annotations
 
@@ -57,3 +57,18 @@ def _show(console: Console, report: Report) -> None:
         console.print(f"    {script.step} ({script.kind})")
         for line in script.text.split("\n"):
             console.print(f"      │ {visible(line)}")
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="The page on the kinds of steps instead.")
+def schema(markdown: bool) -> None:
+    """Print the JSON Schema of session files: every key and every kind of step. Editors complete and check with it.
+
+    \b
+    # yaml-language-server: $schema=../../docs/session.schema.json
+    """
+    import json
+
+    from stacklab.course.schema import kinds_page, session_schema
+
+    click.echo(kinds_page().rstrip() if markdown else json.dumps(session_schema(), indent=1, ensure_ascii=False))

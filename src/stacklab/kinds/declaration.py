@@ -18,7 +18,7 @@ Name = Annotated[
 class Declaration(BaseModel):
     """Base of everything that is read from a session file: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class StepRef(Declaration):
