@@ -31,7 +31,7 @@ def test_a_node_on_a_processor_without_virtualization_is_not_believed() -> None:
     found = decide(PLAIN, node=True, ours=True)
     assert (found.driver, found.really) == ("qemu", True)
     assert "neither vmx nor svm" in found.why
-    assert "/dev/kvm is there" in found.why
+    assert "no kernel starts with the /dev/kvm that is there" in found.why
     assert "10 to 20 times as long" in found.why  # what it costs
 
 

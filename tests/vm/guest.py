@@ -83,22 +83,10 @@ def guest(image: Path, scratch: Path) -> Iterator[Guest]:
     key.chmod(0o600)
     port, console = _free_port(), scratch / "console"
     argv = [
-        *(
-            "qemu-system-x86_64",
-            "-machine",
-            "q35,accel=tcg",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "1024",
-            "-display",
-            "none",
-        ),
-        *("-serial", f"file:{console}", "-drive", f"file={scratch / 'box.img'},if=virtio"),
-        *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=net"),
-    ]
+        "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1024", "-display", "none",
+        "-serial", f"file:{console}", "-drive", f"file={scratch / 'box.img'},if=virtio",
+        "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=net",
+    ]  # fmt: skip
     log = scratch / "qemu.log"
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)

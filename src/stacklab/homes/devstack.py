@@ -6,10 +6,8 @@ A subclass provides the machine and what can be done with it as a whole; everyth
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import ClassVar
 
 from stacklab.cloud.access import LEARNER, Ability, CloudAccess, ServiceState, SshEndpoint
 from stacklab.cloud.connection import Connection
@@ -32,7 +30,7 @@ from stacklab.deploy.stack import stacking
 from stacklab.deploy.stack.detached import called, require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
-from stacklab.homes.base import HomeStatus
+from stacklab.homes.base import Home, HomeStatus
 from stacklab.homes.plan import Plan
 from stacklab.homes.prefetched import Prefetched
 from stacklab.https.apache import Apache
@@ -44,16 +42,13 @@ from stacklab.machines.site import Site
 from stacklab.machines.ssh import SshMachine
 from stacklab.stages import Progress, Stage
 
-START = "start"
 SCRATCH = "/var/tmp/stacklab"  # noqa: S108 - of the lab's machine, where nobody else works
 REGION = "RegionOne"  # DevStack's default
 ADMIN, ADMIN_LOGIN, LEARNER_LOGIN = "admin", "lab-admin", "lab-learner"
 
 
-class DevstackHome(ABC):
+class DevstackHome(Home):
     """See `stacklab.homes.base.Home`."""
-
-    name: ClassVar[str]
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -82,17 +77,13 @@ class DevstackHome(ABC):
     def machine_stages(self) -> Iterable[Stage]:
         """From nothing to a machine that lets us in."""
 
-    @abstractmethod
     def checkpoint_stages(self) -> Iterable[Stage]:
         """What saves the finished cloud, if this home can."""
+        return ()
 
     @abstractmethod
     def machine_state(self) -> tuple[str, str]:
         """absent, stopped, running or unknown, and a note on it. Never waits for long."""
-
-    @abstractmethod
-    def ssh_through(self) -> tuple[str, ...]:
-        """Options that make ssh go by way of the machine."""
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -151,9 +142,12 @@ class DevstackHome(ABC):
         return f"in {self.clouds_file}" if there else None
 
     def _write_access(self, progress: Progress) -> str:
+        self._rewrite_access()
+        return f"in {self.clouds_file}"
+
+    def _rewrite_access(self) -> None:
         self.lab.update(service_project=self.profile.cloud.service_project)
         write_atomic(self.clouds_file, self._clouds(), mode=0o600)
-        return f"in {self.clouds_file}"
 
     def dashboard(self) -> str:
         """Horizon's address."""
@@ -214,20 +208,12 @@ class DevstackHome(ABC):
             services=self._services(), address=self.host_ip(),
         )  # fmt: skip
 
-    def services(self) -> list[ServiceState]:
-        return [_service(one) for one in units(self.machine(), self.profile)]
-
     def https(self) -> Https:
         profile, keystone = self.profile, f"http://{self.host_ip()}{self.profile.cloud.identity}"
         apache = Apache(self.machine(), profile.family, profile.units.apache, self.host_ip(), keystone)
         services = DevStackConfiguration(apache, profile.units.devstack)
-        return Https(
-            self.lab.home_directory / "https", self.lab.name, apache, services, self.dashboard, self._rewrite_access
-        )
-
-    def _rewrite_access(self) -> None:
-        self.lab.update(service_project=self.profile.cloud.service_project)
-        write_atomic(self.clouds_file, self._clouds(), mode=0o600)
+        directory = self.lab.home_directory / "https"
+        return Https(directory, self.lab.name, apache, services, self.dashboard, self._rewrite_access)
 
     def faults(self) -> dict[str, Fault]:
         kept = self.lab.home_directory / "quota.json"
@@ -237,13 +223,13 @@ class DevstackHome(ABC):
 
     def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
         """To the floating IP, which only the machine itself can reach."""
-        admin = self.admin()
+        admin, through = self.admin(), ("-o", f"ProxyCommand={self.machine().proxy_command()}")
         try:
             ports = admin.get("network", "ports", device_id=server)["ports"]
             for port in ports:
                 for address in admin.get("network", "floatingips", port_id=port["id"])["floatingips"]:
                     why = f"the instance's floating IP, by way of {self.machine().name}"
-                    return SshEndpoint(address["floating_ip_address"], 22, why, self.ssh_through())
+                    return SshEndpoint(address["floating_ip_address"], 22, why, through)
         except CloudRefused:
             return None
         return None
@@ -275,14 +261,6 @@ class DevstackHome(ABC):
         progress(f"systemctl restart {unit}")
         machine.run("systemctl", "restart", unit, user="root", seconds=360)
         self.prove(progress)
-
-    # --- what all labs share ---------------------------------------------------------------------------------------
-
-    def others(self) -> list[Path]:
-        return []
-
-    def shares(self) -> dict[Path, str]:
-        return {}
 
 
 def _service(unit: Unit) -> ServiceState:

@@ -20,7 +20,7 @@ from stacklab.errors import (
     UnknownName,
 )
 from stacklab.files import read_derivable, remove_precious
-from stacklab.homes.base import HomeStatus
+from stacklab.homes.base import Home, HomeStatus
 from stacklab.homes.embedded import config, mirror, readiness, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
@@ -41,11 +41,10 @@ GUEST_PATIENCE = 10  # seconds that `lab down` gives guests to shut down before 
 SUPERVISOR = "supervisor"  # not a service, but it has a log
 
 
-class EmbeddedHome:
+class EmbeddedHome(Home):
     """See `stacklab.homes.base.Home`."""
 
     name: ClassVar[str] = "embedded"
-    saves: ClassVar[bool] = True
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab

@@ -69,16 +69,13 @@ def decide(cpuinfo: str, node: bool, ours: bool) -> Accelerator:
     """From /proc/cpuinfo's text, whether the node is there, and whether we may open it (libvirt may all the same)."""
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
     has = sorted({"vmx", "svm"} & set(flags.group(1).split())) if flags else []
-    if not node:
-        if has:
-            return _emulated(
-                f"the processor has {has[0]}, but there is no {NODE}: load kvm_{'intel' if has[0] == 'vmx' else 'amd'}, "
-                "or switch virtualization on in the firmware"
-            )
-        return _emulated(f"the processor shows neither vmx nor svm, and there is no {NODE}")
     if not has:
+        node_says = f"no kernel starts with the {NODE} that is there" if node else f"there is no {NODE}"
+        return _emulated(f"the processor shows neither vmx nor svm, and {node_says}")
+    if not node:
+        module = "kvm_intel" if has[0] == "vmx" else "kvm_amd"
         return _emulated(
-            f"the processor shows neither vmx nor svm; {NODE} is there, but no real guest can start with it"
+            f"the processor has {has[0]}, but there is no {NODE}: load {module}, or switch virtualization on in the firmware"
         )
     if not ours:
         return Accelerator(

@@ -16,7 +16,8 @@ from stacklab.errors import (
     UnknownName,
     VmFailed,
 )
-from stacklab.homes.devstack import START, DevstackHome
+from stacklab.homes.base import START
+from stacklab.homes.devstack import DevstackHome
 from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.https import kept
@@ -34,7 +35,6 @@ class LibvirtHome(DevstackHome):
     """See `stacklab.homes.base.Home`."""
 
     name: ClassVar[str] = "libvirt"
-    saves: ClassVar[bool] = True
 
     @cached_property
     def profile(self) -> Profile:
@@ -101,9 +101,6 @@ class LibvirtHome(DevstackHome):
             "running": f"VM at {self.vm.address}",
         }
         return "running" if state == "running" else "stopped", notes.get(state, f"the VM is {state}")
-
-    def ssh_through(self) -> tuple[str, ...]:
-        return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

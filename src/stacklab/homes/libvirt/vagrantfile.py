@@ -22,24 +22,18 @@ HALT_SECONDS = 180
 
 def sized(profile: Profile, cpus: int | None = None, memory: int | None = None, disk: int | None = None) -> Size:
     """What the VM gets: the profile's size, the user's own wishes (MiB, GiB) on top. Raises NotServed for what cannot work."""
-    size = profile.size
-    wanted = Size(
-        cpus=size.cpus if cpus is None else cpus,
-        memory=size.memory if memory is None else memory,
-        least_memory=size.least_memory,
-        disk=size.disk if disk is None else disk,
-    )
-    if wanted.memory < wanted.least_memory:
+    wishes = {"cpus": cpus, "memory": memory, "disk": disk}
+    size = profile.size.model_copy(update={name: value for name, value in wishes.items() if value is not None})
+    if size.memory < size.least_memory:
         raise NotServed(
-            f"{wanted.memory} MiB of memory are too little: below {wanted.least_memory} MiB the services of "
+            f"{size.memory} MiB of memory are too little: below {size.least_memory} MiB the services of "
             f"profile '{profile.name}' do not all come up",
-            advice=f"--memory {wanted.least_memory} or more",
+            advice=f"--memory {size.least_memory} or more",
         )
-    if wanted.cpus < 1 or wanted.disk < 1:
-        raise NotServed(
-            "a VM needs at least one CPU and 1 GiB of disk", advice=f"the profile has {size.cpus} and {size.disk}"
-        )
-    return wanted
+    if size.cpus < 1 or size.disk < 1:
+        advice = f"the profile has {profile.size.cpus} and {profile.size.disk}"
+        raise NotServed("a VM needs at least one CPU and 1 GiB of disk", advice=advice)
+    return size
 
 
 def render(site: Site, profile: Profile, size: Size, *, console: Path) -> str:

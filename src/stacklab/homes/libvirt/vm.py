@@ -278,10 +278,10 @@ class Vm:
 
     def down(self, progress: Progress) -> str:
         """Off, with memory on disk where that is possible (`lab up` goes on where it was), else shut down. Says which."""
+        self.vagrant.end()
         site, state = self._file.read(), self.state()
         if site is None or state is None:
             return "there is no VM"
-        self.vagrant.end()
         if state in ("saved", "shut off"):
             return "it is off already"
         if self._machine is not None:

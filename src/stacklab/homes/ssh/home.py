@@ -11,8 +11,8 @@ from typing import ClassVar
 from stacklab.deploy.prepare.ownership import looks_used
 from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
-from stacklab.errors import CheckpointMissing, HomeUnavailable, MachineInUse, NotServed
-from stacklab.homes.devstack import START, DevstackHome
+from stacklab.errors import HomeUnavailable, MachineInUse, NotServed
+from stacklab.homes.devstack import DevstackHome
 from stacklab.lab import Lab, MachineRecord
 from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
@@ -71,13 +71,13 @@ class SshHome(DevstackHome):
         machine.run("true", user="root", seconds=60)  # raises LoginRefused, SudoRefused, HostKeyChanged…
         release = release_of(machine.read("/etc/os-release") or b"")
         name = self.plan.profile or profile_for_release(release)
-        wanted = load_profile(name)
-        if wanted.distribution != release:
+        profile = load_profile(name)
+        if profile.distribution != release:
             raise NotServed(
-                f"profile '{name}' is for {wanted.distribution}, and {machine.name} runs {release}",
+                f"profile '{name}' is for {profile.distribution}, and {machine.name} runs {release}",
                 advice="lab profiles lists what there is for which distribution",
             )
-        if not self.plan.used and (evidence := looks_used(machine, self.lab, wanted.devstack.directory)):
+        if not self.plan.used and (evidence := looks_used(machine, self.lab, profile.devstack.directory)):
             raise MachineInUse(
                 f"{machine.name} looks used: {'; '.join(evidence)}",
                 advice="DevStack changes a machine for good: give it one of its own, or add --even-if-used",
@@ -89,23 +89,18 @@ class SshHome(DevstackHome):
 
     def _own_address(self, machine: SshMachine) -> str:
         """The address of its own at which our connection arrived; from the machine itself, that of its default route."""
-        connection = machine.run(
-            "sh", "-c", 'echo "$SSH_CONNECTION"'
-        ).out.split()  # from address, port, to address, port
+        # from address, port, to address, port
+        connection = machine.run("sh", "-c", 'echo "$SSH_CONNECTION"').out.split()
         if len(connection) == 4 and not connection[2].startswith("127.") and ":" not in connection[2]:
             return connection[2]
-        route = machine.run(
-            "ip", "-4", "route", "get", "192.0.2.1", check=False
-        ).out  # TEST-NET-1: asks for the default route
-        found = re.search(r" src (\S+)", route)
-        if not found:
+        # an address of TEST-NET-1 asks for the default route
+        route = machine.run("ip", "-4", "route", "get", "192.0.2.1", check=False).out
+        source = re.search(r" src (\S+)", route)
+        if not source:
             raise HomeUnavailable(
                 f"{machine.name} has no IPv4 address that its cloud could answer at", advice="give it a static address"
             )
-        return found.group(1)
-
-    def checkpoint_stages(self) -> Iterable[Stage]:
-        return ()
+        return source.group(1)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -114,31 +109,7 @@ class SshHome(DevstackHome):
             return "absent", "no stage of lab up has seen the machine yet"
         return "running", f"machine {self.plan.address}"
 
-    def ssh_through(self) -> tuple[str, ...]:
-        return ("-o", f"ProxyCommand={self.machine().proxy_command()}")
-
-    # --- what it cannot ------------------------------------------------------------------------------------------------
-
-    def checkpoint(self, name: str, progress: Progress) -> None:
-        raise HomeUnavailable(f"checkpoints are not supported here: {WHOSE}", advice="snapshot it with what runs it")
-
-    def checkpoints(self) -> list[str]:
-        return []
-
-    def begin(self) -> str:
-        return START
-
-    def drop(self, name: str, progress: Progress) -> None:
-        """There are none."""
-
-    def restore(self, name: str, progress: Progress) -> None:
-        self.verify(name)
-
-    def verify(self, name: str) -> None:
-        raise CheckpointMissing(
-            f"checkpoints are not supported here: {WHOSE}",
-            advice="lab reset removes what is in the learner's project; or go back to a snapshot of your own",
-        )
+    # --- down ------------------------------------------------------------------------------------------------------
 
     def down(self, progress: Progress) -> None:
         raise HomeUnavailable(f"nothing was stopped: {WHOSE}", advice="shut it down yourself; afterwards: lab recover")
