@@ -28,6 +28,7 @@ def test_a_wheel_holds_all_data_and_nothing_of_the_tests(wheel: Path) -> None:
     assert "stacklab/data/Vagrantfile.j2" in names
     assert "stacklab/data/local.conf.d/secrets.j2" in names
     assert "stacklab/deploy/profile/data/centos7-pike.yaml" in names
+    assert "stacklab/deploy/stack/start.sh" in names
     assert "stacklab/py.typed" in names
     assert not [name for name in names if name.startswith("tests/")]
     sources = {

@@ -6,6 +6,7 @@ import getpass
 import json
 import socket
 import uuid
+from pathlib import Path
 
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
@@ -13,39 +14,6 @@ from stacklab.machines.base import Machine
 MARKER = "/etc/stacklab/lab.json"
 ACCOUNTS = 4
 """People with a login of their own, from which on a machine looks like a shared one."""
-
-# One line of evidence each; nothing is changed. What a fresh cloud image or installation has running is not among the names.
-_LOOK = r"""
-directory=$1
-[ -d "$directory" ] && echo "DevStack in $directory"
-units=$(systemctl list-unit-files 'devstack@*' --no-legend --no-pager 2>/dev/null | wc -l)
-[ "$units" -eq 0 ] || echo "$units devstack@ services"
-for path in /etc/nova /etc/neutron /etc/keystone /etc/kolla /etc/openstack_deploy /root/keystonerc_admin; do
-    [ ! -e "$path" ] || echo "OpenStack: $path"
-done
-systemctl list-units --type=service --state=running --no-legend --no-pager --plain 2>/dev/null | while read -r unit rest; do
-    name=${unit%.service}
-    case $name in
-    docker|containerd|podman|crio|cri-o|kubelet|k3s*|rke2*|snap.microk8s*|snap.lxd*) echo "containers: $name is running" ;;
-    mariadb*|mysql*|postgresql*|mongod*|redis*|oracle*|elasticsearch*) echo "a database: $name is running" ;;
-    httpd*|apache2*|nginx*|haproxy*|tomcat*|caddy*) echo "a web server: $name is running" ;;
-    rabbitmq-server*|kafka*|jenkins*|gitlab*|named|bind9|slapd|smbd|nfs-server|dovecot*) echo "a server: $name is running" ;;
-    openstack-*|nova-*|neutron-*|keystone*|glance-*|cinder-*|swift-*) echo "OpenStack: $name is running" ;;
-    esac
-done
-if command -v virsh >/dev/null 2>&1; then
-    for domain in $(virsh --connect qemu:///system list --name 2>/dev/null); do echo "a virtual machine: $domain"; done
-fi
-# exited containers count, too: somebody made them
-if command -v docker >/dev/null 2>&1; then
-    count=$(docker ps -aq 2>/dev/null | wc -l)
-    [ "$count" -eq 0 ] || echo "containers: $count of Docker"
-fi
-accounts=$(getent passwd | awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ && $1 != "stack" {print $1}')
-count=$(printf '%s' "$accounts" | grep -c . || true)
-[ "$count" -lt "$2" ] || echo "$count accounts of people: $(echo $accounts)"
-true
-"""
 
 
 def looks_used(machine: Machine, lab: Lab | None = None, directory: str = "/opt/stack/devstack") -> list[str]:
@@ -57,10 +25,10 @@ def looks_used(machine: Machine, lab: Lab | None = None, directory: str = "/opt/
     marker = _marker(machine)
     if marker and (lab is None or marker["id"] == lab.record.identity):
         return []
-    found = machine.script(_LOOK, directory, str(ACCOUNTS), user="root").lines
-    if marker:
-        found.insert(0, f"the lab '{marker['lab']}' of {marker['by']} is deployed there")
-    return found
+    look = (Path(__file__).parent / "ownership.sh").read_text(encoding="utf-8")
+    evidence = machine.script(look, directory, str(ACCOUNTS), user="root").lines
+    other = [f"the lab '{marker['lab']}' of {marker['by']} is deployed there"] if marker else []
+    return other + evidence
 
 
 def ours(machine: Machine, lab: Lab) -> bool:

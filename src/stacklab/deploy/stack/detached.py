@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from stacklab.deploy.deployment import Deployment
@@ -67,18 +68,9 @@ class StackRun:
         return self.state != "absent" and (self.started or 0.0) > (other.started or 0.0)
 
 
-_STATE = r"""
-directory=$1 unit=$2
-[ -d "$directory" ] && cd "$directory" || { echo absent=1; exit 0; }
-# A start that is under way has noted the run already, but its unit may not be there yet.
-exec 9<../lock
-flock -s -w 30 9
-for file in began ended; do [ -f "$file" ] && sed "s/^/$file./" "$file" || true; done
-systemctl show "$unit" -p ActiveState -p ExecMainStatus -p Result
-echo "size=$(stat -c %s log 2>/dev/null || echo 0)"
-echo "now=$(date +%s.%N)"
-echo "boot=$(cat /proc/sys/kernel/random/boot_id)"
-"""
+def _shell(name: str) -> str:
+    """One of the scripts beside this module."""
+    return (Path(__file__).parent / f"{name}.sh").read_text(encoding="utf-8")
 
 
 def state(machine: Machine, program: Program = "stack") -> StackRun:
@@ -86,7 +78,7 @@ def state(machine: Machine, program: Program = "stack") -> StackRun:
     log = f"{BASE}/{program}/log"
     told = dict(
         line.partition("=")[::2]
-        for line in machine.script(_STATE, f"{BASE}/{program}", _unit(program), user="root").lines
+        for line in machine.script(_shell("state"), f"{BASE}/{program}", _unit(program), user="root").lines
     )
     if "began.run" not in told:
         return StackRun(program, "absent", log)
@@ -118,87 +110,6 @@ def _state_of(exit_status: int | None, *, alive: bool) -> State:
     return "running" if alive else "vanished"
 
 
-_WRAPPER = r"""#!/bin/bash
-# Written by lab. Runs a program that deploys: its output goes to a log, its exit status to a file.
-directory=$1 at=$2 stamped=$3 environment=$4
-shift 4
-umask 022
-HOME=$(getent passwd "$(id -un)" | cut -d: -f6)
-USER=$(id -un) LOGNAME=$USER SHELL=/bin/bash TERM=dumb
-export HOME USER LOGNAME SHELL TERM
-if [ -r "$environment" ]; then set -a; . "$environment"; set +a; fi
-# The time before each line, in the form of DevStack's own log filter.
-stamp() {
-    local line
-    export TZ=UTC0
-    while IFS= read -r line || [ -n "$line" ]; do printf '%(%Y-%m-%d %H:%M:%S)T.000 | %s\n' -1 "$line"; done
-}
-cd "$at" || exit 1
-if [ "$stamped" = yes ]; then
-    "$@" </dev/null >>"$directory/log" 2>&1
-    status=$?
-    # DevStack's log filter is a process of its own and may still be writing.
-    tries=0
-    while [ "$tries" -lt 30 ]; do
-        size=$(stat -c %s "$directory/log")
-        sleep 1
-        [ "$(stat -c %s "$directory/log")" != "$size" ] || break
-        tries=$((tries + 1))
-    done
-else
-    "$@" </dev/null 2>&1 | stamp >>"$directory/log"
-    status=${PIPESTATUS[0]}
-fi
-printf 'status=%s\nat=%s\n' "$status" "$(date +%s.%N)" >"$directory/ended.new" && mv "$directory/ended.new" "$directory/ended"
-exit "$status"
-"""
-
-# Everything under one lock, so that of two labs that begin at the same moment one is refused.
-_START = r"""
-base=$1 program=$2 units=$3 at=$4 stamped=$5 run=$6 profile=$7 services=$8 host_ip=$9
-shift 9
-environment=$1 account=$2 pattern=$3 called=$4
-shift 4
-directory=$base/$program unit=lab-$program.service
-mkdir -p "$base"
-exec 9>"$base/lock"
-flock -w 30 9
-alive() {
-    case $(systemctl show "$1" -p ActiveState) in
-    ActiveState=active|ActiveState=activating|ActiveState=deactivating) return 0 ;;
-    *) return 1 ;;
-    esac
-}
-for one in $units; do
-    # One that has told its end already goes in a moment.
-    name=${one#lab-} tries=0
-    while alive "$one" && [ -f "$base/${name%.service}/ended" ] && [ "$tries" -lt 50 ]; do sleep 0.2; tries=$((tries + 1)); done
-    if alive "$one"; then echo "$one"; exit 71; fi
-done
-if pids=$(pgrep -f "$pattern"); then echo $pids; exit 72; fi
-if [ "$program" = stack ] && [ -f "$base/unstack/began" ]; then
-    # An unstack.sh that did not end well leaves half of the services; DevStack cannot build on that.
-    grep -qx status=0 "$base/unstack/ended" 2>/dev/null || exit 73
-fi
-install -d -m 0700 -o "$account" "$directory"
-cd "$directory"
-[ -f log ] && mv -f log log.previous
-rm -f ended ended.new environment
-[ ! -f "$environment" ] || install -m 0600 -o "$account" "$environment" environment
-install -m 0600 -o "$account" /dev/null log
-boot=$(cat /proc/sys/kernel/random/boot_id)
-printf 'run=%s\nat=%s\nboot=%s\nprofile=%s\nservices=%s\nhost_ip=%s\n' \
-    "$run" "$(date +%s.%N)" "$boot" "$profile" "$services" "$host_ip" >began.new
-mv began.new began
-systemctl reset-failed "$unit" 2>/dev/null || true
-if ! systemd-run --unit="$unit" --uid="$account" --description="$called, started by lab" \
-    /bin/bash "$base/run" "$directory" "$at" "$stamped" "$directory/environment" "$@" 9>&-; then
-    rm -f began
-    exit 1
-fi
-"""
-
-
 @dataclass(frozen=True)
 class _Recipe:
     """How a program is run: where, as whom, with which words. `stamped`: its own output has times already.
@@ -215,17 +126,6 @@ class _Recipe:
 
 _SHELL_SCRIPT = "^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)"
 _PYTHON_PROGRAM = "^([^ ]*/)?(python[0-9.]* (-[a-zA-Z]+ )*)?([^ ]*/)?packstack( |$)"
-# PackStack writes the file that it is given anew, with all that it has made up (run_setup.py, generateAnswerFile), so it gets
-# a copy, root's alone as well. ssh-keygen, which it runs for the key that it logs in with, makes no directory for it.
-_PACKSTACK = r"""#!/bin/sh
-# Written by lab. Usage: packstack ANSWER-FILE TIMEOUT
-set -eu
-umask 077
-mkdir -p "$HOME/.ssh"
-cp -f "$1" "$1.used"
-umask 022
-PYTHONUNBUFFERED=1 exec packstack --answer-file="$1.used" --timeout="$2"
-"""
 
 
 def _recipe(deployment: Deployment, program: Program) -> _Recipe:
@@ -248,9 +148,9 @@ def start(deployment: Deployment, program: Program = "stack") -> StackRun:
     cannot stack on what that leaves ("No project network is available for allocation").
     """
     machine, recipe = deployment.machine, _recipe(deployment, program)
-    machine.put(f"{BASE}/run", _WRAPPER, mode=0o755)
+    machine.put(f"{BASE}/run", _shell("run"), mode=0o755)
     if program == "packstack":
-        machine.put(f"{BASE}/run-packstack", _PACKSTACK, mode=0o755)
+        machine.put(f"{BASE}/run-packstack", _shell("run-packstack"), mode=0o755)
     arguments = [
         BASE,
         program,
@@ -267,7 +167,7 @@ def start(deployment: Deployment, program: Program = "stack") -> StackRun:
         called(program),
         *recipe.argv,
     ]
-    ended = machine.script(_START, *arguments, user="root", check=False)
+    ended = machine.script(_shell("start"), *arguments, user="root", check=False)
     if ended.status == _RUNS_ALREADY:
         problem = f"{machine.name} is being stacked already ({ended.out.strip()} runs there)"
         raise MachineInUse(
