@@ -16,7 +16,7 @@ from stacklab.assets import PAPER
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.errors import CloudUnreachable, DownloadFailed
-from stacklab.kinds import KINDS, component, stream
+from stacklab.kinds import KINDS, component, stream, tls_check
 from stacklab.kinds.context import Context, OfflineContext
 from stacklab.kinds.kind import mentions
 from stacklab.kinds.narration import Command, Upload
@@ -223,3 +223,39 @@ def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(mon
     context: Any = Cloud()
     with pytest.raises(CloudUnreachable, match="Keystone"):
         component.horizon_answers(context)
+
+
+# --- TLS, by the commands that are shown -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("check", "output", "complaint", "status", "expected"),
+    [
+        ("chain", "", "Peer certificate: CN = x\nVerification: OK\n", 0, None),
+        ("chain", "", "verify error:num=20:unable to get local issuer certificate\n", 1, "a certificate that"),
+        ("chain", "", "connect:errno=111\nConnection refused\n", 1, "a certificate that"),
+        ("name", "IP 192.0.2.7 does match certificate\n", "", 0, None),
+        ("name", "IP 192.0.2.7 does NOT match certificate\n", "", 0, "for 192.0.2.7"),
+        ("dates", "notBefore=Jan  1 00:00:00 2020 GMT\nnotAfter=Jan  1 00:00:00 2120 GMT\nCertificate will not expire", "", 0, None),
+        ("dates", "notBefore=Jan  1 00:00:00 2020 GMT\nnotAfter=Jan  1 00:00:00 2021 GMT\nCertificate will expire", "", 1, "valid"),
+        ("dates", "notBefore=Jan  1 00:00:00 2119 GMT\nnotAfter=Jan  1 00:00:00 2120 GMT\nCertificate will not expire", "", 0, "valid"),
+        ("plain", "HTTP/1.1 301 Moved\r\nLocation: https://192.0.2.7/\r\n\r\n", "", 0, None),
+        ("plain", "HTTP/1.1 302 Found\r\nLocation: https://192.0.2.7/\r\n\r\n", "", 0, None),
+        ("plain", "HTTP/1.1 400 Bad Request\r\n\r\nInstead use the HTTPS scheme", "", 0, None),
+        ("plain", "", "curl: (7) Connection refused", 7, None),
+        ("plain", "HTTP/1.1 200 OK\r\n\r\nhello", "", 0, "a redirect"),
+        ("login", "https://h/v3 https://h/compute https://h/image\n0 servers, 1 images\n", "", 0, None),
+        ("login", "https://h/v3 http://h/compute https://h/image\n0 servers, 1 images\n", "", 0, "https, not http://h/compute"),
+        ("login", "", "…certificate verify failed: certificate has expired", 1, "a token"),
+        ("refusal", "", "SSLError: certificate verify failed: unable to get local issuer", 1, None),
+        ("refusal", "", "no such cloud", 1, "a refusal"),
+        ("refusal", "", "", 0, "a refusal"),
+    ],
+)  # fmt: skip
+def test_what_openssl_curl_and_the_clients_say_of_tls_is_read(
+    check: str, output: str, complaint: str, status: int, expected: str | None
+) -> None:
+    done = tls_check.Done(status, output, complaint)
+    _, wanted = tls_check.CHECKS[check].judge(tls_check.Address("keystone", "192.0.2.7", "5000"), done)
+    assert (wanted is None) == (expected is None)
+    assert wanted is None or wanted.startswith(str(expected))

@@ -1,18 +1,26 @@
-"""Seeing for oneself that the public endpoints are what they should be: one property a step, each found out by doing."""
+"""Seeing for oneself that the public endpoints are what they should be: one property a step, by the commands that are shown."""
 
 from __future__ import annotations
 
-import datetime
+import os
+import re
+import shlex
+import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import yaml
+
 from stacklab.cloud import client
-from stacklab.cloud.connection import Connection
-from stacklab.errors import CloudRefused, CloudUnreachable
-from stacklab.https.authority import covers, days_left, names_of, signed_by
+from stacklab.errors import MissingProgram
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
-from stacklab.https.peer import NoTls, ask, certificate_of
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON
 from stacklab.kinds.certificates import directory_of, told
@@ -22,24 +30,192 @@ from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 
 That = Literal["chain", "name", "dates", "plain", "catalogue", "login", "client", "refusal", "client-refusal"]
+SECONDS = 120
+"""How long one command may take; the openstack client alone needs seconds to start."""
 
-WORDS: dict[str, str] = {
-    "chain": "every certificate is signed by the lab's authority",
-    "name": "every certificate is for the address that its endpoint carries",
-    "dates": "no certificate has expired",
-    "plain": "plain HTTP is redirected or refused at every public address",
-    "catalogue": "no public endpoint in the catalogue is plain http",
-    "login": "openstacksdk logs in and lists by https alone, with the lab's authority",
-    "client": "the openstack client logs in and lists by https, with the lab's authority",
-    "refusal": "openstacksdk without the lab's authority refuses the certificate",
-    "client-refusal": "the openstack client without the lab's authority refuses the certificate",
+_SDK = (
+    "import openstack; cloud = openstack.connect(); print(cloud.config.get_auth_args()['auth_url'], "
+    "*(cloud.endpoint_for(name) for name in ('compute', 'image'))); "
+    "print(len(list(cloud.compute.servers())), 'servers,', len(list(cloud.image.images())), 'images')"
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Something public: its name, and where it answers. `path`: below which it does, where others share the port."""
+
+    name: str
+    host: str
+    port: str
+    path: str = "/"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    output: str
+    complaint: str
+
+    @property
+    def last(self) -> str:
+        """What it said last; of openssl's complaints only the words."""
+        lines = (self.complaint + self.output).strip().splitlines() or [f"it ended with status {self.status}"]
+        return lines[-1][:300]
+
+
+Judged = tuple[str, str | None]
+"""What a command showed, and what it should have shown if that is something else."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """`line`: the command for one address (it is run for each, or once, where it mentions none). `judge` reads what it did."""
+
+    words: str
+    line: str
+    judge: Callable[[Address, Done], Judged]
+    login: str = ""
+
+    def command(self, context: Context, address: Address) -> str:
+        """The line with the address, and the authority's file, in it."""
+        if self.login:
+            return self.line
+        known = not address.host.startswith("$")  # else it is a variable, for showing how
+        place, host = f"{address.host}:{address.port}", address.host
+        return self.line.format(
+            at=shlex.quote(place) if known else place,
+            host=shlex.quote(host) if known else host,
+            path=shlex.quote(address.path),
+            option="-checkip" if _is_ip(host) else "-checkhost",
+            authority=shlex.quote(f"{directory_of(context)}/ca.pem"),
+        )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+# --- how the commands' answers are read ----------------------------------------------------------------------------
+
+
+def _chain(address: Address, done: Done) -> Judged:
+    if done.status == 0 and "Verification: OK" in done.complaint + done.output:
+        return "signed by the lab's authority", None
+    wrong = re.search(r"verify error:num=\d+:(.*)", done.complaint + done.output)
+    return (wrong[1] if wrong else _no_tls(done)), "a certificate that the lab's authority signed"
+
+
+def _name(address: Address, done: Done) -> Judged:
+    if "does match certificate" in done.output:
+        return "for the address of its endpoint", None
+    return (f"not for {address.host}" if "does NOT match" in done.output else _no_tls(done)), f"for {address.host}"
+
+
+def _dates(address: Address, done: Done) -> Judged:
+    dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", done.output, re.MULTILINE))
+    if len(dates) < 2:
+        return _no_tls(done), "a certificate that is valid now"
+    if "will not expire" not in done.output:
+        return f"expired at {dates['notAfter']}", "valid now"
+    if ssl.cert_time_to_seconds(dates["notBefore"]) > time.time():
+        return f"valid from {dates['notBefore']} on", "valid now"
+    return f"until {dates['notAfter']}", None
+
+
+def _no_tls(done: Done) -> str:
+    if "onnection refused" in done.complaint + done.output:
+        return "nobody listens there"
+    return f"no TLS ({done.last})"
+
+
+def _plain(address: Address, done: Done) -> Judged:
+    answer = re.match(r"HTTP/\S+ (\d+)", done.output)
+    if done.status != 0 or answer is None:
+        return "refused", None
+    location = re.search(r"^location: (\S+)", done.output, re.MULTILINE | re.IGNORECASE)
+    if answer[1] in ("301", "302", "307", "308") and location and location[1].startswith("https://"):
+        return f"{answer[1]} to {location[1]}", None
+    if answer[1] == "400" and "https" in done.output.lower():
+        return "refused (400)", None  # Apache: "Instead use the HTTPS scheme to access this URL"
+    return f"HTTP {answer[1]}", "a redirect to https, or a refusal"
+
+
+def _login(address: Address, done: Done) -> Judged:
+    asked, _, lists = done.output.strip().partition("\n")
+    if done.status != 0:
+        return done.last, "a token and two lists"
+    plain = [url for url in asked.split() if not url.startswith("https://")]
+    return f"asked {asked}: {lists}", f"https, not {', '.join(plain)}" if plain else None
+
+
+def _client(address: Address, done: Done) -> Judged:
+    if done.status != 0:
+        return done.last, "a list"
+    return f"{len(done.output.splitlines())} servers", None
+
+
+def _refused(address: Address, done: Done) -> Judged:
+    """It must have failed because nobody whom the client trusts signed the certificate, and for no other reason."""
+    wanted = "a refusal: certificate verify failed"
+    if done.status == 0:
+        return "it logged in", wanted
+    refusal = re.search(r"certificate verify failed[^\n)]*", done.complaint + done.output, re.IGNORECASE)
+    return (refusal[0][:120], None) if refusal else (done.last, wanted)
+
+
+_SHOWS = "openssl s_client -connect {at} </dev/null 2>/dev/null | openssl x509 -noout"
+CHECKS: dict[str, Check] = {
+    "chain": Check(
+        "every certificate is signed by the lab's authority",
+        "openssl s_client -connect {at} -CAfile {authority} -verify_return_error -no_check_time -brief </dev/null",
+        _chain,
+    ),
+    "name": Check(
+        "every certificate is for the address that its endpoint carries", _SHOWS + " {option} {host} -subject", _name
+    ),
+    "dates": Check("no certificate has expired", _SHOWS + " -dates -checkend 0", _dates),
+    "plain": Check(
+        "plain HTTP is redirected or refused at every public address", "curl -sS -i http://{at}{path}", _plain
+    ),
+    "login": Check(
+        "openstacksdk logs in and lists by https alone, with the lab's authority",
+        f"OS_CLOUD={BY_TLS} python3 -c {shlex.quote(_SDK)}",
+        _login,
+        login=BY_TLS,
+    ),
+    "client": Check(
+        "the openstack client logs in and lists by https, with the lab's authority",
+        f"openstack --os-cloud {BY_TLS} server list -f value",
+        _client,
+        login=BY_TLS,
+    ),
+    "refusal": Check(
+        "openstacksdk without the lab's authority refuses the certificate",
+        f"OS_CLOUD={WITHOUT_CA} python3 -c 'import openstack; openstack.connect().authorize()'",
+        _refused,
+        login=WITHOUT_CA,
+    ),
+    "client-refusal": Check(
+        "the openstack client without the lab's authority refuses the certificate",
+        f"openstack --os-cloud {WITHOUT_CA} server list",
+        _refused,
+        login=WITHOUT_CA,
+    ),
 }
-_LISTED = ("compute", "image")
-"""What the logins list: two services behind fronts of their own."""
+CATALOGUE = "no public endpoint in the catalogue is plain http"
 
 
 class CheckParams(Params):
+    """Which property is looked at."""
+
     that: That
+    """The property: of the certificates (chain, name, dates), of plain HTTP, of the catalogue, or of a client's login."""
 
 
 class TlsCheck(Kind[CheckParams]):
@@ -50,10 +226,9 @@ class TlsCheck(Kind[CheckParams]):
     leaves = False
 
     def title(self, p: CheckParams) -> str:
-        return WORDS[p.that]
+        return CATALOGUE if p.that == "catalogue" else CHECKS[p.that].words
 
-    def expected(self, p: CheckParams) -> str:
-        return WORDS[p.that]
+    expected = title
 
     def horizon(self, p: CheckParams) -> str:
         if p.that in ("chain", "name", "dates"):
@@ -66,21 +241,16 @@ class TlsCheck(Kind[CheckParams]):
         return context.https().why_not()
 
     def commands(self, context: Context, p: CheckParams) -> list[Command]:
-        authority = f"{directory_of(context)}/ca.pem"
-        at = _first(context)
-        shown = {
-            "chain": f'openssl s_client -connect {at} -CAfile "{authority}" -verify_return_error -brief </dev/null',
-            "name": f"openssl s_client -connect {at} </dev/null 2>/dev/null | openssl x509 -noout -ext subjectAltName",
-            "dates": f"openssl s_client -connect {at} </dev/null 2>/dev/null | openssl x509 -noout -dates -checkend 0",
-            "plain": f"curl -sS -i http://{at}/",
-            "login": f"OS_CLOUD={BY_TLS} python3 -c 'import openstack; print(list(openstack.connect().compute.servers()))'",
-            "client": f"openstack --os-cloud {BY_TLS} server list",
-            "refusal": f"OS_CLOUD={WITHOUT_CA} python3 -c 'import openstack; openstack.connect().authorize()'   # must fail",
-            "client-refusal": f"openstack --os-cloud {WITHOUT_CA} server list   # must fail: certificate verify failed",
-        }
         if p.that == "catalogue":
             return [Command(("endpoint", "list", "--interface", "public"))]
-        return [told(shown[p.that])]
+        check = CHECKS[p.that]
+        if check.login:
+            return [told(check.line)]
+        try:
+            addresses = public_addresses(context, plain=p.that == "plain")
+        except Absent:
+            addresses = [Address("", "$HOST", "$PORT")]
+        return [told("\n".join(check.command(context, address) for address in addresses))]
 
     def requests(self, context: Context, p: CheckParams) -> list[Request]:
         if p.that == "catalogue":
@@ -88,11 +258,22 @@ class TlsCheck(Kind[CheckParams]):
         return []
 
     def find_all(self, context: Context, p: CheckParams) -> Iterable[Thing]:
-        return [self._look(context, p)]
+        seen: dict[str, list[str]] = {}
+        differences = []
+        for address, (shown, expected) in _looked(context, p.that):
+            seen.setdefault(shown, []).append(address.name)
+            if expected:
+                at = f"{address.name} ({address.host}:{address.port})" if address.host else address.name
+                differences.append(Difference(at, expected, shown))
+        lines = [f"{', '.join(sorted(names))}: {shown}" for shown, names in seen.items()]
+        return [{"name": p.that, "seen": lines, "differences": differences}]
 
     def compare(self, context: Context, p: CheckParams, thing: Thing) -> list[Difference]:
-        found: list[Difference] = thing["differences"]
-        return found
+        differences: list[Difference] = thing["differences"]
+        return differences
+
+    def report(self, thing: Thing) -> str:
+        return ""  # `shown` says it all
 
     def show_command(self, context: Context, p: CheckParams) -> Command:
         return self.commands(context, p)[0]
@@ -103,205 +284,67 @@ class TlsCheck(Kind[CheckParams]):
     def settle_seconds(self, p: CheckParams) -> float:
         return 30
 
-    def _look(self, context: Context, p: CheckParams) -> Thing:
-        seen, differences = _LOOKS[p.that](context)
-        return {"name": p.that, "seen": seen, "differences": differences}
 
-
-Seen = tuple[list[str], list[Difference]]
-
-
-def _addresses(context: Context) -> dict[str, tuple[str, int]]:
-    """Where the public https endpoints and the dashboard answer: host and port by name. Raises Absent if there is none."""
-    catalogue = Catalogue.read(context.admin)
-    found: dict[str, tuple[str, int]] = {}
-    for one in catalogue.of_interface("public"):
-        parts = urlsplit(one["url"])
-        place = (str(parts.hostname), parts.port or 443)
-        if parts.scheme == "https" and place not in found.values():
-            found[catalogue.called(one["service_id"])] = place
-    front = next((host for host in context.https().serving() if host.name == HORIZON), None)
-    if front:
-        found[HORIZON] = (front.host, front.port)
-    if not found:
-        raise Absent("public endpoint on https")
-    return found
-
-
-def _of_certificates(judge: Callable[[Context, Any, str], tuple[str, Difference | None]]) -> Callable[[Context], Seen]:
-    """Look at the certificate that each address shows."""
-
-    def look(context: Context) -> Seen:
-        seen: dict[str, list[str]] = {}
-        differences = []
-        for name, (host, port) in _addresses(context).items():
-            try:
-                certificate = certificate_of(host, port)
-            except NoTls as error:
-                differences.append(Difference(name, "a TLS server", str(error)))
-                continue
-            said, difference = judge(context, certificate, host)
-            seen.setdefault(said, []).append(name)
-            if difference:
-                differences.append(Difference(f"{name} ({host}:{port})", difference.expected, difference.actual))
-        return [f"{', '.join(sorted(names))}: {said}" for said, names in seen.items()], differences
-
-    return look
-
-
-def _chain(context: Context, certificate: Any, host: str) -> tuple[str, Difference | None]:
-    authority = context.https().authority.certificate()
-    if authority is None:
-        raise Absent("certificate authority of the lab")
-    issuer = certificate.issuer.rfc4514_string()
-    good = signed_by(certificate, authority)
-    wanted = f"signed by {authority.subject.rfc4514_string()}"
-    return f"signed by {issuer}", None if good else Difference("", wanted, f"signed by another key, of {issuer}")
-
-
-def _name(context: Context, certificate: Any, host: str) -> tuple[str, Difference | None]:
-    names = names_of(certificate)
-    listed = names.alternative or "nothing"
-    return f"for {listed}", None if covers(certificate, host) else Difference("", f"for {host}", f"for {listed}")
-
-
-def _dates(context: Context, certificate: Any, host: str) -> tuple[str, Difference | None]:
-    ends = certificate.not_valid_after_utc
-    said = f"until {ends:%Y-%m-%d %H:%M} UTC"
-    now = datetime.datetime.now(datetime.UTC)
-    if days_left(certificate) <= 0:
-        return said, Difference("", "valid now", f"expired at {ends:%Y-%m-%d %H:%M} UTC")
-    if certificate.not_valid_before_utc > now:
-        return said, Difference("", "valid now", f"valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on")
-    return said, None
-
-
-def _plain(context: Context) -> Seen:
-    seen, differences = [], []
-    for name, (host, port, path) in _plain_addresses(context).items():
-        try:
-            answer = ask(host, port, path, tls=False)
-        except NoTls:
-            seen.append(f"{name}: refused")
-            continue
-        location = answer.headers.get("location", "")
-        if answer.status in (301, 308) and location.startswith("https://"):
-            seen.append(f"{name}: {answer.status} to {location}")
-        elif answer.status == 400 and "https" in answer.body.lower():
-            seen.append(f"{name}: refused (400)")  # Apache: "Instead use the HTTPS scheme to access this URL"
-        else:
-            differences.append(
-                Difference(
-                    f"plain HTTP to {host}:{port} ({name})", "a redirect to https, or a refusal", str(answer.status)
-                )
+def _looked(context: Context, that: str) -> list[tuple[Address, Judged]]:
+    """What each of the commands showed. Raises Absent where there is nothing to look at."""
+    if that == "catalogue":
+        catalogue = Catalogue.read(context.admin)
+        return [
+            (
+                Address(catalogue.called(endpoint["service_id"]), "", ""),
+                (url, None if url.startswith("https://") else "https"),
             )
-    return seen, differences
+            for endpoint in catalogue.of_interface("public")
+            if (url := str(endpoint["url"]))
+        ]
+    check, file = CHECKS[that], context.https().clouds_file
+    if check.login:
+        if check.login not in yaml.safe_load(file.read_text(encoding="utf-8"))["clouds"]:
+            raise Absent(f"entry {check.login} of clouds.yaml")
+        addresses = [Address(check.login, "", "")]
+    else:
+        if context.https().authority.certificate() is None:
+            raise Absent("certificate authority of the lab")
+        addresses = public_addresses(context, plain=that == "plain")
+    return [(address, check.judge(address, _run(check.command(context, address), file))) for address in addresses]
 
 
-def _plain_addresses(context: Context) -> dict[str, tuple[str, int, str]]:
-    """Host, port and path: on a shared port 80 only the dashboard's path is public."""
-    found = {name: (host, port, "/") for name, (host, port) in _addresses(context).items()}
-    front = context.https().remembered().get(HORIZON)
-    if front and front.plain_port and HORIZON in found:
-        found["horizon's plain address"] = (front.host, front.plain_port, f"{front.prefix.rstrip('/')}/")
-    return found
+def _run(line: str, clouds_file: Path) -> Done:
+    """Run a line as a shell does, with the lab's logins and the clients that came with lab. Raises MissingProgram."""
+    environment = client.environment(clouds_file, BY_TLS)
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
+    try:
+        done = subprocess.run(
+            ["sh", "-c", line], capture_output=True, text=True, errors="replace", env=environment, timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Done(124, "", f"no answer within {SECONDS} s")
+    if done.returncode == 127:
+        program = line.split()[0]
+        raise MissingProgram(f"{program} is not installed", advice=f"install it: the step is done with {program}")
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _catalogue(context: Context) -> Seen:
+def public_addresses(context: Context, *, plain: bool) -> list[Address]:
+    """Where the public https endpoints and the dashboard answer, the latter's `plain` port too. Raises Absent for none."""
     catalogue = Catalogue.read(context.admin)
-    seen, differences = [], []
-    for one in catalogue.of_interface("public"):
-        name, url = catalogue.called(one["service_id"]), one["url"]
-        seen.append(f"{name} {url}")
-        if not url.startswith("https://"):
-            differences.append(Difference(f"public endpoint of {name}", "https", url))
-    return seen, differences
-
-
-def _entry(context: Context, name: str) -> Connection:
-    """Somebody of the lab's clouds.yaml, logged in anew. Raises Absent without such an entry."""
-    import yaml
-
-    if name not in yaml.safe_load(context.https().clouds_file.read_text(encoding="utf-8"))["clouds"]:
-        raise Absent(f"entry {name} of clouds.yaml")
-    return Connection(context.https().clouds_file, name)
-
-
-def _login(context: Context) -> Seen:
-    person = _entry(context, BY_TLS)
-    try:
-        urls = [person.auth_url, *(_list(person, service) for service in _LISTED)]
-    except (CloudRefused, CloudUnreachable) as error:
-        return [], [Difference("a login by https", "a token and two lists", error.message)]
-    plain = [url for url in urls if not url.startswith("https://")]
-    return [f"asked {', '.join(urls)}"], [Difference("what it asked", "https", url) for url in plain]
-
-
-def _list(person: Connection, service: str) -> str:
-    person.get(service, {"compute": "servers", "image": "images"}[service])
-    return person.endpoint(service)
-
-
-def _refusal(context: Context) -> Seen:
-    person = _entry(context, WITHOUT_CA)
-    wanted = "a refusal of the certificate"
-    try:
-        person.get("identity", "projects")
-    except (CloudRefused, CloudUnreachable) as error:
-        return _refused("openstacksdk", error.message, wanted)
-    return [], [Difference("a login without the lab's authority", wanted, "it logged in")]
-
-
-def _client(context: Context) -> Seen:
-    _entry(context, BY_TLS)
-    done = client.run(Command(("server", "list", "-f", "value")), {}, context.https().clouds_file, BY_TLS)
-    if done.status:
-        return [], [Difference("openstack server list", "a list", _last(done.complaint))]
-    return [f"openstack --os-cloud {BY_TLS} server list: {len(done.output.splitlines())} servers"], []
-
-
-def _client_refusal(context: Context) -> Seen:
-    _entry(context, WITHOUT_CA)
-    done = client.run(Command(("server", "list", "-f", "value")), {}, context.https().clouds_file, WITHOUT_CA)
-    wanted = "a refusal of the certificate"
-    if done.status == 0:
-        return [], [Difference("openstack server list without the lab's authority", wanted, "a list")]
-    return _refused("the openstack client", done.complaint, wanted)
-
-
-def _refused(who: str, complaint: str, wanted: str) -> Seen:
-    """Of a failed attempt: it must have failed because nobody whom the client trusts signed the certificate."""
-    if "certificate verify failed" in complaint.lower():
-        said = complaint[complaint.lower().index("certificate verify failed") :].splitlines()[0]
-        return [f"{who}: {said[:120].rstrip(')')}"], []
-    return [], [Difference(f"{who} without the lab's authority", wanted, _last(complaint))]
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["nothing was said"])[-1][:300]
-
-
-_LOOKS: dict[str, Callable[[Context], Seen]] = {
-    "chain": _of_certificates(_chain),
-    "name": _of_certificates(_name),
-    "dates": _of_certificates(_dates),
-    "plain": _plain,
-    "catalogue": _catalogue,
-    "login": _login,
-    "client": _client,
-    "refusal": _refusal,
-    "client-refusal": _client_refusal,
-}
-
-
-def _first(context: Context) -> str:
-    """An address to show how: Keystone's front, or a variable."""
-    try:
-        fronts = context.https().remembered()
-    except Absent:
-        return "$HOST:$PORT"
-    front = fronts.get("keystone") or next(iter(fronts.values()), None)
-    return f"{front.host}:{front.port}" if front else "$HOST:$PORT"
+    addresses: dict[tuple[str, str], Address] = {}
+    for endpoint in catalogue.of_interface("public"):
+        parts = urlsplit(endpoint["url"])
+        place = (str(parts.hostname), str(parts.port or 443))
+        if parts.scheme == "https" and place not in addresses:
+            addresses[place] = Address(catalogue.called(endpoint["service_id"]), *place)
+    dashboard = next((host for host in context.https().serving() if host.name == HORIZON), None)
+    everything = list(addresses.values())
+    if dashboard:
+        everything.append(Address(HORIZON, dashboard.host, str(dashboard.port)))
+    if dashboard and plain and dashboard.plain_port:  # on a shared port 80 only the dashboard's path is public
+        path = f"{dashboard.prefix.rstrip('/')}/"
+        everything.append(Address("horizon's plain address", dashboard.host, str(dashboard.plain_port), path))
+    if not everything:
+        raise Absent("public endpoint on https")
+    return everything
 
 
 KINDS: list[Kind[Any]] = [TlsCheck()]
