@@ -228,6 +228,11 @@ def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(mon
 # --- TLS, by the commands that are shown -------------------------------------------------------------------------------
 
 
+def dates(first: int, last: int) -> str:
+    """What openssl prints of a certificate that is valid from the beginning of one year to that of another."""
+    return f"notBefore=Jan  1 00:00:00 {first} GMT\nnotAfter=Jan  1 00:00:00 {last} GMT\n"
+
+
 @pytest.mark.parametrize(
     ("check", "output", "complaint", "status", "expected"),
     [
@@ -236,9 +241,9 @@ def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(mon
         ("chain", "", "connect:errno=111\nConnection refused\n", 1, "a certificate that"),
         ("name", "IP 192.0.2.7 does match certificate\n", "", 0, None),
         ("name", "IP 192.0.2.7 does NOT match certificate\n", "", 0, "for 192.0.2.7"),
-        ("dates", "notBefore=Jan  1 00:00:00 2020 GMT\nnotAfter=Jan  1 00:00:00 2120 GMT\nCertificate will not expire", "", 0, None),
-        ("dates", "notBefore=Jan  1 00:00:00 2020 GMT\nnotAfter=Jan  1 00:00:00 2021 GMT\nCertificate will expire", "", 1, "valid"),
-        ("dates", "notBefore=Jan  1 00:00:00 2119 GMT\nnotAfter=Jan  1 00:00:00 2120 GMT\nCertificate will not expire", "", 0, "valid"),
+        ("dates", dates(2020, 2120) + "Certificate will not expire", "", 0, None),
+        ("dates", dates(2020, 2021) + "Certificate will expire", "", 1, "valid"),
+        ("dates", dates(2119, 2120) + "Certificate will not expire", "", 0, "valid"),
         ("plain", "HTTP/1.1 301 Moved\r\nLocation: https://192.0.2.7/\r\n\r\n", "", 0, None),
         ("plain", "HTTP/1.1 302 Found\r\nLocation: https://192.0.2.7/\r\n\r\n", "", 0, None),
         ("plain", "HTTP/1.1 400 Bad Request\r\n\r\nInstead use the HTTPS scheme", "", 0, None),

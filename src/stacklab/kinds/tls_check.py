@@ -34,9 +34,9 @@ SECONDS = 120
 """How long one command may take; the openstack client alone needs seconds to start."""
 
 _SDK = (
-    "import openstack; cloud = openstack.connect(); print(cloud.config.get_auth_args()['auth_url'], "
-    "*(cloud.endpoint_for(name) for name in ('compute', 'image'))); "
-    "print(len(list(cloud.compute.servers())), 'servers,', len(list(cloud.image.images())), 'images')"
+    'import openstack; cloud = openstack.connect(); print(cloud.config.get_auth_args()["auth_url"], '
+    '*(cloud.endpoint_for(name) for name in ("compute", "image"))); '
+    'print(len(list(cloud.compute.servers())), "servers,", len(list(cloud.image.images())), "images")'
 )
 
 
@@ -83,13 +83,14 @@ class Check:
         if self.login:
             return self.line
         known = not address.host.startswith("$")  # else it is a variable, for showing how
+        file = f"{directory_of(context)}/ca.pem"
         place, host = f"{address.host}:{address.port}", address.host
         return self.line.format(
             at=shlex.quote(place) if known else place,
             host=shlex.quote(host) if known else host,
             path=shlex.quote(address.path),
             option="-checkip" if _is_ip(host) else "-checkhost",
-            authority=shlex.quote(f"{directory_of(context)}/ca.pem"),
+            authority=shlex.quote(file) if known else f'"{file}"',
         )
 
 
