@@ -127,6 +127,14 @@ def test_a_url_is_told_to_whoever_has_to_agree_to_it() -> None:
     assert "MiB" in kind.runs(params)
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_key_of_every_kind_is_described_where_it_is_declared(kind: str) -> None:
+    schema = KINDS[kind].params.model_json_schema()
+    for model in (schema, *schema.get("$defs", {}).values()):
+        assert model.get("description"), model["title"]
+        assert [key for key, field in model["properties"].items() if not field.get("description")] == [], model["title"]
+
+
 # --- what is refused when a session is read ------------------------------------------------------------------------
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from stacklab.errors import CloudRefused
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import virtual_host_of
-from stacklab.kinds.certificates import NoParams
 from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.declaration import NoParams
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Later, Request
 

@@ -17,14 +17,9 @@ from stacklab.https.authority import (
     signed_by,
 )
 from stacklab.kinds.context import Absent, Context, Thing
-from stacklab.kinds.declaration import Params
+from stacklab.kinds.declaration import NoParams
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Request
-
-
-class NoParams(Params):
-    """Everything about it follows from the cloud."""
-
 
 NOWHERE = "(not in Horizon: a certificate is a file on the machine that serves)"
 

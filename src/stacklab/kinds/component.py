@@ -23,15 +23,16 @@ _BELOW = re.compile(r"/(v\d[.\d]*|AUTH_[^/]*|[^/]*[$%]\([^/]*)(/.*)?$")
 
 
 class ComponentParams(Params):
-    """`types`: what catalogues call it, the usual one first; none: it has no API, and its login page is looked at (Horizon).
-
-    `required`: a cloud without it is broken, not just small. `switch`: its name for `lab up --with`, if it can be asked for.
-    """
+    """A project of OpenStack, by its names."""
 
     name: Name
+    """What people call it: Keystone."""
     types: list[Type] = []
+    """What catalogues call it, the usual one first; none: it has no API, and its login page is looked at (Horizon)."""
     required: bool = False
+    """A cloud without it is broken, not just small."""
     switch: Id | None = None
+    """Its name for `lab up --with`, if it can be asked for."""
 
 
 class Component(Kind[ComponentParams]):

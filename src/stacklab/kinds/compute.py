@@ -24,8 +24,12 @@ BOOT_SECONDS = 600
 
 
 class KeyPairParams(Params):
+    """A key pair, of a public key that is there."""
+
     name: Name
+    """Its name."""
     public_key: AssetRef
+    """The file with the public key."""
 
 
 class KeyPair(Kind[KeyPairParams]):
@@ -84,10 +88,16 @@ def _key_pairs(context: Context, name: str) -> list[Thing]:
 
 
 class FlavorParams(Params):
+    """How large an instance of this flavor is."""
+
     name: Name
+    """Its name."""
     vcpus: Annotated[int, Field(ge=1, le=256)]
+    """How many processors."""
     ram: Annotated[int, Field(ge=1, le=1 << 21)]  # MiB
+    """Memory in MiB."""
     disk: Annotated[int, Field(ge=0, le=16384)]  # GiB
+    """The root disk in GiB; 0: as large as the image."""
 
 
 class Flavor(Kind[FlavorParams]):
@@ -132,12 +142,20 @@ def _flavors(context: Context, name: str) -> list[Thing]:
 
 
 class ServerParams(Params):
+    """What an instance is made of."""
+
     name: Name
+    """Its name."""
     image: Annotated[Ref, Refers("image")]
+    """The image that it starts from."""
     flavor: Annotated[Ref, Refers("flavor")]
+    """How large it is."""
     networks: list[Annotated[Ref, Refers("network")]] = Field(min_length=1)
+    """The networks that it has a port in."""
     key_pair: Annotated[Ref, Refers("key-pair")] | None = None
+    """The key pair whose public half is put into it."""
     security_groups: list[Annotated[Ref, Refers("security-group")]] = []
+    """What may come in."""
 
 
 class Server(Kind[ServerParams]):
@@ -249,8 +267,12 @@ def find_servers(context: Context, name: str) -> list[Thing]:
 
 
 class AttachmentParams(Params):
+    """A server and a volume."""
+
     server: Annotated[Ref, Refers("server")]
+    """The instance that gets another disk."""
     volume: Annotated[Ref, Refers("volume")]
+    """The volume that becomes it."""
 
 
 class Attachment(Kind[AttachmentParams]):

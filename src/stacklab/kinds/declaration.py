@@ -25,18 +25,21 @@ class StepRef(Declaration):
     """`{step: ID}`: whatever that earlier step declares."""
 
     step: Id
+    """The id of the step."""
 
 
 class SecretRef(Declaration):
     """`{secret: NAME}`: a password that the lab generated and keeps; it is never shown."""
 
     secret: Literal["learner"]
+    """The name of the password."""
 
 
 class AssetRef(Declaration):
     """`{asset: NAME}`: a file that the lab provides (`compressed-image` is the guest image after gzip)."""
 
     asset: Literal["guest-image", "compressed-image", "public-key", "private-key"]
+    """The name of the file."""
 
 
 Ref = StepRef | Name
@@ -66,6 +69,10 @@ class Params(Declaration):
                 if isinstance(item, Params):
                     found += item.references()
         return found
+
+
+class NoParams(Params):
+    """Nothing to choose: everything about it follows from the cloud."""
 
 
 def _metadata(field: Any) -> list[Any]:

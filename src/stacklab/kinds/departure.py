@@ -17,10 +17,12 @@ SECONDS = 180
 
 
 class ServerGoneParams(Params):
-    """`keeps`: the volume that outlives the server."""
+    """A server that is deleted, and what stays of it."""
 
     server: Annotated[Ref, Refers("server")]
+    """The instance that is deleted."""
     keeps: Annotated[Ref, Refers("volume")]
+    """The volume that outlives it."""
 
 
 class ServerGone(Kind[ServerGoneParams]):

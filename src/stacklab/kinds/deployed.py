@@ -15,7 +15,7 @@ from stacklab.deploy.stack.detached import STACK_USER, StackRun, state
 from stacklab.durations import seconds as spoken
 from stacklab.kinds.component import horizon_answers
 from stacklab.kinds.context import Context, Thing
-from stacklab.kinds.declaration import Params
+from stacklab.kinds.declaration import NoParams, Params
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 from stacklab.machines.site import Site
@@ -69,18 +69,22 @@ class Looking(Kind[P]):
 
 
 class MachineParams(Params):
-    """`memory` and `disk` in GiB; `networks`: how many of its interfaces have an IPv4 address.
-
-    What the course asks for, and the least with which a cloud comes up: a machine of the learner's own may have less.
-    """
+    """What the course asks of a machine, and the least with which a cloud comes up: the learner's own may have less."""
 
     cpus: Annotated[int, Field(ge=1)]
+    """Processors, at the least."""
     memory: Annotated[int, Field(ge=1)]
+    """Memory in GiB."""
     least_memory: Annotated[int, Field(ge=1)]
+    """Memory in GiB without which no cloud comes up."""
     disk: Annotated[int, Field(ge=1)]
+    """Disk in GiB."""
     least_disk: Annotated[int, Field(ge=1)]
+    """Disk in GiB without which no cloud comes up."""
     networks: Annotated[int, Field(ge=1)]
+    """How many of its interfaces have an IPv4 address."""
     least_networks: Annotated[int, Field(ge=1)]
+    """How many of them it takes."""
 
 
 _SIZE = r"""
@@ -130,10 +134,6 @@ class MachineSize(Looking[MachineParams]):
         return f"the machine is {self.title(p)}, on {p.networks} networks; at the least {least}"
 
 
-class NoParams(Params):
-    """Nothing to choose."""
-
-
 class Clone(Looking[NoParams]):
     """DevStack on the machine: cloned, and at the branch or tag that the profile names."""
 
@@ -177,7 +177,10 @@ class Clone(Looking[NoParams]):
 
 
 class RunParams(Params):
+    """Which deployment is looked at."""
+
     by: Literal["devstack", "packstack"]
+    """What ran: DevStack's stack.sh, or PackStack."""
 
 
 class Run(Looking[RunParams]):

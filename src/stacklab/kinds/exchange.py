@@ -42,14 +42,20 @@ _LISTS: dict[str, _List] = {
 
 
 class ExchangeParams(Params):
-    """`at`: what is listed; `user`, `project` and `password`: who asks, for what; `shows`: what the list must have in it."""
+    """A list, and the way of asking for it."""
 
     by: Literal["http", "client", "dashboard"]
+    """The way: plain HTTP, the client, or Horizon."""
     at: Literal["networks", "servers", "volumes"]
+    """What is listed."""
     user: Annotated[Ref, Refers("user")]
+    """Who asks."""
     project: Annotated[Ref, Refers("project")]
+    """For which project."""
     password: SecretRef
+    """With which password."""
     shows: list[Annotated[Ref, Refers("network", "server", "volume")]] = Field(min_length=1)
+    """What the list must have in it."""
 
 
 class Exchange(Kind[ExchangeParams]):

@@ -15,8 +15,12 @@ DOMAIN = "default"
 
 
 class ProjectParams(Params):
+    """A project of the default domain."""
+
     name: Name
+    """Its name."""
     description: str = ""
+    """What it is for, in words."""
 
 
 class Project(Kind[ProjectParams]):
@@ -88,9 +92,14 @@ def find_users(context: Context, name: str) -> list[Thing]:
 
 
 class UserParams(Params):
+    """A user of the default domain."""
+
     name: Name
+    """Its name."""
     password: SecretRef
+    """What they log in with."""
     project: Annotated[Ref, Refers("project")] | None = None
+    """The project that they work in if they name none."""
 
 
 class User(Kind[UserParams]):
@@ -133,9 +142,14 @@ class User(Kind[UserParams]):
 
 
 class RoleParams(Params):
+    """Who gets which role where."""
+
     user: Annotated[Ref, Refers("user")]
+    """Who gets it."""
     project: Annotated[Ref, Refers("project")]
+    """Where it holds."""
     role: Name
+    """The role's name: member."""
 
 
 class RoleAssignment(Kind[RoleParams]):

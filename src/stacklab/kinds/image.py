@@ -22,20 +22,29 @@ class FileSource(Declaration):
     """`{file: PATH}`"""
 
     file: str
+    """The path of a file on the machine that lab runs on."""
 
 
 class UrlSource(Declaration):
     """`{url: URL}`"""
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://")]
+    """An http or https address; never one of this machine's own services."""
 
 
 class ImageParams(Params):
+    """An image, and where its bytes come from."""
+
     name: Name
+    """Its name."""
     source: AssetRef | FileSource | UrlSource
+    """An asset of the lab, a file, or a URL."""
     unpack: Literal["gzip", "xz"] | None = None
+    """What it is unpacked with on its way."""
     disk_format: Literal["raw", "qcow2", "iso", "vmdk", "vdi", "vhd"] | None = None
+    """The format of the bytes; without it that of the asset, else qcow2."""
     properties: dict[str, str] = {}
+    """What Nova is to know of it."""
 
 
 class Image(Kind[ImageParams]):

@@ -11,8 +11,9 @@ from stacklab.https.configuration import Setting
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import KEYSTONE
-from stacklab.kinds.certificates import NoParams, told
+from stacklab.kinds.certificates import told
 from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.declaration import NoParams
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Request
 

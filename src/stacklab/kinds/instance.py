@@ -34,8 +34,12 @@ def running(context: Context, ref: Ref) -> Thing:
 
 
 class ConsoleParams(Params):
+    """An instance, and what its log must say."""
+
     server: Annotated[Ref, Refers("server")]
+    """The instance whose log is read."""
     contains: Annotated[str, Field(min_length=1)]
+    """What must be in it."""
 
 
 class Console(Kind[ConsoleParams]):
@@ -105,12 +109,20 @@ def ssh_options(key: Path, server_id: str, endpoint: SshEndpoint) -> tuple[str, 
 
 
 class LoginParams(Params):
+    """A login, and what is run there."""
+
     server: Annotated[Ref, Refers("server")]
+    """The instance."""
     address: Annotated[Ref, Refers("floating-ip")]
+    """The floating IP by which it is reached."""
     key: AssetRef
+    """The file with the private key."""
     user: Name | None = None
+    """As whom; without it as the image's own user."""
     command: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """What is run there, a word each."""
     shows: str = ""
+    """What must be in its output."""
 
 
 class Login(Kind[LoginParams]):

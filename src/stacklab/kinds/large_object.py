@@ -62,12 +62,16 @@ def segment_name(name: str, number: int) -> str:
 
 
 class LargeObjectParams(Params):
-    """`segment`: how large a segment is, in MiB."""
+    """A file that is stored in segments."""
 
     container: Annotated[Ref, Refers("container")]
+    """Where it lies."""
     name: ObjectName
+    """Its name."""
     source: AssetRef
+    """The file that becomes the object."""
     segment: Annotated[int, Field(ge=1, le=5120)]  # Swift's own limit for one object is 5 GiB
+    """How large a segment is, in MiB; Swift takes 5 GiB at the most."""
 
 
 class LargeObject(Kind[LargeObjectParams]):

@@ -30,15 +30,16 @@ Listing = Literal[
 
 
 class LookParams(Params):
-    """`of`: the project whose things (or users) are listed; `everywhere`: those of all projects, as only an admin may.
-
-    `within`: the container whose objects are listed.
-    """
+    """A listing, and what must be in it."""
 
     at: Listing
+    """What is listed."""
     of: Annotated[Ref, Refers("project")] | None = None
+    """The project whose things (or users) are listed."""
     within: Annotated[Ref, Refers("container")] | None = None
+    """The container whose objects are listed."""
     everywhere: bool = False
+    """Those of all projects, as only an admin may."""
     shows: list[
         Name
         | Annotated[
@@ -46,7 +47,7 @@ class LookParams(Params):
             Refers("server", "network", "volume", "image", "user", "project", "container", "object", "large-object"),
         ]
     ] = []
-    hides: list[Name] = []
+    """What must be listed."""
 
     @model_validator(mode="after")
     def _objects_lie_in_a_container(self) -> LookParams:
@@ -164,8 +165,7 @@ class Look(Kind[LookParams]):
     def compare(self, context: Context, p: LookParams, thing: Thing) -> list[Difference]:
         names = [context.name_of(ref) for ref in p.shows]
         shown = ", ".join(sorted(thing["rows"])) or "nothing"
-        missing = [Difference(p.at, f"{name} is listed", shown) for name in names if name not in thing["rows"]]
-        return missing + [Difference(p.at, f"{name} is not listed", shown) for name in p.hides if name in thing["rows"]]
+        return [Difference(p.at, f"{name} is listed", shown) for name in names if name not in thing["rows"]]
 
     def shown(self, thing: Thing) -> str:
         return ", ".join(sorted(thing["rows"])) or "nothing"

@@ -25,7 +25,10 @@ def belonging(context: Context, collection: str, name: str) -> list[Thing]:
 
 
 class NetworkParams(Params):
+    """A network of the project's own."""
+
     name: Name
+    """Its name."""
 
 
 class Network(Kind[NetworkParams]):
@@ -65,11 +68,18 @@ class Network(Kind[NetworkParams]):
 
 
 class SubnetParams(Params):
+    """The addresses of a network."""
+
     name: Name
+    """Its name."""
     network: Annotated[Ref, Refers("network")]
+    """The network that it belongs to."""
     cidr: str
+    """The addresses: 10.0.0.0/24."""
     gateway: str | None = None
+    """The router's address in it; without it the first one."""
     dns: list[str] = []
+    """Addresses of name servers, told by DHCP."""
 
     @field_validator("cidr")
     @classmethod
@@ -151,9 +161,14 @@ class Subnet(Kind[SubnetParams]):
 
 
 class RouterParams(Params):
+    """A router, and what it connects."""
+
     name: Name
+    """Its name."""
     external: Annotated[Ref, Refers("network")]
+    """The external network that it leads to."""
     subnets: list[Annotated[Ref, Refers("subnet")]] = Field(min_length=1)
+    """The subnets that it has an interface in."""
 
 
 class Router(Kind[RouterParams]):
@@ -241,8 +256,12 @@ def _router_subnets(context: Context, router_id: str) -> set[str]:
 
 
 class FloatingIpParams(Params):
+    """An address of the external network for an instance."""
+
     server: Annotated[Ref, Refers("server")]
+    """The instance that it leads to."""
     network: Annotated[Ref, Refers("network")]
+    """The external network that it is taken from."""
 
 
 class FloatingIp(Kind[FloatingIpParams]):

@@ -64,8 +64,12 @@ def metadata_differences(thing: str, metadata: Metadata, headers: dict[str, str]
 
 
 class ContainerParams(Params):
+    """A container, with its metadata."""
+
     name: Name
+    """Its name."""
     metadata: Metadata = {}
+    """Facts about it, by their names."""
 
 
 class Container(Kind[ContainerParams]):
@@ -131,12 +135,16 @@ def container_name(context: Context, ref: Ref) -> str:
 
 
 class ObjectParams(Params):
-    """`source`: the file that becomes the object."""
+    """A file that becomes an object."""
 
     container: Annotated[Ref, Refers("container")]
+    """Where it lies."""
     name: ObjectName
+    """Its name."""
     source: AssetRef
+    """The file that becomes the object."""
     metadata: Metadata = {}
+    """Facts about it, by their names."""
 
 
 class Object(Kind[ObjectParams]):
@@ -221,12 +229,16 @@ def put(context: Context, where: tuple[str, str], path: Path, *, headers: dict[s
 
 
 class DeletionParams(Params):
-    """`name`: of an object that is put, and deleted again; `keeps`: objects of that container that stay."""
+    """An object that is put, and deleted again."""
 
     container: Annotated[Ref, Refers("container")]
+    """Where it lay."""
     name: ObjectName
+    """Its name."""
     source: AssetRef
+    """The file that became the object."""
     keeps: list[Annotated[Ref, Refers("object", "large-object")]] = Field(default=[])
+    """Objects of that container that stay."""
 
 
 class Deletion(Kind[DeletionParams]):

@@ -22,17 +22,29 @@ class QuotaParams(Params):
     """Limits by the names that the `openstack quota set` command has for them; -1 is no limit."""
 
     project: Annotated[Ref, Refers("project")]
+    """The project that they hold for."""
     instances: Limit = None
+    """Servers."""
     cores: Limit = None
+    """Virtual processors of all servers."""
     ram: Limit = None  # MiB
+    """Memory of all servers in MiB."""
     networks: Limit = None
+    """Networks."""
     subnets: Limit = None
+    """Subnets."""
     routers: Limit = None
+    """Routers."""
     ports: Limit = None
+    """Ports."""
     floating_ips: Limit = None
+    """Floating IPs."""
     volumes: Limit = None
+    """Volumes."""
     gigabytes: Limit = None
+    """All volumes together in GiB."""
     snapshots: Limit = None
+    """Snapshots of volumes."""
 
 
 OWNERS: dict[Service, tuple[str, ...]] = {
@@ -141,10 +153,13 @@ class RefusalParams(Params):
     """A volume that must be refused, because it goes over the quota of what is named."""
 
     project: Annotated[Ref, Refers("project")]
+    """The project whose quota it is."""
     over: Literal["gigabytes"]
+    """The limit that the request goes over."""
     name: Name
+    """The name of the volume that is not made."""
     size: Annotated[int, Field(ge=1, le=1 << 20)] = 1
-    """GiB"""
+    """How large it would be, in GiB."""
 
 
 class Refusal(Kind[RefusalParams]):

@@ -13,9 +13,10 @@ from stacklab.kinds.narration import Command, Request
 
 
 class RepairParams(Params):
-    """`fault`: the home's name for what `lab break` breaks."""
+    """What was broken."""
 
     fault: Id
+    """The home's name for what `lab break` breaks."""
 
 
 class Repair(Kind[RepairParams]):

@@ -57,30 +57,33 @@ def sorting() -> Sorting:
     return Sorting.model_validate(YAML(typ="safe").load(text))
 
 
-class RoleParams(Params):
+class NodeRoleParams(Params):
+    """A role that a node of a larger cloud has."""
+
     role: Role
+    """Which."""
 
 
-class NodeRole(Kind[RoleParams]):
+class NodeRole(Kind[NodeRoleParams]):
     """What belongs to one role: services as the home sees them, and the parts that the services list themselves."""
 
     name = "node-role"
-    params = RoleParams
+    params = NodeRoleParams
     leaves = False
 
-    def title(self, p: RoleParams) -> str:
+    def title(self, p: NodeRoleParams) -> str:
         return f"the {p.role} role"
 
-    def horizon(self, p: RoleParams) -> str:
+    def horizon(self, p: NodeRoleParams) -> str:
         return "Admin ▸ System ▸ System Information: Compute Services, Block Storage Services, Network Agents"
 
-    def commands(self, context: Context, p: RoleParams) -> list[Command]:
+    def commands(self, context: Context, p: NodeRoleParams) -> list[Command]:
         return [Command(LISTS[asked][3]) for asked in self._asks(p)]
 
-    def requests(self, context: Context, p: RoleParams) -> list[Request]:
+    def requests(self, context: Context, p: NodeRoleParams) -> list[Request]:
         return [Request("GET", LISTS[asked][0], LISTS[asked][1]) for asked in self._asks(p)]
 
-    def _asks(self, p: RoleParams) -> list[Asked]:
+    def _asks(self, p: NodeRoleParams) -> list[Asked]:
         """The controller's parts are in two lists; the other roles have one each."""
         return sorting().roles[p.role].asks or ["compute", "block-storage"]
 
@@ -95,7 +98,7 @@ class NodeRole(Kind[RoleParams]):
         ]
         return "\n".join([f"{role.title}: {role.what}", *services, *parts])
 
-    def find_all(self, context: Context, p: RoleParams) -> Iterable[Thing]:
+    def find_all(self, context: Context, p: NodeRoleParams) -> Iterable[Thing]:
         known = sorting().services
         services = [
             {"name": one.name, "state": one.state, "reason": one.reason}
@@ -107,7 +110,7 @@ class NodeRole(Kind[RoleParams]):
         parts = self._parts(context, p) if well else None
         return [{"name": p.role, "services": services, "parts": parts}]
 
-    def _parts(self, context: Context, p: RoleParams) -> list[Thing]:
+    def _parts(self, context: Context, p: NodeRoleParams) -> list[Thing]:
         found = []
         for asked in self._asks(p):
             service, path, key, _ = LISTS[asked]
@@ -117,7 +120,7 @@ class NodeRole(Kind[RoleParams]):
                     found.append({"binary": one["binary"], "host": one.get("host", ""), "up": up})
         return found
 
-    def compare(self, context: Context, p: RoleParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: NodeRoleParams, thing: Thing) -> list[Difference]:
         if not thing["services"]:
             return [Difference("services", f"something that belongs to the {p.role} role", "nothing")]
         down = [
@@ -138,10 +141,10 @@ class NodeRole(Kind[RoleParams]):
         parts = ", ".join(sorted({one["binary"] for one in thing["parts"] or []}))
         return f"running: {names}" + (f"; up by their own list: {parts}" if parts else "")
 
-    def show_command(self, context: Context, p: RoleParams) -> Command:
+    def show_command(self, context: Context, p: NodeRoleParams) -> Command:
         return Command(("status",), program="lab")
 
-    def expected(self, p: RoleParams) -> str:
+    def expected(self, p: NodeRoleParams) -> str:
         return f"every service of the {p.role} role runs"
 
 

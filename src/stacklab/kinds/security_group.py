@@ -16,9 +16,14 @@ from stacklab.kinds.network import belonging
 
 
 class Rule(Params):
+    """What may come in."""
+
     protocol: Literal["tcp", "udp", "icmp"]
+    """The protocol."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The port; without it every one."""
     source: str = "0.0.0.0/0"
+    """The network that it may come from."""
 
     @field_validator("source")
     @classmethod
@@ -57,9 +62,14 @@ class Rule(Params):
 
 
 class SecurityGroupParams(Params):
+    """A security group with its rules."""
+
     name: Name
+    """Its name."""
     description: str = ""
+    """What it is for, in words."""
     rules: list[Rule] = Field(min_length=1)
+    """What may come in, each by itself."""
 
 
 class SecurityGroup(Kind[SecurityGroupParams]):

@@ -33,35 +33,36 @@ UNDO_SECONDS = 60.0
 
 
 class ShellParams(Params):
-    """What a session file says of such a step. All scripts are run with `sh -eu` and an empty standard input.
+    """Scripts, all run with `sh -eu` and an empty standard input. They do no harm when they are run twice, or half of it is there.
 
-    `what`: what it is about, in a few words. `run`: lines of shell. `check`: lines whose exit status tells whether it is so,
-    whoever did it; they only look. Without a check, `run` only looks, too, and is run to check. `shows`: what must be in the
-    output of the check (of `run` where there is none). `undo`: takes back what `run` leaves; without it nothing is left. All
-    three must do no harm when they are run twice, or when half of it is there.
-
-    `in`: a directory below the lab's scratch directory, shared by the session's steps that name it; without it they run in
-    the home directory. `processes`: pid files in that directory, of what `run` leaves running; undo and reset end it.
-
-    `root`: as root; "where-allowed": as root where the lab may be root, else not. `features`: what the kernel must let us do;
-    see `features.VARIABLES` for what the scripts are then given. `on` and `why`: who must have made the cloud for this to make
-    sense, and why it makes none elsewhere. `seconds`: how long each script may take.
-
-    The scripts have the names of `Site.names` as variables (`$APACHE`, `$DATABASE`, `$QUEUE`), `$LAB_SCRATCH`, and `$LAB_NAME`.
+    They have the names of `Site.names` as variables (`$APACHE`, `$DATABASE`, `$QUEUE`), `$LAB_SCRATCH`, `$LAB_NAME`, and what
+    their features bring (`features.VARIABLES`). Without a directory they run in the home directory.
     """
 
     what: Name
+    """What it is about, in a few words."""
     run: Lines
+    """Lines of shell that do it."""
     check: Lines | None = None
+    """Lines whose exit status tells whether it is so, whoever did it; without them `run` only looks."""
     shows: list[Annotated[str, Field(min_length=1)]] = []
+    """What must be in the output of the check (of `run` where there is none)."""
     undo: Lines | None = None
+    """Lines that take back what `run` leaves; without them nothing is left."""
     place: Id | None = Field(alias="in", default=None)
+    """A directory below the lab's scratch directory, shared by the steps that name it."""
     processes: list[PidFile] = []
+    """Pid files there, of what `run` leaves running."""
     root: bool | Literal["where-allowed"] = False
+    """As root; "where-allowed": as root where the lab may be root."""
     features: list[Feature] = []
+    """What the kernel must let us do."""
     on: list[Literal["devstack", "packstack", "lab"]] = Field(default=["devstack", "packstack", "lab"], min_length=1)
+    """Who must have made the cloud for this to make sense."""
     why: Annotated[str, Field(min_length=1)] | None = None
+    """Why it makes none elsewhere."""
     seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How long each script may take."""
 
     @model_validator(mode="after")
     def _agrees(self) -> ShellParams:

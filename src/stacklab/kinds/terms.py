@@ -47,11 +47,14 @@ _BY_NAME = ("key-pair", "container")
 
 
 class Row(Params):
-    """`ec2`: Amazon's word. `is`: the kind of OpenStack's thing. `thing`: the one of the learner's that shows it."""
+    """A word of Amazon's, and the thing that shows what it means."""
 
     ec2: Name
+    """Amazon's word."""
     kind: Name = Field(alias="is")
+    """The kind of OpenStack's thing."""
     thing: Annotated[Ref, Refers(*_WORDS)]
+    """The one of the learner's that shows it."""
 
     @model_validator(mode="after")
     def _known(self) -> Row:
@@ -61,7 +64,10 @@ class Row(Params):
 
 
 class TermsParams(Params):
+    """A table of both vocabularies."""
+
     rows: list[Row] = Field(min_length=1)
+    """Its rows."""
 
 
 class Terms(Kind[TermsParams]):

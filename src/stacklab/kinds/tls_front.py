@@ -20,9 +20,10 @@ OTHERS = "others"
 
 
 class FrontParams(Params):
-    """`others`: every service of the catalogue that is none of the three."""
+    """What gets TLS in front of it."""
 
     service: Literal["horizon", "keystone", "swift", "others"]
+    """The service; `others`: every one of the catalogue that is none of the three."""
 
 
 class TlsFront(Kind[FrontParams]):

@@ -18,9 +18,14 @@ MOST_GIB = 16384
 
 
 class VolumeParams(Params):
+    """A volume."""
+
     name: Name
+    """Its name."""
     size: Annotated[int, Field(ge=1, le=MOST_GIB)]  # GiB
+    """How large it is, in GiB."""
     image: Annotated[Ref, Refers("image")] | None = None
+    """The image that its content is made from."""
 
 
 class Volume(Kind[VolumeParams]):

@@ -25,12 +25,16 @@ MAX_BYTES = 1 << 18
 
 
 class WrittenParams(Params):
-    """`profile` and `address`: what the file is for, where the cloud's own machine does not say it."""
+    """A file, and what it is for where the cloud's own machine does not say it."""
 
     file: FileName
+    """Its name in the lab's scratch directory."""
     profile: Name
+    """The profile of the machine that it is for."""
     address: str
+    """The address of that machine."""
     services: list[Name] = []
+    """Optional services that it asks for."""
 
 
 P = TypeVar("P", bound=WrittenParams)
