@@ -33,7 +33,7 @@ UNDO_SECONDS = 60.0
 
 
 class ShellParams(Params):
-    """Scripts, all run with `sh -eu` and an empty standard input. They do no harm when they are run twice, or half of it is there.
+    """Scripts, all run with `sh -eu` and an empty standard input. Run twice, or where half of it is there, they do no harm.
 
     They have the names of `Site.names` as variables (`$APACHE`, `$DATABASE`, `$QUEUE`), `$LAB_SCRATCH`, `$LAB_NAME`, and what
     their features bring (`features.VARIABLES`). Without a directory they run in the home directory.
