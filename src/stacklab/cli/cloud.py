@@ -134,7 +134,7 @@ def ssh(context: Invocation, instance: str, command: tuple[str, ...], user: str 
     lab ssh lab-vm
     lab ssh lab-vm -- uname -a
     """
-    from stacklab.entry import ssh_argv
+    from stacklab.replay.entry import ssh_argv
 
     words = list(command[1:] if command[:1] == ("--",) else command)
     argv, why = ssh_argv(context.lab, instance, user, words)

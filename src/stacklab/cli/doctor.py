@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stacklab.cli.options import Invocation, complete_home, complete_profile, json_option
+from stacklab.cli.completing import complete_home, complete_profile
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

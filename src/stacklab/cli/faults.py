@@ -6,11 +6,10 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from stacklab.cli.asking import agreed
-from stacklab.cli.completing import complete_session
-from stacklab.cli.options import Invocation, json_option, known_sessions
+from stacklab.cli.completing import complete_fault, complete_session
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.conditions.finding import Finding
@@ -24,19 +23,6 @@ WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable
 SOMETHING = (
     "Something is broken now. Use the cloud as its users do until you meet it: log in to Horizon, list, upload, launch."
 )
-
-
-def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """SESSION/FAULT of the session that is named, or else of the lab's own."""
-    from stacklab.replay.current import session_of
-
-    lab = Invocation(ctx.find_root().params.get("name") or "intro").lab
-    known = known_sessions(ctx)
-    name, slash, _ = incomplete.partition("/")
-    wanted = name if slash else lab.record.session
-    session = session_of(lab, wanted) if wanted in known else None
-    found = [f"{session.name}/{case.id}" for case in session.faults] if session else []
-    return [CompletionItem(one) for one in [*found, *([] if slash else known)] if one.startswith(incomplete)]
 
 
 def fault_addressed(context: Invocation, text: str) -> tuple[Session, FaultCase]:

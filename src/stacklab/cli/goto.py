@@ -7,24 +7,16 @@ from typing import TYPE_CHECKING
 import click
 
 from stacklab.cli.asking import agreed, trust_option, trusted
-from stacklab.cli.options import Invocation, complete_step, json_option, known_sessions
+from stacklab.cli.completing import complete_session, complete_step
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from stacklab.console import Console
     from stacklab.replay.moving import Arrived
 
 
-def complete_session_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A session."""
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(name) for name in known_sessions(ctx) if name.startswith(incomplete)]
-
-
 @click.command()
-@click.argument("session", required=False, shell_complete=complete_session_name)
+@click.argument("session", required=False, shell_complete=complete_session)
 @click.option(
     "--step", metavar="ID", shell_complete=complete_step, help="Go to just before this step: your turn at it."
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from stacklab.cli.faults import complete_fault, fault_addressed
-from stacklab.cli.options import Invocation, addressed, complete_step, json_option, known_elsewhere
+from stacklab.cli.completing import complete_fault, complete_step
+from stacklab.cli.faults import fault_addressed
+from stacklab.cli.options import Invocation, addressed, json_option, known_elsewhere
 
 if TYPE_CHECKING:
     from stacklab.course.session import FaultCase, Session, Step

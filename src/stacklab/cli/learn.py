@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from stacklab.cli.asking import trust_option, trusted
-from stacklab.cli.options import Invocation, address_argument, addressed, complete_step, json_option
+from stacklab.cli.completing import complete_step
+from stacklab.cli.options import Invocation, address_argument, addressed, json_option
 from stacklab.cloud.connection import VERSIONS
 
 if TYPE_CHECKING:

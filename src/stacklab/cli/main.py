@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stacklab import __version__
-from stacklab.cli.options import LAB_HELP, LABS_HELP, Invocation, complete_directory, complete_lab, with_lab_options
+from stacklab.cli.completing import complete_directory, complete_lab
+from stacklab.cli.options import LAB_HELP, LABS_HELP, Invocation, with_lab_options
 
 if TYPE_CHECKING:
     from stacklab.errors import LabError

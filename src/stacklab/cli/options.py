@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
+
+from stacklab.cli.completing import complete_address, complete_directory, complete_lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,56 +106,6 @@ def with_lab_options(command: click.Command) -> click.Command:
     return command
 
 
-def _lab_of(ctx: click.Context) -> Lab:
-    """The lab that the line names so far: the group itself does not run while the shell completes."""
-    return Invocation(ctx.find_root().params.get("name") or "intro").lab
-
-
-def known_sessions(ctx: click.Context) -> list[str]:
-    """Names of all sessions, those of `--labs` on the line and those of the lab's own session's directory among them."""
-    from stacklab.course.search import add_to_search_path, all_sessions
-    from stacklab.errors import UnknownName
-
-    with suppress(UnknownName):  # nothing completes from a directory that is not there
-        add_to_search_path(ctx.find_root().params.get("labs") or ())
-    return sorted(all_sessions(_lab_of(ctx).labs))
-
-
-def complete_address(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """SESSION, SESSION/EXERCISE, SESSION/EXERCISE/STEP."""
-    from stacklab.course.load import load_session
-
-    names = known_sessions(ctx)
-    if "/" not in incomplete:
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    name, _, rest = incomplete.partition("/")
-    if name not in names:
-        return []
-    session = load_session(name, also=_lab_of(ctx).labs)
-    if "/" not in rest:
-        found = [f"{name}/{exercise.id}" for exercise in session.exercises]
-    else:
-        found = [f"{name}/{step.exercise}/{step.id}" for step in session.steps()]
-    return [CompletionItem(item) for item in found if item.startswith(incomplete)]
-
-
-def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A step's id, of the session that is up."""
-    from stacklab.replay.current import session_of
-
-    known_sessions(ctx)
-    session = session_of(_lab_of(ctx), None)
-    return [CompletionItem(step.id, help=step.title) for step in session.steps() if step.id.startswith(incomplete)]
-
-
-def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A service of the lab's cloud."""
-    from stacklab.replay.current import home_of
-
-    home = home_of(_lab_of(ctx))
-    return [CompletionItem(name) for name in home.service_names() if name.startswith(incomplete)]
-
-
 def address_argument(function: F) -> F:
     """SESSION[/EXERCISE[/STEP]]; without it, the session that is up."""
     return click.argument(
@@ -220,35 +171,3 @@ def known_elsewhere(context: Invocation, word: str, *, first: str | None = None)
                     if place.endswith(f"/{word}"):
                         return f"did you mean '{place}'?"
     return ""
-
-
-def complete_lab(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A lab that exists."""
-    from stacklab.lab import all_labs
-
-    return [CompletionItem(lab.name) for lab in all_labs() if lab.name.startswith(incomplete)]
-
-
-def complete_home(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A home."""
-    from stacklab.homes import HOMES
-
-    names = [*(name for name in HOMES if name != "ssh"), "ssh://"]
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
-def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A profile."""
-    from stacklab.deploy.profile.load import profile_names
-
-    return [CompletionItem(name) for name in profile_names() if name.startswith(incomplete)]
-
-
-def complete_directory(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Left to the shell."""
-    return [CompletionItem(incomplete, type="dir")]
-
-
-def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Left to the shell."""
-    return [CompletionItem(incomplete, type="file")]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from stacklab.cli.completing import complete_services, one_more
-from stacklab.cli.options import Invocation, complete_profile, json_option
+from stacklab.cli.completing import complete_profile, complete_services, one_more
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console

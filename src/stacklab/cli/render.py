@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stacklab.cli.completing import DEFAULT_PROFILE, complete_services, complete_session, complete_variant
-from stacklab.cli.options import Invocation, complete_profile, json_option
+from stacklab.cli.completing import (
+    DEFAULT_PROFILE,
+    complete_profile,
+    complete_services,
+    complete_session,
+    complete_variant,
+)
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console

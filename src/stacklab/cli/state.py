@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from stacklab.cli.asking import agreed
-from stacklab.cli.completing import complete_session
-from stacklab.cli.options import Invocation, complete_service, complete_step, json_option
+from stacklab.cli.completing import complete_service, complete_session, complete_step
+from stacklab.cli.options import Invocation, json_option
 from stacklab.cli.standing import as_json as session_json
 from stacklab.cli.standing import show_standing, whole_course
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from stacklab.cli.completing import complete_services
-from stacklab.cli.options import Invocation, complete_address, complete_home, complete_profile, json_option
+from stacklab.cli.completing import complete_address, complete_home, complete_profile, complete_services
+from stacklab.cli.options import Invocation, json_option
 
 
 @click.command()

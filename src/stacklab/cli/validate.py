@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.options import Invocation, complete_file, json_option
+from stacklab.cli.completing import complete_file
+from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
