@@ -97,10 +97,10 @@ def home(cloud_home: EmbeddedHome) -> EmbeddedHome:
 @pytest.fixture
 def fresh(home: EmbeddedHome) -> Iterator[EmbeddedHome]:
     """The cloud as `lab up` left it, and put back afterwards."""
-    home.restore("start", quiet)
+    home.checkpoints.restore("start", quiet)
     yield home
     if supervision.is_running(home.layout):
-        home.restore("start", quiet)
+        home.checkpoints.restore("start", quiet)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_the_same_names_can_be_made_again_and_no_quota_is_used(fresh: EmbeddedHo
     before = everything(admin)
     for _ in range(2):
         work(fresh, admin, source)
-        fresh.restore("start", quiet)
+        fresh.checkpoints.restore("start", quiet)
         assert everything(admin) == before
         for part in ("images", "volumes"):
             assert list((fresh.layout.home / part).iterdir()) == []
@@ -89,7 +89,7 @@ def test_the_same_names_can_be_made_again_and_no_quota_is_used(fresh: EmbeddedHo
 def test_services_keep_running_over_a_restore(fresh: EmbeddedHome) -> None:
     before = [(one.name, one.pid) for one in supervision.services(fresh.layout)]
     with measured("the embedded cloud back to its start"):
-        fresh.restore("start", quiet)
+        fresh.checkpoints.restore("start", quiet)
     assert [(one.name, one.pid) for one in supervision.services(fresh.layout)] == before
 
 
@@ -104,14 +104,14 @@ def test_a_learners_data_comes_back_as_it_was(fresh: EmbeddedHome, admin: Any, s
     admin.object_store.create_container("kept")
     admin.object_store.upload_object("kept", "thing", data=b"important")
 
-    fresh.checkpoint("mine", quiet)
+    fresh.checkpoints.save("mine", quiet)
     admin.image.delete_image(image)
     with file.open("r+b") as disk:
         disk.seek(300 << 20)
         disk.write(b"destroyed")
     admin.object_store.delete_object("thing", container="kept")
     admin.object_store.delete_container("kept")
-    fresh.restore("mine", quiet)
+    fresh.checkpoints.restore("mine", quiet)
 
     assert admin.image.download_image(image).content == source.read_bytes()
     with file.open("rb") as disk:
@@ -120,7 +120,7 @@ def test_a_learners_data_comes_back_as_it_was(fresh: EmbeddedHome, admin: Any, s
     assert file.stat().st_size == 1 << 30
     assert file.stat().st_blocks * 512 < 8 << 20, "a sparse file came back inflated"
     assert admin.object_store.download_object("thing", container="kept") == b"important"
-    assert fresh.checkpoints() == ["mine", "start"]
+    assert fresh.checkpoints.names() == ["mine", "start"]
 
 
 def test_a_reset_in_the_middle_of_work_leaves_nothing_of_it(fresh: EmbeddedHome, admin: Any, source: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_reset_in_the_middle_of_work_leaves_nothing_of_it(fresh: EmbeddedHome,
         admin.compute.create_server(
             name=f"server-{number}", flavor_id=flavor.id, image_id=image.id, networks=[{"uuid": network.id}]
         )
-    fresh.restore("start", quiet)
+    fresh.checkpoints.restore("start", quiet)
     assert everything(admin)["servers"] == []
     assert supervision.guests(fresh.layout) == []
     assert [port.device_owner for port in admin.network.ports() if "compute" in port.device_owner] == []
@@ -143,7 +143,7 @@ def test_a_reset_sees_a_launch_that_was_accepted_and_has_not_begun(fresh: Embedd
     with closing(sqlite3.connect(fresh.layout.db / "nova_api.db")) as database, database:
         database.execute("INSERT INTO build_requests (project_id) VALUES ('somebody')")
     said: list[str] = []
-    fresh.restore("start", said.append)
+    fresh.checkpoints.restore("start", said.append)
     assert "nova is at work; ending it" in said
 
 
@@ -151,10 +151,10 @@ def test_an_instance_that_ran_at_the_checkpoint_runs_again(fresh: EmbeddedHome, 
     if not fresh.access().hypervisor.there:
         pytest.skip(fresh.access().hypervisor.why)
     server = work(fresh, admin, source)
-    fresh.checkpoint("running", quiet)
+    fresh.checkpoints.save("running", quiet)
     admin.compute.delete_server(server)
     admin.compute.wait_for_delete(server, interval=0.2, wait=PATIENCE)
-    fresh.restore("running", quiet)
+    fresh.checkpoints.restore("running", quiet)
     again = admin.compute.get_server(server.id)
     assert (again.status, again.name) == ("ACTIVE", "server")
     way = fresh.access().ssh_endpoint(server.id)
@@ -166,7 +166,7 @@ def test_quick_work_after_a_reset_meets_no_stale_cache(fresh: EmbeddedHome, admi
         cloud = learner(fresh, admin)
         assert cloud.identity.get_project(cloud.current_project_id).name == "lab-project"
         cloud.network.create_network(name="net")
-        fresh.restore("start", quiet)
+        fresh.checkpoints.restore("start", quiet)
         assert admin.identity.find_project("lab-project") is None
         with pytest.raises((openstack.exceptions.HttpException, keystoneauth1.exceptions.Unauthorized)):
             list(cloud.network.networks())  # the learner's token is for a user who is gone
@@ -174,13 +174,13 @@ def test_quick_work_after_a_reset_meets_no_stale_cache(fresh: EmbeddedHome, admi
 
 def test_an_unknown_checkpoint_is_refused(home: EmbeddedHome) -> None:
     with pytest.raises(CheckpointMissing, match="no checkpoint 'never'"):
-        home.restore("never", quiet)
+        home.checkpoints.restore("never", quiet)
     with pytest.raises(UnknownName):
-        home.restore("../start", quiet)
+        home.checkpoints.restore("../start", quiet)
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(fresh: EmbeddedHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh.checkpoint("mine", quiet)
+    fresh.checkpoints.save("mine", quiet)
     before = fresh.saved.verify("mine")
 
     def full(*arguments: object) -> None:
@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(fresh: EmbeddedHome, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(mirror, "mirror", full)
         with pytest.raises(NotEnoughSpace):
-            fresh.checkpoint("mine", quiet)
+            fresh.checkpoints.save("mine", quiet)
     assert fresh.saved.verify("mine") == before
     assert not [path for path in fresh.layout.checkpoints.iterdir() if path.name.startswith(".")]
 

@@ -122,7 +122,7 @@ def test_a_port_that_somebody_took_is_replaced_and_said(home: EmbeddedHome) -> N
         admin: Any = openstack.connection.Connection(config=config.get_one("lab-admin"))
         urls = {endpoint.url for endpoint in admin.identity.endpoints()}
         assert not [url for url in urls if f":{taken}" in url]
-        home.restore("start", quiet)  # saved with the old address
+        home.checkpoints.restore("start", quiet)  # saved with the old address
         assert {endpoint.url for endpoint in admin.identity.endpoints()} == urls
         assert [flavor.name for flavor in admin.compute.flavors()]
 

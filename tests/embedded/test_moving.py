@@ -78,9 +78,9 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fresh(lab: Lab) -> None:
     """At the start of session 4, without checkpoints of goto's and with nothing agreed to."""
     reset(lab, quiet, load_session("session4"))
-    for name in home_of(lab).checkpoints():
+    for name in home_of(lab).checkpoints.names():
         if name.startswith(PREFIX):
-            home_of(lab).drop(name, quiet)
+            home_of(lab).checkpoints.drop(name, quiet)
     for name in Records(lab).names():
         Records(lab).drop(name)
     (lab.directory / "trust.json").unlink(missing_ok=True)
@@ -157,7 +157,7 @@ def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> 
 
 def test_goto_begins_at_the_nearest_checkpoint_that_an_earlier_one_has_saved(lab: Lab) -> None:
     first = go(lab, "subnet")
-    assert first.saved in home_of(lab).checkpoints()
+    assert first.saved in home_of(lab).checkpoints.names()
     replay_steps(
         lab, load_session("elsewhere"), [load_session("elsewhere").step("last")], "rest", lambda shown: None, quiet
     )
@@ -232,7 +232,7 @@ def test_undo_after_goto_removes_what_the_checkpoint_holds(lab: Lab) -> None:
 def test_only_a_few_checkpoints_are_kept_and_the_oldest_goes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving, "KEEP", 2)
     saved = [go(lab, step).saved for step in ("subnet", "script", "router")]
-    there = [name for name in home_of(lab).checkpoints() if name.startswith(PREFIX)]
+    there = [name for name in home_of(lab).checkpoints.names() if name.startswith(PREFIX)]
     assert sorted(there) == sorted(str(name) for name in saved[1:])
     assert set(Records(lab).names()) == set(there)
 

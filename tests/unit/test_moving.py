@@ -63,11 +63,11 @@ def name(lab: Lab, which: Session, count: int, start: str = "start") -> str:
 def test_a_checkpoint_is_named_for_session_and_step_and_any_home_takes_the_name(tmp_path: Path, lab: Lab) -> None:
     found = name(lab, session(tmp_path), 1)
     assert found.startswith("at.demo.subnet.")
-    EmbeddedHome(lab).drop(found, lambda detail: None)  # raises for a name that it would not take
+    EmbeddedHome(lab).checkpoints.drop(found, lambda detail: None)  # raises for a name that it would not take
     steps = list(session(tmp_path).steps())
     longest = replace(steps[1], id="s" * 60)
     long = checkpoint_name(lab, replace(session(tmp_path), name="n" * 60), "start", steps[:1], longest)
-    EmbeddedHome(lab).drop(long, lambda detail: None)
+    EmbeddedHome(lab).checkpoints.drop(long, lambda detail: None)
 
 
 def test_the_same_steps_have_the_same_name_whatever_comes_later_or_is_told(tmp_path: Path, lab: Lab) -> None:

@@ -50,7 +50,7 @@ def goto(context: Invocation, session: str | None, step: str | None, yes: bool, 
         raise NotRunning(error.message, advice=f"lab up {chosen.name}") from error
     if turn is not steps[0]:
         chosen = trusted(console, lab, chosen, trust=trust)
-    if not home.saves and not confirmed(context, console, yes=yes):
+    if not home.checkpoints.saves and not confirmed(context, console, yes=yes):
         return
     arrived = do_goto(
         lab,

@@ -172,7 +172,7 @@ def reset(context: Invocation, session: str | None, yes: bool, as_json: bool) ->
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
-    if not home_of(lab).saves and not confirmed(context, console, yes=yes):
+    if not home_of(lab).checkpoints.saves and not confirmed(context, console, yes=yes):
         return
     with console.working(f"back to the start of {chosen.name}", 3) as progress:
         do_reset(lab, progress, chosen)

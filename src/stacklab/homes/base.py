@@ -35,13 +35,45 @@ START = "start"
 """The checkpoint that a session begins with."""
 
 
+class HomeCheckpoints:
+    """Saved states of a home's cloud and files. These are of a home that has none; where there are some, all is overridden."""
+
+    saves: ClassVar[bool] = False
+    """Where it does not, a reset removes thing by thing (`stacklab.replay.clear`)."""
+
+    def save(self, name: str, progress: Progress) -> None:
+        """Save cloud and files under this name, replacing an earlier one only when the new one is whole."""
+        self.verify(name)
+
+    def names(self) -> list[str]:
+        """What `restore` can go back to."""
+        return []
+
+    def start(self) -> str:
+        """Settle which checkpoint is the start of the session that lab.json names; its name."""
+        return START
+
+    def verify(self, name: str) -> None:
+        """Raises CheckpointMissing, CheckpointBroken where `restore` could not go back; touches nothing."""
+        raise CheckpointMissing(
+            "there are no checkpoints here: the machine is yours, and lab does not save it",
+            advice="lab reset removes what is in the learner's project; or go back to a snapshot of your own",
+        )
+
+    def drop(self, name: str, progress: Progress) -> None:
+        """Forget a checkpoint; nothing to do where there is none of this name."""
+
+    def restore(self, name: str, progress: Progress) -> None:
+        """Bring cloud and files back to a checkpoint; services keep running. Raises CheckpointMissing."""
+        self.verify(name)
+
+
 class Home(ABC):
     """Where a cloud lives. Every method may be called again after a crash of any earlier call."""
 
     name: ClassVar[str]
-    saves: ClassVar[bool] = True
-    """Whether it has checkpoints. Where it has none, a reset removes thing by thing (`stacklab.replay.clear`)."""
     lab: Lab
+    checkpoints: HomeCheckpoints
 
     @abstractmethod
     def stages(self) -> Iterable[Stage]:
@@ -86,29 +118,6 @@ class Home(ABC):
     def https(self) -> Https:
         """TLS in front of the cloud (session https-endpoints)."""
 
-    def checkpoint(self, name: str, progress: Progress) -> None:
-        """Save cloud and files under this name, replacing an earlier one only when the new one is whole."""
-        raise _no_checkpoints(self)
-
-    def checkpoints(self) -> list[str]:
-        """Names of what `restore` can go back to."""
-        return []
-
-    def begin(self) -> str:
-        """Settle which checkpoint is the start of the session that lab.json names; its name."""
-        return START
-
-    def verify(self, name: str) -> None:
-        """Raises CheckpointMissing, CheckpointBroken where `restore` could not go back; touches nothing."""
-        raise _no_checkpoints(self)
-
-    def drop(self, name: str, progress: Progress) -> None:  # noqa: B027 -- nothing to do where there are none
-        """Forget a checkpoint; nothing to do where there is none of this name."""
-
-    def restore(self, name: str, progress: Progress) -> None:
-        """Bring cloud and files back to a checkpoint; services keep running. Raises CheckpointMissing."""
-        raise _no_checkpoints(self)
-
     @abstractmethod
     def down(self, progress: Progress) -> None:
         """Stop everything; what the learner made stays."""
@@ -128,10 +137,3 @@ class Home(ABC):
     def shares(self) -> dict[Path, str]:
         """The directories that labs of this kind of home share, and what lies there."""
         return {}
-
-
-def _no_checkpoints(home: Home) -> CheckpointMissing:
-    return CheckpointMissing(
-        f"the home '{home.name}' has no checkpoints: the machine is yours, and lab does not save it",
-        advice="lab reset removes what is in the learner's project; or go back to a snapshot of your own",
-    )

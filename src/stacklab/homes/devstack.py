@@ -30,7 +30,7 @@ from stacklab.deploy.stack import stacking
 from stacklab.deploy.stack.detached import called, require_stacked, unfinished
 from stacklab.errors import CloudRefused, LabError, NotRunning
 from stacklab.files import write_atomic
-from stacklab.homes.base import Home, HomeStatus
+from stacklab.homes.base import Home, HomeCheckpoints, HomeStatus
 from stacklab.homes.plan import Plan
 from stacklab.homes.prefetched import Prefetched
 from stacklab.https.apache import Apache
@@ -52,6 +52,7 @@ class DevstackHome(Home):
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.checkpoints = HomeCheckpoints()
         self.plan = Plan.of(lab)
         self.settings = load_settings()
         self.clouds_file = lab.home_directory / "clouds.yaml"
@@ -142,10 +143,11 @@ class DevstackHome(Home):
         return f"in {self.clouds_file}" if there else None
 
     def _write_access(self, progress: Progress) -> str:
-        self._rewrite_access()
+        self.rewrite_access()
         return f"in {self.clouds_file}"
 
-    def _rewrite_access(self) -> None:
+    def rewrite_access(self) -> None:
+        """Whatever is there: the cloud's addresses may have become others."""
         self.lab.update(service_project=self.profile.cloud.service_project)
         write_atomic(self.clouds_file, self._clouds(), mode=0o600)
 
@@ -213,7 +215,7 @@ class DevstackHome(Home):
         apache = Apache(self.machine(), profile.family, profile.units.apache, self.host_ip(), keystone)
         services = DevStackConfiguration(apache, profile.units.devstack)
         directory = self.lab.home_directory / "https"
-        return Https(directory, self.lab.name, apache, services, self.dashboard, self._rewrite_access)
+        return Https(directory, self.lab.name, apache, services, self.dashboard, self.rewrite_access)
 
     def faults(self) -> dict[str, Fault]:
         kept = self.lab.home_directory / "quota.json"

@@ -110,7 +110,7 @@ def reset(lab: Lab, progress: Progress, session: Session | None = None) -> None:
         if session:
             begin_session(lab, session)
         home = home_of(lab)
-        go_back(lab, home, home.begin(), progress)
+        go_back(lab, home, home.checkpoints.start(), progress)
 
 
 def stop(lab: Lab, progress: Progress) -> None:

@@ -78,7 +78,7 @@ def goto(
         home = home_of(lab)
         access = _access(home, session)
         begin_session(lab, session)
-        start = home.begin()
+        start = home.checkpoints.start()
         with working(f"back to the start of {session.name}, or as near to {turn.id} as is saved", 3) as progress:
             nearest, done, notes = _nearest(lab, home, session, start, before)
             go_back(lab, home, nearest, progress)
@@ -87,7 +87,7 @@ def goto(
         left = [*_lost(desk, before[:done]), *before[done:]]
         applied = do_steps(lab, desk, journal_of(lab), left, "rest", show)
         saved = None
-        if before[done:] and home.saves:
+        if before[done:] and home.checkpoints.saves:
             name = checkpoint_name(lab, session, start, before, turn)
             saved, trouble = _save(home, Records(lab), name, working)
             notes += [trouble] if trouble else []
@@ -110,15 +110,15 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
     lab.json says so until all of it is done: what is half one and half the other must not be worked on. Where the home has no
     checkpoints, thing by thing (`stacklab.replay.clear`). Raises CheckpointMissing before anything is touched.
     """
-    if not home.saves:
+    if not home.checkpoints.saves:
         mend_all(lab, home, progress)
         clear(lab, home, progress)
         mend_all(lab, home, progress, strict=True)
         return
-    home.verify(checkpoint)
+    home.checkpoints.verify(checkpoint)
     mend_all(lab, home, progress)
     lab.update(restoring=checkpoint)
-    home.restore(checkpoint, progress)
+    home.checkpoints.restore(checkpoint, progress)
     forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back
     Assets(lab).forget_instances()
     Records(lab).put_back(checkpoint)
@@ -134,10 +134,10 @@ def going_back_stage(lab: Lab, home: Home) -> Stage:
     def finish(progress: Progress) -> str:
         name = str(lab.record.restoring)
         try:
-            home.verify(name)
+            home.checkpoints.verify(name)
         except CheckpointMissing as error:
             progress(error.message)
-            name = home.begin()
+            name = home.checkpoints.start()
         go_back(lab, home, name, progress)
         return f"went back to '{name}'"
 
@@ -186,14 +186,14 @@ def _stamp(path: Path) -> list[str | int]:
 
 def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequence[Step]) -> tuple[str, int, list[str]]:
     """The whole checkpoint that leaves the fewest of the steps to do, how many are done in it, and which are damaged."""
-    saved = set(home.checkpoints()) & set(Records(lab).names())
+    saved = set(home.checkpoints.names()) & set(Records(lab).names())
     steps = list(session.steps())
     damaged: list[str] = []
     for count in range(len(before), 0, -1):
         name = checkpoint_name(lab, session, start, before[:count], steps[count])
         if name in saved:
             try:
-                home.verify(name)
+                home.checkpoints.verify(name)
                 return name, count, damaged
             except CheckpointMissing as error:
                 damaged.append(f"{error.message}; an older one is used")
@@ -212,9 +212,9 @@ def _save(home: Home, records: Records, name: str, working: Working) -> tuple[st
         with working("a checkpoint of it, so that the next time is quicker", 2) as progress:
             _make_room(home, records, progress)
             # First the records: a checkpoint counts only with them.
-            home.drop(name, progress)
+            home.checkpoints.drop(name, progress)
             records.keep(name)
-            home.checkpoint(name, progress)
+            home.checkpoints.save(name, progress)
     except LabError as error:
         records.drop(name)
         return None, f"no checkpoint was saved, so the next time takes as long: {error.message}"
@@ -223,12 +223,12 @@ def _save(home: Home, records: Records, name: str, working: Working) -> tuple[st
 
 def _make_room(home: Home, records: Records, progress: Progress) -> None:
     """At most KEEP with the one that comes; what an interrupted run left of one goes, too."""
-    saved = {name for name in home.checkpoints() if name.startswith(PREFIX)}
+    saved = {name for name in home.checkpoints.names() if name.startswith(PREFIX)}
     known = [name for name in records.names() if name.startswith(PREFIX)]
     whole = [name for name in known if name in saved]
     for name in {*(saved ^ set(known)), *whole[: max(0, len(whole) - KEEP + 1)]}:
         records.drop(name)
-        home.drop(name, progress)
+        home.checkpoints.drop(name, progress)
 
 
 # --- what a session needs ------------------------------------------------------------------------------------------

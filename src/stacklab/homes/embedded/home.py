@@ -20,7 +20,7 @@ from stacklab.errors import (
     UnknownName,
 )
 from stacklab.files import read_derivable, remove_precious
-from stacklab.homes.base import Home, HomeStatus
+from stacklab.homes.base import START, Home, HomeCheckpoints, HomeStatus
 from stacklab.homes.embedded import config, mirror, readiness, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
@@ -36,7 +36,6 @@ from stacklab.stages import Progress, Stage
 if TYPE_CHECKING:
     from stacklab.deploy.deployment import Deployment
 
-START = "start"  # the checkpoint that `lab up` makes
 GUEST_PATIENCE = 10  # seconds that `lab down` gives guests to shut down before it cuts their power
 SUPERVISOR = "supervisor"  # not a service, but it has a log
 
@@ -51,6 +50,7 @@ class EmbeddedHome(Home):
         self.cloud = Cloud(lab)
         self.layout = self.cloud.layout
         self.saved = Checkpoints(self.cloud)
+        self.checkpoints = EmbeddedCheckpoints(self)
         self._https = EmbeddedHttps(self.layout, lab.name, lambda: self.cloud.ports, self._write_logins)
 
     # --- up --------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class EmbeddedHome(Home):
     def _finish_restore(self, progress: Progress) -> str:
         name = self.lab.record.restoring
         chosen = name if name in self.saved.names() else START
-        self._put_back(str(chosen), progress)
+        self.put_back(str(chosen), progress)
         return f"finished going back to '{chosen}'"
 
     def _has_start(self) -> str | None:
@@ -209,29 +209,7 @@ class EmbeddedHome(Home):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
-    def checkpoint(self, name: str, progress: Progress) -> None:
-        self._require()
-        self.saved.save(name, progress)
-
-    def checkpoints(self) -> list[str]:
-        return self.saved.names()
-
-    def begin(self) -> str:
-        return START
-
-    def drop(self, name: str, progress: Progress) -> None:
-        self.saved.drop(name)
-
-    def verify(self, name: str) -> None:
-        if name != START:  # that one can be made anew
-            self.saved.verify(name)
-
-    def restore(self, name: str, progress: Progress) -> None:
-        self._require()
-        self.verify(name)
-        self._put_back(name, progress)
-
-    def _put_back(self, name: str, progress: Progress) -> None:
+    def put_back(self, name: str, progress: Progress) -> None:
         """While the services run, if they let us: what is broken or does not answer then is stopped, and all put back whole."""
         end_apache(self.layout)  # Apache belongs to the files that are put back, and so do the logins
         running = supervision.is_running(self.layout)
@@ -290,7 +268,8 @@ class EmbeddedHome(Home):
             supervision.order(self.layout, "restart", service=name)
         supervision.wait_until_running(self.layout, progress, time.monotonic() + 90)
 
-    def _require(self) -> None:
+    def require(self) -> None:
+        """Raises NotRunning as long as there is nothing to save or put back."""
         if not self.cloud.exists:
             raise NotRunning(f"lab '{self.lab.name}' has no cloud yet", advice="lab up makes it")
 
@@ -338,3 +317,31 @@ class EmbeddedHome(Home):
             template.templates(): "the first initialisation",
             software.uv_cache(): "packages that were downloaded for it",
         }
+
+
+class EmbeddedCheckpoints(HomeCheckpoints):
+    """The files' (`Checkpoints`), and what the services do when they are put back."""
+
+    saves: ClassVar[bool] = True
+
+    def __init__(self, home: EmbeddedHome) -> None:
+        self._home = home
+
+    def save(self, name: str, progress: Progress) -> None:
+        self._home.require()
+        self._home.saved.save(name, progress)
+
+    def names(self) -> list[str]:
+        return self._home.saved.names()
+
+    def verify(self, name: str) -> None:
+        if name != START:  # that one can be made anew
+            self._home.saved.verify(name)
+
+    def drop(self, name: str, progress: Progress) -> None:
+        self._home.saved.drop(name)
+
+    def restore(self, name: str, progress: Progress) -> None:
+        self._home.require()
+        self.verify(name)
+        self._home.put_back(name, progress)

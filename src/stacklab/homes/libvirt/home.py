@@ -16,11 +16,12 @@ from stacklab.errors import (
     UnknownName,
     VmFailed,
 )
-from stacklab.homes.base import START
+from stacklab.homes.base import START, HomeCheckpoints
 from stacklab.homes.devstack import DevstackHome
 from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.https import kept
+from stacklab.lab import Lab
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
 from stacklab.records import Records
@@ -35,6 +36,10 @@ class LibvirtHome(DevstackHome):
     """See `stacklab.homes.base.Home`."""
 
     name: ClassVar[str] = "libvirt"
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.checkpoints: LibvirtCheckpoints = LibvirtCheckpoints(self)
 
     @cached_property
     def profile(self) -> Profile:
@@ -62,30 +67,8 @@ class LibvirtHome(DevstackHome):
         )
 
     def checkpoint_stages(self) -> Iterable[Stage]:
-        yield Stage("checkpoint", "a checkpoint to come back to", self._has_checkpoint, self._save, 5)
-
-    def _session(self) -> str:
-        return self.lab.record.session or ""
-
-    def _has_checkpoint(self) -> str | None:
-        """Of the cloud as it was made, and of each session's start: what is in it then is what the learner begins with."""
-        names = self.vm.checkpoints.names()
-        if STACKED not in names:
-            return None
-        begun = self.lab.record.start_of
-        if begun != self._session() or (begun != self.lab.record.stacked_for and START not in names):
-            return None
-        return f"'{START if START in names else STACKED}' is saved"
-
-    def _save(self, progress: Progress) -> str:
-        name = START if STACKED in self.vm.checkpoints.names() else STACKED
-        # Until the new one is whole, the old one is nobody's start: what the journal says of it is replaced before.
-        self.lab.update(start_of=None)
-        Records(self.lab).keep(name)
-        kept.keep(self.lab.home_directory, name)
-        self.vm.checkpoints.save(name, progress)
-        self.lab.update(start_of=self._session(), **({"stacked_for": self._session()} if name == STACKED else {}))
-        return f"saved as '{name}', memory and disk"
+        saved = self.checkpoints
+        yield Stage("checkpoint", "a checkpoint to come back to", saved.already, saved.begin, 5)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -102,48 +85,6 @@ class LibvirtHome(DevstackHome):
         }
         return "running" if state == "running" else "stopped", notes.get(state, f"the VM is {state}")
 
-    # --- checkpoints -----------------------------------------------------------------------------------------------
-
-    def checkpoint(self, name: str, progress: Progress) -> None:
-        kept.keep(self.lab.home_directory, name)
-        self.vm.checkpoints.save(name, progress)
-
-    def checkpoints(self) -> list[str]:
-        return self.vm.checkpoints.names()
-
-    def verify(self, name: str) -> None:
-        self._saved_as(name)
-
-    def _saved_as(self, name: str) -> str:
-        names = self.vm.checkpoints.names()
-        chosen = STACKED if name == START and START not in names else name
-        if chosen not in names:
-            raise CheckpointMissing(
-                f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
-            )
-        return chosen
-
-    def begin(self) -> str:
-        """What `lab up` saved for this session; of any other one, the cloud as it was made is the start from now on."""
-        names = self.vm.checkpoints.names()
-        if START in names and self.lab.record.start_of == self._session():
-            return START
-        if STACKED in names:
-            self.lab.update(start_of=self._session(), stacked_for=self._session())
-            self.drop(START, lambda detail: None)
-        return STACKED
-
-    def drop(self, name: str, progress: Progress) -> None:
-        self.vm.checkpoints.drop(name, progress)
-        kept.drop(self.lab.home_directory, name)
-
-    def restore(self, name: str, progress: Progress) -> None:
-        chosen = self._saved_as(name)
-        self.vm.checkpoints.restore(chosen, progress)
-        kept.put_back(self.lab.home_directory, chosen)
-        self._rewrite_access()
-        self.prove(progress)
-
     # --- down ------------------------------------------------------------------------------------------------------
 
     def down(self, progress: Progress) -> None:
@@ -157,3 +98,75 @@ class LibvirtHome(DevstackHome):
         except (UnknownName, ProfileInvalid):  # what is to be removed does not depend on the profile
             vm = Vm(self.lab, load_profile(DEFAULT_PROFILE), self.settings)
         yield from vm.destroy(progress)
+
+
+class LibvirtCheckpoints(HomeCheckpoints):
+    """The VM's, and which of them a session starts with."""
+
+    saves: ClassVar[bool] = True
+
+    def __init__(self, home: LibvirtHome) -> None:
+        self._home, self._lab = home, home.lab
+
+    def _session(self) -> str:
+        return self._lab.record.session or ""
+
+    def already(self) -> str | None:
+        """Of the cloud as it was made, and of each session's start: what is in it then is what the learner begins with."""
+        names = self.names()
+        if STACKED not in names:
+            return None
+        begun = self._lab.record.start_of
+        if begun != self._session() or (begun != self._lab.record.stacked_for and START not in names):
+            return None
+        return f"'{START if START in names else STACKED}' is saved"
+
+    def begin(self, progress: Progress) -> str:
+        """Save the cloud as DevStack made it, else as this session starts; says under which name."""
+        name = START if STACKED in self.names() else STACKED
+        # Until the new one is whole, the old one is nobody's start: what the journal says of it is replaced before.
+        self._lab.update(start_of=None)
+        Records(self._lab).keep(name)
+        self.save(name, progress)
+        self._lab.update(start_of=self._session(), **({"stacked_for": self._session()} if name == STACKED else {}))
+        return f"saved as '{name}', memory and disk"
+
+    def save(self, name: str, progress: Progress) -> None:
+        kept.keep(self._lab.home_directory, name)
+        self._home.vm.checkpoints.save(name, progress)
+
+    def names(self) -> list[str]:
+        return self._home.vm.checkpoints.names()
+
+    def verify(self, name: str) -> None:
+        self._saved_as(name)
+
+    def _saved_as(self, name: str) -> str:
+        names = self.names()
+        chosen = STACKED if name == START and START not in names else name
+        if chosen not in names:
+            raise CheckpointMissing(
+                f"there is no checkpoint '{name}'", advice="lab up makes one when the cloud is usable"
+            )
+        return chosen
+
+    def start(self) -> str:
+        """What `lab up` saved for this session; of any other one, the cloud as it was made is the start from now on."""
+        names = self.names()
+        if START in names and self._lab.record.start_of == self._session():
+            return START
+        if STACKED in names:
+            self._lab.update(start_of=self._session(), stacked_for=self._session())
+            self.drop(START, lambda detail: None)
+        return STACKED
+
+    def drop(self, name: str, progress: Progress) -> None:
+        self._home.vm.checkpoints.drop(name, progress)
+        kept.drop(self._lab.home_directory, name)
+
+    def restore(self, name: str, progress: Progress) -> None:
+        chosen = self._saved_as(name)
+        self._home.vm.checkpoints.restore(chosen, progress)
+        kept.put_back(self._lab.home_directory, chosen)
+        self._home.rewrite_access()
+        self._home.prove(progress)

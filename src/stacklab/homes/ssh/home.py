@@ -26,7 +26,6 @@ class SshHome(DevstackHome):
     """See `stacklab.homes.base.Home`. What was found out about the machine is in lab.json, under `machine`."""
 
     name: ClassVar[str] = "ssh"
-    saves: ClassVar[bool] = False
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
