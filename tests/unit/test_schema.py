@@ -30,7 +30,9 @@ def test_it_is_a_schema_and_has_every_kind_and_key_with_a_description() -> None:
     Draft202012Validator.check_schema(schema)
     definitions = schema["$defs"]
     for name in KINDS:
-        assert definitions[f"with-{name}"]["description"], name
+        params = definitions[f"with-{name}"]
+        assert params["description"], name
+        assert all(value.get("description") for value in params.get("properties", {}).values()), name
     for name in ("Exercise", "Step", "Fault", "Clue"):
         assert all(value.get("description") for value in definitions[name]["properties"].values()), name
     assert all(value.get("description") for value in schema["properties"].values())
