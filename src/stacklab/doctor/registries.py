@@ -19,6 +19,7 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages
 from stacklab.doctor.probe import Told, bad, good, unknown, warning
 from stacklab.download import reason, without_password
+from stacklab.git_login import without_login
 from stacklab.prefetch import mirrors
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
@@ -144,10 +145,11 @@ def source(wanted: DevStack, settings: Settings, environment: Mapping[str, str] 
     if settings.ca_file:
         ours["GIT_SSL_CAINFO"] = str(settings.ca_file)
     elsewhere = f"deploy: mirrors: {{'{wanted.repo}': 'https://…'}} in config.yaml names another place"
+    command, login = without_login("git", "ls-remote", "--", url, wanted.ref)
     try:
         done = subprocess.run(
-            ["git", "ls-remote", "--", url, wanted.ref], capture_output=True, text=True, timeout=GIT_SECONDS,
-            stdin=subprocess.DEVNULL, env=ours, check=False,
+            command, capture_output=True, text=True, timeout=GIT_SECONDS,
+            stdin=subprocess.DEVNULL, env=ours | login, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return bad(f"{shown} did not answer within {GIT_SECONDS:.0f} s", elsewhere)

@@ -21,6 +21,7 @@ from stacklab.doctor import clock, host, packages, registries
 from stacklab.doctor.probe import Probe, Told, bad, gib, good, unknown, warning
 from stacklab.download import without_password
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable, NotServed, SudoRefused
+from stacklab.git_login import without_login
 from stacklab.homes.ssh.home import profile_for_release, release_of
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
@@ -44,10 +45,13 @@ echo "python $(command -v python3 >/dev/null && python3 -c 'import sys; print("%
 echo "synchronised $(timedatectl show -p NTPSynchronized --value 2>/dev/null || echo unknown)"
 """
 _ASK_URL = r"""
-url=$1
-if command -v curl >/dev/null; then exec curl -sS -o /dev/null -L -m 15 --connect-timeout 8 -w '%{http_code}' -- "$url"; fi
+if command -v curl >/dev/null; then
+    printf 'url = "%s"\n' "$url" | curl -sS -o /dev/null -L -m 15 --connect-timeout 8 -w '%{http_code}' --config -
+    exit
+fi
 if command -v python3 >/dev/null; then
-    exec python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).status)' "$url"
+    printf %s "$url" | python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.stdin.read(), timeout=10).status)'
+    exit
 fi
 echo "neither curl nor python3 is there to ask with" >&2
 exit 44
@@ -288,8 +292,12 @@ class Remote:
         url = self.settings.at(devstack.repo)
         machine = self.machine()
         if machine.run("sh", "-c", "command -v git", check=False).ok:
-            argv = ("timeout", f"{registries.GIT_SECONDS:.0f}", "git", "ls-remote", "--", url, devstack.ref)
-            done = machine.run(*argv, environment={"GIT_TERMINAL_PROMPT": "0"}, seconds=60, check=False)
+            command, login = without_login("git", "ls-remote", "--", url, devstack.ref)
+            limit = ("timeout", f"{registries.GIT_SECONDS:.0f}")
+            # In the script's text, which nobody on the machine can read.
+            exports = [f"export {name}={shlex.quote(value)}" for name, value in login.items()]
+            text = "\n".join(["export GIT_TERMINAL_PROMPT=0", *exports, 'exec "$@" </dev/null'])
+            done = machine.script(text, *limit, *command, seconds=60, check=False)
             if done.ok and done.out.strip():
                 return good(f"{without_password(url)} answers and has {devstack.ref}")
             said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS, registries.git_said)
@@ -304,7 +312,8 @@ class Remote:
         shown, machine = without_password(url), self.machine()
         if not url.startswith(("http://", "https://")):
             return unknown(f"{shown} cannot be asked from {machine.name}")
-        done = machine.script(_ASK_URL, url, seconds=40, check=False)
+        # The address, and an account in it, stand in the script's text, which nobody on the machine can read.
+        done = machine.script(f"url={shlex.quote(url)}\n{_ASK_URL}", seconds=40, check=False)
         if done.status == _NOTHING_TO_ASK_WITH:
             return unknown(f"{shown}: {done.err.strip()}")
         code = done.out.strip()

@@ -21,6 +21,7 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace
 from stacklab.files import locked
+from stacklab.git_login import without_login
 from stacklab.prefetch.plan import Outcome, Repository
 from stacklab.stages import Progress
 from stacklab.waiting import sparing
@@ -192,9 +193,10 @@ def _environment() -> dict[str, str]:
 
 
 def _git(path: Path, *arguments: str, check: bool = True, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    command, login = without_login("git", *arguments)
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=path, env=_environment(), capture_output=True, text=True, errors="replace",
+            command, cwd=path, env=_environment() | login, capture_output=True, text=True, errors="replace",
             stdin=subprocess.DEVNULL, timeout=seconds, check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
@@ -214,8 +216,9 @@ def _followed(path: Path, arguments: list[str], progress: Progress) -> list[str]
     patience = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={STALL_SECONDS}"]
     say = sparing(progress)
     last: deque[str] = deque(maxlen=20)
+    command, login = without_login("git", *patience, *arguments)
     with subprocess.Popen(
-        ["git", *patience, *arguments], cwd=path, env=_environment(), stdin=subprocess.DEVNULL,
+        command, cwd=path, env=_environment() | login, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
     ) as process:  # fmt: skip
         limit = threading.Timer(FETCH_SECONDS, process.terminate)
