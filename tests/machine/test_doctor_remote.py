@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
+from stacklab.conditions.condition import Finding
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor.examine import Subject, examine
-from stacklab.doctor.probe import Finding
 from stacklab.doctor.remote import Remote
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
@@ -126,7 +126,7 @@ def test_a_fresh_machine_is_what_its_profile_wants(to_debian: str, debian: Syste
     shared = ("machine-memory", "machine-disk")
     found = looked(to_debian, *DOOR, *names, *shared)
     assert "unknown" not in [found.pop(name).state for name in shared]
-    assert {one.id: one.evidence for one in found.values() if not one.passes} == {}
+    assert {name: one.evidence for name, one in found.items() if not one.fine} == {}
     assert found["login"].evidence == f"as {debian.user}"
     assert "debian 12, which profile debian12-" in found["distribution"].evidence
     assert "3.11" in found["machine-python"].evidence
@@ -146,8 +146,8 @@ def test_a_machine_with_somebodys_openstack_looks_used(to_debian: str, unsettled
     found = looked(to_debian, "unused")["unused"]
     assert found.state == "bad"
     assert "/etc/nova" in found.evidence
-    assert "--on ssh:box --even-if-used" in str(found.mend[0])
-    assert not found.safe
+    assert "--on ssh:box --even-if-used" in str(found.remedies[0])
+    assert isinstance(found.remedies[0], str)
 
 
 def test_another_labs_machine_looks_used_to_a_lab_that_does_not_exist_yet(to_debian: str, unsettled: System) -> None:
@@ -163,7 +163,7 @@ def test_an_account_without_sudo_is_told_and_nothing_behind_it_is_guessed(to_deb
     found = looked(to_debian)
     assert found["login"].state == "good"
     assert found["sudo"].state == "bad"
-    assert "NOPASSWD" in str(found["sudo"].mend[0])
+    assert "NOPASSWD" in str(found["sudo"].remedies[0])
     assert found["machine-memory"].state == "unknown"
 
 

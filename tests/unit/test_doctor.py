@@ -20,10 +20,12 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
+from stacklab.conditions.condition import Finding
+from stacklab.conditions.remedy import Remedy
 from stacklab.deploy.profile.model import Box, DevStack, Size
 from stacklab.deploy.profile.settings import Settings
-from stacklab.doctor import clock, embedded, examine, host, libvirt, mending, registries, vagrant, virtualization
-from stacklab.doctor.probe import Command, Probe, Told, bad, good
+from stacklab.doctor import clock, embedded, examine, host, libvirt, registries, repairing, vagrant, virtualization
+from stacklab.doctor.probe import Probe, bad, good
 from stacklab.homes.libvirt import accelerator
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.plan import Plan
@@ -100,11 +102,11 @@ def asked_anew() -> Iterator[None]:
 
 
 def test_a_probe_that_raises_is_cannot_tell_with_the_reason() -> None:
-    def broken() -> Told:
+    def broken() -> Finding:
         raise KeyError("MemTotal")
 
     found = Probe("memory", "memory", broken).run()
-    assert (found.state, found.passes) == ("unknown", False)
+    assert (found.state, found.fine) == ("unknown", False)
     assert "KeyError: 'MemTotal'" in found.evidence
 
 
@@ -117,13 +119,13 @@ def subject_of(*probes: Probe) -> examine.Subject:
 def test_a_probe_that_hangs_is_cannot_tell_and_keeps_nobody() -> None:
     release = threading.Event()
 
-    def hangs() -> Told:
+    def hangs() -> Finding:
         release.wait(60)
         return good("too late")
 
     heard: list[str] = []
     probes = (Probe("a", "first", hangs, seconds=10), Probe("b", "second", lambda: good("there")))
-    first, second = examine.examine(subject_of(*probes), heard.append)
+    first, second = [answer.finding for answer in examine.examine(subject_of(*probes), heard.append)]
     release.set()
     assert first.state == "unknown"
     assert "within 10 s" in first.evidence
@@ -136,7 +138,7 @@ def test_a_probe_that_hangs_is_cannot_tell_and_keeps_nobody() -> None:
 def test_a_broken_probe_fails_the_verb(
     as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken() -> Told:
+    def broken() -> Finding:
         raise OSError("no such file")
 
     monkeypatch.setattr(embedded, "memory", broken)
@@ -193,11 +195,11 @@ def test_without_a_home_each_gets_a_verdict_and_the_one_that_would_be_taken_deci
 @pytest.mark.usefixtures("own_directories", "registry")
 def test_fix_says_what_it_could_not_mend(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_SYSTEM", "1")  # a test installs nothing
-    monkeypatch.setattr(embedded, "memory", lambda: bad("too little", Command(("true",))))
+    monkeypatch.setattr(embedded, "memory", lambda: bad("too little", Remedy(("true",))))
     assert run(["doctor", "--on", "embedded", "--fix"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"memory: too little\n  → true\n  ✗ not mended: too little", out)
-    assert " mended:" not in out.replace("not mended:", "")
+    assert re.search(r"memory: too little\n  → true\n  ✗ not repaired: too little", out)
+    assert " repaired:" not in out.replace("not repaired:", "")
 
 
 # --- virtualization ---------------------------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ def test_a_group_counts_by_whether_libvirt_lets_one_in(
     told = host.groups(lets_in)
     assert told.state == state
     assert says in told.evidence
-    assert ("usermod -aG libvirt daemon" in " ".join(map(str, told.mend))) == (state == "bad" and not members)
+    assert ("usermod -aG libvirt daemon" in " ".join(map(str, told.remedies))) == (state == "bad" and not members)
 
 
 # --- libvirt ------------------------------------------------------------------------------------------------------------
@@ -343,8 +345,8 @@ def test_where_nobody_listens_libvirt_is_bad_and_what_hangs_on_it_cannot_be_told
         found = {name: probes[name].run() for name in ("libvirt", "pool", "network", "guests")}
     assert found["libvirt"].state == "bad"
     assert "does not answer" in found["libvirt"].evidence
-    assert str(tmp_path) in str(found["libvirt"].mend[0])
-    assert not found["libvirt"].safe  # another URI's daemon is not lab's to start
+    assert str(tmp_path) in str(found["libvirt"].remedies[0])
+    assert isinstance(found["libvirt"].remedies[0], str)  # another URI's daemon is not lab's to start
     assert {found[name].state for name in ("pool", "network", "guests")} == {"unknown"}
 
 
@@ -355,7 +357,7 @@ def test_a_pool_is_looked_at_and_not_started() -> None:
     assert libvirt.pool(where(uri, "default-pool")).state == "good"
     missing = libvirt.pool(where(uri, "nosuch"))
     assert missing.state == "warning"
-    assert [str(one).split()[3] for one in missing.mend] == [
+    assert [str(one).split()[3] for one in missing.remedies] == [
         "pool-define-as",
         "pool-build",
         "pool-start",
@@ -376,7 +378,7 @@ def test_a_disk_that_the_file_system_never_held_is_bad() -> None:
     assert libvirt.judged_disk(place, 100 * GIB, 90 * GIB, Size(disk=200)).state == "bad"
     tight = libvirt.judged_disk(place, 100 * GIB, 50 * GIB, Size(disk=60))
     assert tight.state == "warning"
-    assert "--disk 50" in str(tight.mend[0])
+    assert "--disk 50" in str(tight.remedies[0])
     assert libvirt.judged_disk(place, 100 * GIB, 19 * GIB, Size(disk=10)).state == "bad"  # two checkpoints with memory
     assert libvirt.judged_disk(place, 100 * GIB, 90 * GIB, Size(disk=60)).state == "good"
 
@@ -502,7 +504,7 @@ def test_devstacks_repository_is_asked_for_its_ref(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", "-b", "stable/x", str(repo)], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
 
-    def asked(ref: str, at: Path = repo) -> Told:
+    def asked(ref: str, at: Path = repo) -> Finding:
         return registries.source(DevStack(repo=at.as_uri(), ref=ref), Settings())
 
     assert asked("stable/x").state == "good"
@@ -565,67 +567,74 @@ def test_the_kernel_is_asked_whether_its_clock_is_synchronised() -> None:
     assert clock.synchronised() in (True, False)
 
 
-# --- mending ----------------------------------------------------------------------------------------------------------
+# --- repairing ----------------------------------------------------------------------------------------------------------
 
 
-def looks_for(file: Path, *commands: Command | str) -> Probe:
-    return Probe("file", "file", lambda: good("there") if file.exists() else bad("absent", *commands))
+def looks_for(file: Path, *remedies: Remedy | str) -> Probe:
+    return Probe("file", "file", lambda: good("there") if file.exists() else bad("absent", *remedies))
+
+
+def repaired(subject: examine.Subject) -> tuple[list[str], list[repairing.Repaired]]:
+    """The states after it, and what was done."""
+    *events, answers = repairing.repair(subject, list(examine.examine(subject)))
+    assert isinstance(answers, list)
+    return [answer.finding.state for answer in answers], [it for it in events if isinstance(it, repairing.Repaired)]
 
 
 def test_mended_is_said_only_when_the_new_look_says_so(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    subject = subject_of(looks_for(file, Command(("touch", str(file)))))
-    findings, log = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
-    assert [one.state for one in findings] == ["good"]
+    subject = subject_of(looks_for(file, Remedy(("touch", str(file)))))
+    states, log = repaired(subject)
+    assert states == ["good"]
     assert log[0].better
-    assert log[0].ran[0].status == 0
+    assert log[0].attempts[0].status == 0
 
 
 def test_a_command_that_ends_well_and_mends_nothing_is_not_called_a_mend(tmp_path: Path) -> None:
-    subject = subject_of(looks_for(tmp_path / "file", Command(("true",))))
-    findings, log = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
-    assert [one.state for one in findings] == ["bad"]
+    subject = subject_of(looks_for(tmp_path / "file", Remedy(("true",))))
+    states, log = repaired(subject)
+    assert states == ["bad"]
     assert len(log) == 1  # and is not run again
     assert not log[0].better
 
 
 def test_after_a_command_that_fails_the_next_one_is_not_run(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    first = Command((sys.executable, "-c", "import sys; sys.exit('no such unit')"))
-    subject = subject_of(looks_for(file, first, Command(("touch", str(file)))))
-    _, log = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
-    assert [one.status for one in log[0].ran] == [1]
-    assert log[0].ran[0].said == "no such unit"
+    first = Remedy((sys.executable, "-c", "import sys; sys.exit('no such unit')"))
+    subject = subject_of(looks_for(file, first, Remedy(("touch", str(file)))))
+    _, log = repaired(subject)
+    assert [one.status for one in log[0].attempts] == [1]
+    assert log[0].attempts[0].output == "no such unit"
     assert not file.exists()
 
 
 def test_an_optional_command_that_fails_keeps_the_next_one_from_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    subject = subject_of(looks_for(file, Command(("false",), optional=True), Command(("touch", str(file)))))
-    findings, _ = mending.mend(subject, list(examine.examine(subject)), mending.Telling())
-    assert [one.state for one in findings] == ["good"]
+    subject = subject_of(looks_for(file, Remedy(("false",), optional=True), Remedy(("touch", str(file)))))
+    states, _ = repaired(subject)
+    assert states == ["good"]
 
 
 def test_what_needs_a_decision_is_not_run(tmp_path: Path) -> None:
     file = tmp_path / "file"
     subject = subject_of(looks_for(file, f"touch {file}"))
-    assert mending.mend(subject, list(examine.examine(subject)), mending.Telling())[1] == []
+    assert repaired(subject)[1] == []
     assert not file.exists()
 
 
 def test_no_system_forbids_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     monkeypatch.setenv("NO_SYSTEM", "1")
-    ran = mending.run(Command(("touch", str(file)), installs=True))
+    ran = Remedy(("touch", str(file)), installs=True).run()
     assert ran.status is None
-    assert "NO_SYSTEM" in ran.said
+    assert "NO_SYSTEM" in ran.output
     assert not file.exists()
 
 
 def test_without_a_right_to_be_root_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    ran = mending.run(Command(("touch", str(tmp_path / "file")), root=True))
+    ran = Remedy(("touch", str(tmp_path / "file")), root=True).run()
     assert ran.status is None
     assert ran.line.startswith("sudo touch")
     assert not (tmp_path / "file").exists()

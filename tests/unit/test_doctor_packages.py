@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stacklab.conditions.remedy import Remedy
 from stacklab.doctor import packages
-from stacklab.doctor.probe import Command
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "system-packages"
 MANAGERS = ("apt-get", "dnf", "zypper", "pacman")
@@ -54,5 +54,5 @@ def test_where_no_manager_is_known_the_names_are_told_and_nothing_can_be_run(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     (line,) = packages.install("vm")
-    assert not isinstance(line, Command)
+    assert not isinstance(line, Remedy)
     assert "vagrant-libvirt" in line

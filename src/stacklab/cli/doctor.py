@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stacklab.console import Console
-    from stacklab.doctor.examine import Subject
-    from stacklab.doctor.mending import Mended, Ran
-    from stacklab.doctor.probe import Finding
+    from stacklab.doctor.examine import Answer, Subject
+    from stacklab.doctor.repairing import Repaired
     from stacklab.homes.plan import Plan
     from stacklab.lab import Lab
 
 MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red"), "unknown": ("?", "yellow")}
-TOLD = {"bad": "wrong or missing", "unknown": "cannot be told"}
+LACKING = {"bad": "wrong or missing", "unknown": "cannot be told"}
 NOT_USABLE = 1
 """The exit code when something is missing, or could not be told."""
 
@@ -52,7 +51,6 @@ def doctor(context: Invocation, home_name: str | None, profile: str | None, fix:
     lab doctor --on ssh://stack@192.0.2.7
     lab doctor --on libvirt --fix
     """
-    from stacklab.doctor.mending import mend
     from stacklab.homes.plan import Plan
 
     lab, console = context.lab, context.console(as_json)
@@ -64,24 +62,22 @@ def doctor(context: Invocation, home_name: str | None, profile: str | None, fix:
     else:
         plan = _laid(lab, Plan.wanted(home_name, profile=profile))
     with _subject(lab, plan) as subject:
-        findings = _examined(console, subject)
+        answers = _examined(console, subject)
         document: dict[str, Any] = {}
-        _show(console, _heading(plan), findings)
+        _show(console, _heading(plan), answers)
         if fix:
-            findings, log = mend(subject, findings, _telling(console))
-            document["mended"] = [one.document() for one in log]
+            answers, repaired = _repaired(console, subject, answers)
+            document["mended"] = [repair.document() for repair in repaired]
             console.print()
-            if log:
-                _show(console, f"{_heading(plan)}, looked at again", findings)
+            if repaired:
+                _show(console, f"{_heading(plan)}, looked at again", answers)
             else:
-                console.print(
-                    "nothing here is mended without a decision of yours" if _lacking(findings) else "nothing to mend"
-                )
-        usable = _usable(findings)
-        console.result(
-            {"home": plan.home, "usable": usable, "findings": [one.document() for one in findings], **document}
-        )
-        _verdict(console, plan, findings, mended=fix)
+                undecided = "nothing here is repaired without a decision of yours"
+                console.print(undecided if _lacking(answers) else "nothing to repair")
+        usable = not _lacking(answers)
+        findings = [answer.document() for answer in answers]
+        console.result({"home": plan.home, "usable": usable, "findings": findings, **document})
+        _verdict(console, plan, answers, fixed=fix)
     if not usable:
         raise click.exceptions.Exit(NOT_USABLE)
 
@@ -127,7 +123,7 @@ def _heading(plan: Plan) -> str:
     return f"{plan.home} {plan.address}" if plan.address else str(plan.home)
 
 
-def _examined(console: Console, subject: Subject) -> list[Finding]:
+def _examined(console: Console, subject: Subject) -> list[Answer]:
     from stacklab.doctor.examine import examine
 
     with _waiting(console, f"looking at what {subject.home} needs") as progress:
@@ -156,12 +152,8 @@ def _waiting(console: Console, title: str) -> Iterator[Callable[[str], None]]:
 # --- how it is shown -------------------------------------------------------------------------------------------------
 
 
-def _usable(findings: list[Finding]) -> bool:
-    return all(one.passes for one in findings)
-
-
-def _lacking(findings: list[Finding]) -> list[Finding]:
-    return [one for one in findings if not one.passes]
+def _lacking(answers: list[Answer]) -> list[Answer]:
+    return [answer for answer in answers if not answer.finding.fine]
 
 
 def _mark(console: Console, state: str) -> str:
@@ -169,65 +161,66 @@ def _mark(console: Console, state: str) -> str:
     return console.style(sign, colour)
 
 
-def _show(console: Console, title: str, findings: list[Finding]) -> None:
+def _show(console: Console, title: str, answers: list[Answer]) -> None:
     console.heading(title)
-    width = max(len(one.title) for one in findings)
-    for one in findings:
-        console.print(f"{_mark(console, one.state)} {one.title.ljust(width)}  {one.evidence}")
-        if one.state != "good":
-            for line in one.mend:
-                console.print(f"{' ' * (width + 4)}→ {line}")
+    width = max(len(answer.probe.title) for answer in answers)
+    for answer in answers:
+        finding = answer.finding
+        console.print(f"{_mark(console, finding.state)} {answer.probe.title.ljust(width)}  {finding.evidence}")
+        for remedy in finding.remedies if finding.state != "good" else ():
+            console.print(f"{' ' * (width + 4)}→ {remedy}")
 
 
-def _verdict(console: Console, plan: Plan, findings: list[Finding], *, mended: bool) -> None:
-    lacking = _lacking(findings)
+def _verdict(console: Console, plan: Plan, answers: list[Answer], *, fixed: bool) -> None:
+    lacking = _lacking(answers)
     console.print()
-    costs = [one.title for one in findings if one.state == "warning"]
-    joined = ", ".join(costs)
     if not lacking:
-        console.print(f"{plan.home} is usable{f'; at a cost: {joined}' if costs else ''}")
+        costs = ", ".join(answer.probe.title for answer in answers if answer.finding.state == "warning")
+        console.print(f"{plan.home} is usable{f'; at a cost: {costs}' if costs else ''}")
         return
-    console.print(f"{plan.home} is not usable ({_lacks(findings)})")
-    if not mended and any(one.safe for one in lacking):
+    console.print(f"{plan.home} is not usable ({_lacks(answers)})")
+    if not fixed and any(answer.safe for answer in lacking):
         from stacklab.doctor.remote import on
 
         where = on(plan.address) if plan.address else plan.home
         console.print(f"  → lab doctor --on {where} --fix   runs the commands above that need no decision")
 
 
-def _lacks(findings: list[Finding]) -> str:
-    parts = []
-    for state in ("bad", "unknown"):
-        names = [one.title for one in findings if one.state == state]
-        if names:
-            parts.append(f"{TOLD[state]}: {', '.join(names)}")
-    return "; ".join(parts)
+def _lacks(answers: list[Answer]) -> str:
+    names = {
+        words: ", ".join(answer.probe.title for answer in answers if answer.finding.state == state)
+        for state, words in LACKING.items()
+    }
+    return "; ".join(f"{words}: {titles}" for words, titles in names.items() if titles)
 
 
-def _telling(console: Console) -> Any:
-    from stacklab.doctor.mending import Telling
+def _repaired(console: Console, subject: Subject, answers: list[Answer]) -> tuple[list[Answer], list[Repaired]]:
+    """Repair, showing each command before it runs; the answers after it, and what was done."""
+    from stacklab.conditions.remedy import Attempt, Remedy
+    from stacklab.doctor.examine import Answer
+    from stacklab.doctor.repairing import Repaired, repair
 
-    def begins(finding: Finding) -> None:
-        console.print()
-        console.print(console.style(f"{finding.title}: {finding.evidence}", "bold"))
-
-    def ran(result: Ran) -> None:
-        if result.status is None:
-            console.print(f"    not run: {result.said}")
-        elif result.status:
-            console.print(f"    ended with status {result.status}: {result.said}")
-
-    def ended(one: Mended) -> None:
-        if one.better:
-            how = "mended" if one.ran else "mended by what was done before"
-            console.print(f"  {_mark(console, one.after.state)} {how}: {one.after.evidence}")
-        else:
-            console.print(f"  {_mark(console, one.after.state)} not mended: {one.after.evidence}")
-
-    def runs(line: str) -> None:
-        console.print(f"  → {line}")
-
-    return Telling(begins, runs, ran, ended)
+    log: list[Repaired] = []
+    with _waiting(console, f"looking at what {subject.home} needs") as progress:
+        for event in repair(subject, answers, progress):
+            match event:
+                case Answer():
+                    console.print()
+                    console.print(console.style(f"{event.probe.title}: {event.finding.evidence}", "bold"))
+                case Remedy():
+                    console.print(f"  → {event}")
+                case Attempt(status=None):
+                    console.print(f"    not run: {event.output}")
+                case Attempt(status=status) if status:
+                    console.print(f"    ended with status {status}: {event.output}")
+                case Repaired():
+                    log.append(event)
+                    how = "repaired" if event.attempts else "repaired by what was done before"
+                    how = how if event.better else "not repaired"
+                    console.print(f"  {_mark(console, event.after.state)} {how}: {event.after.evidence}")
+                case list():
+                    answers = event
+    return answers, log
 
 
 # --- all homes -------------------------------------------------------------------------------------------------------
@@ -254,14 +247,13 @@ def _overview(console: Console, lab: Lab, profile: str | None) -> None:
         if name == "libvirt" and profile:
             plan = _laid(lab, Plan(home=name, profile=profile))
         with _subject(lab, plan) as subject:
-            findings = _examined(console, subject)
-        well = _usable(findings)
-        usable = well if name == taken.home else usable
-        _short(console, name, findings)
-        lacks = [f"{one.title}: {one.evidence}" for one in _lacking(findings)]
-        documents.append(
-            {"home": name, "usable": well, "lacks": lacks, "findings": [one.document() for one in findings]}
-        )
+            answers = _examined(console, subject)
+        lacking = _lacking(answers)
+        usable = not lacking if name == taken.home else usable
+        _short(console, name, answers)
+        lacks = [f"{answer.probe.title}: {answer.finding.evidence}" for answer in lacking]
+        findings = [answer.document() for answer in answers]
+        documents.append({"home": name, "usable": not lacking, "lacks": lacks, "findings": findings})
     console.result({"homes": documents, "chosen": {"home": taken.home, "why": why}, "usable": usable})
     console.print()
     console.print(f"lab up takes {taken.home}: {why}")
@@ -270,11 +262,12 @@ def _overview(console: Console, lab: Lab, profile: str | None) -> None:
         raise click.exceptions.Exit(NOT_USABLE)
 
 
-def _short(console: Console, name: str, findings: list[Finding]) -> None:
-    states = {one.state for one in findings}
+def _short(console: Console, name: str, answers: list[Answer]) -> None:
+    states = {answer.finding.state for answer in answers}
     worst = next(state for state in ("bad", "unknown", "warning", "good") if state in states)
-    verdict = "usable" if _usable(findings) else f"not usable ({_lacks(findings)})"
+    verdict = f"not usable ({_lacks(answers)})" if _lacking(answers) else "usable"
     console.print(f"{_mark(console, worst)} {name:<9} {verdict}")
-    for one in findings:
-        if one.state != "good":
-            console.print(f"    {_mark(console, one.state)} {one.title}: {one.evidence}")
+    for answer in answers:
+        if answer.finding.state != "good":
+            mark = _mark(console, answer.finding.state)
+            console.print(f"    {mark} {answer.probe.title}: {answer.finding.evidence}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from stacklab.conditions.remedy import Remedy
 from stacklab.errors import (
     CommandFailed,
     HomeUnavailable,
@@ -32,11 +33,15 @@ NO_WAY_THERE = (MachineUnreachable, HostKeyChanged, LoginRefused, SudoRefused)
 
 @dataclass(frozen=True)
 class Finding:
-    """How a thing is, and what was seen that says so. `early`: it is too early to tell, a later look may."""
+    """How a thing is, and what was seen that says so. `early`: it is too early to tell, a later look may.
+
+    `remedies`: what would help, in order: a command that lab may run itself, or a line for a person.
+    """
 
     state: State
     evidence: str
     early: bool = False
+    remedies: tuple[Remedy | str, ...] = ()
 
     @property
     def fine(self) -> bool:

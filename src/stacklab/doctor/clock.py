@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 import requests
 
+from stacklab.conditions.condition import Finding
+from stacklab.conditions.remedy import Remedy
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import registries
-from stacklab.doctor.probe import Command, Mend, Told, bad, good, unknown
+from stacklab.doctor.probe import bad, good, unknown
 from stacklab.download import reason, without_password
 
 OFF_SECONDS = 30.0
@@ -40,7 +42,7 @@ def synchronised() -> bool | None:
     return not struct.unpack_from("i", buffer, _STATUS)[0] & _UNSYNC
 
 
-def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[], float] = time.time) -> Told:
+def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[], float] = time.time) -> Finding:
     """This machine's. `urls`: where to ask for the date; without them, the Python package indexes."""
     of_pip, _, asking = registries.indexes_of_pip(settings)
     pages = [registries.page(url) for url in of_pip] if urls is None else list(urls)
@@ -72,7 +74,7 @@ def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[
     )
 
 
-def judged(began: float, ended: float, theirs: float, whose: str, said: str) -> Told:
+def judged(began: float, ended: float, theirs: float, whose: str, said: str) -> Finding:
     """`theirs` was told between `began` and `ended` (seconds since the epoch); it has whole seconds only."""
     off = max(0.0, theirs - ended, began - theirs - 1)
     if off > OFF_SECONDS:
@@ -81,7 +83,7 @@ def judged(began: float, ended: float, theirs: float, whose: str, said: str) -> 
     return good(f"agrees with {whose} date ({'within a second' if off < 1 else f'{off:.0f} s off'}); {said}")
 
 
-def _set() -> tuple[Mend, ...]:
+def _set() -> tuple[Remedy | str, ...]:
     if Path("/run/systemd/system").is_dir():
-        return (Command(("timedatectl", "set-ntp", "true"), root=True),)
+        return (Remedy(("timedatectl", "set-ntp", "true"), root=True),)
     return ("sudo date -u -s 'YYYY-MM-DD HH:MM:SS'",)

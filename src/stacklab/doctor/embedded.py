@@ -9,8 +9,9 @@ import socket
 import subprocess
 
 from stacklab import indexes, places
+from stacklab.conditions.condition import Finding
 from stacklab.doctor import host, packages
-from stacklab.doctor.probe import Told, bad, gib, good, warning
+from stacklab.doctor.probe import bad, gib, good, warning
 from stacklab.download import without_password
 from stacklab.homes.embedded import config, services, software
 from stacklab.homes.libvirt.accelerator import try_guest
@@ -22,7 +23,7 @@ LAB_SPACE = 500_000_000
 INDEX_SECONDS = 40.0
 
 
-def installer() -> Told:
+def installer() -> Finding:
     """uv runs, and finds what would be installed where it is configured to look."""
     import uv
 
@@ -48,7 +49,7 @@ def installer() -> Told:
     return good(f"uv finds {first} in the configured index")
 
 
-def disk() -> Told:
+def disk() -> Finding:
     """Where the software and the lab's files go."""
     wanted = (software.SPACE if not software.installed() else 0) + LAB_SPACE
     found = {}
@@ -64,13 +65,13 @@ def disk() -> Told:
     return good(f"{gib(free)} free at {place}, {gib(wanted)} are needed")
 
 
-def memory() -> Told:
+def memory() -> Finding:
     """For the services, and some for guests."""
     total, free = host.memory_here()
     return host.judged_memory(total, free, LEAST_MEMORY, WANTED_MEMORY, "instances may not start")
 
 
-def qemu() -> Told:
+def qemu() -> Finding:
     """Whether instances really run: QEMU is there, and runs a guest. Without it the home is usable all the same."""
     found = config.find_hypervisor()
     if not found.there:
@@ -91,7 +92,7 @@ def qemu() -> Told:
     return warning(told, *packages.install("guests")) if lacks else good(told)
 
 
-def loopback() -> Told:
+def loopback() -> Finding:
     """Ports for the services: free ones, on which a server can be reached."""
     try:
         chosen, _ = services.choose_ports(services.PORT_NAMES, {})

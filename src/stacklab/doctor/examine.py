@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+from stacklab.conditions.condition import Finding
+from stacklab.conditions.remedy import Remedy
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Profile, Size
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import clock, embedded, host, libvirt, registries, vagrant, virtualization
-from stacklab.doctor.probe import Finding, Probe, Told, unknown
+from stacklab.doctor.probe import Probe, unknown
 from stacklab.doctor.remote import Remote
 from stacklab.errors import HomeUnavailable, MissingProgram
 from stacklab.homes.libvirt.home import DEFAULT_PROFILE
@@ -51,8 +52,8 @@ class Subject:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in self._open:
-            one.close()
+        for remote in self._open:
+            remote.close()
 
     def _embedded(self) -> Iterator[Probe]:
         yield Probe("python", "Python", host.python)
@@ -108,10 +109,10 @@ class Subject:
         )  # fmt: skip
 
 
-def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
+def _behind(look: Callable[[], Finding]) -> Callable[[], Finding]:
     """What only libvirt can tell is not told without it; libvirt's own line has said why, and what mends it."""
 
-    def looked() -> Told:
+    def looked() -> Finding:
         try:
             return look()
         except HomeUnavailable:
@@ -122,32 +123,58 @@ def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
     return looked
 
 
-def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[Finding]:
-    """Run all probes at once; findings come in the probes' order. `progress` hears after two seconds what is waited for."""
-    done: queue.Queue[tuple[int, Finding]] = queue.Queue()
-    probes, began = subject.probes, time.monotonic()
+@dataclass(frozen=True)
+class Answer:
+    """One line of `lab doctor`: a probe, and what it saw."""
 
-    def run(number: int, probe: Probe) -> None:
-        done.put((number, probe.run()))
+    probe: Probe
+    finding: Finding
 
-    for number, probe in enumerate(probes):
+    @property
+    def id(self) -> str:
+        """The probe's."""
+        return self.probe.id
+
+    @property
+    def safe(self) -> bool:
+        """Whether lab may repair it by itself."""
+        return self.finding.state != "good" and any(isinstance(remedy, Remedy) for remedy in self.finding.remedies)
+
+    def document(self) -> dict[str, object]:
+        """For --json."""
+        lines = [str(remedy) for remedy in self.finding.remedies]
+        return {
+            "id": self.id, "title": self.probe.title, "state": self.finding.state, "evidence": self.finding.evidence,
+            "mend": lines, "safe": self.safe,
+        }  # fmt: skip
+
+
+def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[Answer]:
+    """Run all probes at once; answers come in the probes' order. `progress` hears after two seconds what is waited for."""
+    findings: dict[str, Finding] = {}
+    news = threading.Condition()
+    probes, began, heard = subject.probes, time.monotonic(), ""
+
+    def run(probe: Probe) -> None:
+        finding = probe.run()
+        with news:
+            findings.setdefault(probe.id, finding)
+            news.notify()
+
+    for probe in probes:
         # Daemons: one that hangs in a library must not keep lab from ending.
-        threading.Thread(target=run, args=(number, probe), name=f"doctor-{probe.id}", daemon=True).start()
-    found: dict[int, Finding] = {}
-    told = ""
-    for number, probe in enumerate(probes):
-        while number not in found:
-            now = time.monotonic() - began
-            if now >= probe.seconds:
-                found[number] = probe.overdue()
-                break
-            try:
-                other, finding = done.get(timeout=min(0.5, probe.seconds - now))
-                found.setdefault(other, finding)
-            except queue.Empty:
-                pass
-            waiting = ", ".join(one.title for at, one in enumerate(probes) if at not in found)
-            if waiting and waiting != told and time.monotonic() - began >= QUIET_SECONDS:
-                told = waiting
+        threading.Thread(target=run, args=(probe,), name=f"doctor-{probe.id}", daemon=True).start()
+    for probe in probes:
+        while True:
+            with news:
+                left = began + probe.seconds - time.monotonic()
+                if left <= 0:
+                    findings.setdefault(probe.id, unknown(f"nothing came of looking within {probe.seconds:.0f} s"))
+                if probe.id in findings:
+                    break
+                news.wait(min(0.5, left))
+                waiting = ", ".join(other.title for other in probes if other.id not in findings)
+            if waiting and waiting != heard and time.monotonic() - began >= QUIET_SECONDS:
+                heard = waiting
                 progress(waiting)
-        yield found[number]
+        yield Answer(probe, findings[probe.id])

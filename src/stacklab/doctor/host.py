@@ -10,13 +10,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stacklab.doctor.probe import Command, Mend, Told, bad, existing, gib, good, unknown, warning
+from stacklab.conditions.condition import Finding
+from stacklab.conditions.remedy import Remedy
+from stacklab.doctor.probe import bad, gib, good, unknown, warning
 
 LEAST_PYTHON = (3, 11)
 MEMINFO = Path("/proc/meminfo")
 
 
-def python() -> Told:
+def python() -> Finding:
     """The interpreter that runs lab. An older one could not have imported it; what runs is shown all the same."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     if sys.version_info < LEAST_PYTHON:
@@ -30,25 +32,26 @@ def memory_here() -> tuple[int, int]:
     return tuple(int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
 
 
-def judged_memory(total: int, free: int, least: int, wanted: int, cost: str, *mend: Mend) -> Told:
+def judged_memory(total: int, free: int, least: int, wanted: int, cost: str, *remedies: Remedy | str) -> Finding:
     """Bytes. Below `least` it cannot work, below `wanted` it works at a `cost`."""
     have = f"{gib(free)} of {gib(total)} free"
     if total < least:
         return bad(f"the machine has {gib(total)}, at least {gib(least)} are needed")
     if free < least:
-        return bad(f"{have}, at least {gib(least)} are needed", "ps -eo rss,pid,args --sort=-rss | head", *mend)
+        return bad(f"{have}, at least {gib(least)} are needed", "ps -eo rss,pid,args --sort=-rss | head", *remedies)
     if free < wanted:
-        return warning(f"{have}, {gib(wanted)} are wanted: {cost}", *mend)
+        return warning(f"{have}, {gib(wanted)} are wanted: {cost}", *remedies)
     return good(f"{have}, {gib(wanted)} are wanted")
 
 
 def space(directory: Path) -> tuple[int, int]:
     """Bytes of the file system on which `directory` lies or will lie, and how many of them are free to us."""
-    found = shutil.disk_usage(existing(directory))
-    return found.total, found.free
+    there = next((place for place in (directory, *directory.parents) if place.is_dir()), Path("/"))
+    usage = shutil.disk_usage(there)
+    return usage.total, usage.free
 
 
-def groups(lets_in: Callable[[], str]) -> Told:
+def groups(lets_in: Callable[[], str]) -> Finding:
     """Whether the user may use libvirt. `lets_in` asks libvirt itself and raises if it does not let us in."""
     if os.geteuid() == 0:
         return good("root needs none")
@@ -66,7 +69,7 @@ def groups(lets_in: Callable[[], str]) -> Told:
         if added:
             again = "log out and in again (or: newgrp libvirt)"
             return bad(f"{user} is in libvirt, but this login is older and is not let in: {error}", again)
-        join = Command(("usermod", "-aG", "libvirt", user), root=True)
+        join = Remedy(("usermod", "-aG", "libvirt", user), root=True)
         return bad(
             f"{user} is not in libvirt, and libvirt does not let us in: {error}", join, "then log out and in again"
         )

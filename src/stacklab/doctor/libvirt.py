@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from stacklab.conditions.condition import Finding
+from stacklab.conditions.remedy import Remedy
 from stacklab.deploy.profile.model import Size
 from stacklab.doctor import host, packages
-from stacklab.doctor.probe import Command, Mend, Told, bad, gib, good, warning
+from stacklab.doctor.probe import bad, failed, gib, good, warning
 from stacklab.errors import HomeUnavailable, MissingProgram
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor
@@ -59,13 +61,13 @@ def which(program: str) -> str | None:
     return shutil.which(program) or shutil.which(program, path=os.pathsep.join(SBIN))
 
 
-def binding() -> Told:
+def binding() -> Finding:
     """Python's libvirt module."""
     importlib.invalidate_caches()  # it may have been installed a moment ago
     try:
         module = importlib.import_module("libvirt")
     except ImportError as error:
-        pip = Command((sys.executable, "-m", "pip", "install", "-q", "libvirt-python"))
+        pip = Remedy((sys.executable, "-m", "pip", "install", "-q", "libvirt-python"))
         # It is built from source. Where Python belongs to the distribution, what is put into it is not ours to decide.
         in_venv = sys.prefix != sys.base_prefix
         return bad(
@@ -75,14 +77,14 @@ def binding() -> Told:
     return good(f"libvirt-python, on libvirt {number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}")
 
 
-def daemon(where: Where) -> Told:
+def daemon(where: Where) -> Finding:
     """Whether libvirt answers at its URI."""
     try:
         with where.asked() as hypervisor:
             version = hypervisor.version()
     except HomeUnavailable as error:
         if where.uri == DEFAULT_URI and any(_listens(LOG_DAEMON.with_name(name)) for name in SOCKETS):
-            return bad(error.message, error.advice)  # it runs, and refuses: starting it again would mend nothing
+            return failed(error)  # it runs, and refuses: starting it again would mend nothing
         return bad(error.message, *_start(where))
     if where.uri == DEFAULT_URI and not _listens(LOG_DAEMON):
         return bad(
@@ -92,21 +94,21 @@ def daemon(where: Where) -> Told:
     return good(f"{where.uri} answers: {version}")
 
 
-def _start(where: Where) -> tuple[Mend, ...]:
+def _start(where: Where) -> tuple[Remedy | str, ...]:
     if where.uri != DEFAULT_URI:  # which daemon that is, whoever wrote the URI knows
         return (f"virsh -c '{where.uri}' version",)
     if Path("/run/systemd/system").is_dir():
         for units in UNITS:
             if all(any((Path(folder) / unit).exists() for folder in UNIT_DIRECTORIES) for unit in units):
-                return (Command(("systemctl", "start", *units), root=True),)
+                return (Remedy(("systemctl", "start", *units), root=True),)
         return packages.install("vm")
     programs = {name: which(name) for name in ("virtlogd", "libvirtd")}
     if not all(programs.values()):
         return packages.install("vm")
-    starting = [Command(("mkdir", "-p", "/run/libvirt"), root=True)]
+    starting = [Remedy(("mkdir", "-p", "/run/libvirt"), root=True)]
     for name, path in programs.items():
         if not _listens(LOG_DAEMON.with_name("virtlogd-sock" if name == "virtlogd" else "libvirt-sock")):
-            starting.append(Command((str(path), "--daemon"), root=True))
+            starting.append(Remedy((str(path), "--daemon"), root=True))
     return tuple(starting)
 
 
@@ -123,7 +125,7 @@ def _listens(path: Path) -> bool:
     return True
 
 
-def guests(where: Where) -> Told:
+def guests(where: Where) -> Finding:
     """Whether libvirt has a QEMU for the VM."""
     driver = where.site.driver if where.site else find_accelerator().driver
     with where.asked() as hypervisor:
@@ -133,7 +135,7 @@ def guests(where: Where) -> Told:
     return good(f"x86_64 guests with {driver}")
 
 
-def pool(where: Where) -> Told:
+def pool(where: Where) -> Finding:
     """The storage pool for the VM's disk. `lab up` starts one that is off, and Vagrant makes one that is missing."""
     with where.asked() as hypervisor:
         found = hypervisor.pool(where.pool)
@@ -143,14 +145,14 @@ def pool(where: Where) -> Told:
         orders = (make, ("pool-build", where.pool), ("pool-start", where.pool), ("pool-autostart", where.pool))
         return warning(
             f"there is no pool '{where.pool}'; Vagrant makes it with the first VM",
-            *(Command((*virsh, *order)) for order in orders),
+            *(Remedy((*virsh, *order)) for order in orders),
         )
     if not found.active:
-        return warning(f"the pool '{where.pool}' is off; lab up starts it", Command((*virsh, "pool-start", where.pool)))
+        return warning(f"the pool '{where.pool}' is off; lab up starts it", Remedy((*virsh, "pool-start", where.pool)))
     return good(f"'{where.pool}' is on, {found.path or 'no directory'}")
 
 
-def network(where: Where) -> Told:
+def network(where: Where) -> Finding:
     """The VM's two networks, or room for them; and what serves addresses there."""
     with where.asked() as hypervisor:
         networks = {one.name: one for one in hypervisor.networks()}
@@ -166,7 +168,7 @@ def network(where: Where) -> Told:
     names = (where.site.name, where.site.nat_name)
     off = [name for name in names if name not in networks or not networks[name].active]
     if off:
-        starting = [Command(("virsh", "-c", where.uri, "net-start", name)) for name in off if name in networks]
+        starting = [Remedy(("virsh", "-c", where.uri, "net-start", name)) for name in off if name in networks]
         return warning(f"off: {', '.join(off)}; lab up starts them", *starting)
     return good(f"{' and '.join(names)} are on{served}")
 
@@ -187,7 +189,7 @@ def _dnsmasq() -> str | None:
     )
 
 
-def memory(where: Where) -> Told:
+def memory(where: Where) -> Finding:
     """Of the host, against the size of the VM."""
     if where.site is not None:
         with where.asked() as hypervisor:
@@ -201,7 +203,7 @@ def memory(where: Where) -> Told:
     return host.judged_memory(total, free, size.least_memory * mib, size.memory * mib, cost, *smaller)
 
 
-def disk(where: Where) -> Told:
+def disk(where: Where) -> Finding:
     """Of the storage pool, against the VM's disk, which takes room as it is filled."""
     try:
         with where.asked() as hypervisor:
@@ -213,7 +215,7 @@ def disk(where: Where) -> Told:
     return judged_disk(place, total, free, where.size)
 
 
-def judged_disk(place: Path, total: int, free: int, size: Size) -> Told:
+def judged_disk(place: Path, total: int, free: int, size: Size) -> Finding:
     """Bytes of the file system that holds the VM's disk."""
     wanted, least = size.disk * 2**30, STACKED_GIB * 2**30 + 2 * size.memory * 2**20
     have = f"{gib(free)} of {gib(total)} free at {place}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stacklab.doctor.probe import Command, Mend
+from stacklab.conditions.remedy import Remedy
 
 DATA = Path(__file__).with_name("packages.yaml")
 
@@ -36,14 +36,14 @@ def names(group: str, of: str, architecture: str | None = None) -> list[str]:
     return [name.format(qemu=qemu) for name in entry["groups"][group]]
 
 
-def install(group: str) -> tuple[Mend, ...]:
+def install(group: str) -> tuple[Remedy | str, ...]:
     """What installs a group here: commands, or a line where no manager is known."""
     of = manager()
     if of is None:
         return (f"install with this machine's package manager: {' '.join(names(group, 'apt-get'))} (Debian's names)",)
     entry = data()["managers"][of]
-    update = [Command(tuple(entry["update"]), root=True, installs=True, optional=True)] if "update" in entry else []
-    return (*update, Command((*entry["install"], *names(group, of)), root=True, installs=True))
+    update = [Remedy(tuple(entry["update"]), root=True, installs=True, optional=True)] if "update" in entry else []
+    return (*update, Remedy((*entry["install"], *names(group, of)), root=True, installs=True))
 
 
 def asking(of: str, scratch: str) -> list[str] | None:

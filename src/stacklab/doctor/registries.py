@@ -13,11 +13,12 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from stacklab import indexes
+from stacklab.conditions.condition import Finding
 from stacklab.deploy.prepare.internet import proxies
 from stacklab.deploy.profile.model import DevStack
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages
-from stacklab.doctor.probe import Told, bad, good, unknown, warning
+from stacklab.doctor.probe import bad, good, unknown, warning
 from stacklab.download import reason, without_password
 from stacklab.git_login import without_login
 from stacklab.prefetch import mirrors
@@ -61,7 +62,7 @@ def page(url: str) -> str:
     return f"{url.rstrip('/')}/{packages.data()['python_project']}/"
 
 
-def python_index(settings: Settings) -> Told:
+def python_index(settings: Settings) -> Finding:
     """Every index that pip here is configured with. A file that is none is told: pip leaves it out, with a warning."""
     urls, places, asking = indexes_of_pip(settings)
     answering: list[str] = []
@@ -96,7 +97,7 @@ def python_index(settings: Settings) -> Told:
     return good(f"{said}: all there")
 
 
-def distribution() -> Told:
+def distribution() -> Finding:
     """The registries of this machine's package manager, asked by itself."""
     of = packages.manager()
     if of is None:
@@ -118,7 +119,7 @@ def distribution() -> Told:
     return judged_answer(of, done.returncode, f"{done.stdout}\n{done.stderr}")
 
 
-def judged_answer(of: str, status: int, said: str) -> Told:
+def judged_answer(of: str, status: int, said: str) -> Finding:
     """What a package manager answered. Its status alone says little: an older apt ends with 0 though nothing answered."""
     lines = [line.strip() for line in said.splitlines()]
     wrong = [line for line in lines if line.startswith(("Err:", "E:", "W: Failed", "Error:"))]
@@ -133,7 +134,7 @@ def judged_answer(of: str, status: int, said: str) -> Told:
     return good(f"{of}: {f'{answered} sources answer' if answered else 'its sources answer'}")
 
 
-def source(wanted: DevStack, settings: Settings, environment: Mapping[str, str] | None = None) -> Told:
+def source(wanted: DevStack, settings: Settings, environment: Mapping[str, str] | None = None) -> Finding:
     """DevStack's repository: prefetched, or its place answers and has the ref."""
     if kept := mirrors.commit(mirrors.mirror_path(wanted.repo), wanted.ref):
         return good(f"{wanted.ref} is prefetched ({kept[:12]})")

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stacklab import indexes
+from stacklab.conditions.condition import Finding
 from stacklab.deploy.prepare import ownership
 from stacklab.deploy.prepare.internet import pip_settings
 from stacklab.deploy.profile.load import load_profile, profile_for
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import clock, host, packages, registries
-from stacklab.doctor.probe import Probe, Told, bad, gib, good, unknown, warning
+from stacklab.doctor.probe import Probe, bad, failed, gib, good, unknown, warning
 from stacklab.download import without_password
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable, NotServed, SudoRefused
 from stacklab.git_login import without_login
@@ -92,7 +93,7 @@ class Remote:
     def probes(self) -> Iterator[Probe]:
         """In the order in which they build on each other."""
 
-        def probe(id_: str, title: str, look: Callable[[], Told]) -> Probe:
+        def probe(id_: str, title: str, look: Callable[[], Finding]) -> Probe:
             return Probe(id_, title, _behind(look), SECONDS)
 
         yield probe("reachable", "reachable", self.reachable)
@@ -134,38 +135,38 @@ class Remote:
         name = Address.parse(self.address).known_as
         return known.exists() and any(line.split()[:1] == [name] for line in known.read_text().splitlines())
 
-    def reachable(self) -> Told:
+    def reachable(self) -> Finding:
         try:
             machine = self.machine()
         except MachineUnreachable as error:
-            return bad(error.message, *([error.advice] if error.advice else []))
+            return failed(error)
         except (HostKeyChanged, LoginRefused) as error:
             return good(f"{Address.parse(self.address).name} answers ({error.id})")
         return good(f"{machine.name} answers")
 
-    def host_key(self) -> Told:
+    def host_key(self) -> Finding:
         try:
             machine = self.machine()
         except HostKeyChanged as error:
-            return bad(error.message, *([error.advice] if error.advice else []))
+            return failed(error)
         except LoginRefused:
             return good("it is the pinned one") if self._pinned() else unknown("it is seen after a login")
         prints = ", ".join(f"{key.kind} {key.fingerprint}" for key in machine.known_hosts.of(machine.address.known_as))
         return good(f"{prints}, {'the pinned one' if self._pinned() else 'seen for the first time; lab up pins it'}")
 
-    def login(self) -> Told:
+    def login(self) -> Finding:
         try:
             done = self.machine().run("id", "-un", seconds=30)
         except LoginRefused as error:
-            return bad(error.message, *([error.advice] if error.advice else []))
+            return failed(error)
         return good(f"as {done.out.strip()}")
 
-    def sudo(self) -> Told:
+    def sudo(self) -> Finding:
         machine = self.machine()
         try:
             done = machine.run("id", "-u", user="root", seconds=60)
         except SudoRefused as error:
-            return bad(error.message, error.advice)
+            return failed(error)
         if done.out.strip() != "0":
             return bad(f"{machine.name} says that root is user {done.out.strip()}")
         return good("root without a password")
@@ -187,14 +188,14 @@ class Remote:
                 self._profile = profile_for(machine, found, self.settings)
             return self._profile
 
-    def distribution(self) -> Told:
+    def distribution(self) -> Finding:
         try:
             found = self.profile()
         except NotServed as error:
-            return bad(error.message, error.advice)
+            return failed(error)
         return good(f"{found.distribution}, which profile {found.name} is for")
 
-    def unused(self) -> Told:
+    def unused(self) -> Finding:
         machine, directory = self.machine(), self.profile().devstack.directory
         exists = self.lab.exists()
         evidence = ownership.looks_used(machine, self.lab if exists else None, directory)
@@ -224,7 +225,7 @@ class Remote:
                 self._facts = {**told, "began": str(began), "now": str(now), "ended": str(ended)}
             return self._facts
 
-    def memory(self) -> Told:
+    def memory(self) -> Finding:
         facts, size = self.facts(), self.profile().size
         total, free = int(facts["MemTotal:"]), int(facts["MemAvailable:"])
         if total < size.least_memory * 2**20 * MEMORY_SHARE:
@@ -238,7 +239,7 @@ class Remote:
             total, free, int(least), int(wanted), "services and instances may be pushed out of memory"
         )
 
-    def disk(self) -> Told:
+    def disk(self) -> Finding:
         facts = self.facts()
         free, have = (
             int(facts["free"]),
@@ -253,13 +254,13 @@ class Remote:
             return warning(f"{have}; images, volumes and instances may fill it")
         return good(have)
 
-    def python(self) -> Told:
+    def python(self) -> Finding:
         version = self.facts()["python"]
         if version == "none":
             return good("none yet; DevStack installs it")
         return good(version)
 
-    def clock(self) -> Told:
+    def clock(self) -> Finding:
         facts = self.facts()
         said = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}.get(
             facts["synchronised"], "it does not say whether it is synchronised"
@@ -274,7 +275,7 @@ class Remote:
 
     # --- what it can reach -----------------------------------------------------------------------------------------
 
-    def packages(self) -> Told:
+    def packages(self) -> Finding:
         of = {"debian": "apt-get", "redhat": "dnf"}[self.profile().family]
         machine = self.machine()
         if of == "dnf" and not machine.run("sh", "-c", "command -v dnf", check=False).ok:
@@ -283,11 +284,11 @@ class Remote:
         done = machine.script(_ASK_PACKAGES, *command, user="root", seconds=registries.ASK_SECONDS, check=False)
         return registries.judged_answer(of, done.status, done.out + done.err)
 
-    def python_index(self) -> Told:
+    def python_index(self) -> Finding:
         told = pip_settings(self.settings, os.environ, "")
         return self._asked(registries.page(self.settings.at(told.get("index-url") or indexes.pips_own())))
 
-    def source(self) -> Told:
+    def source(self) -> Finding:
         devstack = self.profile().devstack
         url = self.settings.at(devstack.repo)
         machine = self.machine()
@@ -308,7 +309,7 @@ class Remote:
             f"there is no git on {machine.name} to ask {without_password(url)} with", "lab up installs it there"
         )
 
-    def _asked(self, url: str) -> Told:
+    def _asked(self, url: str) -> Finding:
         shown, machine = without_password(url), self.machine()
         if not url.startswith(("http://", "https://")):
             return unknown(f"{shown} cannot be asked from {machine.name}")
@@ -321,7 +322,7 @@ class Remote:
             return good(f"{shown} answers")
         return self._elsewhere(f"{shown}: {f'the server answered {code}' if done.ok else _said(done, 15)}")
 
-    def _elsewhere(self, said: str) -> Told:
+    def _elsewhere(self, said: str) -> Finding:
         if self.settings.ca_file and "certificate" in said.lower():
             return unknown(f"{said} (before lab up has put the certificates of ca_file there)")
         return bad(said, "deploy: mirrors: or pip_index: or proxy: in config.yaml names another way")
@@ -332,10 +333,10 @@ def on(address: str) -> str:
     return address if "://" in address or "@" in address else f"ssh:{address}"
 
 
-def _behind(look: Callable[[], Told]) -> Callable[[], Told]:
+def _behind(look: Callable[[], Finding]) -> Callable[[], Finding]:
     """What is behind a closed door cannot be told; the door's own line has said why it is closed."""
 
-    def looked() -> Told:
+    def looked() -> Finding:
         try:
             return look()
         except (MachineUnreachable, HostKeyChanged, LoginRefused, SudoRefused, NotServed) as error:

@@ -9,10 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from stacklab.conditions.condition import Finding
 from stacklab.deploy.profile.model import Box
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages, registries
-from stacklab.doctor.probe import Told, bad, good
+from stacklab.doctor.probe import bad, failed, good
 from stacklab.download import reason, without_password
 from stacklab.errors import DownloadFailed, MissingProgram
 from stacklab.homes.libvirt.boxes import wanted_box
@@ -22,7 +23,7 @@ from stacklab.lab import Lab
 SECONDS = 100.0
 
 
-def program(lab: Lab) -> Told:
+def program(lab: Lab) -> Finding:
     """Vagrant's version and its plugin's."""
     with tempfile.TemporaryDirectory(prefix="lab-doctor-") as directory:
         aside = Lab(lab.name)
@@ -33,13 +34,13 @@ def program(lab: Lab) -> Told:
             return bad(error.message, *packages.install("vm"))
 
 
-def box(lab: Lab, wanted: Box, settings: Settings, own: str | None) -> Told:
+def box(lab: Lab, wanted: Box, settings: Settings, own: str | None) -> Finding:
     """The box in Vagrant's store; else whether the place that it comes from answers."""
     other = "lab up SESSION --on libvirt --box PATH   (a .box file that you have)"
     try:
         found = wanted_box(wanted, settings, own)
     except DownloadFailed as error:
-        return bad(error.message, error.advice)
+        return failed(error)
     vagrant = Vagrant(lab)
     versions = [found.version] if found.version else vagrant.box_versions(found.name)[-1:]
     for version in versions:

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 
+from stacklab.conditions.condition import Finding
 from stacklab.doctor import packages
-from stacklab.doctor.probe import Told, good, unknown, warning
+from stacklab.doctor.probe import good, unknown, warning
 from stacklab.homes.libvirt import accelerator
 from stacklab.homes.libvirt.accelerator import Accelerator, decide, find_accelerator
 
 
-def here() -> Told:
+def here() -> Finding:
     """Of this machine."""
     found = _find()
     if found.driver == "qemu":
