@@ -51,7 +51,15 @@ class Assets:
         shutil.rmtree(pins(self.private_key), ignore_errors=True)
 
     def _has_keys(self) -> str | None:
-        return f"in {self.private_key.parent}" if self.private_key.exists() and self.public_key.exists() else None
+        from cryptography.hazmat.primitives import serialization as form
+
+        try:
+            private = form.load_ssh_private_key(self.private_key.read_bytes(), None)
+            public = private.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+            whole = self.public_key.read_bytes().startswith(public)
+        except (FileNotFoundError, ValueError):
+            return None
+        return f"in {self.private_key.parent}" if whole else None
 
     def _make_keys(self, progress: Progress) -> str:
         from cryptography.hazmat.primitives import serialization as form
@@ -61,10 +69,12 @@ class Assets:
         key = ec.generate_private_key(ec.SECP256R1())
         private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption())
         public = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+        damaged = self.private_key.exists()
         self.private_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(self.private_key, private.decode(), mode=0o600)
         write_atomic(self.public_key, f"{public.decode()} lab\n")
-        return f"in {self.private_key.parent}"
+        known = "; the one before was damaged, and instances that were made with it let nobody in" if damaged else ""
+        return f"in {self.private_key.parent}{known}"
 
     @property
     def _image(self) -> ImageRecord | None:

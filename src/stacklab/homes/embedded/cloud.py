@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklab.errors import HomeUnavailable, LabDamaged, NotEnoughSpace, StageFailed
-from stacklab.files import disk_error, precious_exists, read_precious, write_precious
+from stacklab.files import disk_error, precious_exists, read_precious, write_atomic, write_precious
 from stacklab.homes.embedded import config, mirror, software, supervision, template
 from stacklab.homes.embedded.layout import DATA, DATABASES, Layout
 from stacklab.homes.embedded.services import PORT_NAMES, USERS, choose_ports
@@ -180,6 +180,16 @@ class Cloud:
                     advice="lab reset puts it back as it was at the start, lab goto as it was at a place that was saved; "
                     "what was made since is lost then, and nothing else is left to come back from",
                 )
+
+    def put_back_compute_id(self) -> None:
+        """Nova's service for instances does not start with another id than the one that the database knows it by."""
+        with closing(
+            sqlite3.connect(f"file:{self.layout.db / 'nova_cell1.db'}?mode=ro", uri=True, timeout=60)
+        ) as connection:
+            known = connection.execute("SELECT uuid FROM compute_nodes WHERE deleted = 0").fetchall()
+        path = self.layout.home / "nova" / "compute_id"
+        if len(known) == 1 and (not path.exists() or path.read_bytes().decode(errors="replace").strip() != known[0][0]):
+            write_atomic(path, known[0][0])
 
     def _files(self) -> dict[Path, str]:
         return config.files(self.layout, software.path(), self.ports, self.passwords())

@@ -87,6 +87,7 @@ class EmbeddedHome(Home):
         if not any(state.pid for state in states):
             supervision.stop(self.layout, progress)  # what answers no more, or was left by a kill
             self.cloud.check_databases()
+            self.cloud.put_back_compute_id()
             supervision.start(self.layout, software.path())
         for state in supervision.services(self.layout):
             if state.state in ("failed", "stopped"):
