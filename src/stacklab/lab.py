@@ -29,6 +29,9 @@ from stacklab.files import (
 DEFAULT = "intro"
 """The name of the one lab that most people have."""
 
+PRECIOUS = ("lab.json", "secrets.json", "progress.json", "broken.json", "home/made.json")
+"""Files of a lab that nothing could make again, beside its journal: each is there twice, and its writer sees to it."""
+
 
 class _Record(BaseModel):
     """A part of lab.json. What another version of lab has noted and this one does not know is left out."""
@@ -212,8 +215,8 @@ class Lab:
                 )
             self._held.add(self.name)
             try:
-                for copy in [*self.directory.glob("*.json.copy"), *self.home_directory.glob("*.json.copy")]:
-                    repair_precious(copy.with_suffix(""))
+                for name in PRECIOUS:
+                    repair_precious(self.directory / name)
                 yield
             finally:
                 self._held.discard(self.name)

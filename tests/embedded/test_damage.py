@@ -104,6 +104,7 @@ def test_a_lab_that_was_stopped_comes_back_whatever_was_damaged(lab: Lab, turn: 
     assert known(lab) == before, "one of two copies is enough"
     if turn:
         with lab.writing():
+            journal_of(lab).repair()
             run_stages(lab, [stage for stage in home.stages() if stage.name == "cloud"], lambda event: None)
         assert home.cloud.why_ready(), "all that can be made again is made again"
     else:

@@ -21,7 +21,7 @@ from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
 from stacklab.removal import purge as purge_directories
 from stacklab.replay.breaking import broken_faults, in_words, mend_all
-from stacklab.replay.current import begin_session, home_of
+from stacklab.replay.current import begin_session, home_of, journal_of
 from stacklab.replay.moving import go_back, going_back_stage
 from stacklab.stages import Progress, Stage, run_stages
 
@@ -34,6 +34,7 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
     with lab.writing(new=True):
         if lab.remains():
             lab.require()
+        journal_of(lab).repair()
         plan = _settle(lab, wanted, emit)
         plan.keep(lab)
         begin_session(lab, session)

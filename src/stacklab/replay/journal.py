@@ -64,7 +64,7 @@ class Journal:
         line = {"session": session, "step": step, "kind": kind, "state": state, "at": time.time(), "kept": kept}
         line |= {"declared": declared} if declared else {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._repair()
+        self.repair()
         for file in (self.path, copy_of(self.path)):
             _append(file, _sealed({"format": FORMAT, **line}))
 
@@ -72,7 +72,7 @@ class Journal:
         """Forget everything: the cloud has been brought back to before all of it."""
         remove_precious(self.path)
 
-    def _repair(self) -> None:
+    def repair(self) -> None:
         """Both files hold the same whole lines before the next is appended: one may be cut off, or broken."""
         whole = "".join(f"{line}\n" for line in self._lines()).encode()
         for file in (self.path, copy_of(self.path)):
