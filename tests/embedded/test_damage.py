@@ -16,7 +16,8 @@ import pytest
 from stacklab.course.load import load_session
 from stacklab.errors import CheckpointBroken, CheckpointMissing, LabDamaged
 from stacklab.files import copy_of, read_precious
-from stacklab.homes.embedded.home import START, EmbeddedHome
+from stacklab.homes.base import START
+from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.replay.bringup import bring_up as lab_up

@@ -140,12 +140,12 @@ class Checkpoints:
 
     # --- putting back ----------------------------------------------------------------------------------------------
 
-    def restore_running(self, name: str, progress: Progress) -> None:
+    def restore_running(self, name: str, done: dict[str, Any], progress: Progress) -> None:
         """Databases and files become what they were; then each service forgets what it remembers of them.
 
-        Raises ServiceFailed where something is so damaged that this cannot be done beside running services.
+        `done`: what `verify` gave. Raises ServiceFailed where something is so damaged that it cannot be done beside services.
         """
-        done, source = self._begin(name)
+        source = self._found(name)
         try:
             busy = self._busy()
             self._end_work(busy, progress)
@@ -164,7 +164,7 @@ class Checkpoints:
 
     def restore_stopped(self, name: str, progress: Progress) -> None:
         """The same while no service runs: whole files take the place of others, which nobody reads."""
-        _, source = self._begin(name)
+        source = self._found(name)
         self._clear_scratch(progress)
         progress("putting back databases and files, whole")
         try:
@@ -176,10 +176,10 @@ class Checkpoints:
         self.layout.make()
         self.cloud.personalise(self.cloud.passwords())
 
-    def _begin(self, name: str) -> tuple[dict[str, Any], Path]:
-        done, source = self.verify(name), self._path(name)
+    def _found(self, name: str) -> Path:
+        source = self._path(name)
         self._take_up(source, source.with_name(f".{name}.old"))
-        return done, source
+        return source
 
     def _end_work(self, busy: list[str], progress: Progress) -> None:
         """After this nothing writes to what is about to be put back, and no instance runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stacklab.cloud.access import Ability, CloudAccess, SshEndpoint
 from stacklab.conditions.certificate import ExpiredCertificate
@@ -215,25 +215,25 @@ class EmbeddedHome(Home):
         end_apache(self.layout)  # Apache belongs to the files that are put back, and so do the logins
         running = supervision.is_running(self.layout)
         try:
-            self.saved.verify(name)
+            done = self.saved.verify(name)
         except CheckpointMissing as error:
             if name != START:
                 raise
             progress(f"{error.message}; the start is made anew")
             self._put_back_stopped(None, running, progress)
         else:
-            if not running or not self._put_back_running(name, progress):
+            if not running or not self._put_back_running(name, done, progress):
                 self._put_back_stopped(name, running, progress)
         if not self._https.should_run():
             self._https.apache.forget()
         elif running:
             self._https.start(progress)
 
-    def _put_back_running(self, name: str, progress: Progress) -> bool:
+    def _put_back_running(self, name: str, done: dict[str, Any], progress: Progress) -> bool:
         """Seconds; False where it cannot be done so."""
         try:
             self._as_made(progress)
-            self.saved.restore_running(name, progress)
+            self.saved.restore_running(name, done, progress)
             self._write_logins()
             readiness.prove(self.layout, self._prober(), progress)
         except (NotRunning, ServiceFailed, StageFailed) as error:
