@@ -20,6 +20,7 @@ import pytest
 from stacklab.course.load import load_session
 from stacklab.course.session import Session
 from stacklab.errors import DownloadFailed
+from stacklab.kinds import stream
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
@@ -49,7 +50,9 @@ def internet_double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
+    with pytest.MonkeyPatch.context() as patch:  # it is this machine's, and shall be taken for somebody else's
+        patch.setattr(stream, "of_this_machine", lambda address: False)
+        yield folder, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
