@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -14,31 +13,23 @@ from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.dashboard import visiting
 from stacklab.kinds.declaration import Params, Ref, Refers, SecretRef
 from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request, Service
+from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.resources import RESOURCES, Resource
 
 SECONDS = 60
 DOMAIN = "default"
 
 
-@dataclass(frozen=True)
-class _List:
-    """How each way makes one list. `types`: what catalogues call it; `version`: what an address without one lacks."""
-
-    service: Service
-    types: tuple[str, ...]
-    version: str
-    path: str
-    page: str
-    menu: str
-
-
-_LISTS: dict[str, _List] = {
-    "networks": _List("network", ("network",), "/v2.0", "networks", "/project/networks/", "Network ▸ Networks"),
-    "servers": _List("compute", ("compute",), "/v2.1", "servers", "/project/instances/", "Compute ▸ Instances"),
-    "volumes": _List(
-        "block-storage", ("block-storage", "volumev3"), "/v3", "volumes", "/project/volumes/", "Volumes ▸ Volumes"
-    ),
+_IN_CATALOGUES: dict[str, tuple[tuple[str, ...], str]] = {
+    "networks": (("network",), "/v2.0"),
+    "servers": (("compute",), "/v2.1"),
+    "volumes": (("block-storage", "volumev3"), "/v3"),
 }
+"""What catalogues call the service that has them, and the version that its address there may lack."""
+
+
+def _listed(p: ExchangeParams) -> Resource:
+    return RESOURCES[p.at.removesuffix("s")]
 
 
 class ExchangeParams(Params):
@@ -73,12 +64,12 @@ class Exchange(Kind[ExchangeParams]):
     def horizon(self, p: ExchangeParams) -> str:
         if p.by != "dashboard":
             return "(this step does without)"
-        return f"log in, then Project ▸ {_LISTS[p.at].menu}"
+        return f"log in, then Project ▸ {_listed(p).menu}"
 
     def commands(self, context: Context, p: ExchangeParams) -> list[Command]:
         if p.by != "client":
             return []
-        return [Command(("--debug", _LISTS[p.at].path.removesuffix("s"), "list", "-f", "value", "-c", "Name"))]
+        return [Command(("--debug", *_listed(p).list(), "-f", "value", "-c", "Name"))]
 
     def requests(self, context: Context, p: ExchangeParams) -> list[Request]:
         if p.by != "http":
@@ -87,7 +78,7 @@ class Exchange(Kind[ExchangeParams]):
             at = f"{_versioned(context.user.auth_url, '/v3')}/auth/tokens"
         except (Absent, LabError):
             at = None
-        return [self._login(context, p, at), Request("GET", _LISTS[p.at].service, (_LISTS[p.at].path,))]
+        return [self._login(context, p, at), Request("GET", _listed(p).service, (_listed(p).path,))]
 
     def _login(self, context: Context, p: ExchangeParams, at: str | None) -> Request:
         domain = {"id": DOMAIN}
@@ -131,7 +122,7 @@ class Exchange(Kind[ExchangeParams]):
         return f"it shows {_listing(set(thing['shows']) & thing['rows'])}"
 
     def show_command(self, context: Context, p: ExchangeParams) -> Command:
-        return Command((_LISTS[p.at].path.removesuffix("s"), "list"))
+        return Command(_listed(p).list())
 
     def applicable(self, context: Context, p: ExchangeParams) -> str | None:
         return "this cloud has no dashboard" if p.by == "dashboard" and not context.dashboard() else None
@@ -160,7 +151,7 @@ def _by_http(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[s
         f"until {token['expires_at']}",
         f"its catalogue: {_listing(one['name'] for one in token['catalog'])}",
     ]
-    url = f"{address}/{_LISTS[p.at].path}"
+    url = f"{address}/{_listed(p).path}"
     headers = {"Accept": "application/json", "X-Auth-Token": answer.headers["X-Subject-Token"]}
     listed = _send(context, "GET", url, headers, None)
     rows = {str(row["name"]) for row in listed.json()[p.at]}
@@ -169,12 +160,12 @@ def _by_http(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[s
 
 def _address_in(catalogue: list[dict[str, Any]], p: ExchangeParams) -> str:
     """The service's public address as the token's catalogue has it. Raises CloudRefused."""
-    wanted = _LISTS[p.at]
+    types, version = _IN_CATALOGUES[p.at]
     for service in catalogue:
         for endpoint in service["endpoints"]:
-            if service["type"] in wanted.types and endpoint["interface"] == "public":
-                return _versioned(endpoint["url"], wanted.version)
-    raise CloudRefused(f"the token's catalogue has no public endpoint of type {' or '.join(wanted.types)}", status=404)
+            if service["type"] in types and endpoint["interface"] == "public":
+                return _versioned(endpoint["url"], version)
+    raise CloudRefused(f"the token's catalogue has no public endpoint of type {' or '.join(types)}", status=404)
 
 
 def _send(context: Context, method: str, url: str, headers: dict[str, str], body: Any) -> Any:
@@ -222,7 +213,7 @@ def _asked_of(debug: str) -> list[str]:
 
 def _by_dashboard(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[str], list[str]]:
     """A login to Horizon, and the page that has the list."""
-    address, page = context.dashboard(), _LISTS[p.at].page
+    address, page = context.dashboard(), _listed(p).page
     user, password = context.name_of(p.user), context.secret(p.password).value
     with visiting(address, user, password, context.user.verify) as visit:
         cells = set(visit.cells(page))

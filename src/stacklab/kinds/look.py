@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
@@ -11,8 +10,9 @@ from pydantic import model_validator
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request, Service, Word
+from stacklab.kinds.narration import Command, Request, Word
 from stacklab.kinds.objects import names_in, without_swift
+from stacklab.kinds.resources import RESOURCES, Resource
 
 Listing = Literal[
     "services",
@@ -56,54 +56,8 @@ class LookParams(Params):
         return self
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """How one listing is made: the client's words, the request, the key of its rows, and where Horizon shows it."""
-
-    words: tuple[str, ...]
-    service: Service
-    path: tuple[str, ...]
-    key: str
-    horizon: str
-    everywhere: tuple[str, ...] = ()
-    query: tuple[tuple[str, str], ...] = ()
-
-
-_LISTINGS: dict[str, _Listing] = {
-    "services": _Listing(
-        ("catalog", "list"), "identity", ("services",), "services", "Admin ▸ System ▸ System Information"
-    ),
-    "endpoints": _Listing(
-        ("endpoint", "list"),
-        "identity",
-        ("endpoints",),
-        "endpoints",
-        "Project ▸ API Access (what the user's catalogue holds)",
-    ),
-    "users": _Listing(("user", "list"), "identity", ("users",), "users", "Identity ▸ Users"),
-    "projects": _Listing(("project", "list"), "identity", ("projects",), "projects", "Identity ▸ Projects"),
-    "flavors": _Listing(("flavor", "list"), "compute", ("flavors",), "flavors", "Admin ▸ Compute ▸ Flavors"),
-    "images": _Listing(("image", "list"), "image", ("images",), "images", "Project ▸ Compute ▸ Images"),
-    "servers": _Listing(
-        *(("server", "list"), "compute", ("servers", "detail"), "servers", "Compute ▸ Instances"),
-        everywhere=("--all-projects",),
-        query=(("all_tenants", "1"),),
-    ),
-    "networks": _Listing(("network", "list"), "network", ("networks",), "networks", "Network ▸ Networks"),
-    "volumes": _Listing(
-        *(("volume", "list"), "block-storage", ("volumes", "detail"), "volumes", "Volumes ▸ Volumes"),
-        everywhere=("--all-projects",),
-        query=(("all_tenants", "1"),),
-    ),
-    "containers": _Listing(
-        *(("container", "list"), "object-store", (), "containers", "Project ▸ Object Store ▸ Containers"),
-        query=(("format", "json"),),
-    ),
-    "objects": _Listing(
-        *(("object", "list"), "object-store", (), "objects", "Project ▸ Object Store ▸ Containers ▸ (the container)"),
-        query=(("format", "json"),),
-    ),
-}
+def _listed(p: LookParams) -> Resource:
+    return RESOURCES[p.at.removesuffix("s")]
 
 
 class Look(Kind[LookParams]):
@@ -117,46 +71,38 @@ class Look(Kind[LookParams]):
         return f"look at the {p.at}" + (" of all projects" if p.everywhere else "")
 
     def horizon(self, p: LookParams) -> str:
-        where = _LISTINGS[p.at].horizon
-        scoped = p.at in ("servers", "networks", "volumes")
-        return f"{'Admin' if p.everywhere else 'Project'} ▸ {where}" if scoped else where
+        listed = _listed(p)
+        return f"{'Admin' if p.everywhere else 'Project'} ▸ {listed.menu}" if listed.scoped else listed.menu
 
     def commands(self, context: Context, p: LookParams) -> list[Command]:
-        listing = _LISTINGS[p.at]
-        everywhere = listing.everywhere if p.everywhere else ()
+        listed = _listed(p)
+        everywhere = listed.everywhere if p.everywhere else ()
         of = ("--project", context.name_of(p.of)) if p.of else ()
         within = (context.name_of(p.within),) if p.within else ()
-        return [Command((*listing.words, *everywhere, *of, *within))]
+        return [Command((*listed.list(), *everywhere, *of, *within))]
 
     def requests(self, context: Context, p: LookParams) -> list[Request]:
-        listing = _LISTINGS[p.at]
+        listed = _listed(p)
         if p.at == "users" and p.of:
-            project = context.id_of(p.of, "project")
-            return [
-                Request(
-                    "GET",
-                    "identity",
-                    ("role_assignments",),
-                    query={"scope.project.id": project, "include_names": "true"},
-                )
-            ]
-        if p.at in ("containers", "objects"):
+            query: dict[str, Word] = {"scope.project.id": context.id_of(p.of, "project"), "include_names": "true"}
+            return [Request("GET", "identity", ("role_assignments",), query=query)]
+        if listed.service == "object-store":
             path = (context.name_of(p.within),) if p.within else ()
-            return [Request("GET", "object-store", path, query=dict(listing.query))]
-        query: dict[str, Word] = dict(listing.query) if p.everywhere else {}
+            return [Request("GET", "object-store", path, query={"format": "json"})]
+        query = {"all_tenants": "1"} if p.everywhere and listed.everywhere else {}
         if p.of:
             query["project_id"] = context.id_of(p.of, "project")
-        return [Request("GET", listing.service, listing.path, query=query)]
+        return [Request("GET", listed.service, listed.list_path, query=query)]
 
     def _rows(self, context: Context, p: LookParams) -> set[str]:
         """The names that the listing shows, read as the admin but with the scope of the one who looks."""
         if reader := _READERS.get(p.at):
             return reader(context, p)
-        listing = _LISTINGS[p.at]
-        query = dict(listing.query)
-        if not p.everywhere and p.at in ("servers", "networks", "volumes"):
+        listed = _listed(p)
+        query = {"all_tenants": "1"} if listed.everywhere else {}
+        if listed.scoped and not p.everywhere:
             query |= {"project_id": context.thing(p.of, "project")["id"] if p.of else context.project_id()}
-        rows = context.admin.listed(listing.service, *listing.path, key=listing.key, **query)
+        rows = context.admin.listed(listed.service, *listed.list_path, key=listed.list_key, **query)
         return {row["name"] for row in rows}
 
     def find_all(self, context: Context, p: LookParams) -> Iterable[Thing]:
@@ -174,7 +120,7 @@ class Look(Kind[LookParams]):
         return self.commands(context, p)[0]
 
     def applicable(self, context: Context, p: LookParams) -> str | None:
-        return without_swift(context) if p.at in ("containers", "objects") else None
+        return without_swift(context) if _listed(p).service == "object-store" else None
 
     def expected(self, p: LookParams) -> str:
         return f"the {p.at} can be listed, and show what they should"

@@ -12,6 +12,7 @@ from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Request, Service
+from stacklab.kinds.resources import QUOTAS
 from stacklab.kinds.volume import find_volumes
 from stacklab.kinds.wait import until
 
@@ -47,29 +48,10 @@ class QuotaParams(Params):
     """Snapshots of volumes."""
 
 
-OWNERS: dict[Service, tuple[str, ...]] = {
-    "compute": ("instances", "cores", "ram"),
-    "network": ("networks", "subnets", "routers", "ports", "floating_ips"),
-    "block-storage": ("volumes", "gigabytes", "snapshots"),
-}
-
-
-def api_name(limit: str) -> str:
-    """What the service's API calls a limit: Neutron has singulars (and one word for a floating IP)."""
-    if limit in OWNERS["network"]:
-        return limit.replace("_", "").removesuffix("s")
-    return limit
-
-
-def quota_path(service: Service, project: Any) -> tuple[Any, ...]:
-    """The path of a project's quotas below the service's endpoint."""
-    return ("quotas" if service == "network" else "os-quota-sets", project)
-
-
-def read_quota(context: Context, service: Service, project: str, *more: str) -> dict[str, int]:
+def _read(context: Context, service: Service, project: str, *more: str) -> dict[str, int]:
     """A service's limits for a project (with `more`: its defaults)."""
-    found = context.admin.get(service, *quota_path(service, project), *more)
-    limits: dict[str, int] = found["quota" if service == "network" else "quota_set"]
+    quotas = QUOTAS[service]
+    limits: dict[str, int] = context.admin.get(service, quotas.path, project, *more)[quotas.key]
     return limits
 
 
@@ -90,9 +72,10 @@ class Quota(Kind[QuotaParams]):
         """The declared limits by service, by their names there."""
         limits = self._limits(p)
         owned = {
-            service: {api_name(key): limits[key] for key in keys if key in limits} for service, keys in OWNERS.items()
+            service: {api: limits[name] for name, api in quotas.names.items() if name in limits}
+            for service, quotas in QUOTAS.items()
         }
-        return {service: found for service, found in owned.items() if found}
+        return {service: theirs for service, theirs in owned.items() if theirs}
 
     def horizon(self, p: QuotaParams) -> str:
         return "Identity ▸ Projects ▸ (the project's menu) Modify Quotas: tabs Compute, Volume, Network"
@@ -106,9 +89,7 @@ class Quota(Kind[QuotaParams]):
     def requests(self, context: Context, p: QuotaParams) -> list[Request]:
         project = context.id_of(p.project, "project")
         return [
-            Request(
-                "PUT", service, quota_path(service, project), {"quota" if service == "network" else "quota_set": limits}
-            )
+            Request("PUT", service, (QUOTAS[service].path, project), {QUOTAS[service].key: limits})
             for service, limits in self._owned(p).items()
         ]
 
@@ -117,8 +98,8 @@ class Quota(Kind[QuotaParams]):
         actual: dict[str, int] = {}
         untouched = True
         for service, limits in self._owned(p).items():
-            now = read_quota(context, service, project)
-            usual = read_quota(context, service, project, "default" if service == "network" else "defaults")
+            now = _read(context, service, project)
+            usual = _read(context, service, project, QUOTAS[service].defaults)
             actual |= {key: now[key] for key in limits}
             untouched = untouched and all(now[key] == usual[key] for key in limits)
         declared = {key: value for limits in self._owned(p).values() for key, value in limits.items()}
@@ -136,7 +117,7 @@ class Quota(Kind[QuotaParams]):
         return {"id": thing["id"], "services": thing["services"]}
 
     def remove(self, context: Context, thing: Thing) -> bool:
-        deleted = [context.admin.delete(service, *quota_path(service, thing["id"])) for service in thing["services"]]
+        deleted = [context.admin.delete(service, QUOTAS[service].path, thing["id"]) for service in thing["services"]]
         return any(deleted)
 
     def show_command(self, context: Context, p: QuotaParams) -> Command:
@@ -204,8 +185,8 @@ class Refusal(Kind[RefusalParams]):
 
     def find_all(self, context: Context, p: RefusalParams) -> Iterable[Thing]:
         """What the limit leaves, read from the services: a check must not try the request itself."""
-        path = quota_path("block-storage", context.thing(p.project, "project")["id"])
-        used = context.admin.get("block-storage", *path, usage="true")["quota_set"][p.over]
+        quotas, project = QUOTAS["block-storage"], context.thing(p.project, "project")["id"]
+        used = context.admin.get("block-storage", quotas.path, project, usage="true")[quotas.key][p.over]
         return [{"limit": used["limit"], "used": used["in_use"] + used["reserved"], "asked": p.size}]
 
     def compare(self, context: Context, p: RefusalParams, thing: Thing) -> list[Difference]:

@@ -13,17 +13,11 @@ from ruamel.yaml import YAML
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request, Service
+from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.resources import PARTS
 
 Role = Literal["controller", "network", "compute", "storage"]
 Asked = Literal["compute", "network", "block-storage"]
-
-LISTS: dict[Asked, tuple[Service, tuple[str, ...], str, tuple[str, ...]]] = {
-    "compute": ("compute", ("os-services",), "services", ("compute", "service", "list")),
-    "network": ("network", ("agents",), "agents", ("network", "agent", "list")),
-    "block-storage": ("block-storage", ("os-services",), "services", ("volume", "service", "list")),
-}
-"""The services' own lists of their parts: where to ask, the key of the rows, and the client's words for it."""
 
 
 class _Strict(BaseModel):
@@ -78,10 +72,10 @@ class NodeRole(Kind[NodeRoleParams]):
         return "Admin ▸ System ▸ System Information: Compute Services, Block Storage Services, Network Agents"
 
     def commands(self, context: Context, p: NodeRoleParams) -> list[Command]:
-        return [Command(LISTS[asked][3]) for asked in self._asks(p)]
+        return [Command(PARTS[asked].list()) for asked in self._asks(p)]
 
     def requests(self, context: Context, p: NodeRoleParams) -> list[Request]:
-        return [Request("GET", LISTS[asked][0], LISTS[asked][1]) for asked in self._asks(p)]
+        return [Request("GET", PARTS[asked].service, PARTS[asked].list_path) for asked in self._asks(p)]
 
     def _asks(self, p: NodeRoleParams) -> list[Asked]:
         """The controller's parts are in two lists; the other roles have one each."""
@@ -113,8 +107,8 @@ class NodeRole(Kind[NodeRoleParams]):
     def _parts(self, context: Context, p: NodeRoleParams) -> list[Thing]:
         found = []
         for asked in self._asks(p):
-            service, path, key, _ = LISTS[asked]
-            for one in context.admin.get(service, *path)[key]:
+            lists = PARTS[asked]
+            for one in context.admin.get(lists.service, *lists.list_path)[lists.list_key]:
                 if p.role in sorting().parts.get(one["binary"], []):
                     up = bool(one["alive"]) if "alive" in one else one["state"] == "up"
                     found.append({"binary": one["binary"], "host": one.get("host", ""), "up": up})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -11,37 +10,27 @@ from pydantic import Field, model_validator
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, StepRef
 from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request, Service
+from stacklab.kinds.narration import Command, Request
 from stacklab.kinds.objects import without_swift
+from stacklab.kinds.resources import RESOURCES
 
-
-@dataclass(frozen=True)
-class _Word:
-    """How OpenStack calls a thing: the word, the client's words and columns for one, and its collection."""
-
-    word: str
-    words: tuple[str, ...]
-    columns: tuple[str, ...]
-    service: Service
-    path: tuple[str, ...]
-
-
-_NAMED = ("name", "id")
-_WORDS: dict[str, _Word] = {
-    "image": _Word("image", ("image", "show"), _NAMED, "image", ("images",)),
-    "flavor": _Word("flavor", ("flavor", "show"), _NAMED, "compute", ("flavors",)),
-    "key-pair": _Word("key pair", ("keypair", "show"), ("name",), "compute", ("os-keypairs",)),
-    "security-group": _Word("security group", ("security", "group", "show"), _NAMED, "network", ("security-groups",)),
-    "network": _Word("network", ("network", "show"), _NAMED, "network", ("networks",)),
-    "subnet": _Word("subnet", ("subnet", "show"), _NAMED, "network", ("subnets",)),
-    "router": _Word("router", ("router", "show"), _NAMED, "network", ("routers",)),
-    "server": _Word("instance", ("server", "show"), _NAMED, "compute", ("servers",)),
-    "floating-ip": _Word(
-        "floating IP", ("floating", "ip", "show"), ("floating_ip_address", "id"), "network", ("floatingips",)
+_WORDS = (
+    *(
+        "image",
+        "flavor",
+        "key-pair",
+        "security-group",
+        "network",
+        "subnet",
+        "router",
+        "server",
+        "floating-ip",
+        "volume",
     ),
-    "volume": _Word("volume", ("volume", "show"), _NAMED, "block-storage", ("volumes",)),
-    "container": _Word("container", ("container", "show"), ("container",), "object-store", ()),
-}
+    "container",
+)
+"""The kinds of things that a row may be about."""
+
 _BY_NAME = ("key-pair", "container")
 """These have no id: they are known by their names."""
 
@@ -95,9 +84,9 @@ class Terms(Kind[TermsParams]):
         found = []
         for row in self._rows(context, p):
             thing = context.name_of(row.thing) if row.kind != "floating-ip" else context.id_of(row.thing, row.kind)
-            word = _WORDS[row.kind]
-            columns = tuple(part for column in word.columns for part in ("-c", column))
-            found.append(Command((*word.words, *columns, "-f", "value", thing)))
+            resource = RESOURCES[row.kind]
+            columns = tuple(part for column in resource.columns for part in ("-c", column))
+            found.append(Command((*resource.show(), *columns, "-f", "value", thing)))
         return found
 
     def requests(self, context: Context, p: TermsParams) -> list[Request]:
@@ -105,16 +94,23 @@ class Terms(Kind[TermsParams]):
         for row in self._rows(context, p):
             by_name = row.kind in _BY_NAME
             last = context.name_of(row.thing) if by_name else context.id_of(row.thing, row.kind)
-            word = _WORDS[row.kind]
+            resource = RESOURCES[row.kind]
             query = {"format": "json"} if row.kind == "container" else {}
-            found.append(Request("GET", word.service, (*word.path, last), query=query))
+            found.append(
+                Request("GET", resource.service, (*((resource.path,) if resource.path else ()), last), query=query)
+            )
         return found
 
     def _seen(self, context: Context, p: TermsParams) -> list[dict[str, str]]:
         """Each row with its object's name and id; with `missing` where it has none."""
         found = []
         for row in self._rows(context, p):
-            seen = {"ec2": row.ec2, "openstack": _WORDS[row.kind].word, "name": context.name_of(row.thing), "id": ""}
+            seen = {
+                "ec2": row.ec2,
+                "openstack": RESOURCES[row.kind].called,
+                "name": context.name_of(row.thing),
+                "id": "",
+            }
             try:
                 thing = context.thing(row.thing, row.kind)
                 seen |= {"name": str(thing.get("name", seen["name"])), "id": str(thing.get("id") or "")}
