@@ -364,13 +364,6 @@ def test_only_services_that_are_served_are_suggested() -> None:
     assert "services of debian12-2026.1: swift, heat" in caught.value.advice
 
 
-def test_services_are_checked_without_a_machine() -> None:
-    profile = load_profile("debian12-2026.1")
-    profile.chosen(["heat", "magnum"])
-    with pytest.raises(NotServed, match="retired"):
-        profile.chosen(["heat", "murano"])
-
-
 def test_what_needs_a_refused_service_is_not_served_either() -> None:
     profile = load_profile("centos7-pike")
     heat = profile.services["heat"].model_copy(update={"refused": "not today"})

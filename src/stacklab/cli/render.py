@@ -31,19 +31,13 @@ EXAMPLE_ADDRESS = "192.0.2.10"
 @click.argument("what", type=click.Choice(["vagrantfile", "local.conf", "answer-file"]))
 @click.option("--profile", "name", metavar="NAME", shell_complete=complete_profile, help="Instead of the lab's own.")
 @click.option(
-    "--with",
-    "services",
-    metavar="NAME,...",
-    shell_complete=complete_services,
+    "--with", "services", metavar="NAME,...", shell_complete=complete_services,
     help="Optional services, like heat,barbican.",
-)
+)  # fmt: skip
 @click.option(
-    "--session",
-    "session_name",
-    metavar="NAME",
-    shell_complete=complete_session,
+    "--session", "session_name", metavar="NAME", shell_complete=complete_session,
     help="With the services that this session needs.",
-)
+)  # fmt: skip
 @click.option(
     "--variant", "variants", multiple=True, metavar="NAME", shell_complete=complete_variant,
     help="A variant of the profile: lab profiles NAME.",
@@ -89,13 +83,11 @@ def render(
         profile, text, more = _answer_file(lab, profile, asked)
     else:
         text, more = _local_conf(lab, profile, settings, asked, asked_by)
-    console.result(
-        {"file": "Vagrantfile" if what == "vagrantfile" else what, "profile": profile.name, "text": text} | more
-    )
+    file = "Vagrantfile" if what == "vagrantfile" else what
+    console.result({"file": file, "profile": profile.name, "text": text} | more)
     if why:
-        console.table(
-            ("FRAGMENT", "CHOSEN BY", "WHY"), [(one["name"], one["chosen"], one["why"]) for one in more["fragments"]]
-        )
+        rows = [(fragment["name"], fragment["chosen"], fragment["why"]) for fragment in more["fragments"]]
+        console.table(("FRAGMENT", "CHOSEN BY", "WHY"), rows)
     else:
         console.print(text.rstrip("\n"))
 
@@ -104,8 +96,7 @@ def _session(lab: Lab, name: str | None) -> Session | None:
     """The session that was named, else the lab's."""
     from stacklab.course.load import load_session
 
-    known = lab.record.session if lab.exists() else None
-    chosen = name or known
+    chosen = name or (lab.record.session if lab.exists() else None)
     return load_session(chosen, also=lab.labs) if chosen else None
 
 

@@ -24,7 +24,6 @@ from stacklab.deploy.profile.model import Profile, Service
 from stacklab.deploy.profile.settings import Settings
 from stacklab.deploy.stack.detached import STACK_USER
 from stacklab.deploy.templates import environment, fragment_directories
-from stacklab.download import without_password
 from stacklab.errors import LabError, ProfileInvalid
 from stacklab.stages import Progress, Stage
 from stacklab.suggest import closest
@@ -127,12 +126,8 @@ def render(
                 section = others.setdefault(line, [])
             elif line.strip():
                 section.append(line)
-    lines = [
-        f"{HEADER} for profile {profile.name}; the next lab up writes it again.",
-        "",
-        "[[local|localrc]]",
-        *localrc,
-    ]
+    first = f"{HEADER} for profile {profile.name}; the next lab up writes it again."
+    lines = [first, "", "[[local|localrc]]", *localrc]
     for head, body in others.items():
         lines += ["", head, *body]
     return "\n".join(lines) + "\n"
@@ -147,11 +142,7 @@ def masked(
     asked_by: Mapping[str, str] | None = None,
 ) -> str:
     """`render`, for showing: no secret of a lab is needed or read, and passwords in addresses are left out, too."""
-    shown = settings.model_copy(
-        update={
-            "proxy": without_password(settings.proxy) if settings.proxy else None,
-        }
-    )
+    shown = settings.model_copy(update={"proxy": without_account(settings.proxy) if settings.proxy else None})
     secrets = dict.fromkeys(SECRETS, MASK)
     return render(profile, shown, services=services, secrets=secrets, host_ip=host_ip, asked_by=asked_by)
 
