@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.conditions import upload
+from stacklab.cloud.horizon import login_page
+from stacklab.conditions import store
 from stacklab.conditions.inifile import value_of, with_value
 from stacklab.course.load import load_session
-from stacklab.errors import BrokenOnPurpose, CloudRefused, NotRunning, NotServed, UnknownName
-from stacklab.homes.embedded import config, readiness, software, supervision
+from stacklab.errors import BrokenOnPurpose, CloudRefused, CloudUnreachable, NotRunning, NotServed, UnknownName
+from stacklab.homes.embedded import config, software, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
+from stacklab.homes.embedded.services import urls
 from stacklab.homes.plan import Plan
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
@@ -84,18 +86,11 @@ def as_made(lab: Lab) -> bool:
 # --- the symptoms, as the learner meets them ------------------------------------------------------------------------
 
 
-def prober(lab: Lab) -> readiness.Prober:
-    """Somebody who asks as the administrator."""
-    found = readiness.Prober(EmbeddedHome(lab).cloud.ports, lab.secret("admin"))
-    found.keystone()
-    return found
-
-
 def refused(ask: Callable[[], object]) -> str:
     """What is said of a request that must not succeed."""
-    with pytest.raises(readiness.Trouble) as caught:
+    with pytest.raises((CloudRefused, CloudUnreachable)) as caught:
         ask()
-    return readiness.explain(caught.value)
+    return caught.value.message
 
 
 def launch(lab: Lab) -> dict[str, object]:
@@ -136,7 +131,7 @@ def launch_is_refused(lab: Lab, status: int, words: str) -> None:
 
 def dashboard_refuses(lab: Lab) -> None:
     """Nobody listens, and the rest of the cloud is well."""
-    assert "Connection refused" in refused(prober(lab).horizon)
+    assert "no answer" in refused(lambda: login_page(urls(EmbeddedHome(lab).cloud.ports)["horizon"]))
 
 
 def network_does_not_stay(lab: Lab) -> None:
@@ -148,21 +143,20 @@ def network_does_not_stay(lab: Lab) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert "unable to open database file" in state.reason
-    assert "Connection refused" in refused(prober(lab).neutron)
+    assert "does not answer" in refused(lambda: opened(lab).admin.get("network", "networks"))
 
 
 def nothing_launches(lab: Lab) -> None:
     """A launch is answered with 500, while lists, of Nova's too, are answered."""
-    found = prober(lab)
-    found.nova()
-    found.glance()
+    admin = opened(lab).admin
+    admin.get("compute", "servers")
+    admin.get("image", "images")
     launch_is_refused(lab, 500, "GlanceConnectionFailed")
 
 
 def nothing_uploads(lab: Lab) -> None:
     """413, and images can be listed."""
-    found = prober(lab)
-    found.glance()
+    opened(lab).admin.get("image", "images")
     with pytest.raises(Exception, match="413"):
         opened(lab).admin.sdk.image.create_image(
             name="large", disk_format="raw", container_format="bare", data=b"\0" * 100_000
@@ -173,7 +167,7 @@ def nothing_uploads(lab: Lab) -> None:
 
 def volumes_are_unavailable(lab: Lab) -> None:
     """503, whoever asks."""
-    assert "503" in refused(prober(lab).volumes)
+    assert "503" in refused(lambda: opened(lab).admin.get("block-storage", "volumes"))
 
 
 def quota_is_exceeded(lab: Lab) -> None:
@@ -320,9 +314,9 @@ def test_mending_is_exact_and_so_is_a_reset_after_a_learners_own_repair(lab: Lab
     reset(lab, quiet)
     assert as_made(lab)
     for name in ("selinux-q-agt", "glance-full"):
-        breaking.inflict(lab, SESSION, SESSION.fault(name), quiet)
+        breaking.inject(lab, SESSION, SESSION.fault(name), quiet)
     assert not as_made(lab)
-    breaking.mend(lab, {"selinux-q-agt": "one"}, quiet)
+    breaking.repair(lab, {"selinux-q-agt": "one"}, quiet)
     raise_the_limit(lab)
     reset(lab, quiet)
     assert as_made(lab)
@@ -358,16 +352,16 @@ def test_breaking_again_after_a_kill_starts_from_what_was_well(lab: Lab) -> None
     case, fault = SESSION.fault("glance-full"), home_of(lab).faults()["glance-full"]
     before = conf(lab, "glance-api.conf").read_text()
     breaking.Record(lab).put(breaking.Broken("session4", case.id, case.breaks, "breaking"))
-    fault.inflict(quiet)  # …and here `lab break` was killed
-    entry = breaking.inflict(lab, SESSION, case, quiet)
+    fault.inject(quiet)  # …and here `lab break` was killed
+    entry = breaking.inject(lab, SESSION, case, quiet)
     assert entry.state == "broken"
-    breaking.mend(lab, {case.breaks: case.id}, quiet)
+    breaking.repair(lab, {case.breaks: case.id}, quiet)
     assert conf(lab, "glance-api.conf").read_text() == before
 
 
 def test_several_can_be_broken_none_twice_and_lab_up_leaves_them(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("httpd", "selinux-q-agt"):
-        breaking.inflict(lab, SESSION, SESSION.fault(name), quiet)
+        breaking.inject(lab, SESSION, SESSION.fault(name), quiet)
     assert not_passed(lab) == {"repair-httpd": "failed", "repair-agent": "failed"}
     status, said = lab_says(lab, capsys, "break", "session4/httpd")
     assert (status, "is broken already" in said) == (BrokenOnPurpose.exit_code, True)
@@ -401,10 +395,10 @@ def test_what_is_broken_at_random_is_nowhere_named(
 
 def test_starting_a_stopped_cloud_mends_what_was_broken_and_says_so(lab: Lab) -> None:
     for name in ("network", "nova-compute"):
-        breaking.inflict(lab, SESSION, SESSION.fault(name), quiet)
+        breaking.inject(lab, SESSION, SESSION.fault(name), quiet)
     stop(lab, quiet)
     with pytest.raises(NotRunning):
-        breaking.inflict(lab, SESSION, SESSION.fault("httpd"), quiet)
+        breaking.inject(lab, SESSION, SESSION.fault("httpd"), quiet)
     said: list[str] = []
     bring_up(lab, SESSION, Plan(home="embedded"), None, lambda event: said.append(str(event)))
     assert breaking.broken_faults(lab) == []
@@ -428,12 +422,12 @@ def test_a_class_may_look_for_room_at_once_and_what_a_killed_look_left_goes(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = opened(lab).admin
-    left = admin.post("image", "images", body=upload.BODY)["id"]
+    left = admin.post("image", "images", body=store.BODY)["id"]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: home_of(lab).faults()["glance-full"].look(), range(16)))
-    assert [(one.state, one.evidence) for one in found if one.state != "well"] == []
-    images = admin.get("image", "images", name=upload.NAME)["images"]
+    assert [(one.state, one.evidence) for one in found if one.state != "good"] == []
+    images = admin.get("image", "images", name=store.NAME)["images"]
     assert [one["id"] for one in images] == [left]  # it may be somebody's who is still at it
-    monkeypatch.setattr(upload, "ABANDONED", timedelta(-1))
-    assert upload.upload_refused(admin, 1 << 10) is None
-    assert admin.get("image", "images", name=upload.NAME)["images"] == []
+    monkeypatch.setattr(store, "ABANDONED", timedelta(-1))
+    assert store.upload_refused(admin, 1 << 10) is None
+    assert admin.get("image", "images", name=store.NAME)["images"] == []

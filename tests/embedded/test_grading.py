@@ -238,8 +238,8 @@ def faulty(name: str) -> Break:
 
     def broken(desk: Workspace) -> Mend:
         fault = desk.faults()[name]
-        fault.inflict(lambda detail: None)
-        return lambda: fault.mend(lambda detail: None)
+        fault.inject(lambda detail: None)
+        return lambda: fault.clear(lambda detail: None)
 
     return broken
 

@@ -242,18 +242,18 @@ def test_an_expired_certificate_is_seen_graded_and_mended(done: Lab) -> None:
     home = home_of(done)
     fault = home.faults()["expired-certificate"]
     assert fault.why_not() is None
-    assert fault.look().state == "well"
-    fault.inflict(quiet)
+    assert fault.look().state == "good"
+    fault.inject(quiet)
     try:
         found = fault.look()
-        assert found.state == "broken"
+        assert found.state == "bad"
         assert "expired at" in found.evidence
         bad = failed_fast(open_workspace(done))
         assert set(bad) == {"dates", "login", "repair-certificate"}
         assert "certificate has expired" in bad["login"]
     finally:
-        fault.mend(quiet)
-    assert fault.look().state == "well"
+        fault.clear(quiet)
+    assert fault.look().state == "good"
     assert failed_fast(open_workspace(done)) == {}
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from stacklab.cloud.connection import Connection
-from stacklab.conditions.devstack_ready import prove
+from stacklab.conditions.ready import prove
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.prepare import preparation, source

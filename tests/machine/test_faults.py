@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from stacklab.cloud.connection import Connection
-from stacklab.conditions.fault import Fault
-from stacklab.conditions.faults import Ground, faults
+from stacklab.conditions.catalogue import faults
+from stacklab.conditions.condition import Fault
+from stacklab.conditions.machine import Target
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.prepare import preparation, source
@@ -71,7 +72,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.fixture(scope="module")
-def ground(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def target(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A machine whose stack.sh has ended well, OVN up, an image in the store."""
     scratch = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patched:
@@ -96,7 +97,7 @@ def ground(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         machine.script(f"systemctl enable --now apache2; echo an image >{STORE}/old-image", user="root")
         clouds = scratch / "clouds.yaml"
         clouds.write_text(clouds_yaml(deployment))
-        yield Ground(lambda: deployment, lambda: Connection(clouds, "a"))
+        yield Target(lambda: deployment, lambda: Connection(clouds, "a"))
         machine.close()
 
 
@@ -117,10 +118,10 @@ class Case:
     repairs: tuple[str, ...]
     profile: Breakable = BREAKABLE
 
-    def of(self, ground: Ground) -> Fault:
-        deployment = ground.deployment()
+    def of(self, target: Target) -> Fault:
+        deployment = target.deployment()
         profile = deployment.profile.model_copy(update={"faults": self.profile})
-        return faults(Ground(lambda: replace(deployment, profile=profile), ground.cloud))[self.fault]
+        return faults(Target(lambda: replace(deployment, profile=profile), target.cloud))[self.fault]
 
 
 SET_PASSWORD = """
@@ -189,28 +190,28 @@ def settles(fault: Fault, machine: Machine) -> str:
     """The state that a fault has once its services have started; a short wait, for `systemctl start` does not wait."""
     for _ in range(40):
         found = fault.look()
-        if found.state == "well":
+        if found.state == "good":
             return found.state
         machine.run("sleep", "0.25")
     return f"{found.state}: {found.evidence}"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_fault_is_broken_seen_and_any_repair_by_hand_counts(ground: Ground, name: str) -> None:
-    case, machine = CASES[name], ground.deployment().machine
-    fault = case.of(ground)
+def test_a_fault_is_broken_seen_and_any_repair_by_hand_counts(target: Target, name: str) -> None:
+    case, machine = CASES[name], target.deployment().machine
+    fault = case.of(target)
     assert fault.why_not() is None
     for repair in case.repairs:
-        assert settles(fault, machine) == "well"
-        fault.inflict(quiet)
+        assert settles(fault, machine) == "good"
+        fault.inject(quiet)
         found = fault.look()
-        assert found.state == "broken"
+        assert found.state == "bad"
         assert case.shows in " ".join(found.evidence.split()), found.evidence
-        assert ground.deployment().lab.secret("service") not in found.evidence
+        assert target.deployment().lab.secret("service") not in found.evidence
         machine.script(repair, user="root")
-        assert settles(fault, machine) == "well", repair
-        fault.mend(quiet)  # what it kept and left is cleared away; what was repaired stays so
-        assert fault.look().state == "well"
+        assert settles(fault, machine) == "good", repair
+        fault.clear(quiet)  # what it kept and left is cleared away; what was repaired stays so
+        assert fault.look().state == "good"
         assert machine.run("ls", "/var/lib/stacklab/faults", user="root", check=False).out == ""
         reset(machine)
         restore(machine, fault)
@@ -218,8 +219,8 @@ def test_a_fault_is_broken_seen_and_any_repair_by_hand_counts(ground: Ground, na
 
 def restore(machine: Machine, fault: Fault) -> None:
     """The state that the next one starts from, where the repair was another one than going back."""
-    if fault.look().state != "well":
-        fault.mend(quiet)
+    if fault.look().state != "good":
+        fault.clear(quiet)
 
 
 class Killed(BaseException):
@@ -240,28 +241,28 @@ def dying(after: int) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_mending_brings_back_all_to_the_last_byte_also_from_half_way(ground: Ground, name: str) -> None:
-    machine, fault = ground.deployment().machine, CASES[name].of(ground)
-    assert settles(fault, machine) == "well"
+def test_mending_brings_back_all_to_the_last_byte_also_from_half_way(target: Target, name: str) -> None:
+    machine, fault = target.deployment().machine, CASES[name].of(target)
+    assert settles(fault, machine) == "good"
     before = state(machine)
     for point in range(20):
         with contextlib.suppress(Killed):
-            fault.inflict(dying(point))
+            fault.inject(dying(point))
             break  # it has no action of this number: this time it was broken to the end
         if point % 2:  # mending can be killed, too
             with contextlib.suppress(Killed):
-                fault.mend(dying(1))
-        fault.mend(quiet)
-        assert fault.look().state == "well", point
+                fault.clear(dying(1))
+        fault.clear(quiet)
+        assert fault.look().state == "good", point
         assert state(machine) == before, point
     assert 0 < point < 19
-    fault.inflict(quiet)  # again: nothing of the way back is lost
+    fault.inject(quiet)  # again: nothing of the way back is lost
     assert state(machine) != before
     kept = machine.script("find /var/lib/stacklab/faults -xdev -type f -perm /077", user="root", check=False).out
     assert kept == "", "what is kept is root's alone"
     for _ in ("mended", "well already"):
-        fault.mend(quiet)
-        assert fault.look().state == "well"
+        fault.clear(quiet)
+        assert fault.look().state == "good"
         assert state(machine) == before
 
 
@@ -271,71 +272,71 @@ def used(machine: Machine) -> int:
     return sum(int(line.split()[0]) for line in there)
 
 
-def test_an_upload_meets_a_full_store_and_what_was_there_is_still_read(ground: Ground) -> None:
-    machine, fault = ground.deployment().machine, CASES["glance-full"].of(ground)
+def test_an_upload_meets_a_full_store_and_what_was_there_is_still_read(target: Target) -> None:
+    machine, fault = target.deployment().machine, CASES["glance-full"].of(target)
     before = used(machine)
-    fault.inflict(quiet)
+    fault.inject(quiet)
     try:
         assert machine.run("cat", f"{STORE}/old-image", user="root").out == "an image\n"
         assert abs(used(machine) - before) < 1024
         # Room in the small file system is no repair: no real image fits in.
         machine.script(f"rm {STORE}/upload-that-was-never-finished", user="root")
         found = fault.look()
-        assert found.state == "broken"
+        assert found.state == "bad"
         assert "has room for 8 MiB" in found.evidence
         # What is uploaded and deleted meanwhile is not lost, nor does it come back.
         machine.script(f"echo new >{STORE}/new-image; rm {STORE}/old-image", user="root")
     finally:
-        fault.mend(quiet)
+        fault.clear(quiet)
     assert machine.run("ls", STORE, user="root").lines == ["new-image"]
     machine.script(f"rm {STORE}/new-image; echo an image >{STORE}/old-image", user="root")
 
 
-def test_a_password_that_was_changed_twice_is_made_one_again(ground: Ground) -> None:
+def test_a_password_that_was_changed_twice_is_made_one_again(target: Target) -> None:
     """The learner gives the user a third password: neither the file's nor the old one."""
-    machine, fault = ground.deployment().machine, CASES["wrong-password"].of(ground)
+    machine, fault = target.deployment().machine, CASES["wrong-password"].of(target)
     before = state(machine)
-    fault.inflict(quiet)
+    fault.inject(quiet)
     machine.put("/opt/stack/standin/users.json", '{"cinder": "a third one"}', owner="stack")
-    fault.mend(quiet)
-    assert fault.look().state == "well"
+    fault.clear(quiet)
+    assert fault.look().state == "good"
     assert state(machine) == before
     reset(machine)
 
 
-def test_a_container_has_no_clock_of_its_own_and_debian_no_selinux(ground: Ground) -> None:
-    every = faults(ground)
+def test_a_container_has_no_clock_of_its_own_and_debian_no_selinux(target: Target) -> None:
+    every = faults(target)
     why = every["clock"].why_not()
     assert why is not None
     assert "is a container (systemd-nspawn): its clock is its host's" in why
     with pytest.raises(HomeUnavailable, match="its clock is its host's"):
-        every["clock"].inflict(quiet)
+        every["clock"].inject(quiet)
     assert every["clock"].look().state == "not_applicable"
     assert every["selinux-q-agt"].why_not() == "this distribution comes without SELinux"
     assert every["selinux-q-agt"].look().state == "not_applicable"
 
 
-def test_a_machine_without_the_thing_says_so(ground: Ground) -> None:
-    deployment = ground.deployment()
+def test_a_machine_without_the_thing_says_so(target: Target) -> None:
+    deployment = target.deployment()
     bare = deployment.profile.model_copy(update={"faults": Breakable(compute="no-such")})
-    every = faults(Ground(lambda: replace(deployment, profile=bare), ground.cloud))
+    every = faults(Target(lambda: replace(deployment, profile=bare), target.cloud))
     said = {name: every[name].why_not() for name in ("nova-compute", "wrong-password", "glance-full", "network")}
     assert said["nova-compute"] == "the machine has no unit devstack@no-such.service"
     assert all("the profile standin does not say" in str(said[name]) for name in said if name != "nova-compute")
 
 
-def test_everything_broken_at_once_is_mended_after_a_reboot(ground: Ground, debian: System) -> None:
-    machine = ground.deployment().machine
+def test_everything_broken_at_once_is_mended_after_a_reboot(target: Target, debian: System) -> None:
+    machine = target.deployment().machine
     for name in ("network-ovn", "network-ovs"):  # one at a time: both are the fault `network`
-        every = [CASES[one].of(ground) for one in CASES if not one.startswith("network")]
-        every.insert(-1, CASES[name].of(ground))
+        every = [CASES[one].of(target) for one in CASES if not one.startswith("network")]
+        every.insert(-1, CASES[name].of(target))
         before = state(machine)
         for fault in reversed(every):  # Apache last: the others' symptoms are seen through it
-            fault.inflict(quiet)
+            fault.inject(quiet)
         debian.reboot()
         machine.close()
-        assert every[0].look().state == "broken"
+        assert every[0].look().state == "bad"
         for fault in every:
-            fault.mend(quiet)
-        assert [fault.look().state for fault in every] == ["well"] * len(every)
+            fault.clear(quiet)
+        assert [fault.look().state for fault in every] == ["good"] * len(every)
         assert state(machine) == before

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.conditions.finding import Finding
-from stacklab.conditions.fixes import stages
-from stacklab.conditions.fixes.catalogue import Catalogue
-from stacklab.conditions.fixes.repair import Outcome, all_well, repair
-from stacklab.conditions.fixes.systemd import WATCH_SECONDS
-from stacklab.conditions.recovery import recover
+from stacklab.conditions.catalogue import AFTER_REBOOT, Catalogue, stages
+from stacklab.conditions.condition import Finding
+from stacklab.conditions.machine import Target
+from stacklab.conditions.runner import Outcome, all_well, repair
+from stacklab.conditions.systemd import WATCH_SECONDS
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Recovery
@@ -99,12 +98,16 @@ def ignored(event: Event) -> None:
     """Nobody looks."""
 
 
+def catalogue(deployment: Deployment) -> Catalogue:
+    return Catalogue(Target(lambda: deployment))
+
+
 def check(deployment: Deployment, fix: str) -> Finding:
-    return Catalogue()[fix].check(deployment.machine, deployment.profile)
+    return catalogue(deployment)[fix].look()
 
 
 def apply(deployment: Deployment, *fixes: str) -> list[Outcome]:
-    return repair(Catalogue().these(fixes), deployment, ignored)
+    return repair(catalogue(deployment).these(fixes), ignored)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_a_stopped_and_disabled_service_is_found_started_and_enabled(
 ) -> None:
     deployment.machine.run("systemctl", "disable", "--now", unit_name, user="root")
     found = check(deployment, fix)
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert found.evidence == f"{unit_name} is inactive, and will not start at boot (disabled)"
 
     (outcome,) = apply(deployment, fix)
@@ -139,7 +142,7 @@ def test_a_service_that_runs_and_is_only_not_enabled_goes_on_running(deployment:
     deployment.machine.run("systemctl", "disable", "memcached", user="root")
     assert "will not start at boot" in check(deployment, "memcached").evidence
     apply(deployment, "memcached")
-    assert check(deployment, "memcached").state == "well"
+    assert check(deployment, "memcached").state == "good"
     assert deployment.machine.run("systemctl", "show", "-p", "MainPID", "memcached").out == before
 
 
@@ -169,7 +172,7 @@ def test_a_service_that_is_not_installed_is_no_surprise(deployment: Deployment) 
     units = deployment.profile.units.model_copy(update={"apache": "httpd"})
     elsewhere = replace(deployment, profile=deployment.profile.model_copy(update={"units": units}))
     assert check(elsewhere, "apache") == Finding(
-        "broken", "there is no unit httpd.service on this machine: stack.sh (lab up) installs it"
+        "bad", "there is no unit httpd.service on this machine: stack.sh (lab up) installs it"
     )
     (outcome,) = apply(elsewhere, "apache")
     assert outcome.result == "failed"
@@ -182,13 +185,13 @@ def test_a_daemon_at_rest_behind_its_socket_is_well(deployment: Deployment) -> N
     )
     deployment.machine.run("systemctl", "start", "libvirtd.socket", user="root")
     assert deployment.machine.run("systemctl", "is-active", "libvirtd", check=False).out.strip() == "inactive"
-    assert check(deployment, "switch").state == "well"
+    assert check(deployment, "switch").state == "good"
     deployment.machine.run(
         "systemctl", "stop", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", user="root"
     )
     deployment.machine.run("systemctl", "stop", "openvswitch-switch", user="root")
     found = check(deployment, "switch")
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert {line.split()[0] for line in found.evidence.splitlines()} == {"openvswitch-switch", "libvirtd"}
     (outcome,) = apply(deployment, "switch")
     assert outcome.result == "done", outcome.after.evidence
@@ -197,9 +200,9 @@ def test_a_daemon_at_rest_behind_its_socket_is_well(deployment: Deployment) -> N
 def test_the_public_bridge_gets_its_address_back(deployment: Deployment) -> None:
     deployment.machine.script("ip addr flush dev br-ex; ip link set br-ex down", user="root")
     found = check(deployment, "bridge")
-    assert found == Finding("broken", "br-ex is down, with no address; it should be up, with 172.24.4.1/24")
+    assert found == Finding("bad", "br-ex is down, with no address; it should be up, with 172.24.4.1/24")
     (outcome,) = apply(deployment, "bridge")
-    assert outcome.after == Finding("well", "br-ex is up, with 172.24.4.1/24")
+    assert outcome.after == Finding("good", "br-ex is up, with 172.24.4.1/24")
     assert deployment.machine.run("ping", "-c1", "-W2", "172.24.4.1", user="root").ok
     (second,) = apply(deployment, "bridge")
     assert second.result == "already"
@@ -219,13 +222,13 @@ def test_forwarding_is_set_now_and_for_good_and_others_ports_stay_reserved(deplo
         user="root",
     )
     found = check(deployment, "forwarding")
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert found.evidence.splitlines() == [
         "net.ipv4.ip_forward is 0, not 1",
         "net.ipv4.ip_local_reserved_ports is 8080, not 35357,35358",
     ]
     (outcome,) = apply(deployment, "forwarding")
-    assert outcome.after == Finding("well", "net.ipv4.ip_forward=1; net.ipv4.ip_local_reserved_ports=8080,35357-35358")
+    assert outcome.after == Finding("good", "net.ipv4.ip_forward=1; net.ipv4.ip_local_reserved_ports=8080,35357-35358")
     assert b"net.ipv4.ip_forward = 1\n" in (deployment.machine.read("/etc/sysctl.d/60-stacklab.conf") or b"")
     assert apply(deployment, "forwarding")[0].result == "already"
 
@@ -241,7 +244,7 @@ def test_a_kernel_without_a_setting_is_told(deployment: Deployment) -> None:
 
 def test_the_nat_rule_comes_back_once(deployment: Deployment) -> None:
     deployment.machine.run("iptables", "-t", "nat", "-F", "POSTROUTING", user="root")
-    assert check(deployment, "masquerade") == Finding("broken", "172.24.4.0/24 is not masqueraded on host0")
+    assert check(deployment, "masquerade") == Finding("bad", "172.24.4.0/24 is not masqueraded on host0")
     assert apply(deployment, "masquerade")[0].result == "done"
     assert apply(deployment, "masquerade")[0].result == "already"
     rules = deployment.machine.run("iptables", "-t", "nat", "-S", "POSTROUTING", user="root").lines
@@ -261,7 +264,7 @@ def test_apache_that_gave_a_service_up_is_started_anew(deployment: Deployment) -
             user="root",
         )
         found = check(deployment, "front")
-        assert found.state == "broken", "it is well again, and Apache does not know"
+        assert found.state == "bad", "it is well again, and Apache does not know"
         (outcome,) = apply(deployment, "front")
         assert outcome.result == "done", outcome.after.evidence
         assert "/identity: 200" in outcome.after.evidence
@@ -284,7 +287,7 @@ def test_an_agent_that_fails_again_within_a_minute_is_caught_and_the_healthy_uni
     machine = deployment.machine
     unit(machine, "q-agt", "exit 1")
     found = check(deployment, "network-agent")
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert found.evidence.startswith("devstack@q-agt is failed (exit-code)")
 
     unit(machine, "q-agt", DIES)
@@ -298,7 +301,7 @@ def test_an_agent_that_fails_again_within_a_minute_is_caught_and_the_healthy_uni
         if isinstance(event, StageMoved):
             told.append(event.detail)
 
-    outcomes = repair(Catalogue().these(("network-agent", "units")), deployment, emit)
+    outcomes = repair(catalogue(deployment).these(("network-agent", "units")), emit)
     assert [outcome.result for outcome in outcomes] == ["failed", "failed"]
     assert "Connection refused" in outcomes[0].after.evidence, "the journal's end is the evidence"
     assert any("systemctl restart devstack@q-agt.service" in line for line in told)
@@ -312,8 +315,8 @@ def test_an_agent_that_fails_again_within_a_minute_is_caught_and_the_healthy_uni
     machine.script("for i in $(seq 50); do ! systemctl is-failed devstack@q-agt || exit 0; sleep 0.1; done; exit 1")
     outcomes = apply(deployment, "network-agent", "units")
     assert [outcome.changed for outcome in outcomes] == [True, False], "one repair, one watch for both"
-    assert all(outcome.after.state == "well" for outcome in outcomes)
-    assert check(deployment, "network-agent").state == "well"
+    assert all(outcome.after.state == "good" for outcome in outcomes)
+    assert check(deployment, "network-agent").state == "good"
 
 
 def test_a_unit_that_is_up_for_seconds_only_is_not_yet_called_well(deployment: Deployment) -> None:
@@ -328,8 +331,8 @@ def test_a_machine_without_devstacks_units_is_broken_not_well(deployment: Deploy
         deployment.machine.run("rm", f"/etc/systemd/system/devstack@{name}.service", user="root")
         deployment.machine.run("systemctl", "daemon-reload", user="root")
     try:
-        assert check(deployment, "stack-units").state == "broken"
-        assert check(deployment, "network-agent").state == "broken"
+        assert check(deployment, "stack-units").state == "bad"
+        assert check(deployment, "network-agent").state == "bad"
     finally:
         for name in deployment.profile.units.devstack:
             unit(deployment.machine, name, STAYS)
@@ -353,7 +356,7 @@ def test_recovery_after_a_real_reboot_puts_everything_back_and_then_changes_noth
     debian.reboot()
     machine.close()
     for fix in ("apache", "memcached", "bridge", "masquerade"):
-        assert check(deployment, fix).state == "broken", fix
+        assert check(deployment, fix).state == "bad", fix
     # Units have no ordering: one did not come up.
     machine.run("systemctl", "stop", "devstack@keystone", user="root")
 
@@ -363,9 +366,9 @@ def test_recovery_after_a_real_reboot_puts_everything_back_and_then_changes_noth
         if isinstance(event, StageEnded):
             events.append(event)
 
-    outcomes = recover(deployment, emit)
-    said = {outcome.fix.id: f"{outcome.result}: {outcome.after.evidence}" for outcome in outcomes}
-    results = {outcome.fix.id: outcome.result for outcome in outcomes}
+    outcomes = repair(catalogue(deployment).these(AFTER_REBOOT), emit)
+    said = {outcome.condition.id: f"{outcome.result}: {outcome.after.evidence}" for outcome in outcomes}
+    results = {outcome.condition.id: outcome.result for outcome in outcomes}
     assert "failed" not in results.values(), said
     assert [event.stage for event in events] == list(results), "one line for each fix, in order"
     for fix in ("apache", "memcached", "bridge", "masquerade", "stack-units"):
@@ -374,7 +377,7 @@ def test_recovery_after_a_real_reboot_puts_everything_back_and_then_changes_noth
     assert all_well(outcomes).startswith("repaired: apache, memcached,")
 
     before = state(machine)
-    again = recover(deployment, ignored)
+    again = apply(deployment, *AFTER_REBOOT)
     assert not any(outcome.changed for outcome in again)
     assert all_well(again).startswith("nothing to do")
     assert state(machine) == before

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.conditions.fixes.fix import SAY_AGAIN, sparing
-from stacklab.conditions.services import JournalLog
+from stacklab.conditions.systemd import JournalLog
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.settings import Settings
@@ -123,21 +122,6 @@ def test_ctrl_c_after_it_was_seen_running_says_how_to_come_back(own_directories:
     with pytest.raises(KeyboardInterrupt) as caught:
         follow(deployment(FakeMachine(RUNNING, stop=2)), lambda _: None)
     assert "stack.sh goes on on stack@192.0.2.7" in str(caught.value)
-
-
-def test_a_line_that_only_counts_on_is_said_now_and_then() -> None:
-    said: list[str] = []
-    now = 0.0
-    progress = sparing(said.append, lambda: now)
-    for second in range(0, int(SAY_AGAIN) + 1, 2):
-        now = float(second)
-        progress(f"watching keystone: up for {second} of 75 s, and 20 more")
-    progress("watching keystone: up for 31 of 75 s, and 19 more")
-    assert said == [
-        "watching keystone: up for 0 of 75 s, and 20 more",
-        f"watching keystone: up for {SAY_AGAIN:.0f} of 75 s, and 20 more",
-        "watching keystone: up for 31 of 75 s, and 19 more",
-    ]
 
 
 def test_a_journal_without_entries_is_empty_and_no_error() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.conditions.fixes.catalogue import AFTER_REBOOT, AFTER_STACKING, Catalogue
+from stacklab.conditions.catalogue import AFTER_REBOOT, AFTER_STACKING, Catalogue
 from stacklab.errors import UnknownName
 from stacklab.lab import Lab
 

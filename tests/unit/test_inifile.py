@@ -44,3 +44,33 @@ def test_a_key_or_a_section_that_is_not_there_is_added() -> None:
     assert added == TEXT.replace("[nova]\n", "[nova]\nuser = nova\n")
     assert with_value(TEXT, "keystone_authtoken", "url", "x").count("[keystone_authtoken]") == 2  # no third one
     assert with_value(TEXT, "glance", "password", "new") == TEXT + "\n[glance]\npassword = new\n"
+
+
+MULTILINE = """\
+[filter:cors]
+# who may ask
+allowed = http://a,
+  http://b,
+\thttp://c
+max_age = 60
+
+[DEFAULT]
+"""
+
+
+def test_a_value_over_several_lines_is_read_and_replaced_whole() -> None:
+    assert value_of(MULTILINE, "filter:cors", "allowed") == "http://a,\nhttp://b,\nhttp://c"
+    changed = with_value(MULTILINE, "filter:cors", "allowed", "http://d")
+    assert changed == MULTILINE.replace("http://a,\n  http://b,\n\thttp://c", "http://d")
+    several = with_value(changed, "filter:cors", "allowed", "http://e,\nhttp://f")
+    assert value_of(several, "filter:cors", "allowed") == "http://e,\nhttp://f"
+    assert value_of(several, "filter:cors", "max_age") == "60"
+
+
+def test_a_value_can_be_taken_away_and_what_was_added_leaves_no_trace() -> None:
+    assert (
+        with_value(MULTILINE, "filter:cors", "allowed", None)
+        == "[filter:cors]\n# who may ask\nmax_age = 60\n\n[DEFAULT]\n"
+    )
+    added = with_value(MULTILINE, "DEFAULT", "debug", "true")
+    assert with_value(added, "DEFAULT", "debug", None) == MULTILINE

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from stacklab.cloud.connection import Connection
-from stacklab.conditions.fault import Fault
-from stacklab.conditions.faults import Ground, faults
-from stacklab.conditions.finding import Finding
-from stacklab.conditions.fixes.catalogue import Catalogue
-from stacklab.conditions.fixes.repair import Outcome, repair
+from stacklab.conditions.catalogue import Catalogue, faults
+from stacklab.conditions.condition import Fault, Finding
+from stacklab.conditions.machine import Target
+from stacklab.conditions.runner import Outcome, repair
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Breakable, Recovery, Selinux
@@ -71,11 +70,11 @@ def ignored(event: Event) -> None:
 
 
 def check(deployment: Deployment, fix: str, *, permissive: bool = True) -> Finding:
-    return Catalogue(permissive=permissive)[fix].check(deployment.machine, deployment.profile)
+    return Catalogue(Target(lambda: deployment), permissive=permissive)[fix].look()
 
 
 def apply(deployment: Deployment, *fixes: str, permissive: bool = True) -> list[Outcome]:
-    return repair(Catalogue(permissive=permissive).these(fixes), deployment, ignored)
+    return repair(Catalogue(Target(lambda: deployment), permissive=permissive).these(fixes), ignored)
 
 
 def listens(deployment: Deployment, port: int) -> bool:
@@ -104,7 +103,7 @@ def test_the_module_allows_the_one_thing_that_was_denied_and_selinux_goes_on_enf
     assert "src=6640" in denials
 
     found = check(deployment, "selinux", permissive=False)
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert found.evidence.splitlines()[1:] == [
         "the policy does not allow memcached_t:unreserved_port_t:tcp_socket:name_bind",
         "the boolean httpd_can_network_connect is off",
@@ -149,7 +148,7 @@ def broken(deployment: Deployment) -> dict[str, Fault]:
     def nobody() -> Connection:
         raise NotRunning("there is no cloud in the guest")
 
-    return faults(Ground(lambda: replace(deployment, profile=profile), nobody))
+    return faults(Target(lambda: replace(deployment, profile=profile), nobody))
 
 
 def settles(fault: Fault) -> Finding:
@@ -174,11 +173,11 @@ def test_the_agent_is_denied_its_port_and_permissive_mode_is_one_repair_and_the_
     apply(deployment, "selinux", permissive=False)  # nothing to do after the test before
     machine.script("sed -i 's/^-p .*/-p 6640/' /etc/memcached.conf; systemctl restart memcached", user="root")
     machine.run("systemctl", "restart", "devstack@q-agt", user="root", seconds=600)
-    assert settles(fault).state == "well"
+    assert settles(fault).state == "good"
 
-    fault.inflict(quiet)
+    fault.inject(quiet)
     found = fault.look()
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert found.evidence.startswith("devstack@q-agt is failed (exit-code); its journal ends:")
     assert "Could not retrieve schema from tcp:127.0.0.1:6640: Connection refused" in found.evidence
     assert "getenforce says Enforcing" in found.evidence
@@ -190,22 +189,22 @@ def test_the_agent_is_denied_its_port_and_permissive_mode_is_one_repair_and_the_
 
     # Started again, as the course did it first: it fails again.
     machine.run("systemctl", "restart", "devstack@q-agt", user="root")
-    assert settles(fault).state == "broken"
+    assert settles(fault).state == "bad"
 
     # The quick way, as a learner does it; and it is said that it is one.
     machine.script("setenforce 0; systemctl restart memcached", user="root")
     assert listens(deployment, 6640)
     machine.run("systemctl", "restart", "devstack@q-agt", user="root")
     found = fault.look()
-    assert found.state == "well"
+    assert found.state == "good"
     assert "until the next reboot only" in found.evidence
 
-    fault.inflict(quiet)
-    assert fault.look().state == "broken"
+    fault.inject(quiet)
+    assert fault.look().state == "bad"
     # The proper way, which is also how this machine was before.
-    fault.mend(quiet)
+    fault.clear(quiet)
     found = fault.look()
-    assert found.state == "well"
+    assert found.state == "good"
     assert "getenforce says Enforcing" in found.evidence
     assert "lab_memcached" in machine.run("semodule", "-l", user="root").out
     assert listens(deployment, 6640)
@@ -216,13 +215,13 @@ def test_apache_is_stopped_and_brought_back_under_enforcing_selinux(
     deployment: Deployment, broken: dict[str, Fault]
 ) -> None:
     fault = broken["httpd"]
-    assert fault.look().state == "well"
-    fault.inflict(quiet)
+    assert fault.look().state == "good"
+    fault.inject(quiet)
     assert fault.look().evidence == "apache2 is inactive, and will not start at boot (disabled)"
     deployment.machine.run("systemctl", "start", "apache2", user="root")
     assert "will not start at boot" in fault.look().evidence
-    fault.mend(quiet)
-    assert fault.look().state == "well"
+    fault.clear(quiet)
+    assert fault.look().state == "good"
 
 
 def test_the_guests_own_clock_is_slow_until_it_is_set_and_kept(
@@ -230,20 +229,20 @@ def test_the_guests_own_clock_is_slow_until_it_is_set_and_kept(
 ) -> None:
     machine, fault = deployment.machine, broken["clock"]
     assert fault.why_not() is None
-    assert fault.look().state == "well"
-    fault.inflict(quiet)
-    fault.inflict(quiet)  # no slower
+    assert fault.look().state == "good"
+    fault.inject(quiet)
+    fault.inject(quiet)  # no slower
     assert -7300 < ahead(machine) < -7100
     assert "behind ours; standin-time is inactive" in fault.look().evidence
     # A learner sets the clock, and forgets what should keep it.
     machine.run("date", "-s", "+2 hours", user="root")
     assert "agrees with ours; standin-time is inactive" in fault.look().evidence
     machine.run("systemctl", "start", "standin-time", user="root")
-    assert fault.look().state == "well"
+    assert fault.look().state == "good"
 
-    fault.inflict(quiet)
-    fault.mend(quiet)
-    assert fault.look().state == "well"
+    fault.inject(quiet)
+    fault.clear(quiet)
+    assert fault.look().state == "good"
     assert abs(ahead(machine)) < 30
 
 
@@ -254,8 +253,8 @@ def test_a_module_for_another_policy_is_refused_with_what_is_missing(deployment:
     centos = load_profile("centos7-pike").selinux
     assert centos is not None
     elsewhere = deployment.profile.model_copy(update={"selinux": centos.model_copy(update={"booleans": []})})
-    found = Catalogue(permissive=False)["selinux"].check(deployment.machine, elsewhere)
-    assert found.state == "broken"
+    found = check(replace(deployment, profile=elsewhere), "selinux", permissive=False)
+    assert found.state == "bad"
     assert "does not know the types of openvswitch_t:ovsdb_port_t:tcp_socket:name_bind" in found.evidence
 
 
@@ -263,7 +262,7 @@ def test_permissive_mode_and_volume_groups_over_a_reboot(debian: Guest, deployme
     machine = deployment.machine
     machine.script("setenforce 1; sed -i 's/^SELINUX=.*/SELINUX=enforcing/' /etc/selinux/config", user="root")
     found = check(deployment, "selinux")
-    assert found == Finding("broken", "getenforce says Enforcing; /etc/selinux/config has SELINUX=enforcing")
+    assert found == Finding("bad", "getenforce says Enforcing; /etc/selinux/config has SELINUX=enforcing")
     (outcome,) = apply(deployment, "selinux")
     assert outcome.after.evidence == "getenforce says Permissive; /etc/selinux/config has SELINUX=permissive"
     assert apply(deployment, "selinux")[0].result == "already"
@@ -275,13 +274,13 @@ def test_permissive_mode_and_volume_groups_over_a_reboot(debian: Guest, deployme
         user="root",
         seconds=600,
     )
-    assert check(deployment, "loops").state == "well"
+    assert check(deployment, "loops").state == "good"
 
     debian.reboot()
     assert machine.run("getenforce", user="root").out.strip() == "Permissive"
-    assert check(deployment, "selinux").state == "well"
+    assert check(deployment, "selinux").state == "good"
     found = check(deployment, "loops")
-    assert found.state == "broken"
+    assert found.state == "bad"
     assert len(found.evidence.splitlines()) == 4, "two files and two groups; the file that was never made is no fault"
     (outcome,) = apply(deployment, "loops")
     assert outcome.result == "done", outcome.after.evidence

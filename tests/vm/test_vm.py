@@ -11,13 +11,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from stacklab.conditions.faults.clock import OFF_SECONDS
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, NotRunning, VmFailed
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, SYSTEMD, Hypervisor, starting
 from stacklab.homes.libvirt.vagrant import started
 from stacklab.homes.libvirt.vm import Vm
 from stacklab.lab import Lab
+from stacklab.machines.clock import OFF_SECONDS
 from tests.measure import measured
 from tests.vm.conftest import CLEAN, Journey, bring_up, profile, quiet
 from tests.vm.daemons import NO_BINDING

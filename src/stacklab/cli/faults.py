@@ -9,17 +9,16 @@ import click
 
 from stacklab.cli.asking import agreed
 from stacklab.cli.completing import complete_fault, complete_session
+from stacklab.cli.fixes import MARKS
 from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
-    from stacklab.conditions.finding import Finding
+    from stacklab.conditions.condition import Finding
     from stacklab.console import Console
     from stacklab.course.session import FaultCase, Session
     from stacklab.errors import LabError
     from stacklab.homes.base import Home
 
-WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable", "unknown": "unknown"}
-"""A finding's state as the console knows it."""
 SOMETHING = (
     "Something is broken now. Use the cloud as its users do until you meet it: log in to Horizon, list, upload, launch."
 )
@@ -40,10 +39,10 @@ def fault_addressed(context: Invocation, text: str) -> tuple[Session, FaultCase]
 
 def _a_fix(word: str) -> LabError | None:
     """A better answer for a word that is no fault, but a repair of the machine."""
-    from stacklab.conditions.fixes.catalogue import Catalogue
+    from stacklab.conditions.catalogue import Catalogue
     from stacklab.errors import UnknownName
 
-    if word not in {fix.id for fix in Catalogue().all()}:
+    if word not in {condition.id for condition in Catalogue().all()}:
         return None
     return UnknownName(
         f"'{word}' is a repair of the machine, not something that lab break breaks", advice=f"lab fixes apply {word}"
@@ -88,8 +87,8 @@ def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) 
             }
             | ({"evidence": evidence} if tell else {})
         )
-        said = {"broken": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(state, "")
-        console.print(f"{console.mark(WORDS.get(state, ''))} {chosen.name}/{case.id:<16} {case.title}{said}")
+        said = {"bad": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(state, "")
+        console.print(f"{console.mark(MARKS.get(state, ''))} {chosen.name}/{case.id:<16} {case.title}{said}")
         for line in (why, evidence if tell else ""):
             if line:
                 console.indented(console.style(line, "bright_black"), 4)
@@ -151,7 +150,7 @@ def break_(context: Invocation, fault: str | None, at_random: bool, yes: bool, a
 
     Nothing outside the lab is touched; lab reset takes it back, too, also if breaking was interrupted.
     """
-    from stacklab.replay.breaking import fault_of, inflict, sort_of
+    from stacklab.replay.breaking import fault_of, inject, sort_of
     from stacklab.replay.current import home_of, session_of
 
     if not fault and not at_random:
@@ -170,7 +169,7 @@ def break_(context: Invocation, fault: str | None, at_random: bool, yes: bool, a
     case = case or _any(context, home, session)
     called = "something" if at_random else f"{session.name}/{case.id}"
     with console.working(f"breaking {called}") as progress:
-        inflict(lab, session, case, (lambda detail: None) if at_random else progress, surprise=at_random)
+        inject(lab, session, case, (lambda detail: None) if at_random else progress, surprise=at_random)
     symptoms = SOMETHING if at_random else case.say[sort_of(home)]
     graded = f"{session.name}/{session.step(case.step).exercise}"
     console.result_line(
@@ -227,7 +226,7 @@ def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
 
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
     """
-    from stacklab.replay.breaking import broken_faults, fault_of, mend
+    from stacklab.replay.breaking import broken_faults, fault_of, repair
     from stacklab.replay.current import home_of
 
     lab, console = context.lab, context.console(as_json)
@@ -244,7 +243,7 @@ def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
         chosen = {one.breaks: one.address for one in broken_faults(lab)}
     if chosen:
         with console.working(f"mending {', '.join(chosen.values())}") as progress:
-            mend(lab, chosen, progress)
+            repair(lab, chosen, progress)
     console.result_line({"event": "mended", "faults": list(chosen.values())})
     if not chosen:
         console.print("nothing is broken on purpose (lab faults: what can be)")

@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stacklab.cloud.connection import Connection
-    from stacklab.conditions.fixes.catalogue import Catalogue
-    from stacklab.conditions.fixes.repair import Outcome
+    from stacklab.conditions.catalogue import Catalogue
+    from stacklab.conditions.runner import Outcome
     from stacklab.console import Console
     from stacklab.deploy.deployment import Deployment
     from stacklab.lab import Lab
 
-WORDS = {"well": "passed", "broken": "failed", "not_applicable": "not_applicable", "unknown": "unknown"}
+MARKS = {
+    "good": "passed", "warning": "passed", "bad": "failed", "not_applicable": "not_applicable", "unknown": "unknown",
+}  # fmt: skip
 """A finding's state as the console knows it."""
 
 
 def complete_fix(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A fix's id."""
-    from stacklab.conditions.fixes.catalogue import Catalogue
+    from stacklab.conditions.catalogue import Catalogue
 
     return [CompletionItem(fix.id, help=fix.title) for fix in Catalogue().all() if fix.id.startswith(incomplete)]
 
@@ -61,20 +63,17 @@ def fixes() -> None:
 @click.pass_obj
 def list_(context: Invocation, as_json: bool) -> None:
     """Look at everything that a fix could repair; changes nothing. Exit 0 only if all is well."""
-    from stacklab.conditions.fixes.repair import masked
-
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab)
     stacked = _said_if_unfinished(deployment, as_json)
-    found = []
+    rows = []
     for fix in catalogue.all():
-        finding = fix.check(deployment.machine, deployment.profile)
-        evidence = masked(lab, finding.evidence)
-        found.append({"id": fix.id, "title": fix.title, "state": finding.state, "evidence": evidence})
-        console.print(f"{console.mark(WORDS[finding.state])} {fix.id:<14} {fix.title}")
-        console.indented(console.style(evidence, "bright_black"), 4 + 13)
-    console.result(found)
-    bad = [str(one["id"]) for one in found if one["state"] in ("broken", "unknown")]
+        finding = fix.look()
+        rows.append({"id": fix.id, "title": fix.title, "state": finding.state, "evidence": finding.evidence})
+        console.print(f"{console.mark(MARKS[finding.state])} {fix.id:<14} {fix.title}")
+        console.indented(console.style(finding.evidence, "bright_black"), 4 + 13)
+    console.result(rows)
+    bad = [str(row["id"]) for row in rows if row["state"] in ("bad", "unknown")]
     if bad and stacked:
         console.print()
         console.print(f"repair:  lab fixes apply {' '.join(bad)}   (or lab recover: everything, in order)")
@@ -89,8 +88,6 @@ def list_(context: Invocation, as_json: bool) -> None:
 @click.pass_obj
 def show(context: Invocation, fix: str, module: bool | None, as_json: bool) -> None:
     """Show why a fix is there, how things are, and the exact commands that it would run now as root; changes nothing."""
-    from stacklab.conditions.fixes.repair import masked
-
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab, module)
     one = catalogue[fix]
@@ -98,16 +95,16 @@ def show(context: Invocation, fix: str, module: bool | None, as_json: bool) -> N
     console.heading(f"{one.id}: {one.title}")
     console.print(one.why)
     console.print()
-    finding = one.check(deployment.machine, deployment.profile)
-    evidence = masked(lab, finding.evidence)
-    console.print(f"{console.mark(WORDS[finding.state])} {finding.state.replace('_', ' ')}")
+    finding = one.look()
+    evidence = finding.evidence
+    console.print(f"{console.mark(MARKS[finding.state])} {finding.state.replace('_', ' ')}")
     console.indented(evidence)
     commands = []
     if finding.state != "not_applicable":
-        commands = [action.text for action in one.plan(deployment.machine, deployment.profile)]
+        commands = [one.masked(action.text) for action in one.repairing()]
     console.print()
     console.print(
-        ("what it runs as root:" if finding.state == "broken" else "what it would run as root, were it broken:")
+        ("what it runs as root:" if finding.state == "bad" else "what it would run as root, were it broken:")
         if commands
         else "there is nothing to run"
     )
@@ -143,8 +140,8 @@ def apply(context: Invocation, ids: tuple[str, ...], everything: bool, module: b
     lab fixes apply apache memcached
     lab fixes apply selinux --module
     """
-    from stacklab.conditions.fixes.catalogue import AFTER_REBOOT
-    from stacklab.conditions.fixes.repair import repair
+    from stacklab.conditions.catalogue import AFTER_REBOOT
+    from stacklab.conditions.runner import repair
     from stacklab.deploy.stack.detached import require_stacked
 
     if everything == bool(ids):
@@ -156,7 +153,7 @@ def apply(context: Invocation, ids: tuple[str, ...], everything: bool, module: b
         require_stacked(deployment.machine)
         if module is not None:
             _remember(lab, module)
-        _finish(console, repair(chosen, deployment, console.emit))
+        _finish(console, repair(chosen, console.emit))
 
 
 @click.command()
@@ -168,21 +165,23 @@ def recover(context: Invocation, as_json: bool) -> None:
     Safe at any time: what is well is not touched, and it can be interrupted and repeated. It takes a minute or two, because
     services are watched for more than a minute: the course's network agent fails again within that time.
     """
-    from stacklab.conditions.recovery import recover as do_recover
+    from stacklab.conditions.catalogue import AFTER_REBOOT
+    from stacklab.conditions.runner import repair
     from stacklab.deploy.stack.detached import require_stacked
 
     lab, console = context.lab, context.console(as_json)
     with lab.writing():
-        deployment, _ = _opened(lab)
+        deployment, catalogue = _opened(lab)
         require_stacked(deployment.machine)
-        _finish(console, do_recover(deployment, console.emit, cloud=_cloud(lab)))
+        _finish(console, repair(catalogue.these(AFTER_REBOOT), console.emit))
 
 
 def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue]:
     """Raises NoLab, NotRunning; HomeUnavailable where there is no machine; NotServed where DevStack made nothing."""
     from dataclasses import replace
 
-    from stacklab.conditions.fixes.catalogue import Catalogue
+    from stacklab.conditions.catalogue import Catalogue
+    from stacklab.conditions.machine import Target
     from stacklab.errors import NotServed
     from stacklab.replay.current import home_of
 
@@ -194,7 +193,7 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
         )
     if module is not None:
         deployment = replace(deployment, permissive=not module)
-    return deployment, Catalogue(permissive=deployment.permissive, cloud=_cloud(lab))
+    return deployment, Catalogue(Target(lambda: deployment, _cloud(lab)), permissive=deployment.permissive)
 
 
 def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
@@ -233,10 +232,10 @@ def _remember(lab: Lab, module: bool) -> None:
 
 def _finish(console: Console, outcomes: list[Outcome]) -> None:
     """Tell what came of it. Raises ServiceFailed."""
-    from stacklab.conditions.fixes.repair import all_well
+    from stacklab.conditions.runner import all_well
 
     results: list[dict[str, Any]] = [
-        {"id": one.fix.id, "result": one.result, "changed": one.changed, "evidence": one.after.evidence}
+        {"id": one.condition.id, "result": one.result, "changed": one.changed, "evidence": one.after.evidence}
         for one in outcomes
     ]
     console.result_line({"event": "repaired", "fixes": results})

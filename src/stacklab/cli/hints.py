@@ -15,7 +15,7 @@ from stacklab.cli.options import Invocation, addressed, json_option, known_elsew
 if TYPE_CHECKING:
     from stacklab.course.session import FaultCase, Session, Step
     from stacklab.lab import Lab
-    from stacklab.replay.breaking import Broken, Told
+    from stacklab.replay.breaking import Broken, ShownClue
 
 
 def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -149,13 +149,13 @@ def _still_broken(lab: Lab, entries: list[Broken]) -> list[Broken]:
     return [one for one in entries if one.breaks not in faults or not faults[one.breaks].look().fine]
 
 
-def _as_json(one: Told) -> dict[str, object]:
+def _as_json(one: ShownClue) -> dict[str, object]:
     from dataclasses import asdict
 
     return asdict(one) | {"last": one.last}
 
 
-def _tell(context: Invocation, one: Told, *, as_json: bool) -> None:
+def _tell(context: Invocation, one: ShownClue, *, as_json: bool) -> None:
     console = context.console(as_json)
     console.print(f"  clue {one.number} of {one.of}")
     for title, text in (("look", one.look), ("shows", one.shows), ("means", one.means)):

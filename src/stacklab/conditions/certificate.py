@@ -1,19 +1,13 @@
-"""The fault `expired-certificate`: the TLS fronts show a certificate whose time is over."""
+"""The fault `expired-certificate`: the virtual hosts with TLS show a certificate whose time is over."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from stacklab.conditions.fault import Fault
-from stacklab.conditions.finding import Finding
-from stacklab.errors import LabError, ServiceFailed
+from stacklab.conditions.condition import Action, Fault, Finding
 from stacklab.https.authority import days_left
 from stacklab.https.peer import NoTls, certificate_of
 from stacklab.https.server import Https
-from stacklab.stages import Progress
-
-SECONDS = 60
 
 
 class ExpiredCertificate(Fault):
@@ -24,6 +18,8 @@ class ExpiredCertificate(Fault):
 
     id = "expired-certificate"
     title = "the certificate of the public endpoints has expired"
+    patience = 60
+    every = 0.5
 
     def __init__(self, https: Callable[[], Https]) -> None:
         self._https = https
@@ -32,53 +28,36 @@ class ExpiredCertificate(Fault):
         https = self._https()
         if why := https.why_not():
             return why
-        if not https.serving():
-            return "nothing is behind TLS yet; lab replay https-endpoints puts it there"
-        return None
+        return None if https.serving() else "nothing is behind TLS yet; lab replay https-endpoints puts it there"
 
-    def look(self) -> Finding:
-        try:
-            fronts = self._https().serving()
-        except LabError as error:
-            return Finding("unknown", error.message)
-        if not fronts:
+    def see(self) -> Finding:
+        hosts = self._https().serving()
+        if not hosts:
             return Finding("not_applicable", "nothing is behind TLS")
         silent, expired = [], []
-        for front in fronts:
+        for host in hosts:
             try:
-                certificate = certificate_of(front.host, front.port)
+                certificate = certificate_of(host.host, host.port)
             except NoTls as error:
                 silent.append(str(error))
                 continue
             if days_left(certificate) <= 0:
-                until = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-                expired.append(f"{front.public} ({front.name}): expired at {until}")
+                end = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+                expired.append(f"{host.public} ({host.name}): expired at {end}")
         if expired:
-            return Finding("broken", "\n".join(expired))
+            return Finding("bad", "\n".join(expired))
         if silent:
             return Finding("unknown", "\n".join(silent))
-        return Finding("well", f"{len(fronts)} TLS fronts show a certificate that has not expired")
+        return Finding("good", f"{len(hosts)} virtual hosts show a certificate that has not expired")
 
-    def inflict(self, progress: Progress) -> None:
+    def breaking(self) -> Iterator[Action]:
+        yield Action("serve a certificate that expired an hour ago", lambda: self._install(expired=True))
+
+    def repairing(self) -> Iterator[Action]:
+        if not self.look().fine:
+            yield Action("issue a new certificate, and let Apache read it", lambda: self._install(expired=False))
+
+    def _install(self, *, expired: bool) -> None:
         https = self._https()
-        progress("serving a certificate that expired an hour ago")
-        https.authority.keep(*https.authority.issue(https.apache.names, expired=True))
+        https.authority.keep(*https.authority.issue(https.apache.names, expired=expired))
         https.install()
-        self._until("broken", "symptoms", progress)
-
-    def mend(self, progress: Progress) -> None:
-        if self.look().fine:
-            return
-        https = self._https()
-        progress("issuing a new certificate, and letting Apache read it")
-        https.authority.keep(*https.authority.issue(https.apache.names))
-        https.install()
-        self._until("well", "repair", progress)
-
-    def _until(self, state: str, what: str, progress: Progress) -> None:
-        deadline = time.monotonic() + SECONDS
-        while (finding := self.look()).state != state:
-            if time.monotonic() > deadline:
-                raise ServiceFailed(f"the {what} did not show within {SECONDS} s: {finding.evidence}")
-            progress(f"waiting for the {what}")
-            time.sleep(0.5)

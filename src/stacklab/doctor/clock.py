@@ -18,9 +18,8 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import registries
 from stacklab.doctor.probe import bad, good, unknown
 from stacklab.download import reason, without_password
+from stacklab.machines.clock import OFF_SECONDS
 
-OFF_SECONDS = 30.0
-"""Keystone's tokens and TLS bear minutes; a clock that keeps time is off by far less than this."""
 _STATUS, _UNSYNC = 40, 0x40
 """Of struct timex (adjtimex(2), 64-bit Linux): where `status` is, and its bit STA_UNSYNC."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stacklab.cloud.access import CloudAccess, ServiceState
-from stacklab.conditions.fault import Fault
+from stacklab.conditions.condition import Fault
 from stacklab.errors import CheckpointMissing
 from stacklab.https.server import Https
 from stacklab.lab import Lab

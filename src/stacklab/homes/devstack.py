@@ -6,20 +6,20 @@ A subclass provides the machine and what can be done with it as a whole; everyth
 from __future__ import annotations
 
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
 from stacklab.cloud.access import LEARNER, Ability, CloudAccess, ServiceState, SshEndpoint
 from stacklab.cloud.connection import Connection
 from stacklab.cloud.direct import past_the_proxy
-from stacklab.conditions import devstack_ready as readiness
-from stacklab.conditions import fixes
+from stacklab.conditions import catalogue, ready
 from stacklab.conditions.certificate import ExpiredCertificate
-from stacklab.conditions.fault import Fault
-from stacklab.conditions.faults import Ground
-from stacklab.conditions.faults import faults as breakable
-from stacklab.conditions.quota import QuotaFault
-from stacklab.conditions.services import JournalLog, Unit, find_unit, unit_names, units
+from stacklab.conditions.condition import Fault
+from stacklab.conditions.machine import Target
+from stacklab.conditions.quota import QuotaExhausted
+from stacklab.conditions.services import find_unit, unit_names, units
+from stacklab.conditions.systemd import JournalLog, Unit
 from stacklab.deploy import packstack
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.localconf import render as localconf
@@ -107,7 +107,7 @@ class DevstackHome(Home):
             yield from part.stages(own)
         if served is not own:
             yield from prefetched.after()
-        yield from fixes.stages(own)
+        yield from catalogue.stages(own)
 
     def deployment(self) -> Deployment:
         machine = self.machine()
@@ -161,7 +161,7 @@ class DevstackHome(Home):
 
     def prove(self, progress: Progress) -> str:
         """Raises ServiceFailed unless the cloud is usable."""
-        return readiness.prove(self.admin(), self.dashboard(), progress)
+        return ready.prove(self.admin(), self.dashboard(), progress)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -173,14 +173,14 @@ class DevstackHome(Home):
         try:
             machine = self.machine()
             left = unfinished(machine, self.profile.program)
-            found = units(machine, self.profile) if left is None or left.begun else []
+            found = units(machine, self.profile) if left is None or left.begun else {}
         except LabError as error:
             return HomeStatus("degraded", notes=[*notes, error.message])
         if left:
             # What is not there yet is no fault of a service's.
-            services = [_service(one) for one in found if one.state != "missing"]
+            services = [_service(name, unit) for name, unit in found.items() if unit.there]
             return HomeStatus("degraded", services, notes=[f"{left.said}; {left.todo}", *notes])
-        services = [_service(one) for one in found]
+        services = [_service(name, unit) for name, unit in found.items()]
         if not self.clouds_file.exists():
             notes.insert(
                 0,
@@ -219,9 +219,9 @@ class DevstackHome(Home):
 
     def faults(self) -> dict[str, Fault]:
         kept = self.lab.home_directory / "quota.json"
-        quota = QuotaFault(self.admin, LEARNER["learner_project"], kept)
+        quota = QuotaExhausted(self.admin, LEARNER["learner_project"], kept)
         expired = ExpiredCertificate(self.https)
-        return {**breakable(Ground(self.deployment, self.admin)), quota.id: quota, expired.id: expired}
+        return {**catalogue.faults(Target(self.deployment, self.admin)), quota.id: quota, expired.id: expired}
 
     def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
         """To the floating IP, which only the machine itself can reach."""
@@ -242,7 +242,7 @@ class DevstackHome(Home):
     def logs(self, service: str | None) -> dict[str, JournalLog]:
         wanted = dict([find_unit(self.profile, service)] if service else unit_names(self.profile).items())
         machine = self.machine()
-        there = {one.name for one in units(machine, self.profile) if one.state != "missing"}
+        there = {name for name, unit in units(machine, self.profile).items() if unit.there}
         if not there & wanted.keys():
             raise self._without_unit(machine, service)
         return {name: JournalLog(machine, unit) for name, unit in wanted.items() if name in there}
@@ -258,13 +258,18 @@ class DevstackHome(Home):
         name, unit = find_unit(self.profile, service)
         machine = self.machine()
         require_stacked(machine, self.profile.program)
-        if all(one.state == "missing" for one in units(machine, self.profile) if one.name == name):
+        if not units(machine, self.profile)[name].there:
             raise self._without_unit(machine, service)
         progress(f"systemctl restart {unit}")
         machine.run("systemctl", "restart", unit, user="root", seconds=360)
         self.prove(progress)
 
 
-def _service(unit: Unit) -> ServiceState:
-    state = "stopped" if unit.state == "missing" else unit.state
-    return ServiceState(unit.name, state, unit.pid, unit.since, unit.restarts, unit.reason)
+def _service(name: str, unit: Unit) -> ServiceState:
+    """One that is at rest until its socket is called is well, as `lab fixes` says, too."""
+    state = "running" if unit.running or unit.resting else "starting" if unit.starting else "stopped"
+    reason = (
+        "" if unit.running else f"at rest until {' or '.join(unit.triggers)} is called" if unit.resting else unit.said
+    )
+    since = time.time() - unit.age if unit.running else None
+    return ServiceState(name, "failed" if unit.failed else state, unit.pid, since, unit.restarts, reason)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stacklab.cloud.access import Ability, CloudAccess, ServiceState, SshEndpoint
 from stacklab.cloud.connection import Connection
-from stacklab.conditions.fault import Fault
+from stacklab.conditions.condition import Fault
 from stacklab.errors import UnknownName
 from stacklab.https.server import Https
 from stacklab.kinds.declaration import AssetRef, Ref, SecretRef, StepRef, shouted

@@ -194,8 +194,7 @@ class Run(Looking[RunParams]):
 
     def facts(self, site: Site, p: RunParams) -> Thing:
         ended = state(site.machine, "stack" if p.by == "devstack" else "packstack")
-        made = [one for one in units(site.machine, load_profile(site.profile)) if one.state != "missing"]
-        names = [one.name for one in made]
+        names = [name for name, unit in units(site.machine, load_profile(site.profile)).items() if unit.there]
         said = f"{self._ended(p, ended)}; units: {', '.join(names) or 'none'}"
         return {"name": p.by, "ended": ended.state, "status": ended.exit_status, "units": names, "said": said}
 

@@ -43,7 +43,7 @@ class Repair(Kind[RepairParams]):
         if fault.look().fine:
             context.say("nothing is wrong with it")
             return
-        fault.mend(context.say)
+        fault.clear(context.say)
 
     def find_all(self, context: Context, p: RepairParams) -> Iterable[Thing]:
         finding = context.fault(p.fault).look()
@@ -52,7 +52,7 @@ class Repair(Kind[RepairParams]):
         return [{"name": p.fault, "state": finding.state, "evidence": finding.evidence}]
 
     def compare(self, context: Context, p: RepairParams, thing: Thing) -> list[Difference]:
-        if thing["state"] == "broken":
+        if thing["state"] == "bad":
             return [Difference(p.fault, "it is well", thing["evidence"])]
         return []
 

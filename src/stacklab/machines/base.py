@@ -272,3 +272,12 @@ def last_line(output: str) -> str:
 
 def _bytes(given: str | bytes | None) -> bytes:
     return given.encode("utf-8", "surrogateescape") if isinstance(given, str) else given or b""
+
+
+def probe(machine: Machine, *argv: str, seconds: float = 60) -> Finished:
+    """Look as root; any exit status is an answer. Raises CommandFailed where the machine has no such program."""
+    done = machine.run(*argv, user="root", seconds=seconds, check=False)
+    # sudo says it with status 1, a shell with 127.
+    if done.status == 127 or (not done.ok and "command not found" in done.err):
+        raise CommandFailed(f"the machine has no program '{argv[0]}'", status=done.status, said=done.err)
+    return done

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from stacklab.conditions.fault import Fault
-from stacklab.course.session import CloudSort, Clue, FaultCase, Session
+from stacklab.conditions.condition import Fault
+from stacklab.course.session import CloudSort, FaultCase, Session
 from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError, NotServed, ServiceFailed, UnknownName
 from stacklab.files import read_precious, remove_precious, write_precious
 from stacklab.homes.base import Home
@@ -108,7 +109,7 @@ def fault_of(home: Home, case: FaultCase) -> Fault:
 # --- breaking ------------------------------------------------------------------------------------------------------
 
 
-def inflict(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, surprise: bool = False) -> Broken:
+def inject(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, surprise: bool = False) -> Broken:
     """Break it; returns when its symptoms show. What is going to be done is on disk before it is begun.
 
     Raises NoLab, NotRunning, NotServed, BrokenOnPurpose (it is broken already), ServiceFailed (it is not well to begin with).
@@ -120,12 +121,12 @@ def inflict(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, 
         known = next((one for one in record.all() if one.breaks == case.breaks), None)
         if known and known.state == "breaking":
             progress("an earlier lab break was interrupted; mending what it left")
-            fault.mend(progress)
+            fault.clear(progress)
             record.drop([case.breaks])
         _must_be_well(fault, known)
         entry = Broken(session.name, case.id, case.breaks, "breaking", surprise, at=time.time())
         record.put(entry)
-        fault.inflict(progress)
+        fault.inject(progress)
         entry = replace(entry, state="broken")
         record.put(entry)
         return entry
@@ -148,11 +149,11 @@ def _must_be_well(fault: Fault, known: Broken | None) -> None:
     raise ServiceFailed(f"it is not well, and lab did not break it: {finding.evidence}", advice="lab status; lab reset")
 
 
-# --- mending -------------------------------------------------------------------------------------------------------
+# --- repairing -------------------------------------------------------------------------------------------------------
 
 
-def mend(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
-    """Mend the home's faults of these names (→ what messages call them), whatever the record says of them.
+def repair(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
+    """Repair the home's faults of these names (→ what messages call them), whatever the record says of them.
 
     Raises NoLab, NotRunning, UnknownName, and what a fault that cannot be mended raises.
     """
@@ -163,12 +164,12 @@ def mend(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
             if name not in faults:
                 raise UnknownName(f"there is no fault '{name}' here", advice=closest(name, faults, "lab faults"))
             progress(f"mending {called}")
-            faults[name].mend(progress)
+            faults[name].clear(progress)
             Record(lab).drop([name])
 
 
-def mend_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) -> None:
-    """Mend whatever is recorded as broken, also half-way, and forget it. The caller holds the lab's lock.
+def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) -> None:
+    """Repair whatever is recorded as broken, also half-way, and forget it. The caller holds the lab's lock.
 
     What cannot be mended now is told and stays recorded; `strict`: it is raised, after all others were mended.
     """
@@ -183,7 +184,7 @@ def mend_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) 
         progress(f"mending {called}")
         try:
             if entry.breaks in faults:
-                faults[entry.breaks].mend(progress)
+                faults[entry.breaks].clear(progress)
             record.drop([entry.breaks])
         except LabError as error:
             progress(f"{called}: not mended: {error.message}")
@@ -214,7 +215,7 @@ def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Told:
+class ShownClue:
     """A clue as it is shown: its number (from 1) of how many, with the site's names in it."""
 
     number: int
@@ -229,26 +230,25 @@ class Told:
         return self.number == self.of
 
 
-def trail(home: Home, case: FaultCase) -> list[Told]:
+def trail(home: Home, case: FaultCase) -> list[ShownClue]:
     """All clues of a fault on this home."""
     names = {f"${name.upper()}": value for name, value in home.site().names.items()}
+    known = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or r"(?!)")
+
+    def fill(text: str) -> str:
+        return known.sub(lambda match: names[match[0]], text)
+
     clues = case.clues(sort_of(home))
-    return [_told(clue, number, len(clues), names) for number, clue in enumerate(clues, 1)]
+    return [
+        ShownClue(number, len(clues), fill(clue.look), fill(clue.shows), fill(clue.means))
+        for number, clue in enumerate(clues, 1)
+    ]
 
 
-def next_clue(lab: Lab, home: Home, case: FaultCase, entry: Broken) -> Told:
+def next_clue(lab: Lab, home: Home, case: FaultCase, entry: Broken) -> ShownClue:
     """The next clue; the last one again, once the trail was walked to its end."""
-    told = trail(home, case)
-    one = told[min(entry.clues, len(told) - 1)]
-    if entry.clues != one.number:
-        Record(lab).note_clues(entry, one.number)
-    return one
-
-
-def _told(clue: Clue, number: int, count: int, names: Mapping[str, str]) -> Told:
-    texts = []
-    for text in (clue.look, clue.shows, clue.means):
-        for name in sorted(names, key=len, reverse=True):
-            text = text.replace(name, names[name])
-        texts.append(text)
-    return Told(number, count, *texts)
+    clues = trail(home, case)
+    clue = clues[min(entry.clues, len(clues) - 1)]
+    if entry.clues != clue.number:
+        Record(lab).note_clues(entry, clue.number)
+    return clue

@@ -20,7 +20,7 @@ from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
 from stacklab.removal import purge as purge_directories
-from stacklab.replay.breaking import broken_faults, in_words, mend_all
+from stacklab.replay.breaking import broken_faults, in_words, repair_all
 from stacklab.replay.current import begin_session, home_of, journal_of
 from stacklab.replay.moving import go_back, going_back_stage
 from stacklab.stages import Progress, Stage, run_stages
@@ -71,13 +71,13 @@ def _mending(lab: Lab, home: Home) -> Iterator[Stage]:
 
 
 def _mend_stage(lab: Lab, home: Home, *, last: bool) -> Stage:
-    def mend(progress: Progress) -> str:
+    def clear(progress: Progress) -> str:
         what = in_words(broken_faults(lab))
-        mend_all(lab, home, progress, strict=last)
+        repair_all(lab, home, progress, strict=last)
         left = in_words(broken_faults(lab))
         return f"{what}; lab break breaks it again" + (f" (still to come: {left})" if left else "")
 
-    return Stage(f"faults-{'last' if last else 'first'}", "mending what was broken on purpose", lambda: None, mend, 5)
+    return Stage(f"faults-{'last' if last else 'first'}", "mending what was broken on purpose", lambda: None, clear, 5)
 
 
 def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
@@ -135,7 +135,7 @@ def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
 def _leave_well(lab: Lab, progress: Progress) -> None:
     """The machine stays, so what was broken on it is mended; what cannot be is told, and keeps nobody from leaving."""
     try:
-        mend_all(lab, home_of(lab), progress)
+        repair_all(lab, home_of(lab), progress)
     except LabError as error:
         progress(f"what was broken on purpose is not mended: {error.message}")
 

@@ -25,7 +25,7 @@ from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay.apply import Applied, Shown, do_steps
-from stacklab.replay.breaking import forget_all, mend_all
+from stacklab.replay.breaking import forget_all, repair_all
 from stacklab.replay.check import check
 from stacklab.replay.clear import clear
 from stacklab.replay.current import begin_session, home_of, journal_of, workspace_at
@@ -111,12 +111,12 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
     checkpoints, thing by thing (`stacklab.replay.clear`). Raises CheckpointMissing before anything is touched.
     """
     if not home.checkpoints.saves:
-        mend_all(lab, home, progress)
+        repair_all(lab, home, progress)
         clear(lab, home, progress)
-        mend_all(lab, home, progress, strict=True)
+        repair_all(lab, home, progress, strict=True)
         return
     home.checkpoints.verify(checkpoint)
-    mend_all(lab, home, progress)
+    repair_all(lab, home, progress)
     lab.update(restoring=checkpoint)
     home.checkpoints.restore(checkpoint, progress)
     forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back

@@ -20,6 +20,7 @@ from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER, unit_states
 from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.machines.base import Machine
+from stacklab.machines.selinux import config_of, mode_of
 from stacklab.stages import Progress, Stage
 
 MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
@@ -294,12 +295,8 @@ class _Preparation:
 
     def _selinux(self) -> tuple[str, str]:
         """Mode now, and the mode that the configuration file gives the next boot (both lower case, "" if unknown)."""
-        modes = re.findall(r"^\s*SELINUX=(\w+)", self._selinux_file(), re.MULTILINE)
-        return self._ask("getenforce").lower(), (modes[-1].lower() if modes else "")
-
-    def _selinux_file(self) -> str:
-        path = self.profile.selinux.config if self.profile.selinux else ""
-        return (self.machine.read(path) or b"").decode(errors="replace")
+        now = (mode_of(self.machine) or "").lower()
+        return now, config_of(self.machine, self.profile.selinux.config) if self.profile.selinux else ""
 
     def selinux_already(self) -> str | None:
         now, then = self._selinux()
@@ -313,7 +310,7 @@ class _Preparation:
     def set_selinux(self, progress: Progress) -> str:
         if self.profile.selinux is None:
             return "not there"
-        text = self._selinux_file()
+        text = (self.machine.read(self.profile.selinux.config) or b"").decode(errors="replace")
         changed, count = re.subn(r"^\s*SELINUX=\w+.*$", "SELINUX=permissive", text, flags=re.MULTILINE)
         new = changed if count else f"{text.rstrip()}\nSELINUX=permissive\n".lstrip()
         self.machine.put(self.profile.selinux.config, new)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stacklab.cloud.access import Ability, CloudAccess, SshEndpoint
 from stacklab.conditions.certificate import ExpiredCertificate
-from stacklab.conditions.embedded import faults
-from stacklab.conditions.fault import Fault
+from stacklab.conditions.condition import Fault
 from stacklab.errors import (
     CheckpointMissing,
     HomeUnavailable,
@@ -21,7 +20,7 @@ from stacklab.errors import (
 )
 from stacklab.files import read_derivable, remove_precious
 from stacklab.homes.base import START, Home, HomeCheckpoints, HomeStatus
-from stacklab.homes.embedded import config, mirror, readiness, software, supervision, template
+from stacklab.homes.embedded import config, faults, mirror, readiness, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.https import EmbeddedHttps, end_apache
@@ -109,7 +108,7 @@ class EmbeddedHome(Home):
 
     def prove(self, progress: Progress) -> str:
         try:
-            readiness.prove(self.layout, self._prober(), progress)
+            readiness.prove(self.layout, self.cloud.ports, progress)
         except ServiceFailed:
             self.cloud.check_databases()
             raise
@@ -134,9 +133,6 @@ class EmbeddedHome(Home):
         self.saved.save(START, progress)
         self.cloud.note(start_saved=True)
         return f"saved as '{START}'"
-
-    def _prober(self) -> readiness.Prober:
-        return readiness.Prober(self.cloud.ports, self.lab.secret("admin"))
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -206,7 +202,7 @@ class EmbeddedHome(Home):
             raise UnknownName(f"there is no service '{service}'", advice=f"one of {', '.join(NAMES)}")
         supervision.order(self.layout, "restart", service=service)
         supervision.wait_until_running(self.layout, progress, time.monotonic() + 90, names=(service,))
-        readiness.prove(self.layout, self._prober(), progress, names=(service,), seconds=60)
+        readiness.prove(self.layout, self.cloud.ports, progress, service=service, seconds=60)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -235,7 +231,7 @@ class EmbeddedHome(Home):
             self._as_made(progress)
             self.saved.restore_running(name, done, progress)
             self._write_logins()
-            readiness.prove(self.layout, self._prober(), progress)
+            readiness.prove(self.layout, self.cloud.ports, progress)
         except (NotRunning, ServiceFailed, StageFailed) as error:
             progress(f"not while the services run: {error.message}")
             return False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 
-from stacklab.conditions.finding import Finding
-from stacklab.conditions.fixes.fix import Action, Fix, Write, command, probe
+from stacklab.conditions.condition import Action, Finding
+from stacklab.conditions.machine import MachineCondition
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CommandFailed
-from stacklab.machines.base import Machine
+from stacklab.machines.base import Finished
 
 SYSCTL_FILE = "/etc/sysctl.d/60-stacklab.conf"
 MODULES_FILE = "/etc/modules-load.d/stacklab.conf"
@@ -17,7 +18,7 @@ BRIDGE_MODULE = "br_netfilter"
 """Without it the kernel has no net.bridge.* settings. (S: DevStack's enable_kernel_bridge_firewall)"""
 
 
-class Bridge(Fix):
+class Bridge(MachineCondition):
     """The gateway's address on the public bridge."""
 
     id = "bridge"
@@ -28,28 +29,26 @@ class Bridge(Fix):
         "not: floating IPs stop answering until it is put back."
     )
 
-    def look(self, machine: Machine, profile: Profile) -> Finding:
-        bridge, wanted = profile.cloud.bridge, address(profile)
-        done = probe(machine, "ip", "-o", "link", "show", "dev", bridge)
+    def see(self) -> Finding:
+        bridge, wanted = self.profile.cloud.bridge, address(self.profile)
+        done = self.probe("ip", "-o", "link", "show", "dev", bridge)
         if not done.ok:
             why = f"there is no bridge {bridge} ({done.err.strip()})"
-            return Finding("broken", f"{why}: Open vSwitch makes it (the fix switch)")
+            return Finding("bad", f"{why}: Open vSwitch makes it (the fix switch)")
         up = is_up(done.out)
-        has = addresses(probe(machine, "ip", "-o", "-4", "addr", "show", "dev", bridge).out)
+        has = addresses(self.probe("ip", "-o", "-4", "addr", "show", "dev", bridge).out)
         said = f"{bridge} is {'up' if up else 'down'}, with {', '.join(has) or 'no address'}"
         if up and wanted in has:
-            return Finding("well", said)
-        return Finding("broken", f"{said}; it should be up, with {wanted}")
+            return Finding("good", said)
+        return Finding("bad", f"{said}; it should be up, with {wanted}")
 
-    def plan(self, machine: Machine, profile: Profile) -> list[Action]:
-        bridge = profile.cloud.bridge
-        return [
-            command("ip", "addr", "replace", address(profile), "dev", bridge),
-            command("ip", "link", "set", bridge, "up"),
-        ]
+    def repairing(self) -> Iterator[Action]:
+        bridge = self.profile.cloud.bridge
+        yield self.command("ip", "addr", "replace", address(self.profile), "dev", bridge)
+        yield self.command("ip", "link", "set", bridge, "up")
 
 
-class Forwarding(Fix):
+class Forwarding(MachineCondition):
     """Kernel settings, now and for good."""
 
     id = "forwarding"
@@ -61,49 +60,45 @@ class Forwarding(Fix):
         "next reboot keeps them."
     )
 
-    def look(self, machine: Machine, profile: Profile) -> Finding:
-        wanted = profile.recovery.sysctl
+    def see(self) -> Finding:
+        wanted = self.profile.recovery.sysctl
         if not wanted:
             return Finding("not_applicable", "this release needs no kernel settings put back")
-        has = self._values(machine, wanted)
+        has = self._values()
         wrong = [
             f"{key} is {'not there' if has[key] is None else has[key] or 'empty'}, not {value}"
             for key, value in wanted.items()
             if not satisfies(has[key], value)
         ]
         if wrong:
-            return Finding("broken", "\n".join(wrong))
-        return Finding("well", "; ".join(f"{key}={has[key]}" for key in wanted))
+            return Finding("bad", "\n".join(wrong))
+        return Finding("good", "; ".join(f"{key}={has[key]}" for key in wanted))
 
-    def plan(self, machine: Machine, profile: Profile) -> list[Action]:
-        wanted = profile.recovery.sysctl
-        has = self._values(machine, wanted)
+    def repairing(self) -> Iterator[Action]:
+        wanted = self.profile.recovery.sysctl
+        has = self._values()
         values = {
             key: value if satisfies(has[key], value) else joined(has[key], value) for key, value in wanted.items()
         }
-        actions: list[Action] = []
         if any(key.startswith("net.bridge.") for key in wanted):
-            actions += [command("modprobe", BRIDGE_MODULE, may_fail=True), Write(MODULES_FILE, f"{BRIDGE_MODULE}\n")]
-        actions += [command("sysctl", "-w", f"{key}={value}") for key, value in values.items()]
+            yield self.command("modprobe", BRIDGE_MODULE, may_fail=True)
+            yield self.write(MODULES_FILE, f"{BRIDGE_MODULE}\n")
+        for key, value in values.items():
+            yield self.command("sysctl", "-w", f"{key}={value}")
         lines = [f"{key} = {value}\n" for key, value in values.items()]
-        actions.append(
-            Write(
-                SYSCTL_FILE,
-                "# What stack.sh sets until the next reboot only (lab fixes show forwarding).\n" + "".join(lines),
-            )
-        )
-        return actions
+        head = "# What stack.sh sets until the next reboot only (lab fixes show forwarding).\n"
+        yield self.write(SYSCTL_FILE, head + "".join(lines))
 
-    def _values(self, machine: Machine, wanted: dict[str, str]) -> dict[str, str | None]:
+    def _values(self) -> dict[str, str | None]:
         """The present values; None for a key that the kernel does not have."""
-        found: dict[str, str | None] = {}
-        for key in wanted:
-            text = machine.read("/proc/sys/" + key.replace(".", "/"))
-            found[key] = None if text is None else text.decode(errors="replace").strip()
-        return found
+        values: dict[str, str | None] = {}
+        for key in self.profile.recovery.sysctl:
+            text = self.machine.read("/proc/sys/" + key.replace(".", "/"))
+            values[key] = None if text is None else text.decode(errors="replace").strip()
+        return values
 
 
-class Masquerade(Fix):
+class Masquerade(MachineCondition):
     """Source NAT for the floating range."""
 
     id = "masquerade"
@@ -114,34 +109,34 @@ class Masquerade(Fix):
         "instances are reachable from the machine, but reach nothing outside."
     )
 
-    def look(self, machine: Machine, profile: Profile) -> Finding:
-        if not profile.recovery.masquerade:
+    def see(self) -> Finding:
+        if not self.profile.recovery.masquerade:
             return Finding("not_applicable", "this profile's cloud does without")
-        devices = self._devices(machine)
+        devices = self._devices()
         if not devices:
             return Finding("not_applicable", "the machine has no default route, so there is no outside to reach")
         lacking = []
         for device in devices:
-            done = probe(machine, "iptables", "-w", "-t", "nat", "-C", *rule(profile, device))
+            done = self._check(device)
             # 1: there is no such rule. Anything else: iptables itself could not look.
             if done.status not in (0, 1) or "ermission" in done.err:
                 raise CommandFailed("iptables could not look into the table nat", status=done.status, said=done.err)
             if not done.ok:
                 lacking.append(device)
         if lacking:
-            return Finding("broken", f"{profile.cloud.floating_range} is not masqueraded on {', '.join(lacking)}")
-        return Finding("well", f"{profile.cloud.floating_range} is masqueraded on {', '.join(devices)}")
+            return Finding("bad", f"{self.profile.cloud.floating_range} is not masqueraded on {', '.join(lacking)}")
+        return Finding("good", f"{self.profile.cloud.floating_range} is masqueraded on {', '.join(devices)}")
 
-    def plan(self, machine: Machine, profile: Profile) -> list[Action]:
-        actions: list[Action] = []
-        for device in self._devices(machine):
-            one = rule(profile, device)
-            if not probe(machine, "iptables", "-w", "-t", "nat", "-C", *one).ok:
-                actions.append(command("iptables", "-w", "-t", "nat", "-A", *one))
-        return actions
+    def repairing(self) -> Iterator[Action]:
+        for device in self._devices():
+            if not self._check(device).ok:
+                yield self.command("iptables", "-w", "-t", "nat", "-A", *rule(self.profile, device))
 
-    def _devices(self, machine: Machine) -> list[str]:
-        return default_devices(probe(machine, "ip", "-4", "route", "show", "default").out)
+    def _check(self, device: str) -> Finished:
+        return self.probe("iptables", "-w", "-t", "nat", "-C", *rule(self.profile, device))
+
+    def _devices(self) -> list[str]:
+        return default_devices(self.probe("ip", "-4", "route", "show", "default").out)
 
 
 def rule(profile: Profile, device: str) -> list[str]:

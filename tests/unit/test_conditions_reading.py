@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
-from stacklab.conditions.fixes import systemd
-from stacklab.conditions.fixes.instances import Guest, stopped_by_nova
-from stacklab.conditions.fixes.network import addresses, default_devices, is_up, joined, ports, satisfies
-from stacklab.conditions.fixes.selinux import forced, module_name, read_booleans, read_config, rules
+from stacklab.conditions import systemd
+from stacklab.conditions.instances import Guest, stopped_by_nova
+from stacklab.conditions.network import addresses, default_devices, is_up, joined, ports, satisfies
+from stacklab.conditions.selinux import module_name, read_booleans, rules
 from stacklab.errors import ProfileInvalid
+from stacklab.machines.selinux import forced, read_config
 
 SHOWN = """1000.50 1900.10
 LoadState=loaded

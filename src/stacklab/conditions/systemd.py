@@ -1,14 +1,16 @@
-"""systemd's units as the fixes see them: their state, how long they have been up, their last words, and watching them."""
+"""systemd's units: their state, how long they have been up, their last words, their journals, and watching them."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stacklab.errors import CommandFailed
 from stacklab.machines.base import Machine
 from stacklab.stages import Progress
+from stacklab.waiting import looks
 
 WATCH_SECONDS = 75
 """How long a unit must stay up before it counts: the course's network agent fails again after less than a minute."""
@@ -24,13 +26,8 @@ LAST_WORDS = 8
 """Lines of a unit's journal that are shown as evidence."""
 
 PROPERTIES = (
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "UnitFileState",
-    "ActiveEnterTimestampMonotonic",
-    "TriggeredBy",
+    *("LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "ActiveEnterTimestampMonotonic"),
+    *("TriggeredBy", "MainPID", "NRestarts"),
 )
 
 LOOK = f"""cat /proc/uptime
@@ -42,6 +39,7 @@ systemctl show --no-pager --property={",".join(PROPERTIES)} -- "$@"
 class Unit:
     """One unit. `entered`: when it last became active, in seconds of the machine's clock; `age`: seconds since then.
 
+    `triggers`: the units that start it on demand; `called`: whether one of them is up, and so ready to start it.
     A machine that was suspended counts the suspension to `age`: /proc/uptime does, systemd's stamps do not. VMs do not suspend.
     """
 
@@ -54,6 +52,9 @@ class Unit:
     entered: float
     age: float
     triggers: tuple[str, ...] = ()
+    called: bool = False
+    pid: int | None = None
+    restarts: int = 0
 
     @property
     def there(self) -> bool:
@@ -64,6 +65,11 @@ class Unit:
     def running(self) -> bool:
         """Whether it is up (a oneshot unit: has done its work)."""
         return self.active in ("active", "reloading")
+
+    @property
+    def resting(self) -> bool:
+        """Whether it is down until somebody calls its socket, as libvirtd is in newer distributions: that is well."""
+        return self.active == "inactive" and self.called
 
     @property
     def starting(self) -> bool:
@@ -86,6 +92,11 @@ class Unit:
         return self.enablement not in ("disabled", "masked", "masked-runtime", "enabled-runtime", "")
 
     @property
+    def plain(self) -> str:
+        """Its name as people say it."""
+        return self.name.removesuffix(".service")
+
+    @property
     def said(self) -> str:
         """`failed (exit-code)`, `inactive`, `active for 12 s`."""
         if not self.there:
@@ -93,7 +104,7 @@ class Unit:
         if self.load == "masked":
             return "masked"
         if self.running:
-            return f"{self.active} for {_age(self.age)}"
+            return f"{self.active} for {_spoken(self.age)}"
         why = self.result if self.result not in ("", "success") else self.sub if self.sub != "dead" else ""
         return f"{self.active} ({why})" if why and why != self.active else self.active
 
@@ -108,17 +119,17 @@ def stack_unit(name: str) -> str:
     return f"devstack@{name}.service"
 
 
-def plain(unit: str) -> str:
-    """A unit's name as people say it."""
-    return unit.removesuffix(".service")
-
-
 def look(machine: Machine, names: Iterable[str]) -> list[Unit]:
     """The named units, in this order. Raises CommandFailed."""
-    wanted = list(names)
-    if not wanted:
-        return []
-    return read_units(machine.script(LOOK, *wanted, seconds=60).out, wanted)
+    units = _asked(machine, names)
+    sockets = _asked(machine, sorted({name for unit in units if not unit.running for name in unit.triggers}))
+    ready = {socket.name for socket in sockets if socket.running}
+    return [replace(unit, called=not ready.isdisjoint(unit.triggers)) for unit in units]
+
+
+def _asked(machine: Machine, names: Iterable[str]) -> list[Unit]:
+    asked = list(names)
+    return read_units(machine.script(LOOK, *asked, seconds=60).out, asked) if asked else []
 
 
 def read_units(text: str, names: Sequence[str]) -> list[Unit]:
@@ -127,25 +138,25 @@ def read_units(text: str, names: Sequence[str]) -> list[Unit]:
     blocks = re.split(r"\n\s*\n", rest.strip())
     if len(blocks) != len(names):
         raise ValueError(f"systemctl show described {len(blocks)} units, not {len(names)}")
-    now = float(uptime.split()[0])
-    found = []
-    for name, block in zip(names, blocks, strict=True):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        entered = int(values.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-        found.append(
-            Unit(
-                name=name,
-                load=values.get("LoadState", "not-found"),
-                active=values.get("ActiveState", "unknown"),
-                sub=values.get("SubState", ""),
-                result=values.get("Result", ""),
-                enablement=values.get("UnitFileState", ""),
-                entered=entered,
-                age=max(0.0, now - entered),
-                triggers=tuple(values.get("TriggeredBy", "").split()),
-            )
-        )
-    return found
+    return [_read_unit(name, block, float(uptime.split()[0])) for name, block in zip(names, blocks, strict=True)]
+
+
+def _read_unit(name: str, block: str, now: float) -> Unit:
+    values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    entered = int(values.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return Unit(
+        name=name,
+        load=values.get("LoadState", "not-found"),
+        active=values.get("ActiveState", "unknown"),
+        sub=values.get("SubState", ""),
+        result=values.get("Result", ""),
+        enablement=values.get("UnitFileState", ""),
+        entered=entered,
+        age=max(0.0, now - entered),
+        triggers=tuple(values.get("TriggeredBy", "").split()),
+        pid=int(values.get("MainPID") or 0) or None,
+        restarts=int(values.get("NRestarts") or 0),
+    )
 
 
 def stack_units(machine: Machine, order: Sequence[str]) -> list[str]:
@@ -166,9 +177,10 @@ def in_order(there: Iterable[str], order: Sequence[str]) -> list[str]:
 
 
 def last_words(machine: Machine, unit: str, lines: int = LAST_WORDS) -> str:
-    """The end of a unit's journal, without colours and passwords; empty if there is none."""
+    """The end of a unit's journal, indented, without colours and passwords; empty if there is none."""
     argv = ("journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", f"--unit={unit}")
-    return clean(machine.run(*argv, user="root", seconds=60, check=False).out)
+    shown = clean(machine.run(*argv, user="root", seconds=60, check=False).out)
+    return "".join(f"\n  {line}" for line in shown.splitlines())
 
 
 def clean(text: str) -> str:
@@ -181,8 +193,7 @@ def clean(text: str) -> str:
 def why_down(machine: Machine, unit: Unit) -> str:
     """What is known of a unit that is not up: its state, and its last words if it has any."""
     words = last_words(machine, unit.name)
-    told = "".join(f"\n  {line}" for line in words.splitlines())
-    return f"{plain(unit.name)} is {unit.said}" + (f"; its journal ends:{told}" if told else "")
+    return f"{unit.plain} is {unit.said}" + (f"; its journal ends:{words}" if words else "")
 
 
 def watch(machine: Machine, names: Sequence[str], progress: Progress) -> dict[str, str]:
@@ -193,24 +204,21 @@ def watch(machine: Machine, names: Sequence[str], progress: Progress) -> dict[st
     began = time.monotonic()
     seen: dict[str, float] = {}
     bad: dict[str, str] = {}
-    while True:
+    for units in looks(
+        lambda: look(machine, [name for name in names if name not in bad]), STARTING_SECONDS * 2, LOOK_EVERY
+    ):
         waiting = []
-        for unit in look(machine, [name for name in names if name not in bad]):
-            if unit.running:
-                if seen.setdefault(unit.name, unit.entered) != unit.entered:
-                    bad[unit.name] = f"{plain(unit.name)} ended, and systemd started it again\n" + why_down(
-                        machine, unit
-                    )
-                elif unit.age < WATCH_SECONDS:
-                    waiting.append(unit)
-            elif unit.starting and time.monotonic() - began < STARTING_SECONDS:
+        for unit in units:
+            if unit.running and seen.setdefault(unit.name, unit.entered) != unit.entered:
+                bad[unit.name] = f"{unit.plain} ended, and systemd started it again\n{why_down(machine, unit)}"
+            elif unit.young and (unit.running or time.monotonic() - began < STARTING_SECONDS):
                 waiting.append(unit)
-            else:
+            elif not unit.running:
                 bad[unit.name] = why_down(machine, unit)
         if not waiting:
-            return bad
+            break
         progress(watching(waiting, bad))
-        time.sleep(LOOK_EVERY)
+    return bad
 
 
 def watching(units: Sequence[Unit], bad: Iterable[str]) -> str:
@@ -218,15 +226,50 @@ def watching(units: Sequence[Unit], bad: Iterable[str]) -> str:
     youngest = min(units, key=lambda unit: unit.age if unit.running else -1)
     how = f"up for {youngest.age:.0f} of {WATCH_SECONDS} s" if youngest.running else "starting"
     others = f", and {len(units) - 1} more" if len(units) > 1 else ""
-    failed = "; failed: " + ", ".join(plain(name) for name in bad) if bad else ""
-    return f"watching {plain(youngest.name)}: {how}{others}{failed}"
+    failed = "; failed: " + ", ".join(name.removesuffix(".service") for name in bad) if bad else ""
+    return f"watching {youngest.plain}: {how}{others}{failed}"
 
 
-def _age(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )
+def _spoken(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+class JournalLog:
+    """A unit's journal; see `stacklab.logs.Log`."""
+
+    poll = 2.0
+
+    def __init__(self, machine: Machine, unit: str) -> None:
+        self.machine = machine
+        self.unit = unit
+        self.where = f"journalctl -u {unit}, on {machine.name}"
+        self._cursor = ""
+        self._complaint = ""
+
+    def last(self, count: int) -> list[str]:
+        # One more than asked for: with 0 there would be no cursor to go on from.
+        lines = self._ask("-n", str(max(count, 1)))
+        return lines[-count:] if count else []
+
+    def more(self) -> list[str]:
+        return self._ask(f"--after-cursor={self._cursor}") if self._cursor else self._ask("-n", "100")
+
+    def _ask(self, *options: str) -> list[str]:
+        argv = ("journalctl", "--no-pager", "--quiet", "-o", "short-iso", "--show-cursor", "-u", self.unit, *options)
+        done = self.machine.run(*argv, user="root", seconds=60, check=False)
+        # 1 is also how some releases say that a unit has written nothing yet.
+        if done.status not in (0, 1):
+            raise CommandFailed(
+                f"{self.where} ended with exit status {done.status}", status=done.status, said=done.err,
+                advice="see there: journalctl --verify, and whether systemd-journald runs",
+            )  # fmt: skip
+        lines = done.lines
+        complaint = done.err.strip() if done.status else ""
+        if complaint != self._complaint:  # once, not at every look
+            self._complaint = complaint
+            lines = [*(f"journalctl: {line}" for line in complaint.splitlines()), *lines]
+        if lines and lines[-1].startswith("-- cursor: "):
+            self._cursor = lines.pop().removeprefix("-- cursor: ")
+        return lines
