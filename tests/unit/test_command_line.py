@@ -15,6 +15,7 @@ import pytest
 from stacklab.cli.main import ALIASES, DEFECT, VERBS, cli, run
 from stacklab.cli.options import Invocation
 from stacklab.course.load import load_session
+from stacklab.course.search import own_labs
 from stacklab.errors import UnknownName
 from stacklab.lab import Lab
 from stacklab.replay.apply import between
@@ -278,11 +279,19 @@ def test_every_command_that_is_shown_names_lab_and_labs_as_the_line_did(
     assert os.environ["LAB_NAME"] == "x", "what steps start works on the same lab"
 
 
-def test_lists_are_in_the_course_s_order(own_directories: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["list", "--json"]) == 0
+def test_lists_are_in_the_course_s_order(
+    own_directories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_LABS", "")
+    folder = tmp_path / "labs/a-foreign-one"
+    folder.mkdir(parents=True)
+    text = (own_labs() / "session4/session.yaml").read_text(encoding="utf-8")
+    (folder / "session.yaml").write_text(text.replace("session: session4", "session: a-foreign-one"), encoding="utf-8")
+    assert run(["list", "--json", "--labs", str(tmp_path / "labs")]) == 0
     names = [row["session"] for row in json.loads(capsys.readouterr().out)]
     numbered = [name for name in names if name.startswith("session")]
     assert names[: len(numbered)] == sorted(numbered)
+    assert names[-1] == "a-foreign-one"
 
 
 @pytest.mark.parametrize("text", ["router", "network/router", "session4/network/router"])

@@ -56,7 +56,9 @@ def foreign(tmp_path: Path, text: str = TEXT) -> Session:
 @pytest.fixture
 def lab(own_directories: Path) -> Lab:
     """Not up; it only keeps answers."""
-    return Lab("intro")
+    lab = Lab("intro")
+    lab.update(session="session4")
+    return lab
 
 
 def test_all_that_runs_is_shown_with_where_and_as_whom_and_every_file_and_url(tmp_path: Path) -> None:

@@ -48,11 +48,12 @@ def agreed(console: Console, question: str, *, yes: bool) -> bool:
 def trusted(console: Console, lab: Lab, session: Session, *, trust: bool) -> Session:
     """The session, agreed to: all that one from outside would run here is shown, and asked for, unless it was before.
 
-    Raises NotTrusted on a no, and where nobody can be asked: without a terminal, or with --json.
+    Raises NoLab, and NotTrusted on a no, and where nobody can be asked: without a terminal, or with --json.
     """
     from stacklab.errors import NotTrusted
     from stacklab.replay.trust import is_trusted, remember, require_trusted
 
+    lab.require()
     if is_trusted(lab, session):
         return session
     if trust:

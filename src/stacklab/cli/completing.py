@@ -37,12 +37,12 @@ def lab_of(ctx: click.Context) -> Lab:
 
 def known_sessions(ctx: click.Context) -> list[str]:
     """Names of all sessions, those of `--labs` on the line and those of the lab's own session's directory among them."""
-    from stacklab.course.search import add_to_search_path, all_sessions, course_order
+    from stacklab.course.search import add_to_search_path, all_sessions
     from stacklab.errors import UnknownName
 
     with suppress(UnknownName):  # nothing completes from a directory that is not there
         add_to_search_path(ctx.find_root().params.get("labs") or ())
-    return sorted(all_sessions(lab_of(ctx).labs), key=course_order)
+    return list(all_sessions(lab_of(ctx).labs))
 
 
 def named_session(ctx: click.Context, incomplete: str) -> Session | None:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def list_(context: Invocation, as_json: bool) -> None:
     """List the course's sessions."""
     from stacklab.course.load import load_session
-    from stacklab.course.search import all_sessions, course_order, missing
+    from stacklab.course.search import all_sessions, missing
     from stacklab.errors import SessionInvalid
 
     console = context.console(as_json)
     sessions, broken = [], []
-    for name in sorted(all_sessions(context.lab.labs), key=course_order):
+    for name in all_sessions(context.lab.labs):
         try:
             sessions.append(load_session(name, also=context.lab.labs))
         except SessionInvalid as error:

@@ -21,14 +21,14 @@ STATES = {"done": "passed", "failed": "failed", "begun": "starting", "open": "st
 def whole_course(lab: Lab) -> dict[str, tuple[Session, Progress] | None]:
     """Every session with how far the learner is in it; None for one that cannot be read."""
     from stacklab.course.load import load_session
-    from stacklab.course.search import all_sessions, course_order
+    from stacklab.course.search import all_sessions
     from stacklab.errors import SessionInvalid
     from stacklab.progress import ProgressFile
     from stacklab.replay.current import clouds_variables
 
     file = ProgressFile(lab)
     found: dict[str, tuple[Session, Progress] | None] = {}
-    for name in sorted(all_sessions(lab.labs), key=course_order):
+    for name in all_sessions(lab.labs):
         try:
             session = load_session(name, variables=clouds_variables(lab), also=lab.labs)
         except SessionInvalid:  # `lab list` and `lab validate` say what is wrong with it

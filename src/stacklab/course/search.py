@@ -92,7 +92,10 @@ def sessions_in(labs: Path, *, foreign: bool) -> list[Found]:
 
 
 def all_sessions(also: Iterable[str] = ()) -> dict[str, list[Found]]:
-    """Every session by name, the course's first; more than one where a name is taken twice."""
+    """Every session by name, in the course's order; more than one where a name is taken twice.
+
+    First come the numbered sessions of the course, then its others, then those from elsewhere.
+    """
     found: dict[str, list[Found]] = {}
     for one in sessions_in(own_labs(), foreign=False):
         found.setdefault(one.name, []).append(one)
@@ -102,12 +105,9 @@ def all_sessions(also: Iterable[str] = ()) -> dict[str, list[Found]]:
             # What is named now is meant, not what a lab remembers.
             if labs in named or all(not other.foreign for other in found.get(one.name, [])):
                 found.setdefault(one.name, []).append(one)
-    return found
-
-
-def course_order(name: str) -> tuple[bool, str]:
-    """A key to sort sessions' names by: the numbered sessions of the course come first."""
-    return not name.startswith("session"), name
+    return dict(
+        sorted(found.items(), key=lambda item: (item[1][0].foreign, not item[0].startswith("session"), item[0]))
+    )
 
 
 def find_session(name: str, also: Iterable[str] = ()) -> Found:
