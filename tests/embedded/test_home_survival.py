@@ -138,9 +138,8 @@ def test_an_up_that_was_killed_is_taken_up_by_the_next(own_home: EmbeddedHome) -
     process = subprocess.Popen([sys.executable, "-c", code, own_home.lab.name], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     for line in process.stdout:
-        if "StageBegan(stage='services'" in line:
+        if "StageMoved(stage='services'" in line:
             break
-    time.sleep(1)
     process.kill()
     process.wait()
     process.stdout.close()

@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stacklab.homes.embedded import software, supervision
+from stacklab.homes.embedded import software
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
 from tests.embedded.conftest import quiet
@@ -24,8 +23,8 @@ LAB = str(Path(sys.executable).parent / "lab")
 UP = [LAB, "--lab", "cut", "up", "session4", "--json"]
 LONG = {"guest-image", "template", "services"}
 """Stages of a new lab that take long enough to be met for certain. The others may be over when the key is heard."""
-MOMENTS = {"software": 6.0, "template": 2.0, "services": 1.0}
-"""Seconds after the stage began: in the middle of the long ones, at once in the others."""
+TOLD = {"software", "template", "services"}
+"""These say how they get on: they are interrupted at the second such line, in their middle, the others as they begin."""
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     for kind in ("STATE", "CACHE", *(["DATA"] if os.environ.get("LAB_TEST_FRESH") else [])):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind.lower()))
     yield dict(os.environ)
-    supervision.stop(EmbeddedHome(Lab("cut")).layout, quiet, patience=0)
+    EmbeddedHome(Lab("cut")).stop(quiet, patience=0)
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
@@ -49,6 +48,7 @@ def interrupt(environment: dict[str, str], done: set[str]) -> tuple[list[dict[st
         UP, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     events: list[dict[str, Any]] = []
+    said: list[str] = []
     pressed = False
     assert process.stdout
     assert process.stderr
@@ -56,9 +56,11 @@ def interrupt(environment: dict[str, str], done: set[str]) -> tuple[list[dict[st
         for line in process.stdout:
             event = json.loads(line)
             events.append(event)
-            if not pressed and event["event"] == "stage-began" and event["stage"] not in done:
+            if event["event"] not in ("stage-began", "stage-moved") or pressed or event["stage"] in done:
+                continue
+            said.append(event["stage"])
+            if event["stage"] not in TOLD or said.count(event["stage"]) > 2:
                 done.add(event["stage"])
-                time.sleep(MOMENTS.get(event["stage"], 0))
                 os.killpg(process.pid, signal.SIGINT)
                 pressed = True
         complaint = process.stderr.read()
