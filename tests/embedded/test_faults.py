@@ -19,13 +19,13 @@ import pytest
 from stacklab.cli.main import run
 from stacklab.cloud.horizon import login_page
 from stacklab.conditions import store
-from stacklab.conditions.inifile import value_of, with_value
 from stacklab.course.load import load_session
 from stacklab.errors import BrokenOnPurpose, CloudRefused, CloudUnreachable, NotRunning, NotServed, UnknownName
 from stacklab.homes.embedded import config, software, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.services import urls
 from stacklab.homes.plan import Plan
+from stacklab.inifile import value_of, with_value
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay import breaking

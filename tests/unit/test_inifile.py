@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stacklab.conditions.inifile import value_of, with_value
+from stacklab.inifile import value_of, with_value
 
 TEXT = """\
 # password = in a comment

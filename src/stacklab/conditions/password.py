@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from stacklab.cloud.connection import Connection
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.inifile import value_of
 from stacklab.conditions.machine import MachineFault
 from stacklab.conditions.systemd import last_words, stack_unit
 from stacklab.conditions.wrongvalue import IniValue, WrongValue
 from stacklab.deploy.profile.model import Entry
 from stacklab.errors import CloudRefused, CommandFailed
+from stacklab.inifile import value_of
 
 LETTERS = "abcdefghijkmnopqrstuvwxyz23456789"
 SERVICE = "block-storage"

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stacklab.conditions.condition import Action, Fault
-from stacklab.conditions.inifile import value_of, with_value
 from stacklab.conditions.machine import WayBack
 from stacklab.errors import CommandFailed
+from stacklab.inifile import value_of, with_value
 from stacklab.machines.base import Machine, probe
 
 

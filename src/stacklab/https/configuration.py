@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from stacklab.errors import StepFailed
 from stacklab.https.apache import Apache, facts
-from stacklab.https.options import get_option, set_option
+from stacklab.inifile import value_of, with_value
 
 Service = Mapping[str, Any]
 """As Keystone's API shows it: id, type, name, enabled."""
@@ -83,7 +83,7 @@ class ServiceConfiguration(ABC):
             text = texts[setting.file]
             if text is None:
                 continue
-            value = get_option(text, setting.section, setting.option)
+            value = value_of(text, setting.section, setting.option)
             if (value or "").lower() != (setting.value or "").lower():
                 wrong.append((setting, value))
         return wrong
@@ -111,7 +111,7 @@ class ServiceConfiguration(ABC):
         units: dict[str, None] = {}
         for setting in wrong:
             text = texts.get(setting.file) or self._text(setting.file) or ""
-            texts[setting.file] = set_option(text, setting.section, setting.option, setting.value)
+            texts[setting.file] = with_value(text, setting.section, setting.option, setting.value)
             units |= dict.fromkeys(setting.units)
         for file, text in texts.items():
             self.machine.replace(file, text)

@@ -12,7 +12,6 @@ from stacklab.cloud.access import LEARNER, ServiceState
 from stacklab.cloud.connection import Connection
 from stacklab.cloud.horizon import login_page
 from stacklab.conditions.condition import Action, Fault, Finding, cannot_tell
-from stacklab.conditions.inifile import value_of
 from stacklab.conditions.machine import OnDisk
 from stacklab.conditions.password import agreeing, logs_in
 from stacklab.conditions.quota import QuotaExhausted
@@ -23,6 +22,7 @@ from stacklab.errors import LabError, NotRunning
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.services import urls
+from stacklab.inifile import value_of
 from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
 from stacklab.waiting import NotYet, looks, until
