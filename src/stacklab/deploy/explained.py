@@ -50,10 +50,10 @@ class Explanations:
     def _why(self, line: str) -> str:
         if not line.strip() or line.startswith("#"):
             return ""
-        found = self._of_section(line) or self._of_setting(line) or self._of_call(line)
-        if found is None:
+        why = self._of_section(line) or self._of_setting(line) or self._of_call(line)
+        if why is None:
             raise KeyError(line)
-        return " ".join(found.split())
+        return " ".join(why.split())
 
     def _of_section(self, line: str) -> str | None:
         return self._sections.get(line.strip()) if line.startswith("[") else None

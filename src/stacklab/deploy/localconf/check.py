@@ -50,14 +50,14 @@ class Section:
 def sections(text: str) -> tuple[list[tuple[int, str]], list[Section]]:
     """What stands before the first section, and the sections, in order."""
     before: list[tuple[int, str]] = []
-    found: list[tuple[str, int, list[tuple[int, str]]]] = []
+    parts: list[tuple[str, int, list[tuple[int, str]]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if HEAD.match(line):
             # DevStack takes the line's first word and drops its brackets.
-            found.append((re.sub(r"[][]", "", line.split()[0]), number, []))
+            parts.append((re.sub(r"[][]", "", line.split()[0]), number, []))
         else:
-            (found[-1][2] if found else before).append((number, line))
-    return before, [Section(head, number, tuple(body)) for head, number, body in found]
+            (parts[-1][2] if parts else before).append((number, line))
+    return before, [Section(head, number, tuple(body)) for head, number, body in parts]
 
 
 def check(

@@ -152,10 +152,10 @@ def _of_service(profile: Profile, fragment: Fragment, settings: Settings) -> dic
         return {}
     service: Service = profile.services[fragment.service]
     # As a mapping, so that `service["values"]` is the key and not the method of the same name.
-    found: dict[str, object] = {"service": service.model_dump()}
+    values: dict[str, object] = {"service": service.model_dump()}
     if service.plugin:
-        found["plugin_url"] = f"{_git_base(profile, settings)}/{service.plugin}.git"
-    return found
+        values["plugin_url"] = f"{_git_base(profile, settings)}/{service.plugin}.git"
+    return values
 
 
 def _git_base(profile: Profile, settings: Settings) -> str:
@@ -190,9 +190,9 @@ def _filled(jinja: jinja2.Environment, fragment: Fragment, values: Mapping[str, 
         raise ProfileInvalid(f"{error.filename or fragment.path}:{error.lineno}: {error.message}") from error
     except (jinja2.TemplateError, LabError) as error:
         place = f"{fragment.path}:{_line(error)}"
-        said = getattr(error, "message", None) or str(error)
+        problem = getattr(error, "message", None) or str(error)
         raise ProfileInvalid(
-            f"{place}: {said}", advice=f"what it needs: values in the profile ({fragment.chosen})"
+            f"{place}: {problem}", advice=f"what it needs: values in the profile ({fragment.chosen})"
         ) from error
 
 
@@ -300,11 +300,11 @@ class _LocalConf:
 
 def _settings(text: str) -> set[tuple[str, str]]:
     """What a file says, as names (which may be told) and values (which may not)."""
-    said = set()
+    settings = set()
     for line in text.splitlines():
         name, sign, value = line.strip().partition("=")
         if sign and not name.startswith("#"):
-            said.add((name.strip(), value))
+            settings.add((name.strip(), value))
         elif line.startswith(("enable_", "disable_")):
-            said.add((" ".join(line.split()[:2]), line))
-    return said
+            settings.add((" ".join(line.split()[:2]), line))
+    return settings

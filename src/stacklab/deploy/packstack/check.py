@@ -48,8 +48,8 @@ def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> 
     """Everything that is wrong, by line. `addresses`: those of the machine that it is for. `known`: names of keys."""
     answers: Answers = {}
     names = {*known, *HOSTS, *YES, *OTHERS, "CONFIG_KEYSTONE_ADMIN_PW", "CONFIG_DEFAULT_PASSWORD"}
-    found = [*_lines(text, answers, names), *_hosts(answers, list(addresses)), *_installed(answers)]
-    return sorted([*found, *_passwords(answers), *_networks(answers)])
+    complaints = [*_lines(text, answers, names), *_hosts(answers, list(addresses)), *_installed(answers)]
+    return sorted([*complaints, *_passwords(answers), *_networks(answers)])
 
 
 def _lines(text: str, answers: Answers, names: set[str]) -> Iterator[Complaint]:

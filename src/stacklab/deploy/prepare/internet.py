@@ -82,26 +82,26 @@ def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str
     """
     here = indexes.told_to_pip(environment)
     index = settings.pip_index or here.get("index-url")
-    told: dict[str, str] = {}
+    options: dict[str, str] = {}
     if index and not _only_here(index):
-        told["index-url"] = index
+        options["index-url"] = index
     if not settings.pip_index:
         extra = [url for url in here.get("extra-index-url", "").split() if not _only_here(url)]
         if extra:
-            told["extra-index-url"] = " ".join(extra)
+            options["extra-index-url"] = " ".join(extra)
         if here.get("trusted-host"):
-            told["trusted-host"] = " ".join(here["trusted-host"].split())
+            options["trusted-host"] = " ".join(here["trusted-host"].split())
     elif settings.pip_index.startswith("http://"):
-        told["trusted-host"] = urlsplit(settings.pip_index).hostname or ""  # else pip refuses it: it is not https
+        options["trusted-host"] = urlsplit(settings.pip_index).hostname or ""  # else pip refuses it: it is not https
     if settings.pip_first:
         # of one version in both, pip takes the file of the index that it is told first
-        others = [told.get("index-url") or indexes.pips_own(), *told.get("extra-index-url", "").split()]
-        told |= {"index-url": settings.pip_first, "extra-index-url": " ".join(others)}
+        others = [options.get("index-url") or indexes.pips_own(), *options.get("extra-index-url", "").split()]
+        options |= {"index-url": settings.pip_first, "extra-index-url": " ".join(others)}
     if settings.ca_file and bundle:
-        told["cert"] = bundle
-    if told:
-        told["timeout"] = "60"
-    return told
+        options["cert"] = bundle
+    if options:
+        options["timeout"] = "60"
+    return options
 
 
 def _only_here(url: str) -> bool:

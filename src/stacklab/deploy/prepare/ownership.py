@@ -57,7 +57,7 @@ def _marker(machine: Machine) -> dict[str, str] | None:
     if held is None:
         return None
     try:
-        found = json.loads(held)
-        return {name: str(found[name]) for name in ("lab", "by", "id")}
+        marker = json.loads(held)
+        return {name: str(marker[name]) for name in ("lab", "by", "id")}
     except (ValueError, KeyError, TypeError):
         return {"lab": "?", "by": "an unreadable marker", "id": ""}

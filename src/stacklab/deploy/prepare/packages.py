@@ -74,14 +74,16 @@ class Packages:
         plain = ("env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", *command)
         ended = run_through_proxy(self.machine, *plain, user="root", seconds=SECONDS)
         if check and not ended.ok:
-            said = without_account(f"{ended.out}\n{ended.err}".strip())
-            found = diagnose(said)
+            output = without_account(f"{ended.out}\n{ended.err}".strip())
+            diagnosis = diagnose(output)
             raise CommandFailed(
                 f"{' '.join(command)} failed on {self.machine.name} with exit status {ended.status}: "
-                f"{found.command}. Likely cause: {found.cause}",
+                f"{diagnosis.command}. Likely cause: {diagnosis.cause}",
                 status=ended.status,
-                said=said[-2000:],
-                advice=f"{found.remedy}; then the same command again" if found.known else "read what it says there",
+                said=output[-2000:],
+                advice=f"{diagnosis.remedy}; then the same command again"
+                if diagnosis.known
+                else "read what it says there",
             )
         return ended
 
@@ -91,8 +93,8 @@ class Packages:
         if self.profile.family == "redhat":
             each = 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true'
             return set(self.machine.script(each, *names).lines)
-        told = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
-        return {line.split()[0] for line in told.lines if line.endswith(" installed")}
+        states = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
+        return {line.split()[0] for line in states.lines if line.endswith(" installed")}
 
     def already(self) -> str | None:
         wanted, unwanted = self.profile.packages.install, self.profile.packages.remove
@@ -135,15 +137,15 @@ class Packages:
 
     def _restart_for_kernel(self, progress: Progress) -> str:
         """Restart if a newer kernel than the running one was installed. A container has none of its own."""
-        told = self.machine.script(
+        kernels = self.machine.script(
             "uname -r; ls /boot 2>/dev/null | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1",
             user="root",
         ).lines
-        if len(told) < 2 or told[0] == told[1] or not self._boots(told[0]):
+        if len(kernels) < 2 or kernels[0] == kernels[1] or not self._boots(kernels[0]):
             return ""
-        progress(f"restarting for kernel {told[1]}")
+        progress(f"restarting for kernel {kernels[1]}")
         restart(self.machine, progress)
-        return f", restarted with kernel {told[1]}"
+        return f", restarted with kernel {kernels[1]}"
 
     def _boots(self, kernel: str) -> bool:
         return self.machine.run("test", "-e", f"/boot/vmlinuz-{kernel}", check=False).ok

@@ -69,8 +69,8 @@ class _Clone:
 
     def _here(self) -> str | None:
         """The commit that is checked out, None if there is no clone."""
-        found = self._git("rev-parse", "--verify", "--quiet", "HEAD", check=False)
-        return found.out.strip() if found.ok else None
+        head = self._git("rev-parse", "--verify", "--quiet", "HEAD", check=False)
+        return head.out.strip() if head.ok else None
 
     def _origin(self) -> str:
         return self._git("config", "--get", "remote.origin.url", check=False).out.strip()
@@ -78,9 +78,9 @@ class _Clone:
     def _commit(self) -> str | None:
         """What the profile's ref means in the clone: a tag or commit, or the branch as it was when it was last fetched."""
         for name in (f"refs/tags/{self.devstack.ref}", f"refs/remotes/origin/{self.devstack.ref}", self.devstack.ref):
-            found = self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", check=False)
-            if found.ok:
-                return found.out.strip()
+            commit = self._git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", check=False)
+            if commit.ok:
+                return commit.out.strip()
         return None
 
     def _clone(self, progress: Progress) -> None:
@@ -129,13 +129,13 @@ class _Clone:
             ended = run_through_proxy(self.machine, *command, user=STACK_USER, seconds=CLONE_SECONDS)
             if ended.ok:
                 return
-            said = without_account(" ".join(ended.err.split()))[-300:]
+            complaint = without_account(" ".join(ended.err.split()))[-300:]
             if pause is None:
                 raise DownloadFailed(
-                    f"{self.machine.name} could not fetch {self.url}: {said}",
+                    f"{self.machine.name} could not fetch {self.url}: {complaint}",
                     advice="is it reachable from the machine? mirrors: and proxy: in config.yaml name another way",
                 )
-            progress(f"{said}; again in {pause:.0f} s")
+            progress(f"{complaint}; again in {pause:.0f} s")
             time.sleep(pause)
 
     def _trimmed(self, path: str, words: list[str]) -> str | None:
@@ -144,8 +144,8 @@ class _Clone:
         if held is None:
             return None
         text = held.decode()
-        kept = [line for line in text.splitlines(keepends=True) if not _names(line, words)]
-        return "".join(kept) if len(kept) != len(text.splitlines()) else None
+        others = [line for line in text.splitlines(keepends=True) if not _names(line, words)]
+        return "".join(others) if len(others) != len(text.splitlines()) else None
 
 
 def _names(line: str, words: list[str]) -> bool:

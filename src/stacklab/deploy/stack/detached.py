@@ -76,31 +76,31 @@ def _shell(name: str) -> str:
 def state(machine: Machine, program: Program = "stack") -> StackRun:
     """Look at the machine. Raises what Machine raises."""
     log = f"{BASE}/{program}/log"
-    told = dict(
+    facts = dict(
         line.partition("=")[::2]
         for line in machine.script(_shell("state"), f"{BASE}/{program}", _unit(program), user="root").lines
     )
-    if "began.run" not in told:
+    if "began.run" not in facts:
         return StackRun(program, "absent", log)
-    rebooted = told["began.boot"] != told["boot"]
-    ended = "ended.status" in told
-    exit_status = int(told["ended.status"]) if ended else None
-    if not ended and told["ActiveState"] == "failed" and told.get("Result") == "exit-code":
-        exit_status = int(told["ExecMainStatus"])  # the disk was too full even for the status file
+    rebooted = facts["began.boot"] != facts["boot"]
+    ended = "ended.status" in facts
+    exit_status = int(facts["ended.status"]) if ended else None
+    if not ended and facts["ActiveState"] == "failed" and facts.get("Result") == "exit-code":
+        exit_status = int(facts["ExecMainStatus"])  # the disk was too full even for the status file
     return StackRun(
         program,
-        _state_of(exit_status, alive=told["ActiveState"] in ("active", "activating", "deactivating")),
+        _state_of(exit_status, alive=facts["ActiveState"] in ("active", "activating", "deactivating")),
         log,
-        size=int(told["size"]),
-        run=told["began.run"],
-        started=float(told["began.at"]),
-        ended=float(told["ended.at"]) if ended else None,
+        size=int(facts["size"]),
+        run=facts["began.run"],
+        started=float(facts["began.at"]),
+        ended=float(facts["ended.at"]) if ended else None,
         exit_status=exit_status,
-        now=float(told["now"]),
+        now=float(facts["now"]),
         rebooted=rebooted,
-        profile=told["began.profile"],
-        services=tuple(told["began.services"].split()),
-        host_ip=told["began.host_ip"],
+        profile=facts["began.profile"],
+        services=tuple(facts["began.services"].split()),
+        host_ip=facts["began.host_ip"],
     )
 
 
@@ -259,6 +259,6 @@ def verdict(stack: StackRun, unstack: StackRun) -> Unfinished | None:
 
 def require_stacked(machine: Machine, program: Program = "stack") -> None:
     """Raises StackFailed, in one line, unless the machine has a finished stack: before that there is nothing to repair."""
-    found = unfinished(machine, program)
-    if found:
-        raise StackFailed(f"{machine.name}: {found.said}", advice=found.todo)
+    missing = unfinished(machine, program)
+    if missing:
+        raise StackFailed(f"{machine.name}: {missing.said}", advice=missing.todo)

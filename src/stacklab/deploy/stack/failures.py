@@ -97,8 +97,8 @@ def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") ->
         lines = _before_the_end(lines)
         command, where = _failing(lines)
     excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
-    found = _known([line.text for line in lines[-WINDOW:]], program)
-    if found is None:
+    failure = _known([line.text for line in lines[-WINDOW:]], program)
+    if failure is None:
         said = _last_said(lines)
         return Diagnosis(
             command,
@@ -109,7 +109,7 @@ def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") ->
             excerpt,
             program=program,
         )
-    return Diagnosis(command, where, found.cause, found.remedy, found.retry, excerpt, found.id, program)
+    return Diagnosis(command, where, failure.cause, failure.remedy, failure.retry, excerpt, failure.id, program)
 
 
 def _known(lines: list[str], program: str) -> Failure | None:
@@ -165,9 +165,9 @@ def _failing(lines: list[Line]) -> tuple[str, str]:
     trap = lines[-1] if lines and _is_trap(lines[-1]) else None
     traced = [line for line in lines[-WINDOW:] if line.command and not _is_trap(line)]
     if trap:
-        found = _before_trap(traced, trap)
-        if found:
-            return found.command, f"{found.file}:{found.number}" if found.file else ""
+        failing = _before_trap(traced, trap)
+        if failing:
+            return failing.command, f"{failing.file}:{failing.number}" if failing.file else ""
     telling = [line for line in traced if not _TRIVIAL.match(line.command)]
     # After `set +x` nothing is traced: what failed is not what was traced last.
     if telling and not _UNTRACED.match(traced[-1].command):

@@ -55,9 +55,9 @@ class Line:
             words = shlex.split(self.command)[1:]
         except ValueError:
             words = self.command.split()[1:]
-        said = " ".join(words)
+        phase = " ".join(words)
         # Said of the log itself and of things left out: no part of the work.
-        return "" if said.startswith(("stack.sh ", "SKIPPING ", "Skip ")) else said
+        return "" if phase.startswith(("stack.sh ", "SKIPPING ", "Skip ")) else phase
 
     @property
     def shown(self) -> str:
