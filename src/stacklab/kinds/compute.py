@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from stacklab.errors import StepFailed
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Name, Params, Ref, Refers, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
+from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request
-from stacklab.kinds.wait import until
+from stacklab.waiting import NotYet, until
 
 VERSION = "2.47"
 """Shows a server's flavor in full; the newest that Pike has is 2.53."""
@@ -87,11 +89,9 @@ def _key_pairs(context: Context, name: str) -> list[Thing]:
     return [one["keypair"] | {"user": user} for one in found if one["keypair"]["name"] == name]
 
 
-class FlavorParams(Params):
+class FlavorParams(NamedParams):
     """How large an instance of this flavor is."""
 
-    name: Name
-    """Its name."""
     vcpus: Annotated[int, Field(ge=1, le=256)]
     """How many processors."""
     ram: Annotated[int, Field(ge=1, le=1 << 21)]  # MiB
@@ -100,14 +100,14 @@ class FlavorParams(Params):
     """The root disk in GiB; 0: as large as the image."""
 
 
-class Flavor(Kind[FlavorParams]):
+class Flavor(NamedKind[FlavorParams]):
     """A flavor: how large an instance is."""
 
     name = "flavor"
     params = FlavorParams
 
-    def title(self, p: FlavorParams) -> str:
-        return f"flavor {p.name}"
+    def query(self, context: Context, name: str) -> dict[str, str]:
+        return {"is_public": "None"}  # those of all projects; they cannot be asked for by name
 
     def horizon(self, p: FlavorParams) -> str:
         return f"Admin ▸ Compute ▸ Flavors ▸ Create Flavor: {p.name}, VCPUs {p.vcpus}, RAM {p.ram} MB, Disk {p.disk} GB"
@@ -120,32 +120,13 @@ class Flavor(Kind[FlavorParams]):
         flavor = {"name": p.name, "vcpus": p.vcpus, "ram": p.ram, "disk": p.disk}
         return [Request("POST", "compute", ("flavors",), {"flavor": flavor})]
 
-    def find_all(self, context: Context, p: FlavorParams) -> Iterable[Thing]:
-        return _flavors(context, p.name)
-
     def compare(self, context: Context, p: FlavorParams, thing: Thing) -> list[Difference]:
         return differing([(key, getattr(p, key), thing[key]) for key in ("vcpus", "ram", "disk")])
 
-    def remove(self, context: Context, thing: Thing) -> bool:
-        return context.admin.delete("compute", "flavors", thing["id"])
 
-    def show_command(self, context: Context, p: FlavorParams) -> Command:
-        return Command(("flavor", "show", p.name))
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(_flavors(context, name)), None)
-
-
-def _flavors(context: Context, name: str) -> list[Thing]:
-    found = context.admin.listed("compute", "flavors", "detail", key="flavors", is_public="None")
-    return [flavor for flavor in found if flavor["name"] == name]
-
-
-class ServerParams(Params):
+class ServerParams(NamedParams):
     """What an instance is made of."""
 
-    name: Name
-    """Its name."""
     image: Annotated[Ref, Refers("image")]
     """The image that it starts from."""
     flavor: Annotated[Ref, Refers("flavor")]
@@ -158,14 +139,17 @@ class ServerParams(Params):
     """What may come in."""
 
 
-class Server(Kind[ServerParams]):
+class Server(NamedKind[ServerParams]):
     """A server (an instance): image, flavor, networks, key and security groups come together."""
 
     name = "server"
     params = ServerParams
+    version = VERSION
+    gone_within = 120
 
-    def title(self, p: ServerParams) -> str:
-        return f"instance {p.name}"
+    def query(self, context: Context, name: str) -> dict[str, str]:
+        # Nova reads `name` as a regular expression, so the project's few servers are compared here.
+        return {"all_tenants": "1", "project_id": context.project_id()}
 
     def horizon(self, p: ServerParams) -> str:
         return (
@@ -206,9 +190,6 @@ class Server(Kind[ServerParams]):
     def settle_seconds(self, p: ServerParams) -> float:
         return BOOT_SECONDS
 
-    def find_all(self, context: Context, p: ServerParams) -> Iterable[Thing]:
-        return find_servers(context, p.name)
-
     def compare(self, context: Context, p: ServerParams, thing: Thing) -> list[Difference]:
         right = thing["image"] and thing["image"]["id"] == context.thing(p.image, "image")["id"]
         image = (
@@ -231,21 +212,8 @@ class Server(Kind[ServerParams]):
             found.append(Difference("security groups", _listing(groups), _listing(actual)))
         return found
 
-    def remove(self, context: Context, thing: Thing) -> bool:
-        removed = context.admin.delete("compute", "servers", thing["id"])
-        if removed:
-            path = ("servers", thing["id"])
-            until(lambda: context.admin.gone("compute", *path), f"instance {thing['name']} to be deleted", seconds=120)
-        return removed
-
-    def show_command(self, context: Context, p: ServerParams) -> Command:
-        return Command(("server", "show", p.name))
-
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is {thing['status']}"
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(find_servers(context, name)), None)
 
 
 def _status(server: Thing) -> str:
@@ -256,14 +224,6 @@ def _status(server: Thing) -> str:
 
 def _listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def find_servers(context: Context, name: str) -> list[Thing]:
-    """Servers of this name in the project of the one who acts."""
-    query = {"all_tenants": "1", "project_id": context.project_id()}
-    # Nova reads `name` as a regular expression, so the project's few servers are compared here.
-    found = context.admin.listed("compute", "servers", "detail", key="servers", version=VERSION, **query)
-    return [server for server in found if server["name"] == name]
 
 
 class AttachmentParams(Params):
@@ -314,7 +274,13 @@ class Attachment(Kind[AttachmentParams]):
         volume = thing["volume"]
         removed = context.admin.delete("compute", "servers", thing["server"], "os-volume_attachments", volume)
         if removed:
-            until(lambda: _detached(context, volume), "the volume to be detached", seconds=120)
+            until(
+                lambda: _detached(context, volume) or NotYet("it is attached still"),
+                "the volume's release",
+                seconds=120,
+                every=0.5,
+                error=StepFailed,
+            )
         return removed
 
     def show_command(self, context: Context, p: AttachmentParams) -> Command:

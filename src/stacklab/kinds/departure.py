@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from stacklab.kinds.compute import VERSION, find_servers
+from stacklab.kinds.compute import VERSION, Server
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind
@@ -55,7 +55,7 @@ class ServerGone(Kind[ServerGoneParams]):
 
     def find_all(self, context: Context, p: ServerGoneParams) -> Iterable[Thing]:
         volume, name = context.thing(p.keeps, "volume"), context.name_of(p.server)
-        if find_servers(context, name):
+        if Server().by_name(context, name):
             return []
         # Only one that is younger than the volume can have had it: an earlier replay's, which was undone, does not count.
         deleted = [one for one in _deleted(context, name) if _moment(one["created"]) >= _moment(volume["created_at"])]

@@ -6,31 +6,28 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from stacklab.errors import CloudRefused
-from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.context import DOMAIN, Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params, Ref, Refers, SecretRef
 from stacklab.kinds.kind import Difference, Kind, differing
+from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request
 
-DOMAIN = "default"
 
-
-class ProjectParams(Params):
+class ProjectParams(NamedParams):
     """A project of the default domain."""
 
-    name: Name
-    """Its name."""
     description: str = ""
     """What it is for, in words."""
 
 
-class Project(Kind[ProjectParams]):
+class Project(NamedKind[ProjectParams]):
     """A project (once called tenant): what owns everything else, and what quotas are set on."""
 
     name = "project"
     params = ProjectParams
 
-    def title(self, p: ProjectParams) -> str:
-        return f"project {p.name}"
+    def query(self, context: Context, name: str) -> dict[str, str]:
+        return {"name": name, "domain_id": DOMAIN}
 
     def horizon(self, p: ProjectParams) -> str:
         return f"Identity ▸ Projects ▸ Create Project: Name {p.name}"
@@ -41,9 +38,6 @@ class Project(Kind[ProjectParams]):
     def requests(self, context: Context, p: ProjectParams) -> list[Request]:
         body = {"project": {"name": p.name, "domain_id": DOMAIN, "description": p.description, "enabled": True}}
         return [Request("POST", "identity", ("projects",), body)]
-
-    def find_all(self, context: Context, p: ProjectParams) -> Iterable[Thing]:
-        return find_projects(context, p.name)
 
     def compare(self, context: Context, p: ProjectParams, thing: Thing) -> list[Difference]:
         return differing([("enabled", True, thing["enabled"])])
@@ -56,12 +50,6 @@ class Project(Kind[ProjectParams]):
         for group in groups["security_groups"]:
             context.admin.delete("network", "security-groups", group["id"])
         return removed
-
-    def show_command(self, context: Context, p: ProjectParams) -> Command:
-        return Command(("project", "show", p.name))
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(find_projects(context, name)), None)
 
 
 def require_empty(context: Context, project: str) -> None:
@@ -79,37 +67,23 @@ def require_empty(context: Context, project: str) -> None:
         raise CloudRefused(f"the project still holds {left}")
 
 
-def find_projects(context: Context, name: str) -> list[Thing]:
-    """Projects of this name in the default domain (names are unique there, so one at most)."""
-    found: list[Thing] = context.admin.get("identity", "projects", name=name, domain_id=DOMAIN)["projects"]
-    return found
-
-
-def find_users(context: Context, name: str) -> list[Thing]:
-    """Users of this name in the default domain (one at most)."""
-    found: list[Thing] = context.admin.get("identity", "users", name=name, domain_id=DOMAIN)["users"]
-    return found
-
-
-class UserParams(Params):
+class UserParams(NamedParams):
     """A user of the default domain."""
 
-    name: Name
-    """Its name."""
     password: SecretRef
     """What they log in with."""
     project: Annotated[Ref, Refers("project")] | None = None
     """The project that they work in if they name none."""
 
 
-class User(Kind[UserParams]):
+class User(NamedKind[UserParams]):
     """A user: somebody who can authenticate. Without a role on a project that is all they can do."""
 
     name = "user"
     params = UserParams
 
-    def title(self, p: UserParams) -> str:
-        return f"user {p.name}"
+    def query(self, context: Context, name: str) -> dict[str, str]:
+        return {"name": name, "domain_id": DOMAIN}
 
     def horizon(self, p: UserParams) -> str:
         return f"Identity ▸ Users ▸ Create User: User Name {p.name}, a password, Primary Project"
@@ -125,20 +99,8 @@ class User(Kind[UserParams]):
             user["default_project_id"] = context.id_of(p.project, "project")
         return [Request("POST", "identity", ("users",), {"user": user})]
 
-    def find_all(self, context: Context, p: UserParams) -> Iterable[Thing]:
-        return find_users(context, p.name)
-
     def compare(self, context: Context, p: UserParams, thing: Thing) -> list[Difference]:
         return differing([("enabled", True, thing["enabled"])])
-
-    def remove(self, context: Context, thing: Thing) -> bool:
-        return context.admin.delete("identity", "users", thing["id"])
-
-    def show_command(self, context: Context, p: UserParams) -> Command:
-        return Command(("user", "show", p.name))
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(find_users(context, name)), None)
 
 
 class RoleParams(Params):

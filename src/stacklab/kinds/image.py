@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +9,9 @@ from pydantic import StringConstraints
 
 from stacklab.kinds.checksum import expanded_pieces, md5_of
 from stacklab.kinds.context import Context, Thing
-from stacklab.kinds.declaration import AssetRef, Declaration, Name, Params, shouted
+from stacklab.kinds.declaration import AssetRef, Declaration, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
+from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request, Upload
 from stacklab.kinds.stream import AT_MOST, FETCH, MOST_MIB
 
@@ -32,11 +32,9 @@ class UrlSource(Declaration):
     """An http or https address; never one of this machine's own services."""
 
 
-class ImageParams(Params):
+class ImageParams(NamedParams):
     """An image, and where its bytes come from."""
 
-    name: Name
-    """Its name."""
     source: AssetRef | FileSource | UrlSource
     """An asset of the lab, a file, or a URL."""
     unpack: Literal["gzip", "xz"] | None = None
@@ -47,14 +45,14 @@ class ImageParams(Params):
     """What Nova is to know of it."""
 
 
-class Image(Kind[ImageParams]):
+class Image(NamedKind[ImageParams]):
     """An image: a disk that instances start from."""
 
     name = "image"
     params = ImageParams
 
-    def title(self, p: ImageParams) -> str:
-        return f"image {p.name}"
+    def query(self, context: Context, name: str) -> dict[str, str]:
+        return {"name": name, "owner": context.project_id()}
 
     def horizon(self, p: ImageParams) -> str:
         return f"Project ▸ Compute ▸ Images ▸ Create Image: Image Name {p.name}, File, Format"
@@ -89,9 +87,6 @@ class Image(Kind[ImageParams]):
             Request("PUT", "image", ("images", image, "file"), upload=self._upload(context, p)),
         ]
 
-    def find_all(self, context: Context, p: ImageParams) -> Iterable[Thing]:
-        return _images(context, p.name, owner=context.project_id())
-
     def compare(self, context: Context, p: ImageParams, thing: Thing) -> list[Difference]:
         properties = [(key, value, thing.get(key, "none")) for key, value in p.properties.items()]
         # What came through a pipe may have been cut off, and is no less active for that.
@@ -103,9 +98,6 @@ class Image(Kind[ImageParams]):
             [("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties]
         ) + differing([("MD5 of the expanded image", wanted, thing.get("checksum"))])
 
-    def remove(self, context: Context, thing: Thing) -> bool:
-        return context.admin.delete("image", "images", thing["id"])
-
     def runs(self, p: ImageParams) -> str:
         unpacked = f", unpacked by {' '.join(UNPACK[p.unpack])}," if p.unpack else ""
         if isinstance(p.source, UrlSource):
@@ -116,20 +108,12 @@ class Image(Kind[ImageParams]):
             f"# reads this file{unpacked} and uploads it to the cloud:\n{Path(p.source.file).expanduser().absolute()}"
         )
 
-    def show_command(self, context: Context, p: ImageParams) -> Command:
-        return Command(("image", "show", p.name))
-
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is {thing['status']}, {thing['disk_format']}"
 
     def named(self, context: Context, name: str) -> Thing | None:
-        found = _images(context, name, owner=context.project_id()) or _images(context, name, visibility="public")
-        return next(iter(found), None)
-
-
-def _images(context: Context, name: str, **query: str) -> list[Thing]:
-    found: list[Thing] = context.admin.get("image", "images", name=name, **query)["images"]
-    return found
+        things = self.by_name(context, name) or self.listed(context, name, {"name": name, "visibility": "public"})
+        return next(iter(things), None)
 
 
 KINDS: list[Kind[Any]] = [Image()]

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from stacklab.kinds.context import Context, Thing
-from stacklab.kinds.declaration import Name, Params, Ref, Refers, shouted
+from stacklab.kinds.declaration import Params, Ref, Refers, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
+from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request
 
 
@@ -19,26 +20,15 @@ def listed(context: Context, collection: str, key: str | None = None, **query: s
     return found
 
 
-def belonging(context: Context, collection: str, name: str) -> list[Thing]:
-    """Things of this name that belong to the project of the one who acts."""
-    return listed(context, collection, name=name, project_id=context.project_id())
-
-
-class NetworkParams(Params):
+class NetworkParams(NamedParams):
     """A network of the project's own."""
 
-    name: Name
-    """Its name."""
 
-
-class Network(Kind[NetworkParams]):
+class Network(NamedKind[NetworkParams]):
     """A network of the project's own: a layer-2 segment that nobody else sees."""
 
     name = "network"
     params = NetworkParams
-
-    def title(self, p: NetworkParams) -> str:
-        return f"network {p.name}"
 
     def horizon(self, p: NetworkParams) -> str:
         return f"Project ▸ Network ▸ Networks ▸ Create Network: Network Name {p.name}"
@@ -49,29 +39,17 @@ class Network(Kind[NetworkParams]):
     def requests(self, context: Context, p: NetworkParams) -> list[Request]:
         return [Request("POST", "network", ("networks",), {"network": {"name": p.name, "admin_state_up": True}})]
 
-    def find_all(self, context: Context, p: NetworkParams) -> Iterable[Thing]:
-        return belonging(context, "networks", p.name)
-
     def compare(self, context: Context, p: NetworkParams, thing: Thing) -> list[Difference]:
         return differing([("admin_state_up", True, thing["admin_state_up"])])
 
-    def remove(self, context: Context, thing: Thing) -> bool:
-        return context.admin.delete("network", "networks", thing["id"])
-
-    def show_command(self, context: Context, p: NetworkParams) -> Command:
-        return Command(("network", "show", p.name))
-
     def named(self, context: Context, name: str) -> Thing | None:
-        outside = {"name": name, "router:external": "true"}
-        found = belonging(context, "networks", name) or listed(context, "networks", **outside)
-        return next(iter(found), None)
+        things = self.by_name(context, name) or self.listed(context, name, {"name": name, "router:external": "true"})
+        return next(iter(things), None)
 
 
-class SubnetParams(Params):
+class SubnetParams(NamedParams):
     """The addresses of a network."""
 
-    name: Name
-    """Its name."""
     network: Annotated[Ref, Refers("network")]
     """The network that it belongs to."""
     cidr: str
@@ -106,7 +84,7 @@ class SubnetParams(Params):
         return self
 
 
-class Subnet(Kind[SubnetParams]):
+class Subnet(NamedKind[SubnetParams]):
     """A subnet: the addresses of a network, handed out by DHCP."""
 
     name = "subnet"
@@ -135,7 +113,7 @@ class Subnet(Kind[SubnetParams]):
 
     def find_all(self, context: Context, p: SubnetParams) -> Iterable[Thing]:
         context.thing(p.network, "network")
-        return belonging(context, "subnets", p.name)
+        return self.by_name(context, p.name)
 
     def compare(self, context: Context, p: SubnetParams, thing: Thing) -> list[Difference]:
         own = context.name_of(p.network)
@@ -150,35 +128,21 @@ class Subnet(Kind[SubnetParams]):
             ]
         )
 
-    def remove(self, context: Context, thing: Thing) -> bool:
-        return context.admin.delete("network", "subnets", thing["id"])
 
-    def show_command(self, context: Context, p: SubnetParams) -> Command:
-        return Command(("subnet", "show", p.name))
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(belonging(context, "subnets", name)), None)
-
-
-class RouterParams(Params):
+class RouterParams(NamedParams):
     """A router, and what it connects."""
 
-    name: Name
-    """Its name."""
     external: Annotated[Ref, Refers("network")]
     """The external network that it leads to."""
     subnets: list[Annotated[Ref, Refers("subnet")]] = Field(min_length=1)
     """The subnets that it has an interface in."""
 
 
-class Router(Kind[RouterParams]):
+class Router(NamedKind[RouterParams]):
     """A router between the project's subnets and the external network."""
 
     name = "router"
     params = RouterParams
-
-    def title(self, p: RouterParams) -> str:
-        return f"router {p.name}"
 
     def horizon(self, p: RouterParams) -> str:
         return (
@@ -214,7 +178,7 @@ class Router(Kind[RouterParams]):
     def find_all(self, context: Context, p: RouterParams) -> Iterable[Thing]:
         for ref in (p.external, *p.subnets):
             context.thing(ref, "network" if ref == p.external else "subnet")
-        found = belonging(context, "routers", p.name)
+        found = self.by_name(context, p.name)
         for router in found:
             router["subnets"] = sorted(_router_subnets(context, router["id"]))
         return found
@@ -238,12 +202,6 @@ class Router(Kind[RouterParams]):
             path = ("routers", thing["id"], "remove_router_interface")
             context.admin.put("network", *path, body={"subnet_id": subnet})
         return context.admin.delete("network", "routers", thing["id"])
-
-    def show_command(self, context: Context, p: RouterParams) -> Command:
-        return Command(("router", "show", p.name))
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(belonging(context, "routers", name)), None)
 
 
 def _router_subnets(context: Context, router_id: str) -> set[str]:

@@ -13,8 +13,8 @@ from stacklab.kinds.declaration import Name, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Request, Service
 from stacklab.kinds.resources import QUOTAS
-from stacklab.kinds.volume import find_volumes
-from stacklab.kinds.wait import until
+from stacklab.kinds.volume import Volume
+from stacklab.waiting import NotYet, until
 
 Limit = Annotated[int, Field(ge=-1, le=2**31 - 1)] | None
 
@@ -165,7 +165,7 @@ class Refusal(Kind[RefusalParams]):
     def judge(self, context: Context, p: RefusalParams, refusal: CloudRefused | None) -> None:
         """Cinder refuses with 413; anything else is not about the quota."""
         if refusal is None:
-            for volume in find_volumes(context, p.name):
+            for volume in Volume().by_name(context, p.name):
                 self._take_back(context, volume["id"])
             raise StepFailed(f"{self.title(p)} was not refused", advice="look at the quota: openstack quota show")
         words = ("quota", "exceeds allowed")
@@ -177,9 +177,14 @@ class Refusal(Kind[RefusalParams]):
         """Remove what should not have been made; Cinder deletes nothing that it is still making."""
         path = ("volumes", volume)
         until(
-            lambda: context.admin.get("block-storage", *path)["volume"]["status"] != "creating",
-            "the volume to be made, so that it can be deleted",
+            lambda: (
+                context.admin.get("block-storage", *path)["volume"]["status"] != "creating"
+                or NotYet("it is being made")
+            ),
+            "the volume that is to be deleted",
             seconds=120,
+            every=0.5,
+            error=StepFailed,
         )
         context.admin.delete("block-storage", *path)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from stacklab.kinds.context import Context, Thing
-from stacklab.kinds.declaration import Name, Params, shouted
+from stacklab.kinds.declaration import Params, shouted
 from stacklab.kinds.kind import Difference, Kind
+from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request
-from stacklab.kinds.network import belonging
 
 
 class Rule(Params):
@@ -61,25 +60,20 @@ class Rule(Params):
         return found | ports
 
 
-class SecurityGroupParams(Params):
+class SecurityGroupParams(NamedParams):
     """A security group with its rules."""
 
-    name: Name
-    """Its name."""
     description: str = ""
     """What it is for, in words."""
     rules: list[Rule] = Field(min_length=1)
     """What may come in, each by itself."""
 
 
-class SecurityGroup(Kind[SecurityGroupParams]):
+class SecurityGroup(NamedKind[SecurityGroupParams]):
     """A security group: what may come in to an instance. Everything else is dropped."""
 
     name = "security-group"
     params = SecurityGroupParams
-
-    def title(self, p: SecurityGroupParams) -> str:
-        return f"security group {p.name}"
 
     def horizon(self, p: SecurityGroupParams) -> str:
         rules = "; ".join(rule.words() for rule in p.rules)
@@ -112,22 +106,13 @@ class SecurityGroup(Kind[SecurityGroupParams]):
             *(Request("POST", "network", ("security-group-rules",), {"security_group_rule": rule}) for rule in rules),
         ]
 
-    def find_all(self, context: Context, p: SecurityGroupParams) -> Iterable[Thing]:
-        return belonging(context, "security-groups", p.name)
-
     def compare(self, context: Context, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
         existing = thing["security_group_rules"]
         missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
         return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
 
-    def remove(self, context: Context, thing: Thing) -> bool:
-        return context.admin.delete("network", "security-groups", thing["id"])
-
     def show_command(self, context: Context, p: SecurityGroupParams) -> Command:
         return Command(("security", "group", "rule", "list", p.name))
-
-    def named(self, context: Context, name: str) -> Thing | None:
-        return next(iter(belonging(context, "security-groups", name)), None)
 
 
 KINDS: list[Kind[Any]] = [SecurityGroup()]
