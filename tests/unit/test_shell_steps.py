@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from stacklab.replay.apply import apply_step
 from stacklab.replay.check import Grade, check
 from stacklab.replay.journal import Journal
 from stacklab.replay.narrate import narrate
-from stacklab.replay.undo import undo
+from stacklab.replay.undo import declared, recorded_session, undo
 from tests.controlgroups import control_groups
 
 HEAD = "session: small\ntitle: Small\nsummary: Small\nexercises:\n  - {id: one, title: One, say: One, steps: [STEP]}\n"
@@ -194,6 +194,47 @@ def test_a_script_that_takes_too_long_is_ended_with_its_children(bench: Make) ->
         time.sleep(0.1)
     one.undo()  # cut off in the middle: what it left is taken back
     assert not one.place.exists()
+
+
+@pytest.mark.parametrize("left", ["changed", "gone"])
+def test_what_was_made_is_taken_back_by_the_journal_alone(bench: Make, left: str) -> None:
+    one = bench(**FILE)
+    one.apply()
+    other = bench(**{**FILE, "undo": "touch ../../undone-otherwise"})
+    session = recorded_session(one.journal, "small") if left == "gone" else other.desk.session
+    assert [step.id for step in session.steps()] == ["it"]
+    gone: list[str] = []
+    undo(replace(one.desk, session=session), one.journal, session.steps(), lambda step, detail: gone.append(detail))
+    assert gone == ["removed a file"]
+    assert (list(one.scratch.iterdir()), one.journal.entries("small")) == ([], {})
+
+
+@pytest.mark.parametrize("left", ["as it was", "changed", "gone"])
+def test_what_was_cut_off_is_taken_back_as_long_as_it_is_declared_as_it_was_then(
+    bench: Make, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stacklab.replay.undo.IN_FLIGHT", 0.0)
+    one = bench(**FILE)
+    one.apply()
+    one.journal.clear()
+    one.journal.write("small", "it", "shell", "begin", declared=declared(one.desk.session, one.step))
+    other = bench(**{**FILE, "run": "echo other > it"})
+    sessions = {
+        "as it was": one.desk.session,
+        "changed": other.desk.session,
+        "gone": recorded_session(one.journal, "small"),
+    }
+    workspace = replace(one.desk, session=sessions[left])
+    if left == "as it was":
+        assert undo(workspace, one.journal, [], lambda step, detail: None) == 0
+        assert undo(workspace, one.journal, [one.step], lambda step, detail: None) == 1
+        assert not one.place.exists()
+        return
+    with pytest.raises(UndoIncomplete, match="cannot be told") as caught:
+        undo(workspace, one.journal, [one.step], lambda step, detail: None)
+    assert "a file" in caught.value.advice
+    assert (one.place / "it").read_text() == "made\n", "nothing that may be somebody else's is removed"
+    assert undo(workspace, one.journal, [one.step], lambda step, detail: None) == 0, "it is told of once"
 
 
 def test_a_check_that_takes_too_long_is_cannot_tell(bench: Make) -> None:
