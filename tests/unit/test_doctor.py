@@ -30,6 +30,7 @@ from stacklab.homes.libvirt import accelerator
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.prefetch import mirrors
 
 GIB = 2**30
 needs_libvirt = pytest.mark.skipif(
@@ -538,7 +539,7 @@ def test_devstacks_repository_is_asked_for_its_ref(tmp_path: Path) -> None:
     ],
 )
 def test_gits_complaint_is_told_and_not_the_end_of_its_advice(said: str, told: str) -> None:
-    assert registries.git_said(said) == told
+    assert mirrors.complaint(said) == told
 
 
 def test_the_clock_is_compared_with_the_registrys_date(registry: Registry) -> None:

@@ -155,17 +155,9 @@ def source(wanted: DevStack, settings: Settings, environment: Mapping[str, str] 
     except subprocess.TimeoutExpired:
         return bad(f"{shown} did not answer within {GIT_SECONDS:.0f} s", elsewhere)
     if done.returncode:
-        said = git_said(done.stderr) or f"git ended with status {done.returncode}"
-        return bad(f"{shown}: {without_password(said)}", elsewhere)
+        return bad(
+            f"{shown}: {mirrors.complaint(done.stderr) or f'git ended with status {done.returncode}'}", elsewhere
+        )
     if not done.stdout.strip():
         return bad(f"{shown} answers, but has no {wanted.ref}", elsewhere)
     return good(f"{shown} answers and has {wanted.ref}")
-
-
-def git_said(text: str) -> str:
-    """What git complains of, in one line. Its last line alone is the end of some advice, or the opposite of what is wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))]
-    # That is only what follows from the line before it.
-    causes = [line for line in told if not line.startswith("fatal: Could not read from remote")]
-    return "; ".join(dict.fromkeys(causes or told or lines[-1:]))

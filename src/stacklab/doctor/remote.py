@@ -7,7 +7,6 @@ import shlex
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from stacklab import indexes
 from stacklab.conditions.condition import Finding
 from stacklab.deploy.prepare import ownership
 from stacklab.deploy.prepare.internet import pip_settings
-from stacklab.deploy.profile.load import load_profile, profile_for
+from stacklab.deploy.prepare.preparation import MEMORY_SHARE, check_size
+from stacklab.deploy.profile.load import profile_for
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import clock, host, packages, registries
@@ -23,16 +23,16 @@ from stacklab.doctor.probe import Probe, bad, failed, gib, good, unknown, warnin
 from stacklab.download import without_password
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable, NotServed, SudoRefused
 from stacklab.git_login import without_login
-from stacklab.homes.ssh.home import profile_for_release, release_of
+from stacklab.homes.ssh.home import fitting_profile
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Finished
+from stacklab.machines.clock import ahead
 from stacklab.machines.ssh import SshMachine
+from stacklab.prefetch import mirrors
 
-STACK_GIB, ROOMY_GIB = 8, 20
+ROOMY_GIB = 20
 """DevStack takes 6 GiB (measured); images, volumes and instances' disks want some more."""
-MEMORY_SHARE = 0.9
-"""A machine given 8 GiB shows about 7.7: the kernel keeps some for itself."""
 SECONDS = 120.0
 
 # Prints `name value` lines.
@@ -85,10 +85,6 @@ class Remote:
         if self._machine is not None:
             self._machine.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def again(self) -> None:
-        """What was found out is asked anew."""
-        self._failed, self._profile, self._facts = None, None, {}
 
     def probes(self) -> Iterator[Probe]:
         """In the order in which they build on each other."""
@@ -178,14 +174,8 @@ class Remote:
         machine = self.machine()
         with self._lock:
             if self._profile is None:
-                release = release_of(machine.read("/etc/os-release") or b"")
-                found = load_profile(self.wanted or profile_for_release(release))
-                if found.distribution != release:
-                    raise NotServed(
-                        f"profile '{found.name}' is for {found.distribution}, and {machine.name} runs {release}",
-                        advice="lab profiles lists what there is for which distribution",
-                    )
-                self._profile = profile_for(machine, found, self.settings)
+                profile = fitting_profile(machine, self.wanted)
+                self._profile = profile_for(machine, profile, self.settings)
             return self._profile
 
     def distribution(self) -> Finding:
@@ -197,81 +187,65 @@ class Remote:
 
     def unused(self) -> Finding:
         machine, directory = self.machine(), self.profile().devstack.directory
-        exists = self.lab.exists()
-        evidence = ownership.looks_used(machine, self.lab if exists else None, directory)
-        if not evidence and not exists and machine.read(ownership.MARKER) is not None:
+        evidence = ownership.looks_used(machine, self.lab if self.lab.exists() else None, directory)
+        if not evidence and not self.lab.exists() and machine.read(ownership.MARKER) is not None:
             evidence = [f"another lab is deployed there ({ownership.MARKER})"]
         if evidence:
             return bad(
                 "; ".join(evidence),
                 f"lab up SESSION --on {shlex.quote(on(self.address))} --even-if-used   (it changes the machine for good)",
             )
-        return good(
-            "this lab's own"
-            if exists and ownership.ours(machine, self.lab)
-            else "nothing on it looks like somebody's work"
-        )
+        return good("this lab's own" if self._ours() else "nothing on it looks like somebody's work")
 
     def facts(self) -> dict[str, str]:
         """What the machine says of itself, by name; asked once."""
         machine, directory = self.machine(), self.profile().devstack.directory
         with self._lock:
             if not self._facts:
-                began = time.time()
-                now = float(machine.run("date", "-u", "+%s.%N", seconds=30).out)
-                ended = time.time()
                 lines = machine.script(_LOOK, directory, user="root", seconds=60).lines
-                told = dict(line.split(" ", 1) for line in lines if " " in line)
-                self._facts = {**told, "began": str(began), "now": str(now), "ended": str(ended)}
+                self._facts = dict(line.split(" ", 1) for line in lines if " " in line)
             return self._facts
 
+    def _ours(self) -> bool:
+        return self.lab.exists() and ownership.ours(self.machine(), self.lab)
+
     def memory(self) -> Finding:
-        facts, size = self.facts(), self.profile().size
+        facts, size, ours = self.facts(), self.profile().size, self._ours()  # ours: OpenStack itself has taken it
         total, free = int(facts["MemTotal:"]), int(facts["MemAvailable:"])
-        if total < size.least_memory * 2**20 * MEMORY_SHARE:
-            return bad(
-                f"{gib(total)}, and DevStack needs {size.least_memory} MiB at the least", "give the machine more memory"
-            )
-        ours = self.lab.exists() and ownership.ours(self.machine(), self.lab)  # then OpenStack itself has taken it
-        least = 0 if ours else size.least_memory * 2**20 * MEMORY_SHARE
-        wanted = 0 if ours else size.memory * 2**20 * MEMORY_SHARE
-        return host.judged_memory(
-            total, free, int(least), int(wanted), "services and instances may be pushed out of memory"
-        )
+        try:
+            check_size(self.machine().name, self.profile(), total / 2**20, size.least_disk)
+        except LabError as error:
+            return failed(error)
+        least, enough = (0 if ours else int(mib * 2**20 * MEMORY_SHARE) for mib in (size.least_memory, size.memory))
+        return host.judged_memory(total, free, least, enough, "services and instances may be pushed out of memory")
 
     def disk(self) -> Finding:
-        facts = self.facts()
-        free, have = (
-            int(facts["free"]),
-            f"{gib(int(facts['free']))} of {gib(int(facts['total']))} free at {facts['place']}",
-        )
-        if free < STACK_GIB * 2**30 and not (self.lab.exists() and ownership.ours(self.machine(), self.lab)):
-            return bad(
-                f"{have}; DevStack takes about {STACK_GIB} GiB",
-                f"on the machine: sudo du -xh {facts['place']} | sort -h | tail",
-            )
+        facts, size = self.facts(), self.profile().size
+        free = int(facts["free"])
+        have = f"{gib(free)} of {gib(int(facts['total']))} free at {facts['place']}"
+        try:
+            if not self._ours():
+                check_size(self.machine().name, self.profile(), size.least_memory, free / 2**30)
+        except LabError as error:
+            return bad(error.message, f"on the machine: sudo du -xh {facts['place']} | sort -h | tail")
         if free < ROOMY_GIB * 2**30:
             return warning(f"{have}; images, volumes and instances may fill it")
         return good(have)
 
     def python(self) -> Finding:
         version = self.facts()["python"]
-        if version == "none":
-            return good("none yet; DevStack installs it")
-        return good(version)
+        return good("none yet; DevStack installs it" if version == "none" else version)
 
     def clock(self) -> Finding:
-        facts = self.facts()
-        said = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}.get(
-            facts["synchronised"], "it does not say whether it is synchronised"
-        )
-        told = clock.judged(float(facts["began"]), float(facts["ended"]), float(facts["now"]), "this machine's", said)
-        # judged speaks of the first clock's error; here the other one is looked at
-        if told.state != "bad":
-            return told
-        off = abs(float(facts["now"]) - float(facts["began"]))
-        way = "ahead of" if float(facts["now"]) > float(facts["began"]) else "behind"
-        return bad(f"{off:.0f} s {way} this machine's; {said}", "on the machine: sudo timedatectl set-ntp true")
+        off = ahead(self.machine())
+        told = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}
+        kept = told.get(self.facts()["synchronised"], "it does not say whether it is synchronised")
+        if abs(off) > clock.OFF_SECONDS:
+            way = "ahead of" if off > 0 else "behind"
+            return bad(
+                f"{abs(off):.0f} s {way} this machine's; {kept}", "on the machine: sudo timedatectl set-ntp true"
+            )
+        return good(f"agrees with this machine's ({max(abs(off), 0.1):.1f} s off); {kept}")
 
     # --- what it can reach -----------------------------------------------------------------------------------------
 
@@ -301,7 +275,7 @@ class Remote:
             done = machine.script(text, *limit, *command, seconds=60, check=False)
             if done.ok and done.out.strip():
                 return good(f"{without_password(url)} answers and has {devstack.ref}")
-            said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS, registries.git_said)
+            said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS, mirrors.complaint)
             return self._elsewhere(f"{without_password(url)}: {said}")
         if url.startswith(("http://", "https://")):
             return self._asked(f"{url.rstrip('/')}/info/refs?service=git-upload-pack")

@@ -177,13 +177,22 @@ def _serve_ready(path: Path) -> None:
     _git(path, "update-server-info")
 
 
+def complaint(text: str) -> str:
+    """What git complains of, in one line. Its last line alone is the end of some advice, or the opposite of what is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    complaints = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))]
+    # That is only what follows from the line before it.
+    causes = [line for line in complaints if not line.startswith("fatal: Could not read from remote")]
+    return without_password("; ".join(dict.fromkeys(causes or complaints or lines[-1:])))
+
+
 def _failure(url: str, lines: list[str]) -> LabError:
-    complaints = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ssh:"))] or lines[-1:]
-    text = without_password(" ".join(complaints).removeprefix("fatal: "))
-    if "No space left on device" in text:
+    said = "\n".join(lines)
+    if "No space left on device" in said:
         full = f"no space left to mirror {without_password(url)}"
         return NotEnoughSpace(full, advice="free some space and run the same command again")
-    return Unreachable(f"{without_password(url)} could not be mirrored: {text or 'git said nothing'}", advice=ADVICE)
+    why = complaint(said) or "git said nothing"
+    return Unreachable(f"{without_password(url)} could not be mirrored: {why}", advice=ADVICE)
 
 
 def _environment() -> dict[str, str]:

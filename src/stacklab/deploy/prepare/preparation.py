@@ -16,6 +16,7 @@ from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.prepare.internet import HEADER, accounts, pip_settings, proxies, without_account
 from stacklab.deploy.prepare.ownership import ours, put_marker
 from stacklab.deploy.prepare.packages import Packages
+from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER, unit_states
 from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
@@ -71,6 +72,21 @@ def stages(deployment: Deployment) -> list[Stage]:
     return [stage for asked, stage in wanted if asked]
 
 
+def check_size(machine: str, profile: Profile, memory: float, disk: float) -> None:
+    """Raises UnsupportedMachine or NotEnoughSpace for less memory (MiB) or disk (GiB) than the profile can live with."""
+    size = profile.size
+    if memory < size.least_memory * MEMORY_SHARE:
+        raise UnsupportedMachine(
+            f"{machine} has {memory:.0f} MiB of memory; the profile {profile.name} needs {size.least_memory}",
+            advice="give it more memory",
+        )
+    if disk < size.least_disk:
+        raise NotEnoughSpace(
+            f"{machine} has {disk:.1f} GiB free on the file system of /opt; {size.least_disk} are needed",
+            advice="give it a larger disk",
+        )
+
+
 class _Preparation:
     def __init__(self, deployment: Deployment, packages: Packages) -> None:
         self.packages = packages
@@ -88,7 +104,7 @@ class _Preparation:
 
     def fit(self, progress: Progress) -> str:
         """Distribution, memory and disk, then the marker. Whether somebody uses the machine is `looks_used`'s to tell."""
-        name, profile, size = self.machine.name, self.profile, self.profile.size
+        name, profile = self.machine.name, self.profile
         facts = self.machine.script(_FACTS, user="root").lines
         distribution, memory, disk = facts[0], int(facts[1]) / 1024, int(facts[2]) / 1024**2
         if distribution != profile.distribution and not distribution.startswith(f"{profile.distribution}."):
@@ -96,16 +112,7 @@ class _Preparation:
                 f"{name} is {distribution}, and the profile {profile.name} is for {profile.distribution}",
                 advice="lab up --profile NAME chooses another profile",
             )
-        if memory < size.least_memory * MEMORY_SHARE:
-            raise UnsupportedMachine(
-                f"{name} has {memory:.0f} MiB of memory; the profile {profile.name} needs {size.least_memory}",
-                advice="give it more memory",
-            )
-        if disk < size.least_disk:
-            raise NotEnoughSpace(
-                f"{name} has {disk:.1f} GiB free on the file system of /opt; {size.least_disk} are needed",
-                advice="give it a larger disk",
-            )
+        check_size(name, profile, memory, disk)
         put_marker(self.machine, self.deployment.lab)
         return f"{distribution}, {memory:.0f} MiB of memory, {disk:.0f} GiB of disk free"
 

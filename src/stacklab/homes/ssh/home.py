@@ -15,6 +15,7 @@ from stacklab.errors import HomeUnavailable, MachineInUse, NotServed
 from stacklab.homes.devstack import DevstackHome
 from stacklab.lab import Lab, MachineRecord
 from stacklab.machines.address import Address
+from stacklab.machines.base import Machine
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
 from stacklab.stages import Progress, Stage
@@ -68,23 +69,16 @@ class SshHome(DevstackHome):
         machine = self.machine()
         progress(f"logging in to {machine.name}")
         machine.run("true", user="root", seconds=60)  # raises LoginRefused, SudoRefused, HostKeyChanged…
-        release = release_of(machine.read("/etc/os-release") or b"")
-        name = self.plan.profile or profile_for_release(release)
-        profile = load_profile(name)
-        if profile.distribution != release:
-            raise NotServed(
-                f"profile '{name}' is for {profile.distribution}, and {machine.name} runs {release}",
-                advice="lab profiles lists what there is for which distribution",
-            )
+        profile = fitting_profile(machine, self.plan.profile)
         if not self.plan.used and (evidence := looks_used(machine, self.lab, profile.devstack.directory)):
             raise MachineInUse(
                 f"{machine.name} looks used: {'; '.join(evidence)}",
                 advice="DevStack changes a machine for good: give it one of its own, or add --even-if-used",
             )
         address = self._own_address(machine)
-        self.lab.update(machine=MachineRecord(profile=name, host_ip=address, distribution=release))
+        self.lab.update(machine=MachineRecord(profile=profile.name, host_ip=address, distribution=profile.distribution))
         self.__dict__.pop("profile", None)
-        return f"{machine.name}, {release}, address {address}, profile {name}"
+        return f"{machine.name}, {profile.distribution}, address {address}, profile {profile.name}"
 
     def _own_address(self, machine: SshMachine) -> str:
         """The address of its own at which our connection arrived; from the machine itself, that of its default route."""
@@ -133,3 +127,15 @@ def profile_for_release(release: str) -> str:
         if load_profile(name).distribution == release:
             return name
     raise NotServed(f"no profile is for {release}", advice="lab profiles lists what there is for which distribution")
+
+
+def fitting_profile(machine: Machine, name: str | None) -> Profile:
+    """The profile of this name, else the first one for what the machine runs. Raises NotServed, UnknownName."""
+    release = release_of(machine.read("/etc/os-release") or b"")
+    profile = load_profile(name or profile_for_release(release))
+    if profile.distribution != release:
+        raise NotServed(
+            f"profile '{profile.name}' is for {profile.distribution}, and {machine.name} runs {release}",
+            advice="lab profiles lists what there is for which distribution",
+        )
+    return profile
