@@ -114,3 +114,13 @@ def test_no_account_is_in_local_confs_mirrors() -> None:
     assert "GIT_BASE=https://mirror\n" in text
     assert "hush" not in text
     assert "hu%40sh" not in text
+
+
+def test_what_was_prefetched_is_asked_first_and_the_users_own_index_for_the_rest() -> None:
+    settings = Settings(pip_first="http://127.0.0.1:20000/python/3.11-2.36/")
+    told = pip_settings(
+        settings, {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "https://mirror.example/simple"}, ""
+    )
+    assert told["index-url"] == settings.pip_first
+    assert told["extra-index-url"] == "https://mirror.example/simple"
+    assert "trusted-host" not in told  # pip lets loopback pass, and nothing else is to be trusted without TLS
