@@ -18,7 +18,7 @@ from stacklab.deploy.prepare.preparation import MEMORY_SHARE, check_size
 from stacklab.deploy.profile.load import profile_for
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.doctor import clock, host, packages, registries
+from stacklab.doctor import host, packages, registries
 from stacklab.doctor.probe import Probe, bad, failed, gib, good, unknown, warning
 from stacklab.download import without_password
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable, NotServed, SudoRefused
@@ -27,7 +27,7 @@ from stacklab.homes.ssh.home import fitting_profile
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.base import Finished
-from stacklab.machines.clock import ahead
+from stacklab.machines.clock import OFF_SECONDS, ahead
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import mirrors
 
@@ -240,7 +240,7 @@ class Remote:
         off = ahead(self.machine())
         told = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}
         kept = told.get(self.facts()["synchronised"], "it does not say whether it is synchronised")
-        if abs(off) > clock.OFF_SECONDS:
+        if abs(off) > OFF_SECONDS:
             way = "ahead of" if off > 0 else "behind"
             return bad(
                 f"{abs(off):.0f} s {way} this machine's; {kept}", "on the machine: sudo timedatectl set-ntp true"
