@@ -63,6 +63,7 @@ def prove(
     only: Iterable[str] | None = None,
     more: Mapping[str, Check] | None = None,
     hopeless: Callable[[str, str], None] = lambda name, evidence: None,
+    advice: str = ADVICE,
 ) -> str:
     """Ask until everything answers as it should; returns what was asked. Raises ServiceFailed: which, and what it said.
 
@@ -76,12 +77,14 @@ def prove(
                 answer = check()
             except LabError as error:
                 answer = NotYet(error.message)
+            except (KeyError, ValueError) as error:  # a service that is only just coming up may answer with anything
+                answer = NotYet(f"{name} answers, but not with what it should: {error!r}")
             if isinstance(answer, NotYet):
                 hopeless(name, answer.evidence)
             return answer
 
         what = f"a usable answer of {name}"
-        return until(look, what, seconds=seconds, every=0.5, progress=progress, advice=ADVICE, error=ServiceFailed)
+        return until(look, what, seconds=seconds, every=0.5, progress=progress, advice=advice, error=ServiceFailed)
 
     progress("asking identity for a token")
     types: set[str] = ask("identity", lambda: _catalogue(admin, set(needed)))

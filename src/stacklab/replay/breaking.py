@@ -49,7 +49,7 @@ class Record:
     def all(self) -> list[Broken]:
         """In the order in which they were broken. Raises LabDamaged."""
         try:
-            return [Broken(**one) for one in read_precious(self._path) or []]
+            return [Broken(**values) for values in read_precious(self._path) or []]
         except TypeError as error:
             raise LabDamaged(
                 f"{self._path} cannot be read: {error}", advice="lab reset takes back whatever is broken"
@@ -57,19 +57,21 @@ class Record:
 
     def put(self, entry: Broken) -> None:
         """Add it, or replace what is known of it."""
-        others = [one for one in self.all() if one.breaks != entry.breaks]
-        write_precious(self._path, [asdict(one) for one in [*others, entry]])
+        others = [other for other in self.all() if other.breaks != entry.breaks]
+        write_precious(self._path, [asdict(broken) for broken in [*others, entry]])
 
     def note_clues(self, entry: Broken, clues: int) -> None:
         """Remember how far its trail was walked."""
-        write_precious(self._path, [asdict(replace(one, clues=clues) if one == entry else one) for one in self.all()])
+        write_precious(
+            self._path, [asdict(replace(entry, clues=clues) if known == entry else known) for known in self.all()]
+        )
 
     def drop(self, breaks: Iterable[str]) -> None:
         """Forget those of these names."""
         gone = set(breaks)
-        left = [one for one in self.all() if one.breaks not in gone]
+        left = [entry for entry in self.all() if entry.breaks not in gone]
         if left:
-            write_precious(self._path, [asdict(one) for one in left])
+            write_precious(self._path, [asdict(entry) for entry in left])
         else:
             remove_precious(self._path)
 
@@ -82,8 +84,8 @@ def broken_faults(lab: Lab) -> list[Broken]:
 def in_words(broken: Iterable[Broken]) -> str:
     """What is broken on purpose, for a message; one that shall surprise has no name."""
     known = list(broken)
-    names = [one.address for one in known if not one.surprise]
-    secret = sum(one.surprise for one in known)
+    names = [entry.address for entry in known if not entry.surprise]
+    secret = sum(entry.surprise for entry in known)
     what = "something" if secret == 1 else f"{secret} things"
     return ", ".join([*names, *([f"{what} chosen at random"] if secret else [])])
 
@@ -95,15 +97,15 @@ def sort_of(home: Home) -> CloudSort:
 
 def fault_of(home: Home, case: FaultCase) -> Fault:
     """The home's fault. Raises NotServed where it has none of this name, or cannot have it now."""
-    found = home.faults().get(case.breaks)
-    if found is None:
+    fault = home.faults().get(case.breaks)
+    if fault is None:
         raise NotServed(
             f"the home '{home.name}' knows no fault '{case.breaks}'", advice="lab faults shows what it can have"
         )
-    why = found.why_not()
+    why = fault.why_not()
     if why:
         raise NotServed(f"'{case.id}' cannot be broken here: {why}", advice="lab faults shows what can")
-    return found
+    return fault
 
 
 # --- breaking ------------------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def inject(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, s
         home, record = home_of(lab), Record(lab)
         home.access()  # raises NotRunning
         fault = fault_of(home, case)
-        known = next((one for one in record.all() if one.breaks == case.breaks), None)
+        known = next((entry for entry in record.all() if entry.breaks == case.breaks), None)
         if known and known.state == "breaking":
             progress("an earlier lab break was interrupted; mending what it left")
             fault.clear(progress)
@@ -196,7 +198,7 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
 def forget_all(lab: Lab) -> None:
     """The cloud has been put back to a checkpoint, in which nothing was broken."""
     record = Record(lab)
-    record.drop([one.breaks for one in record.all()])
+    record.drop([entry.breaks for entry in record.all()])
 
 
 def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
@@ -206,7 +208,7 @@ def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
     if not well:
         return
     record = Record(lab)
-    gone = [one.breaks for one in record.all() if one.breaks in well and one.state == "broken"]
+    gone = [entry.breaks for entry in record.all() if entry.breaks in well and entry.state == "broken"]
     if gone:
         record.drop(gone)
 

@@ -13,11 +13,17 @@ from stacklab.waiting import NotYet
 
 SECONDS = 120
 
-TYPES = {
-    "keystone": "identity", "glance": "image", "placement": "placement", "neutron": "network", "nova": "compute",
-    "cinder": "block-storage", "swift": "object-store",
-}  # fmt: skip
-"""The catalogue's type of each service that has one."""
+CHECKS = {
+    "keystone": ("identity",),
+    "glance": ("image",),
+    "placement": ("placement",),
+    "neutron": ("network",),
+    "nova": ("compute", "compute services", "conductor and scheduler", "the host's inventory"),
+    "cinder": ("block-storage", "volume services", "the volume pools"),
+    "swift": ("object-store",),
+    "horizon": ("dashboard",),
+}
+"""What is asked of each service; the first is its type in the catalogue, which does not have Horizon."""
 
 
 def prove(
@@ -28,17 +34,7 @@ def prove(
     Raises ServiceFailed: which, what it said, its log; NotRunning where the service was stopped.
     """
     admin = Connection(layout.clouds_file, "lab-admin")
-    checks = {
-        "keystone": ("identity",),
-        "glance": ("image",),
-        "placement": ("placement",),
-        "neutron": ("network",),
-        "nova": ("compute", "compute services", "conductor and scheduler", "the host's inventory"),
-        "cinder": ("block-storage", "volume services", "the volume pools"),
-        "swift": ("object-store",),
-        "horizon": ("dashboard",),
-    }
-    owner = {check: name for name, names in checks.items() for check in names}
+    owner = {check: name for name, names in CHECKS.items() for check in names}
 
     def hopeless(check: str, evidence: str) -> None:
         name = owner[check]
@@ -52,8 +48,9 @@ def prove(
             )
 
     ready.prove(
-        admin, urls(ports)["horizon"], progress, seconds=seconds, needed=TYPES.values(), hopeless=hopeless,
-        only=checks[service] if service else owner,
+        admin, urls(ports)["horizon"], progress, seconds=seconds, hopeless=hopeless,
+        needed=[names[0] for name, names in CHECKS.items() if name != "horizon"], advice="lab status; lab logs SERVICE",
+        only=CHECKS[service] if service else owner,
         more={
             "conductor and scheduler": lambda: ready.services_up(admin, "compute", "nova-conductor", "nova-scheduler"),
             "the host's inventory": lambda: _inventory(admin),
