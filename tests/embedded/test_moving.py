@@ -19,7 +19,6 @@ from stacklab.course.search import VARIABLE
 from stacklab.course.session import Session
 from stacklab.errors import CheckpointMissing, NotRunning, NotTrusted
 from stacklab.lab import Lab
-from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay import moving
 from stacklab.replay.apply import replay as replay_steps
@@ -27,6 +26,7 @@ from stacklab.replay.bringup import reset
 from stacklab.replay.check import check_lab
 from stacklab.replay.current import begin_session, home_of, journal_of, open_workspace
 from stacklab.replay.moving import PREFIX, Arrived, go_back, goto
+from stacklab.replay.progress import ProgressFile
 from stacklab.replay.trust import remember
 from stacklab.replay.undo import session_to_undo, undo_steps
 from tests.embedded.conftest import quiet

@@ -14,10 +14,10 @@ from stacklab.errors import NotRunning
 from stacklab.files import remove_precious
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
-from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay.journal import Journal
 from stacklab.replay.moving import checkpoint_name, goto
+from stacklab.replay.progress import ProgressFile
 
 TEXT = """\
 session: demo

@@ -16,10 +16,10 @@ from stacklab import files
 from stacklab.errors import LabBusy, LabDamaged
 from stacklab.files import copy_of, locked, read_derivable, read_precious, write_precious
 from stacklab.lab import Lab
-from stacklab.progress import ProgressFile
 from stacklab.records import Records
 from stacklab.replay.breaking import Broken, Record
 from stacklab.replay.journal import Journal
+from stacklab.replay.progress import ProgressFile
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),

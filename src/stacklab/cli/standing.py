@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.course.session import Session
     from stacklab.lab import Lab
-    from stacklab.progress import ExerciseProgress, Progress
+    from stacklab.replay.progress import ExerciseProgress, Progress
 
 WIDTH = 80
 STATES = {"done": "passed", "failed": "failed", "begun": "starting", "open": "stopped"}
@@ -23,8 +23,8 @@ def whole_course(lab: Lab) -> dict[str, tuple[Session, Progress] | None]:
     from stacklab.course.load import load_session
     from stacklab.course.search import all_sessions
     from stacklab.errors import SessionInvalid
-    from stacklab.progress import ProgressFile
     from stacklab.replay.current import clouds_variables
+    from stacklab.replay.progress import ProgressFile
 
     file = ProgressFile(lab)
     found: dict[str, tuple[Session, Progress] | None] = {}

@@ -30,9 +30,9 @@ def status(context: Invocation, as_json: bool) -> None:
     from dataclasses import asdict, replace
 
     from stacklab.errors import SessionInvalid, UnknownName
-    from stacklab.progress import ProgressFile
     from stacklab.replay.breaking import broken_faults, in_words
     from stacklab.replay.current import home_of, interruption, session_of
+    from stacklab.replay.progress import ProgressFile
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)

@@ -12,11 +12,11 @@ from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed, Unk
 from stacklab.kinds.context import Absent, Context, Thing, Workspace
 from stacklab.kinds.kind import Difference
 from stacklab.lab import Lab
-from stacklab.progress import ProgressFile
 from stacklab.replay.breaking import noticed
 from stacklab.replay.check import in_words, over
 from stacklab.replay.current import journal_of, open_workspace
 from stacklab.replay.journal import Journal
+from stacklab.replay.progress import ProgressFile
 from stacklab.replay.undo import declared, take_back
 from stacklab.replay.vias import do
 

@@ -11,9 +11,9 @@ from stacklab.errors import CloudRefused, LabError
 from stacklab.kinds.context import Absent, Context, Workspace
 from stacklab.kinds.kind import Difference
 from stacklab.lab import Lab
-from stacklab.progress import ProgressFile
 from stacklab.replay.breaking import noticed
 from stacklab.replay.current import open_workspace
+from stacklab.replay.progress import ProgressFile
 
 Status = Literal["passed", "failed", "unknown", "not_applicable"]
 

@@ -23,8 +23,8 @@ from stacklab.errors import CloudRefused, StepFailed, UndoIncomplete
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.machines import scratch
-from stacklab.progress import ProgressFile
 from stacklab.replay.current import journal_of
+from stacklab.replay.progress import ProgressFile
 from stacklab.replay.undo import recorded_session, undo, undo_workspace
 from stacklab.stages import Progress
 

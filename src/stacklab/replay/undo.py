@@ -22,9 +22,9 @@ from stacklab.kinds import KINDS
 from stacklab.kinds.context import Absent, Thing, Workspace
 from stacklab.kinds.declaration import Params
 from stacklab.lab import Lab
-from stacklab.progress import ProgressFile
 from stacklab.replay.current import journal_of, open_workspace, session_of, workspace_at
 from stacklab.replay.journal import Entry, Journal
+from stacklab.replay.progress import ProgressFile
 
 IN_FLIGHT = 10.0
 """Seconds after which a request that was sent before a crash has been carried out or never will be."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stacklab import indexes, places
 from stacklab.errors import DownloadFailed, LabDamaged, NotEnoughSpace, StageFailed
-from stacklab.files import disk_error, lock_holder, locked, precious_exists, read_precious, write_precious
+from stacklab.files import disk_error, is_locked, lock_holder, locked, precious_exists, read_precious, write_precious
 from stacklab.homes.embedded import config, mirror
 from stacklab.homes.embedded.layout import Layout
 from stacklab.lab import all_labs
@@ -64,33 +64,36 @@ def installed() -> bool:
 
 def install(progress: Progress) -> str:
     """Build the environment, or wait for another `lab` that is building it."""
-    root = environments()
-    root.mkdir(parents=True, exist_ok=True)
-    lock = root / f"{key()}.lock"
-    with locked(lock, wait=False) as mine:
-        if mine:
-            return _install(progress)
-    progress(f"another lab (process {lock_holder(lock)}) is installing it; waiting")
-    with locked(lock, wait=True):
-        return "another lab installed it" if installed() else _install(progress)
 
-
-def _install(progress: Progress) -> str:
-    if installed():
-        return "installed meanwhile"
-    draft = path().with_name(f".{path().name}.building")
-    shutil.rmtree(draft, ignore_errors=True)  # left by an interrupted run; nobody else builds, we hold the lock
-    check_space(draft.parent)
-    try:
+    def build(draft: Path) -> None:
+        check_space(draft.parent)
         _build(draft, progress)
-        draft.rename(path())
-    except OSError as error:
-        raise disk_error(error, draft) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    for old in prune_environments(environments(), keep=key()):
-        progress(f"removed {old}, which no lab needs any more")
-    return f"OpenStack {RELEASE} in {path()}"
+
+    if built := build_once(path(), build, progress):
+        for old in prune_environments(environments(), keep=key()):
+            progress(f"removed {old}, which no lab needs any more")
+    return f"OpenStack {RELEASE} in {path()}" if built else "another lab installed it"
+
+
+def build_once(target: Path, build: Callable[[Path], None], progress: Progress) -> bool:
+    """Have `target` built beside its place, and rename it into it; False if another `lab` did so while we waited for it."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = target.with_name(f"{target.name}.lock")
+    if is_locked(lock):
+        progress(f"another lab (process {lock_holder(lock)}) is making it; waiting")
+    with locked(lock, wait=True):
+        if target.exists():
+            return False
+        draft = target.with_name(f".{target.name}.building")
+        mirror.remove(draft)  # left by an interrupted run; nobody else builds, we hold the lock
+        try:
+            build(draft)
+            draft.rename(target)
+        except OSError as error:
+            raise disk_error(error, draft) from error
+        finally:
+            mirror.remove(draft)
+    return True
 
 
 def check_space(directory: Path, needed: int = SPACE) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from stacklab import places
 from stacklab.errors import NotEnoughSpace, StageFailed
-from stacklab.files import disk_error, lock_holder, locked
-from stacklab.homes.embedded import config, software
+from stacklab.files import locked
+from stacklab.homes.embedded import config, mirror, software
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import PORT_NAMES, USERS
 from stacklab.stages import Progress
@@ -56,49 +56,39 @@ def made() -> bool:
 
 def make(progress: Progress) -> str:
     """Make the template, or wait for another `lab` that is making it."""
-    templates().mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = templates() / f"{key()}.lock"
-    with locked(lock, wait=False) as mine:
-        if mine:
-            return _make(progress)
-    progress(f"another lab (process {lock_holder(lock)}) is making it; waiting")
-    with locked(lock, wait=True):
-        return "another lab made it" if made() else _make(progress)
+    if not software.build_once(path(), lambda draft: _make(draft, progress), progress):
+        return "another lab made it"
+    software.prune_templates(templates(), keep=key())
+    return f"kept in {path()}"
 
 
-def _make(progress: Progress) -> str:
-    if made():
-        return "made meanwhile"
-    draft = path().with_name(f".{path().name}.building")
-    shutil.rmtree(draft, ignore_errors=True)
+def _make(draft: Path, progress: Progress) -> None:
+    work = draft.with_name(f"{draft.name}.work")
+    mirror.remove(work)
     try:
-        layout = Layout(draft)
+        layout = Layout(work)
         ports = {name: 1024 + number for number, name in enumerate(PORT_NAMES)}  # nothing listens while this is made
         throwaway = {
             name: secrets.token_urlsafe(18) for name in ("admin", "learner", "swift_hash", "dashboard", *USERS)
         }
         config.write_configuration(layout, software.path(), ports, throwaway, checked=False)
         _run_jobs(layout, progress)
-        _keep_databases(layout.db, draft / "kept")
-        (draft / "kept").rename(path())
-    except (OSError, sqlite3.OperationalError) as error:
-        if isinstance(error, OSError):
-            raise disk_error(error, draft) from error
+        _keep_databases(layout.db, draft)
+    except sqlite3.OperationalError as error:
         raise StageFailed(f"the template's databases could not be closed: {error}") from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    software.prune_templates(templates(), keep=key())
-    return f"kept in {path()}"
+        mirror.remove(work)
 
 
 def copy_to(target: Path, progress: Progress) -> None:
     """Copy the databases, under the lock: another version of lab may be removing what it does not need."""
-    templates().mkdir(parents=True, exist_ok=True, mode=0o700)
-    with locked(templates() / f"{key()}.lock", wait=True):
-        if not made():
-            _make(progress)
-        for file in path().glob("*.db"):
-            shutil.copyfile(file, target / file.name)
+    while True:
+        make(progress)
+        with locked(templates() / f"{key()}.lock", wait=True):
+            if made():
+                for file in path().glob("*.db"):
+                    shutil.copyfile(file, target / file.name)
+                return
 
 
 def _run_jobs(layout: Layout, progress: Progress) -> None:
