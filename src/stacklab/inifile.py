@@ -46,6 +46,8 @@ def with_value(text: str, section: str, key: str, value: str | None) -> str:
     heads = [number for number, line in enumerate(lines) if (head := _HEAD.match(line)) and head[1] == section]
     if not heads:
         return f"{text.rstrip()}\n\n[{section}]\n{key} = {value}\n"
+    if not lines[heads[0]].endswith("\n"):
+        lines[heads[0]] += "\n"
     lines.insert(heads[0] + 1, f"{key} = {value}\n")
     return "".join(lines)
 

@@ -74,3 +74,7 @@ def test_a_value_can_be_taken_away_and_what_was_added_leaves_no_trace() -> None:
     )
     added = with_value(MULTILINE, "DEFAULT", "debug", "true")
     assert with_value(added, "DEFAULT", "debug", None) == MULTILINE
+
+
+def test_a_section_whose_head_ends_the_file_gets_its_value_on_a_line_of_its_own() -> None:
+    assert with_value("[nova]", "nova", "interface", "internal") == "[nova]\ninterface = internal\n"
