@@ -37,7 +37,7 @@ class Settings(Part):
     @property
     def passwords(self) -> list[str]:
         """Those that stand in addresses, for hiding them where programs print them."""
-        addresses = [self.proxy, self.pip_index, *self.mirrors.values()]
+        addresses = [self.proxy, self.packages_proxy, self.pip_index, *self.mirrors.values()]
         hidden = [urlsplit(url).password for url in addresses if url]
         return sorted({form for password in hidden if password for form in (password, unquote(password))})
 

@@ -102,7 +102,6 @@ class StackProgress:
     started: float
     phases: list[tuple[str, float]] = field(default_factory=list)
     last: Line = field(default_factory=lambda: Line(""))
-    lines: int = 0
     _partial: bytes = b""
 
     def __post_init__(self) -> None:
@@ -115,7 +114,6 @@ class StackProgress:
             line = parse(raw.decode("utf-8", errors="replace"))
             if not line.text.strip():
                 continue
-            self.lines += 1
             self.last = line
             if line.phase and line.phase != self.phase:
                 self.phases.append((line.phase, line.at if line.at is not None else self.phases[-1][1]))
