@@ -13,12 +13,12 @@ from stacklab.assets import PAPER
 from stacklab.course.load import load_session, read_session
 from stacklab.deploy.localconf.enable import how_to_switch_on
 from stacklab.errors import DownloadFailed, SessionInvalid
-from stacklab.kinds.checksum import expanded_pieces, md5_of, pieces_of
 from stacklab.kinds.component import version_address
 from stacklab.kinds.context import OfflineContext
-from stacklab.kinds.dashboard import Page
+from stacklab.kinds.exchange import Page
 from stacklab.kinds.large_object import segments_of
 from stacklab.kinds.narration import Later, Request, Upload, Word
+from stacklab.kinds.stream import expanded_pieces, md5_of, pieces_of
 from stacklab.replay.narrate import narrate
 
 MIB = 1 << 20

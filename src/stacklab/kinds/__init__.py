@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from stacklab.kinds import (
-    answer_file,
     catalogue,
     certificates,
     component,
     compute,
-    departure,
     deployed,
     exchange,
     identity,
     image,
-    inside,
     instance,
     large_object,
-    local_conf,
     look,
     network,
     objects,
@@ -31,6 +27,7 @@ from stacklab.kinds import (
     tls_check,
     tls_front,
     volume,
+    written,
 )
 from stacklab.kinds.kind import Kind
 
@@ -52,15 +49,12 @@ KINDS: dict[str, Kind[Any]] = {
         terms,
         roles,
         deployed,
-        local_conf,
-        answer_file,
-        departure,
+        written,
         exchange,
         large_object,
         objects,
         certificates,
         tls_front,
-        inside,
         catalogue,
         tls_check,
     )

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
-from stacklab.kinds.checksum import expanded_pieces, md5_of
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Declaration, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request, Upload
-from stacklab.kinds.stream import AT_MOST, FETCH, MOST_MIB
+from stacklab.kinds.stream import AT_MOST, FETCH, MOST_MIB, expanded_pieces, md5_of
 
 UNPACK = {"gzip": ("gunzip", "-c"), "xz": ("xz", "-dc")}
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from stacklab.errors import CloudRefused, DownloadFailed
-from stacklab.kinds.checksum import md5_of, pieces_of
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import AssetRef, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind, differing
@@ -22,6 +21,7 @@ from stacklab.kinds.objects import (
     removed,
     without_swift,
 )
+from stacklab.kinds.stream import md5_of, pieces_of
 
 MIB = 1 << 20
 

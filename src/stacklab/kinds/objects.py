@@ -13,12 +13,12 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from stacklab.errors import CloudRefused, StepFailed
-from stacklab.kinds.checksum import md5_of, pieces_of
 from stacklab.kinds.component import lacking
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import AssetRef, Id, Name, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload, Word
+from stacklab.kinds.stream import md5_of, pieces_of
 
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Metadata = dict[Id, Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]]

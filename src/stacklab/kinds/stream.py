@@ -1,14 +1,18 @@
-"""Bytes on their way from a file, a URL or a compressed stream to the cloud, without a copy on disk."""
+"""Bytes on their way from a file, a URL or a compressed stream to the cloud, without a copy on disk, and their MD5 sums."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import ipaddress
+import lzma
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, Literal
 from urllib.parse import urljoin, urlsplit
 
 from stacklab.errors import DownloadFailed, MissingProgram
@@ -147,3 +151,38 @@ def of_this_machine(text: str) -> bool:
         except OSError:
             return False
     return True
+
+
+PIECE = 1 << 20
+"""Bytes that are read at once."""
+
+
+def md5_of(pieces: Iterable[bytes]) -> str:
+    """The MD5 of all the pieces together, in hexadecimal digits."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces_of(path: Path, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+    """A part of a file, a piece at a time. Raises DownloadFailed if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            left = length
+            while piece := file.read(PIECE if left is None else min(PIECE, left)):
+                yield piece
+                left = None if left is None else left - len(piece)
+    except OSError as error:
+        raise DownloadFailed(f"cannot read {path}: {error.strerror}") from error
+
+
+def expanded_pieces(path: Path, packed: Literal["gzip", "xz"]) -> Iterator[bytes]:
+    """What is in a compressed file, a piece at a time. Raises DownloadFailed if it cannot be read to its end."""
+    try:
+        with gzip.open(path, "rb") if packed == "gzip" else lzma.open(path, "rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise DownloadFailed(f"cannot expand {path}: {error}") from error
