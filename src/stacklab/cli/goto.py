@@ -93,7 +93,7 @@ def _as_json(arrived: Arrived, look: str) -> dict[str, object]:
         "title": turn.title,
         "look": look,
         "checkpoint": arrived.checkpoint,
-        "done": [{"id": one.step.id, "outcome": one.outcome} for one in arrived.applied],
+        "done": [{"id": applied.step.id, "outcome": applied.outcome} for applied in arrived.applied],
         "saved": arrived.saved,
         "notes": arrived.notes,
     }

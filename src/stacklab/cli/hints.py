@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A step of the session that is up, or a fault."""
-    faults = [one for one in complete_fault(ctx, param, incomplete) if "/" in one.value]
+    faults = [item for item in complete_fault(ctx, param, incomplete) if "/" in item.value]
     return faults if "/" in incomplete else [*complete_step(ctx, param, incomplete), *faults]
 
 
@@ -99,19 +99,21 @@ def _of_fault(context: Invocation, what: str | None, everything: bool, *, as_jso
             f"{address} is not broken; lab break {address} breaks it, and --all shows its whole trail"
         )
     home = home_of(lab)
-    told = trail(home, case) if everything or entry is None else [next_clue(lab, home, case, entry)]
+    clues = trail(home, case) if everything or entry is None else [next_clue(lab, home, case, entry)]
     named = "what was broken at random" if entry and entry.surprise else f"{address}: {case.title}"
-    console.result({"fault": None if entry and entry.surprise else address, "clues": [_as_json(one) for one in told]})
+    console.result(
+        {"fault": None if entry and entry.surprise else address, "clues": [_as_json(clue) for clue in clues]}
+    )
     console.heading(named)
-    for one in told:
-        _tell(context, one, as_json=as_json)
-    if not told:
+    for clue in clues:
+        _tell(context, clue, as_json=as_json)
+    if not clues:
         console.print("    nobody has written its trail for this sort of cloud; lab fix mends it")
-    elif told[-1].last and what is None and (others := _others(lab, address)):
-        further = " or ".join(f"lab hint {one.address}" for one in others if not one.surprise)
+    elif clues[-1].last and what is None and (others := _others(lab, address)):
+        further = " or ".join(f"lab hint {fault.address}" for fault in others if not fault.surprise)
         again = further or "lab check grades what was repaired"
         console.print(f"    that was its last clue, and more is broken: {again}")
-    elif told[-1].last:
+    elif clues[-1].last:
         console.print("    that was the last clue; lab fix solves it")
     else:
         console.print(f"    the next clue: lab hint{f' {what}' if what else ''}")
@@ -130,14 +132,14 @@ def _meant(context: Invocation, what: str | None) -> tuple[Session, FaultCase, B
         session = session_of(context.lab, chosen.session)
         return session, session.fault(chosen.fault), chosen
     session, case = fault_addressed(context, what)
-    return session, case, next((one for one in entries if one.breaks == case.breaks), None)
+    return session, case, next((entry for entry in entries if entry.breaks == case.breaks), None)
 
 
 def _others(lab: Lab, address: str) -> list[Broken]:
     """What else is broken still."""
     from stacklab.replay.breaking import broken_faults
 
-    entries = [one for one in broken_faults(lab) if one.address != address]
+    entries = [entry for entry in broken_faults(lab) if entry.address != address]
     return _still_broken(lab, entries) if entries else []
 
 
@@ -146,19 +148,19 @@ def _still_broken(lab: Lab, entries: list[Broken]) -> list[Broken]:
     from stacklab.replay.current import home_of
 
     faults = home_of(lab).faults()
-    return [one for one in entries if one.breaks not in faults or not faults[one.breaks].look().fine]
+    return [entry for entry in entries if entry.breaks not in faults or not faults[entry.breaks].look().fine]
 
 
-def _as_json(one: ShownClue) -> dict[str, object]:
+def _as_json(clue: ShownClue) -> dict[str, object]:
     from dataclasses import asdict
 
-    return asdict(one) | {"last": one.last}
+    return asdict(clue) | {"last": clue.last}
 
 
-def _tell(context: Invocation, one: ShownClue, *, as_json: bool) -> None:
+def _tell(context: Invocation, clue: ShownClue, *, as_json: bool) -> None:
     console = context.console(as_json)
-    console.print(f"  clue {one.number} of {one.of}")
-    for title, text in (("look", one.look), ("shows", one.shows), ("means", one.means)):
+    console.print(f"  clue {clue.number} of {clue.of}")
+    for title, text in (("look", clue.look), ("shows", clue.shows), ("means", clue.means)):
         lines = [text] if title == "look" else textwrap.wrap(text, 92, break_on_hyphens=False)
         for number, line in enumerate(lines):
             console.print(f"    {console.style((title if not number else '').ljust(6), 'bright_black')} {line}")

@@ -39,12 +39,12 @@ def list_(context: Invocation, as_json: bool) -> None:
             broken.append(error)
     rows = [
         {
-            "session": one.name,
-            "title": one.title,
-            "steps": len(list(one.steps())),
-            "from": str(one.file.parent.parent) if one.foreign else None,
+            "session": session.name,
+            "title": session.title,
+            "steps": len(list(session.steps())),
+            "from": str(session.file.parent.parent) if session.foreign else None,
         }
-        for one in sessions
+        for session in sessions
     ]
     console.result(rows)
     head = ("SESSION", "STEPS", "TITLE", *(["FROM"] if any(row["from"] for row in rows) else []))
@@ -72,7 +72,7 @@ def show(context: Invocation, address: str | None, as_json: bool) -> None:
             {
                 "session": session.name,
                 "title": session.title,
-                "exercises": [{"id": one.id, "title": one.title} for one in session.exercises],
+                "exercises": [{"id": exercise.id, "title": exercise.title} for exercise in session.exercises],
                 "steps": [named(step) for step in steps],
                 "faults": [{"id": fault.id, "title": fault.title} for fault in session.faults],
             }
@@ -83,7 +83,7 @@ def show(context: Invocation, address: str | None, as_json: bool) -> None:
     narrator = Narrator(context.lab, session)
     narrated = [narrator.tell(step) for step in steps]
     console.result({"session": session.name, "title": session.title, "steps": narrated})
-    exercise = next(one for one in session.exercises if one.id == steps[0].exercise)
+    exercise = next(exercise for exercise in session.exercises if exercise.id == steps[0].exercise)
     console.heading(f"{session.name}/{exercise.id}: {exercise.title}")
     console.indented(_wrapped(exercise.say), 0)
     for step, told in zip(steps, narrated, strict=True):
@@ -155,10 +155,10 @@ def replay(
     steps = between(session, steps, first, last)
     if dry_run:
         narrator = Narrator(context.lab, session)
-        told = [narrator.tell(step) for step in steps]
-        console.result({"session": session.name, "steps": told})
-        for step, one in zip(steps, told, strict=True):
-            _tell(console, step, one)
+        narrated_steps = [narrator.tell(step) for step in steps]
+        console.result({"session": session.name, "steps": narrated_steps})
+        for step, narrated in zip(steps, narrated_steps, strict=True):
+            _tell(console, step, narrated)
             console.print()
         return
     if stepwise and not sys.stdin.isatty():
@@ -174,14 +174,14 @@ def replay(
         lambda text: said(console, text),
         asked,
     )
-    console.result({"session": session.name, "steps": [_as_json(one) for one in results]})
-    made = sum(one.outcome == "done" for one in results)
-    left = [one for one in results if one.outcome == "not_applicable"]
-    there = sum(one.outcome == "already" for one in results)
+    console.result({"session": session.name, "steps": [_as_json(applied) for applied in results]})
+    made = sum(applied.outcome == "done" for applied in results)
+    left = [applied for applied in results if applied.outcome == "not_applicable"]
+    there = sum(applied.outcome == "already" for applied in results)
     skipped = f", {len(steps) - len(results)} skipped" if len(steps) > len(results) else ""
     console.print(f"{counted(len(results), 'step')}: {made} done, {there} there already{skipped}")
     if left:
-        console.print(f"not applicable here: {', '.join(one.step.id for one in left)}")
+        console.print(f"not applicable here: {', '.join(applied.step.id for applied in left)}")
     console.print(f"next: lab check {session.name}   lab undo {session.name}   lab reset")
 
 
@@ -213,9 +213,9 @@ def said(console: Console, text: str) -> None:
     console.indented(console.style(text, "cyan"))
 
 
-def _as_json(one: Applied) -> dict[str, object]:
-    step = {"id": one.step.id, "exercise": one.step.exercise, "kind": one.step.kind.name}
-    return step | {"outcome": one.outcome, "detail": one.detail, "seconds": round(one.seconds, 2)}
+def _as_json(applied: Applied) -> dict[str, object]:
+    step = {"id": applied.step.id, "exercise": applied.step.exercise, "kind": applied.step.kind.name}
+    return step | {"outcome": applied.outcome, "detail": applied.detail, "seconds": round(applied.seconds, 2)}
 
 
 def _ask(console: Console, narrator: Narrator, step: Step) -> Literal["run", "skip", "quit"]:

@@ -108,7 +108,10 @@ def _local_conf(
     fragments = localconf.fragments(profile, settings, services=services, asked_by=asked_by)
     address, example = _address(lab)
     text = localconf.masked(profile, settings, services=services, asked_by=asked_by, host_ip=address)
-    used = [{"name": one.name, "chosen": one.chosen, "why": one.why, "path": str(one.path)} for one in fragments]
+    used = [
+        {"name": fragment.name, "chosen": fragment.chosen, "why": fragment.why, "path": str(fragment.path)}
+        for fragment in fragments
+    ]
     return _noted(text, address, example), {"example_address": example, "fragments": used}
 
 
@@ -191,14 +194,14 @@ def _list(console: Console) -> None:
     summary = {"name", "title", "summary", "tested", "distribution", "release", "usual_minutes"}
     console.result(
         [
-            *({**one.model_dump(mode="json", include=summary), "services": one.served} for one in readable),
+            *({**profile.model_dump(mode="json", include=summary), "services": profile.served} for profile in readable),
             *(
                 {"name": name, "error": why.id, "message": why.message, "advice": why.advice}
                 for name, why in broken.items()
             ),
         ]
     )
-    rows = [(one.name, one.title, f"{one.usual_minutes} min", one.tested) for one in readable]
+    rows = [(profile.name, profile.title, f"{profile.usual_minutes} min", profile.tested) for profile in readable]
     console.table(("PROFILE", "WHAT", "STACKS IN", "WHAT HAS BEEN RUN"), rows)
     for name, why in broken.items():
         console.print(f"{console.mark('failed')} {name}: {why.message}")

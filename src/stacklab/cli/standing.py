@@ -75,8 +75,8 @@ def show_standing(
     console.table(("  SESSION", "EXERCISES", "PASSED", "FAILED", "N/A", "STEPS"), rows)
     console.print()
     console.heading(_cut(f"{session.name}: {session.title}", WIDTH))
-    for one in standing.exercises:
-        _show_exercise(console, one)
+    for exercise in standing.exercises:
+        _show_exercise(console, exercise)
     console.print(f"{standing.passed} of {standing.total} steps passed when last looked at")
     if standing.next and running:
         address = f"{session.name}/{standing.next.exercise}/{standing.next.id}"
@@ -92,13 +92,13 @@ def _cells(known: tuple[Session, Progress]) -> tuple[str, ...]:
     return tuple(str(number).rjust(width) for number, width in zip(numbers, widths, strict=True))
 
 
-def _show_exercise(console: Console, one: ExerciseProgress) -> None:
-    counts = one.counts
+def _show_exercise(console: Console, exercise: ExerciseProgress) -> None:
+    counts = exercise.counts
     left_out = f", {counts.not_applicable} not applicable" if counts.not_applicable else ""
-    failed = f"; failed: {', '.join(one.failed)}" if one.failed else ""
+    failed = f"; failed: {', '.join(exercise.failed)}" if exercise.failed else ""
     unknown = f"; cannot tell: {counts.unknown}" if counts.unknown else ""
-    text = f"{_cut(one.id, 24).ljust(18)} {counts.passed} of {counts.total}{left_out}{failed}{unknown}"
-    console.print(f"  {console.mark(STATES[one.state])} {_cut(text, WIDTH - 4)}")
+    text = f"{_cut(exercise.id, 24).ljust(18)} {counts.passed} of {counts.total}{left_out}{failed}{unknown}"
+    console.print(f"  {console.mark(STATES[exercise.state])} {_cut(text, WIDTH - 4)}")
 
 
 def _cut(text: str, width: int) -> str:

@@ -47,7 +47,7 @@ def status(context: Invocation, as_json: bool) -> None:
         trouble = error
     course = whole_course(lab)
     broken = broken_faults(lab)
-    services = [asdict(one) | {"log": str(one.log) if one.log else None} for one in found.services]
+    services = [asdict(service) | {"log": str(service.log) if service.log else None} for service in found.services]
     console.result(
         {
             "lab": lab.name,
@@ -59,9 +59,11 @@ def status(context: Invocation, as_json: bool) -> None:
             "failed": standing.failed if standing else 0,
             "steps": standing.total if standing else 0,
             "next": standing.next.id if standing and standing.next else None,
-            "exercises": [asdict(one) | {"state": one.state} for one in standing.exercises] if standing else [],
+            "exercises": [asdict(exercise) | {"state": exercise.state} for exercise in standing.exercises]
+            if standing
+            else [],
             "sessions": [session_json(name, progress) for name, progress in course.items()],
-            "broken_on_purpose": [None if one.surprise else one.address for one in broken],
+            "broken_on_purpose": [None if fault.surprise else fault.address for fault in broken],
             "services": services,
             "notes": [*found.notes, *([interrupted.message] if interrupted else [])],
         }
@@ -86,20 +88,20 @@ def status(context: Invocation, as_json: bool) -> None:
 def _show_status(console: Console, lab: Lab, home: str, found: HomeStatus) -> None:
     console.print(f"lab:     {lab.name}, home {home}: {console.mark(found.state)} {found.state}")
     rows = []
-    for one in found.services:
-        age = _age(time.time() - one.since) if one.since and one.state == "running" else ""
-        memory = f"{one.memory >> 20} MB" if one.memory else ""
-        restarts = f"restarted {one.restarts}x" if one.restarts else ""
-        said = "  ".join(part for part in (restarts, shortened(one.reason)) if part)
-        rows.append((f"  {one.name}", one.state, str(one.pid or ""), age, memory, said))
+    for service in found.services:
+        age = _age(time.time() - service.since) if service.since and service.state == "running" else ""
+        memory = f"{service.memory >> 20} MB" if service.memory else ""
+        restarts = f"restarted {service.restarts}x" if service.restarts else ""
+        remarks = "  ".join(part for part in (restarts, shortened(service.reason)) if part)
+        rows.append((f"  {service.name}", service.state, str(service.pid or ""), age, memory, remarks))
     if rows:
         console.table(("  SERVICE", "STATE", "PID", "SINCE", "MEMORY", ""), rows)
-    total = sum(one.memory or 0 for one in found.services)
+    total = sum(service.memory or 0 for service in found.services)
     if total:
         console.print(f"  together {total >> 20} MB")
-    told = {one.reason for one in found.services}
+    reasons = {service.reason for service in found.services}
     for note in found.notes:
-        if not any(reason and reason in note for reason in told):
+        if not any(reason and reason in note for reason in reasons):
             console.print(f"note:    {shortened(note, 160)}")
     if found.dashboard:
         console.print(f"Horizon: {found.dashboard}")

@@ -48,10 +48,10 @@ def _show(console: Console, report: Report) -> None:
     number = len(report.problems)
     said = counted(report.steps, "step") if not number else counted(number, "problem")
     console.print(f"{mark} {visible(report.name)}: {said}")
-    for one in report.problems:
-        console.print(f"    {visible(one.text())}")
-        if one.advice:
-            console.print(f"      → {visible(one.advice)}")
+    for problem in report.problems:
+        console.print(f"    {visible(problem.text())}")
+        if problem.advice:
+            console.print(f"      → {visible(problem.advice)}")
     if report.scripts:
         console.print(f"    it would run or read on a machine ({counted(len(report.scripts), 'step')}):")
     for script in report.scripts:

@@ -137,7 +137,7 @@ def session_names(root: Path | None = None) -> list[str]:
     """Names of the sessions under `root` (if none is given: the course's, and those on the search path)."""
     if root is None:
         return sorted(all_sessions())
-    return [one.name for one in sessions_in(root, foreign=False)]
+    return [session.name for session in sessions_in(root, foreign=False)]
 
 
 def load_session(
@@ -280,7 +280,7 @@ class _Builder:
     def exercises(self, listed: list[Any]) -> tuple[Exercise, ...]:
         """All that are good."""
         found = [self._exercise(value, ("exercises", index)) for index, value in enumerate(listed)]
-        return tuple(one for one in found if one)
+        return tuple(exercise for exercise in found if exercise)
 
     def _exercise(self, value: Any, where: Where) -> Exercise | None:
         raw = self.model(ExerciseDeclared, value, where)
@@ -292,7 +292,7 @@ class _Builder:
         listed = value.get("steps") if isinstance(value, dict) else None
         steps = listed if isinstance(listed, list) else []
         found = [self._step(str(name), step, (*where, "steps", at)) for at, step in enumerate(steps)]
-        return Exercise(raw.id, raw.title, raw.say, tuple(one for one in found if one)) if raw else None
+        return Exercise(raw.id, raw.title, raw.say, tuple(step for step in found if step)) if raw else None
 
     def _step(self, exercise: str, value: Any, where: Where) -> Step | None:
         raw = self.model(StepDeclared, value, where)

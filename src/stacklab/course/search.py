@@ -20,7 +20,7 @@ FILE = "session.yaml"
 
 
 @dataclass(frozen=True)
-class Found:
+class SessionFile:
     """A session's file, and the directory of sessions that it is in. `foreign`: not the course's own."""
 
     name: str
@@ -48,19 +48,19 @@ def own_labs() -> Path:
 
 def search_path(also: Iterable[str] = ()) -> list[Path]:
     """The user's directories, in the order in which they were named; `also`: what a lab remembers."""
-    named = [one for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one]
+    named = [directory for directory in os.environ.get(VARIABLE, "").split(os.pathsep) if directory]
     own = own_labs().resolve()
-    found: dict[Path, Path] = {}
+    directories: dict[Path, Path] = {}
     for text in (*named, *also):
         path = Path(text).expanduser().absolute()
         if path.resolve() != own:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+            directories.setdefault(path.resolve(), path)
+    return list(directories.values())
 
 
 def missing() -> str:
     """What to say of directories that LAB_LABS names and that are none; empty if all are there."""
-    gone = [str(one) for one in search_path() if not one.is_dir()]
+    gone = [str(directory) for directory in search_path() if not directory.is_dir()]
     return f"{VARIABLE} names {', '.join(gone)}: there is no such directory" if gone else ""
 
 
@@ -82,35 +82,37 @@ def add_to_search_path(directories: Iterable[str]) -> None:
         os.environ[VARIABLE] = os.pathsep.join([*map(str, wanted), *([before] if before else [])])
 
 
-def sessions_in(labs: Path, *, foreign: bool) -> list[Found]:
+def sessions_in(labs: Path, *, foreign: bool) -> list[SessionFile]:
     """What is in one directory, whether it can be read or not."""
     try:
-        folders = sorted(one.name for one in labs.iterdir() if (one / FILE).exists() or (one / FILE).is_symlink())
+        folders = sorted(
+            folder.name for folder in labs.iterdir() if (folder / FILE).exists() or (folder / FILE).is_symlink()
+        )
     except OSError:  # gone, or not ours to read: then there is nothing to find in it
         return []
-    return [Found(name, labs, foreign) for name in folders]
+    return [SessionFile(name, labs, foreign) for name in folders]
 
 
-def all_sessions(also: Iterable[str] = ()) -> dict[str, list[Found]]:
+def all_sessions(also: Iterable[str] = ()) -> dict[str, list[SessionFile]]:
     """Every session by name, in the course's order; more than one where a name is taken twice.
 
     First come the numbered sessions of the course, then its others, then those from elsewhere.
     """
-    found: dict[str, list[Found]] = {}
-    for one in sessions_in(own_labs(), foreign=False):
-        found.setdefault(one.name, []).append(one)
+    by_name: dict[str, list[SessionFile]] = {}
+    for session in sessions_in(own_labs(), foreign=False):
+        by_name.setdefault(session.name, []).append(session)
     named = search_path()
     for labs in search_path(also):
-        for one in sessions_in(labs, foreign=True):
+        for session in sessions_in(labs, foreign=True):
             # What is named now is meant, not what a lab remembers.
-            if labs in named or all(not other.foreign for other in found.get(one.name, [])):
-                found.setdefault(one.name, []).append(one)
+            if labs in named or all(not other.foreign for other in by_name.get(session.name, [])):
+                by_name.setdefault(session.name, []).append(session)
     return dict(
-        sorted(found.items(), key=lambda item: (item[1][0].foreign, not item[0].startswith("session"), item[0]))
+        sorted(by_name.items(), key=lambda item: (item[1][0].foreign, not item[0].startswith("session"), item[0]))
     )
 
 
-def find_session(name: str, also: Iterable[str] = ()) -> Found:
+def find_session(name: str, also: Iterable[str] = ()) -> SessionFile:
     """The session of this name. Raises UnknownName, and SessionInvalid for a name that is taken twice."""
     known = all_sessions(also)
     if name not in known:
@@ -125,7 +127,7 @@ def find_session(name: str, also: Iterable[str] = ()) -> Found:
     return chosen
 
 
-def clash_of(same: list[Found]) -> SessionInvalid | None:
+def clash_of(same: list[SessionFile]) -> SessionInvalid | None:
     """The error for sessions of one name, unless there is only one."""
     if len(same) == 1:
         return None

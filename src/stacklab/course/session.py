@@ -142,21 +142,21 @@ class Session:
         """The steps of one exercise, one step, or all. Raises UnknownName."""
         if exercise is None:
             return list(self.steps())
-        known = {one.id: one for one in self.exercises}
+        known = {part.id: part for part in self.exercises}
         if exercise not in known:
             raise UnknownName(
                 f"{self.name} has no exercise '{exercise}'", advice=closest(exercise, known, "lab show " + self.name)
             )
         if step is None:
             return list(known[exercise].steps)
-        found = [one for one in known[exercise].steps if one.id == step]
-        if not found:
-            names = [one.id for one in known[exercise].steps]
+        steps = [part for part in known[exercise].steps if part.id == step]
+        if not steps:
+            names = [part.id for part in known[exercise].steps]
             raise UnknownName(
                 f"{self.name}/{exercise} has no step '{step}'",
                 advice=closest(step, names, f"lab show {self.name}/{exercise}"),
             )
-        return found
+        return steps
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def _changed_nothing(context: Context, step: Step, before: Thing | None, refusal
 def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[Outcome, str]:
     if differences:
         raise StepDiffers(
-            f"step {step.id}: {step.title} is there, but {'; '.join(in_words(one) for one in differences)}",
+            f"step {step.id}: {step.title} is there, but {'; '.join(in_words(difference) for difference in differences)}",
             advice=f"change or remove it yourself, or lab undo if the lab made it. Hint: {step.hint}",
         )
     return "already", step.kind.shown(thing)
@@ -211,7 +211,7 @@ def _settled(context: Context, step: Step) -> Thing:
         if answer and not answer[1]:
             return answer[0]
         if time.monotonic() > deadline or (answer and _hopeless(answer[0])):
-            actual = "; ".join(in_words(one) for one in answer[1]) if answer else "it is not there"
+            actual = "; ".join(in_words(difference) for difference in answer[1]) if answer else "it is not there"
             raise StepFailed(f"step {step.id}: done, but {actual}", advice=f"Hint: {step.hint}")
         time.sleep(SETTLE_POLL)
 

@@ -65,13 +65,13 @@ class Report:
 def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
     """Grade the steps, telling `graded` of each as it comes."""
     workspace.memory.clear()
-    found = []
+    grades = []
     for step in steps:
         grade = check_step(workspace, step)
-        found.append(grade)
+        grades.append(grade)
         if graded:
             graded(grade)
-    return Report(workspace.session.name, tuple(found))
+    return Report(workspace.session.name, tuple(grades))
 
 
 def check_lab(lab: Lab, session: Session, steps: Iterable[Step], graded: Callable[[Grade], None]) -> Report:
@@ -138,7 +138,7 @@ def _status(workspace: Workspace, context: Context, step: Step) -> tuple[Status,
         return "failed", [f"no {step.title}"]
     thing, differences = answer
     if differences:
-        return "failed", [in_words(one) for one in differences]
+        return "failed", [in_words(difference) for difference in differences]
     return "passed", [step.kind.shown(thing)]
 
 

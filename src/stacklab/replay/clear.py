@@ -203,9 +203,9 @@ def _cleaner(admin: Connection, project: str) -> Iterator[Sdk]:
 
 def _remove_cleaner(admin: Connection) -> None:
     """One that a killed run left."""
-    for one in admin.get("identity", "users", name=CLEANER, domain_id=DOMAIN)["users"]:
-        if one.get("description") == PURPOSE:
-            admin.delete("identity", "users", one["id"])
+    for user in admin.get("identity", "users", name=CLEANER, domain_id=DOMAIN)["users"]:
+        if user.get("description") == PURPOSE:
+            admin.delete("identity", "users", user["id"])
 
 
 def _key_pairs(admin: Connection) -> tuple[str | None, list[str]]:
@@ -214,7 +214,7 @@ def _key_pairs(admin: Connection) -> tuple[str | None, list[str]]:
     if user is None:
         return None, []
     found = admin.get("compute", "os-keypairs", version=KEYPAIRS_OF_OTHERS, user_id=user)["keypairs"]
-    return user, [str(one["keypair"]["name"]) for one in found]
+    return user, [str(pair["keypair"]["name"]) for pair in found]
 
 
 def _find(admin: Connection, what: str, name: str) -> str | None:

@@ -24,8 +24,8 @@ def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) ->
         more = step.kind.more(context, step.params)
     except (CloudRefused, CloudUnreachable, Absent):
         if workspace is None:
-            raise  # a kind that cannot be told offline either
-        # The one who acts cannot log in (yet): then it is told offline.
+            raise  # a kind that cannot be narrated offline either
+        # The one who acts cannot log in (yet): then it is narrated offline.
         return narrate(None, offline, step)
     return {
         **named(step),
@@ -54,7 +54,7 @@ def _as(workspace: Workspace | None, step: Step, command: Command) -> str:
 
 
 def _base(workspace: Workspace | None, step: Step, request: Request) -> str:
-    """The service's URL, or the variable that stands for it on offline."""
+    """The service's URL, or the variable that stands for it offline."""
     if request.at:
         return request.at
     if workspace is None:
@@ -99,7 +99,4 @@ class Narrator:
 
     def look(self, step: Step) -> str:
         """The command to look at a step's thing with."""
-        command = step.kind.show_command(self.offline(step), step.params)
-        if command.program != "openstack":
-            return command.text()
-        return command.text().replace("openstack ", f"openstack --os-cloud lab-{step.who} ", 1)
+        return step.kind.show_command(self.offline(step), step.params).text(f"lab-{step.who}")

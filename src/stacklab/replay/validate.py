@@ -10,7 +10,7 @@ from typing import Any
 
 from stacklab.assets import PAPER
 from stacklab.course.load import Examined, examine, load_session, session_names
-from stacklab.course.search import FILE, Found, all_sessions, clash_of, own_labs, sessions_in
+from stacklab.course.search import FILE, SessionFile, all_sessions, clash_of, own_labs, sessions_in
 from stacklab.course.session import Session, Step
 from stacklab.errors import LabError, SessionInvalid, UnknownName
 from stacklab.kinds.context import OfflineContext
@@ -61,23 +61,23 @@ def validate(path: Path) -> list[Report]:
     """Look at every session of a directory, or at one: its folder, or its file. Raises UnknownName where there is none."""
     target = path.expanduser().absolute()
     if target.is_file() or (target.is_symlink() and target.name == FILE):
-        found = [Found(target.parent.name, target.parent.parent, True)]
+        found = [SessionFile(target.parent.name, target.parent.parent, True)]
         if target.name != FILE:
             raise UnknownName(f"{target} is no session's file", advice=f"a session is a folder with a {FILE}")
     elif (target / FILE).exists() or (target / FILE).is_symlink():
-        found = [Found(target.name, target.parent, True)]
+        found = [SessionFile(target.name, target.parent, True)]
     else:
         found = sessions_in(target, foreign=True)
     if not found:
         raise UnknownName(f"{target} holds no session", advice=f"a session is a folder with a {FILE}")
-    return [_report(one) for one in found]
+    return [_report(session) for session in found]
 
 
-def _report(found: Found) -> Report:
+def _report(found: SessionFile) -> Report:
     report = Report(found.name, str(found.file))
     foreign = found.labs.resolve() != own_labs().resolve()
     try:
-        Found(found.name, found.labs, foreign).require_inside()
+        SessionFile(found.name, found.labs, foreign).require_inside()
         if foreign and (clash := _clash(found)):
             raise clash
         examined = examine(found.file, foreign=foreign)
@@ -95,13 +95,13 @@ def _report(found: Found) -> Report:
         report.steps = len(examined.places)
         report.problems += _bad_steps(examined, session)
         report.scripts = scripts(session)
-    report.problems.sort(key=lambda one: one.line or 0)
+    report.problems.sort(key=lambda problem: problem.line or 0)
     return report
 
 
-def _clash(found: Found) -> SessionInvalid | None:
+def _clash(found: SessionFile) -> SessionInvalid | None:
     """A session of the same name that a learner with this directory would meet, too."""
-    same = [one for one in all_sessions().get(found.name, []) if one.labs.resolve() != found.labs.resolve()]
+    same = [other for other in all_sessions().get(found.name, []) if other.labs.resolve() != found.labs.resolve()]
     return clash_of([*same, found])
 
 
