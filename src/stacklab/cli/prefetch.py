@@ -50,7 +50,7 @@ def _parts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
     "--only", "parts", default=",".join(ALL), callback=_parts, shell_complete=complete_parts, metavar="PARTS",
     help="Some of git,wheels,files,box.",
 )  # fmt: skip
-@click.option("--list", "listing", is_flag=True, help="Show what is kept, and fetch nothing.")
+@click.option("--list", "listing", is_flag=True, help="Show what is there, and fetch nothing.")
 @json_option
 @click.pass_obj
 def prefetch(
@@ -63,7 +63,7 @@ def prefetch(
 ) -> None:
     """Fetch now what deploying a profile needs, so that lab up takes it from here, and less time.
 
-    Interrupt it at any time: the same command goes on from there, and brings up to date what is kept. Exit 0 only if all of it
+    Interrupt it at any time: the same command goes on from there, and brings up to date what is there. Exit 0 only if all of it
     is there.
 
     \b
@@ -102,14 +102,15 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
             _complete(outcomes)
     except DownloadFailed as error:  # what did come is told all the same
         trouble = error
-    totals = {part: _total([one for one in outcomes if one.part == part]) for part in parts}
+    totals = {part: _total([outcome for outcome in outcomes if outcome.part == part]) for part in parts}
     for part, total in totals.items():
         if total["things"]:
             counts = ", ".join(f"{total[key]} {key}" for key in KINDS if total[key])
-            noun = "thing" if total["things"] == 1 else "things"
-            console.print(f"  {part:<7} {total['things']:>4} {noun}, {_size(total['bytes'])}: {counts}")
+            console.print(
+                f"  {part:<7} {total['things']:>4} {_things(total['things'])}, {_size(total['bytes'])}: {counts}"
+            )
     console.result_line({"event": "prefetch", "profile": profile.name, "cache": str(cache_root()), "parts": totals})
-    console.print(f"kept in {cache_root()}")
+    console.print(f"all in {cache_root()}")
     if trouble:
         raise trouble
 
@@ -118,19 +119,16 @@ def _complete(outcomes: list[Outcome]) -> None:
     """Raises DownloadFailed if something could not be fetched."""
     from stacklab.errors import DownloadFailed
 
-    failed = [one for one in outcomes if one.outcome == "failed"]
+    failed = [outcome for outcome in outcomes if outcome.outcome == "failed"]
     if failed:
-        names = ", ".join(one.name for one in failed[:3]) + (" …" if len(failed) > 3 else "")
+        names = ", ".join(outcome.name for outcome in failed[:3]) + (" …" if len(failed) > 3 else "")
         advice = failed[0].error.advice if failed[0].error else ""
-        noun = "thing" if len(failed) == 1 else "things"
-        raise DownloadFailed(f"{len(failed)} {noun} could not be fetched: {names}", advice=advice)
+        raise DownloadFailed(f"{len(failed)} {_things(len(failed))} could not be fetched: {names}", advice=advice)
 
 
 def _total(outcomes: list[Outcome]) -> dict[str, int]:
-    total = {"things": len(outcomes), "bytes": sum(one.size for one in outcomes)}
-    for kind in KINDS:
-        total[kind] = sum(one.outcome == kind for one in outcomes)
-    return total
+    counts = {kind: sum(outcome.outcome == kind for outcome in outcomes) for kind in KINDS}
+    return {"things": len(outcomes), "bytes": sum(outcome.size for outcome in outcomes), **counts}
 
 
 def _show(console: Console, outcome: Outcome) -> None:
@@ -141,14 +139,19 @@ def _show(console: Console, outcome: Outcome) -> None:
 
 
 def _list(console: Console, parts: tuple[str, ...]) -> None:
-    from stacklab.prefetch.fill import listing as there
+    from stacklab.prefetch.fill import listing
 
-    rows = [outcome for outcome in there() if outcome.part in parts]
-    console.result([one.as_json() for one in rows])
+    rows = [outcome for outcome in listing() if outcome.part in parts]
+    console.result([outcome.as_json() for outcome in rows])
     if not rows:
-        console.print("there is nothing yet; lab prefetch PROFILE fetches it")
+        console.print("nothing is there yet; lab prefetch PROFILE fetches it")
         return
-    console.table(("PART", "WHAT", "SIZE", ""), [(one.part, one.name, _size(one.size), one.detail) for one in rows])
+    columns = [(outcome.part, outcome.name, _size(outcome.size), outcome.detail) for outcome in rows]
+    console.table(("PART", "WHAT", "SIZE", ""), columns)
+
+
+def _things(count: int) -> str:
+    return "thing" if count == 1 else "things"
 
 
 def _size(count: int) -> str:
