@@ -171,7 +171,11 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
             devstack={"repo": "https://a.example/devstack", "ref": "main"},
             packages={"install": ["no-such-package-anywhere"]},
         ),
-        settings=Settings(proxy="http://me:hush@127.0.0.1:9", mirrors={"https://a.example": mirror}, pip_index=mirror),
+        settings=Settings(
+            proxy="http://me:hush@127.0.0.1:9",
+            mirrors={"https://a.example": mirror},
+            pip_index="https://me:hush@index.invalid/simple",
+        ),
     )
     for name in ("proxy", "repositories", "accounts", "pip"):
         stage(one, "user").run(lambda _: None)

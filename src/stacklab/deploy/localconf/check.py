@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from stacklab.deploy.complaint import Complaint, meant
 from stacklab.deploy.localconf import settings as judged
-from stacklab.deploy.localconf.settings import PASSWORDS, Setting
+from stacklab.deploy.localconf.settings import PASSWORDS, Assignment
 
 _LIKE_A_HEAD = re.compile(r"^\s*\[+\s*[a-z-]+\s*\|")
 HEAD = re.compile(r"^\[\[.+\|.*\]\]")
@@ -90,7 +90,7 @@ def _complaints(
         text = f"there is no section [[{LOCALRC}]], the only one that stack.sh takes its settings from"
         yield Complaint(0, text)
         return
-    settings: dict[str, Setting] = {}
+    settings: dict[str, Assignment] = {}
     for number, line in lines:
         yield from _statement(number, line, settings, names)
     yield from judged.passwords(settings)
@@ -158,7 +158,7 @@ def _closest(word: str, known: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)
 
 
-def _statement(number: int, line: str, settings: dict[str, Setting], names: set[str]) -> Iterator[Complaint]:
+def _statement(number: int, line: str, settings: dict[str, Assignment], names: set[str]) -> Iterator[Complaint]:
     """One line of the shell's part; what it sets is added to `settings`."""
     if _silent(line) or _LIKE_A_HEAD.match(line):
         return
@@ -182,7 +182,7 @@ def _statement(number: int, line: str, settings: dict[str, Setting], names: set[
         yield Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?")
     if not value.strip().startswith("'"):
         yield from _replaced(number, name, value, {*settings, *names})
-    settings[name] = Setting(number, plain)
+    settings[name] = Assignment(number, plain)
 
 
 def _replaced(number: int, name: str, value: str, names: set[str]) -> Iterator[Complaint]:

@@ -20,7 +20,7 @@ import jinja2
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.prepare.internet import without_account
-from stacklab.deploy.profile.model import Profile, Service
+from stacklab.deploy.profile.model import OptionalService, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.deploy.stack.detached import STACK_USER
 from stacklab.deploy.templates import environment, fragment_directories
@@ -150,7 +150,7 @@ def masked(
 def _of_service(profile: Profile, fragment: Fragment, settings: Settings) -> dict[str, object]:
     if fragment.service is None:
         return {}
-    service: Service = profile.services[fragment.service]
+    service: OptionalService = profile.services[fragment.service]
     # As a mapping, so that `service["values"]` is the key and not the method of the same name.
     values: dict[str, object] = {"service": service.model_dump()}
     if service.plugin:

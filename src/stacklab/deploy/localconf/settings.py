@@ -23,17 +23,17 @@ _FORMS = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class Assignment:
     """`NAME=value` as bash would have it; `plain` is None where only bash could tell (a variable, a command in it)."""
 
     line: int
     plain: str | None
 
 
-Settings = Mapping[str, Setting]
+Assigned = Mapping[str, Assignment]
 
 
-def passwords(settings: Settings) -> Iterator[Complaint]:
+def passwords(settings: Assigned) -> Iterator[Complaint]:
     """Those that are not set, empty, or not what DevStack can carry."""
     for name in PASSWORDS:
         # DevStack's old name for it still counts (stackrc).
@@ -49,7 +49,7 @@ def passwords(settings: Settings) -> Iterator[Complaint]:
             yield Complaint(setting.line, text)
 
 
-def address(settings: Settings, addresses: Sequence[str]) -> Iterator[Complaint]:
+def address(settings: Assigned, addresses: Sequence[str]) -> Iterator[Complaint]:
     """HOST_IP, which is to be one of the machine's addresses."""
     setting = settings.get("HOST_IP")
     if setting is None:
@@ -61,7 +61,7 @@ def address(settings: Settings, addresses: Sequence[str]) -> Iterator[Complaint]
             yield Complaint(setting.line, f"HOST_IP {wrong}")
 
 
-def ranges(settings: Settings) -> Iterator[Complaint]:
+def ranges(settings: Assigned) -> Iterator[Complaint]:
     """Networks that are none, that lie in one another, or that the machine itself is in."""
     nets: dict[str, ipaddress.IPv4Network] = {}
     for name in ("FLOATING_RANGE", "FIXED_RANGE"):
@@ -84,8 +84,8 @@ def ranges(settings: Settings) -> Iterator[Complaint]:
             yield Complaint(settings[name].line, text)
 
 
-def values(settings: Settings, may_be: Mapping[str, Sequence[str] | str]) -> Iterator[Complaint]:
-    """Settings that hold what neither DevStack nor the service that gets it takes. `may_be`: as `Explanations.values`."""
+def values(settings: Assigned, may_be: Mapping[str, Sequence[str] | str]) -> Iterator[Complaint]:
+    """Assigned that hold what neither DevStack nor the service that gets it takes. `may_be`: as `Explanations.values`."""
     for name, allowed in may_be.items():
         setting = settings.get(name)
         if setting is None or not setting.plain:  # an empty one is DevStack's default

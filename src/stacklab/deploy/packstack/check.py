@@ -34,14 +34,14 @@ _LINE = re.compile(r"^([A-Za-z0-9_]+)\s*[=:]\s*(.*)$")
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerLine:
     """A value and the line that it stands on."""
 
     line: int
     value: str
 
 
-Answers = dict[str, Answer]
+Answers = dict[str, AnswerLine]
 
 
 def check(text: str, *, addresses: Iterable[str], known: Iterable[str] = ()) -> list[Complaint]:
@@ -84,7 +84,7 @@ def _line(number: int, line: str, answers: Answers, names: set[str]) -> Iterator
     key, value = match[1].upper(), match[2].strip()  # ConfigParser does not tell large letters from small ones
     if key in answers:
         yield f"{key} stands here a second time (first on line {answers[key].line}); the last one counts"
-    answers[key] = Answer(number, value)
+    answers[key] = AnswerLine(number, value)
     if re.match(r"^(['\"]).*\1$", value):
         yield f"{key}: no quotes; PackStack would take them for a part of the value"
     if "%" in value:
@@ -100,7 +100,7 @@ def _line(number: int, line: str, answers: Answers, names: set[str]) -> Iterator
 def _hosts(answers: Answers, addresses: list[str]) -> Iterator[Complaint]:
     right = True
     for key in HOSTS:
-        answer = answers.get(key, Answer(0, ""))
+        answer = answers.get(key, AnswerLine(0, ""))
         if not answer.value:
             right = False
             first = "PackStack would take the first address that it finds, which may not be"
@@ -116,7 +116,7 @@ def _hosts(answers: Answers, addresses: list[str]) -> Iterator[Complaint]:
         yield Complaint(answers[HOSTS[0]].line, text)
 
 
-def _words(answer: Answer) -> list[str]:
+def _words(answer: AnswerLine) -> list[str]:
     return [word.strip() for word in answer.value.split(",") if word.strip()]
 
 
@@ -135,7 +135,7 @@ def _passwords(answers: Answers) -> Iterator[Complaint]:
         elif answer.value not in ("", PLACEHOLDER) and not PLAIN_PASSWORD.fullmatch(answer.value):
             yield Complaint(answer.line, f"{key}: letters and digits alone; it goes into URLs and through a shell")
     default = answers.get("CONFIG_DEFAULT_PASSWORD")
-    admin = answers.get("CONFIG_KEYSTONE_ADMIN_PW", Answer(0, ""))
+    admin = answers.get("CONFIG_KEYSTONE_ADMIN_PW", AnswerLine(0, ""))
     if admin.value in ("", PLACEHOLDER) and (default is None or not default.value):
         text = "CONFIG_KEYSTONE_ADMIN_PW is not set: PackStack would make one up, and nobody could log in as admin"
         yield Complaint(admin.line, text)

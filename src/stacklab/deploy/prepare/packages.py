@@ -24,7 +24,7 @@ sed -i '/^# stacklab: packages_proxy$/,+1d' /etc/yum.conf
 """
 
 
-class Packages:
+class PackageManager:
     """apt or yum on the machine, as the profile's family has it."""
 
     def __init__(self, deployment: Deployment) -> None:

@@ -15,7 +15,7 @@ from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.files import is_private
 from stacklab.deploy.prepare.internet import HEADER, accounts, pip_settings, proxies, without_account
 from stacklab.deploy.prepare.ownership import ours, put_marker
-from stacklab.deploy.prepare.packages import Packages
+from stacklab.deploy.prepare.packages import PackageManager
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER, unit_states
 from stacklab.durations import seconds as spoken
@@ -52,7 +52,7 @@ mkdir -p "$2"; chown "$3": "$2"; chmod 0755 "$2"
 
 def stages(deployment: Deployment) -> list[Stage]:
     """In order; what the profile and the settings do not ask for is left out."""
-    packages = Packages(deployment)
+    packages = PackageManager(deployment)
     do = _Preparation(deployment, packages)
     profile, settings = deployment.profile, deployment.settings
     wanted = [
@@ -88,7 +88,7 @@ def check_size(machine: str, profile: Profile, memory: float, disk: float) -> No
 
 
 class _Preparation:
-    def __init__(self, deployment: Deployment, packages: Packages) -> None:
+    def __init__(self, deployment: Deployment, packages: PackageManager) -> None:
         self.packages = packages
         self.deployment, self.profile, self.settings = deployment, deployment.profile, deployment.settings
         self.machine: Machine = deployment.machine

@@ -56,7 +56,7 @@ class PlacedFile(Part):
     why: str
 
 
-class Packages(Part):
+class WantedPackages(Part):
     """What the distribution's package manager does, in this order: `remove`, `upgrade`, `install`."""
 
     remove: list[str] = []
@@ -86,7 +86,7 @@ class PackStack(Part):
     timeout: int = 900
 
 
-class Service(Part):
+class OptionalService(Part):
     """An optional service that `--with` can ask for. Either it is served, or `refused` says why not.
 
     Its fragment in local.conf.d has its name. `plugin`, `ref`: where DevStack's plugin for it comes from; None: DevStack has
@@ -143,7 +143,7 @@ class Units(Part):
     openstack: list[str] = []
 
 
-class Cloud(Part):
+class CloudAddresses(Part):
     """What the finished cloud looks like from outside. `floating_range` is what br-ex carries.
 
     `identity`, `dashboard`: what comes after http://HOST_IP, a path or a port and a path. `service_project`: the project that
@@ -234,7 +234,7 @@ class Profile(Part):
     box: Box
     size: Size = Size()
     repositories: list[PlacedFile] = []
-    packages: Packages = Packages()
+    packages: WantedPackages = WantedPackages()
     files: list[PlacedFile] = []
     switched: Switched = Switched()
     pip_constraints: list[str] = []
@@ -245,12 +245,12 @@ class Profile(Part):
     """Names in local.conf.d that this profile always uses, in order, without `.j2`."""
     values: Values = {}
     """What those fragments may refer to."""
-    services: dict[str, Service] = {}
+    services: dict[str, OptionalService] = {}
     external_ids: dict[str, str] = {}
     """Open vSwitch settings (`ovs-vsctl set open . external-ids:KEY=VALUE`) that must stand before stack.sh runs."""
     variants: dict[str, Variant] = {}
     units: Units
-    cloud: Cloud = Cloud()
+    cloud: CloudAddresses = CloudAddresses()
     recovery: Recovery = Recovery()
     selinux: Selinux | None = None
     faults: Breakable = Breakable()
