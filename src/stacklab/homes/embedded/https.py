@@ -7,7 +7,6 @@ import os
 import pwd
 import re
 import shlex
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -31,7 +30,7 @@ from stacklab.https.virtual_hosts import HORIZON, VirtualHost
 from stacklab.machines.base import Finished
 from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
-from stacklab.waiting import NotYet, looks, until
+from stacklab.waiting import NotYet, until
 
 START_SECONDS = 60
 END_SECONDS = 10
@@ -263,30 +262,17 @@ def configuration_of(layout: Layout) -> Path:
 
 def end_apache(layout: Layout) -> None:
     """End a cloud's Apache and wait until nothing of it is left. Also one that a kill left without its pid file."""
-    configuration = configuration_of(layout)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in processes(configuration):
-            supervision.send(pid, number)
-        if not all(looks(lambda: processes(configuration), END_SECONDS, every=0.05)):
-            return
-    raise StepFailed(f"Apache's processes {', '.join(map(str, processes(configuration)))} cannot be ended")
+    supervision.end_processes(lambda: processes(configuration_of(layout)), "Apache", END_SECONDS)
 
 
 def processes(configuration: Path) -> list[int]:
     """Apache's processes, by the configuration that their command line names, never by a remembered id."""
-    wanted = os.fsencode(str(configuration))
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except OSError:
-            continue  # it ended while we looked
-        if not dead and arguments[0].rpartition(b"/")[2] in (b"apache2", b"httpd") and wanted in arguments:
-            found.append(int(entry.name))
-    return found
+    named = os.fsencode(str(configuration))
+    return [
+        pid
+        for pid, arguments, _ in supervision.own_processes()
+        if arguments[0].rpartition(b"/")[2] in (b"apache2", b"httpd") and named in arguments
+    ]
 
 
 def _program() -> str | None:

@@ -22,6 +22,7 @@ from stacklab.homes.embedded import config
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import SERVICES
 from stacklab.stages import Progress
+from stacklab.waiting import NotYet, looks, until
 
 
 def is_running(layout: Layout) -> bool:
@@ -149,10 +150,18 @@ def stop(layout: Layout, progress: Progress, *, patience: int = 0) -> None:
             order(layout, "stop")
         except (NotRunning, ServiceFailed):
             progress("the supervisor does not answer; it is ended")
-            _end(_supervisors(layout))
-        _wait(lambda: not is_running(layout), f"the supervisor did not stop, see {layout.logs / 'supervisor.log'}")
-    _end(_supervisors(layout))  # one whose lock file was removed
+            _end_supervisors(layout)
+        until(lambda: NotYet("") if is_running(layout) else None, "the supervisor's end", seconds=30, every=0.05)
+    _end_supervisors(layout)  # one whose lock file was removed
     end_guests(layout, progress)
+
+
+def _end_supervisors(layout: Layout) -> None:
+    home = os.fsencode(layout.home)
+    end_processes(
+        lambda: [pid for pid, arguments, at in own_processes() if b"labcloud.supervisor" in arguments and at == home],
+        "the supervisor",
+    )
 
 
 def end_guests(layout: Layout, progress: Progress) -> None:
@@ -162,7 +171,7 @@ def end_guests(layout: Layout, progress: Progress) -> None:
     """
     if pids := guests(layout):
         progress(f"ending {len(pids)} instances")
-        _end(pids)
+        end_processes(lambda: guests(layout), "instances")
 
 
 def guests(layout: Layout) -> list[int]:
@@ -170,64 +179,45 @@ def guests(layout: Layout) -> list[int]:
     below = os.fsencode(f"{layout.home}{os.sep}")
     return [
         pid
-        for pid, arguments, works_in in _own_processes()
+        for pid, arguments, at in own_processes()
         if arguments[0].rpartition(b"/")[2].startswith(b"qemu-system-")
-        and (any(below in argument for argument in arguments) or (works_in + b"/").startswith(below))
+        and (any(below in argument for argument in arguments) or (at + b"/").startswith(below))
     ]
 
 
-def _supervisors(layout: Layout) -> list[int]:
-    home = os.fsencode(layout.home)
-    return [
-        pid for pid, arguments, works_in in _own_processes() if b"labcloud.supervisor" in arguments and works_in == home
-    ]
-
-
-def _own_processes() -> Iterator[tuple[int, list[bytes], bytes]]:
-    """Of this user: process id, arguments, working directory."""
+def own_processes() -> Iterator[tuple[int, list[bytes], bytes]]:
+    """Those that we may end (all, for root), and that live: process id, arguments, working directory."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if entry.stat().st_uid == os.getuid():
+            dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            if os.getuid() in (0, entry.stat().st_uid) and not dead:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
                 yield int(entry.name), arguments, os.fsencode((entry / "cwd").readlink())
         except OSError:
             continue  # it ended while we looked
 
 
-def _end(pids: list[int]) -> None:
-    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 3.0)):
-        for pid in pids:
+def end_processes(find: Callable[[], list[int]], what: str, seconds: float = 10) -> None:
+    """Ask the processes to end, wait, and kill those that are still found. Raises ServiceFailed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in find():
             send(pid, number)
-        deadline = time.monotonic() + seconds
-        while pids and time.monotonic() < deadline:
-            pids = [pid for pid in pids if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]
-            time.sleep(0.05)
-    if pids:
-        raise ServiceFailed(f"processes {', '.join(map(str, pids))} of this lab's cloud cannot be ended")
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def _wait(ended: Callable[[], bool], complaint: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not ended():
-        if time.monotonic() > deadline:
-            raise ServiceFailed(f"{complaint} ({seconds:.0f} s)")
-        time.sleep(0.05)
+        if not all(looks(find, seconds, every=0.05)):
+            return
+    raise ServiceFailed(f"{what} cannot be ended: processes {', '.join(map(str, find()))}")
 
 
 def end_service(layout: Layout, name: str) -> None:
     """End one service and wait until it is gone; it stays away until an order to restart it."""
     order(layout, "end", service=name)
-    gone = lambda: next(state for state in services(layout) if state.name == name).pid is None  # noqa: E731
-    _wait(gone, f"{name} did not end, see lab logs {name}")
+
+    def look() -> NotYet | None:
+        state = next(state for state in services(layout) if state.name == name)
+        return None if state.pid is None else NotYet(f"process {state.pid} is {state.state}")
+
+    until(look, f"{name}'s end", seconds=30, every=0.05, advice=f"lab logs {name}")
 
 
 def wait_until_running(
