@@ -18,6 +18,8 @@ from stacklab.course.load import load_session
 from stacklab.course.search import VARIABLE
 from stacklab.course.session import Session
 from stacklab.errors import CheckpointMissing, NotRunning, NotTrusted
+from stacklab.homes.embedded import supervision
+from stacklab.homes.embedded.layout import Layout
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay import moving
@@ -287,11 +289,16 @@ def kill(lab: Lab, moment: str) -> None:
     assert process.returncode == -signal.SIGKILL or moment == "saving the databases", said
 
 
-def test_lab_up_ends_what_an_interrupted_goto_began(lab: Lab) -> None:
+@pytest.mark.parametrize("nova", ["alive", "killed"])
+def test_one_lab_up_ends_what_an_interrupted_goto_began(nova: str, lab: Lab) -> None:
     remember(lab, load_session("elsewhere"))
     go(lab, "script")
     kill(lab, "putting back databases")
-    assert lab_says(lab, "up", "session4")[0] == 0
+    if nova == "killed":
+        states = supervision.services(Layout(lab.home_directory))
+        supervision.send(next(state.pid for state in states if state.name == "nova" and state.pid), signal.SIGKILL)
+    code, told = lab_says(lab, "up", "session4")
+    assert code == 0, told
     open_workspace(lab, load_session("session4"), quiet)
     assert lab.record.restoring is None
     assert passed(lab) == set(journal_of(lab).entries("elsewhere"))
