@@ -70,11 +70,11 @@ class Invocation:
             rf"(?<![\w/.-])(?<!the )(?<!this )(?<!your )lab (?=(?:{verbs})\b)", lambda _: f"lab {options}", text
         )
 
-    def console(self, as_json: bool = False) -> Console:
-        """Where to print. Whatever is shown there is aimed at this lab."""
+    def console(self, as_json: bool = False, *, verbatim: bool = False) -> Console:
+        """Where to print. Whatever is shown there is aimed at this lab, unless it is somebody's file or log (`verbatim`)."""
         from stacklab.console import Console
 
-        return Console(as_json=as_json, aim=self.aimed)
+        return Console(as_json=as_json, aim=str if verbatim else self.aimed)
 
 
 def _name_lab(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -66,7 +66,7 @@ def render(
 
     if why and what != "local.conf":
         raise click.UsageError(f"--why tells of the fragments of local.conf; {what} has none")
-    lab, console, settings = context.lab, context.console(as_json), load_settings()
+    lab, console, settings = context.lab, context.console(as_json, verbatim=True), load_settings()
     plan = Plan.of(lab) if lab.exists() else Plan()
     profile = load_profile(name or plan.profile or DEFAULT_PROFILE)
     profile = profile.with_variants([*chosen_variants(profile, settings), *variants])

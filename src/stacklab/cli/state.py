@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stacklab.cli.asking import agreed
-from stacklab.cli.completing import complete_service, complete_session, complete_step
+from stacklab.cli.completing import complete_service, complete_session
 from stacklab.cli.options import Invocation, json_option
 from stacklab.cli.standing import as_json as session_json
 from stacklab.cli.standing import show_standing, whole_course
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from stacklab.console import Console
     from stacklab.homes.base import HomeStatus
     from stacklab.lab import Lab
-
-__all__ = ["complete_step", "completion", "destroy", "down", "logs", "reset", "restart", "status"]
 
 
 @click.command()
@@ -132,7 +130,7 @@ def logs(context: Invocation, service: str | None, follow: bool, lines: int) -> 
     from stacklab.logs import follow_logs
     from stacklab.replay.current import home_of
 
-    console = context.console()
+    console = context.console(verbatim=True)
     found = home_of(context.lab).logs(service)
     for name, log in found.items():
         if len(found) > 1:
