@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,17 @@ from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import undo
 from stacklab.replay.vias import do as do_step
 from tests.controlgroups import control_groups
-from tests.embedded.guests import PATIENCE
+from tests.embedded.breaks import (
+    disabled,
+    done_anew,
+    made_anew,
+    of,
+    paused,
+    renamed,
+    without_address,
+    without_role,
+    without_rule,
+)
 from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, done_session, failed, find
 
 SESSION = load_session("session1")
@@ -69,16 +78,6 @@ def scratch_of(desk: Workspace) -> Path:
     return Path(desk.site().scratch)
 
 
-def again(desk: Workspace, step: str) -> None:
-    """Do a step's commands."""
-    chosen = SESSION.step(step)
-    do_step(desk.context(chosen), chosen, "rest")
-    deadline = time.monotonic() + PATIENCE
-    while check(desk, [chosen]).grades[0].status != "passed":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def shell(desk: Workspace, step: str, broken: str, mended: str) -> Break:
     """Break and mend with lines of shell, run where and as the step's own are."""
 
@@ -107,7 +106,7 @@ def redone(step: str, lines: str, *after: str) -> Break:
 
         def mend() -> None:
             for one in (step, *after):
-                again(desk, one)
+                done_anew(desk, one)
 
         return mend
 
@@ -131,7 +130,7 @@ def other_box(without: str) -> Break:
 
         def mend() -> None:
             shell(desk, "box", END_IT.format(name="box"), ":")(desk)
-            again(desk, "box")
+            done_anew(desk, "box")
 
         return mend
 
@@ -156,95 +155,6 @@ def seen_otherwise(words: str, other: str) -> Break:
         return lambda: setattr(desk, "site", before)
 
     return act
-
-
-def gone(collection: str, service: str, step: str) -> Break:
-    """Nothing by that name any more: it has been given another one."""
-
-    def act(desk: Workspace) -> Mend:
-        thing = find(desk, step)
-        key = collection.rstrip("s").replace("-", "_")
-
-        def name(value: str) -> None:
-            if service == "image":
-                body = [{"op": "replace", "path": "/name", "value": value}]
-                headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-                desk.admin.sdk.image.patch(f"/images/{thing['id']}", json=body, headers=headers)
-            else:
-                desk.admin.put(service, collection, thing["id"], body={key: {"name": value}})
-
-        name("something-else")
-        return lambda: name(str(thing["name"]))
-
-    return act
-
-
-def disabled(collection: str, step: str) -> Break:
-    """Keystone's thing is switched off."""
-
-    def act(desk: Workspace) -> Mend:
-        key, thing = collection.rstrip("s"), find(desk, step)
-
-        def enable(on: bool) -> None:
-            desk.admin.request("PATCH", "identity", (collection, thing["id"]), body={key: {"enabled": on}})
-
-        enable(False)
-        return lambda: enable(True)
-
-    return act
-
-
-def without_role(desk: Workspace) -> Mend:
-    """The learner loses the role on the project."""
-    thing = find(desk, "member")
-    path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
-    desk.admin.delete("identity", *path)
-    return lambda: desk.admin.put("identity", *path, body=None)
-
-
-def without_rules(desk: Workspace) -> Mend:
-    """Nothing is let in any more."""
-    group = find(desk, "security-group")
-    rule = next(one for one in group["security_group_rules"] if one["protocol"] == "tcp")
-    desk.admin.delete("network", "security-group-rules", rule["id"])
-    body = {"security_group_id": group["id"], "direction": "ingress", "protocol": "tcp", "ethertype": "IPv4"}
-    body |= {"port_range_min": 22, "port_range_max": 22}
-    return lambda: desk.admin.post("network", "security-group-rules", body={"security_group_rule": body})
-
-
-def made_anew(step: str) -> Break:
-    """The learner has deleted what the step made; mended by doing the step."""
-
-    def act(desk: Workspace) -> Mend:
-        chosen = SESSION.step(step)
-        scene = desk.context(chosen)
-        chosen.kind.remove(scene, chosen.kind.undo_data(scene, chosen.params, find(desk, step)))
-        return lambda: again(desk, step)
-
-    return act
-
-
-def paused(desk: Workspace) -> Mend:
-    """The instance does not run."""
-    server = find(desk, "instance")["id"]
-
-    def become(action: str, status: str) -> None:
-        desk.admin.post("compute", "servers", server, "action", body={action: None})
-        deadline = time.monotonic() + PATIENCE
-        while find(desk, "instance")["status"] != status:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-
-    become("pause", "PAUSED")
-    return lambda: become("unpause", "ACTIVE")
-
-
-def not_associated(desk: Workspace) -> Mend:
-    """The floating IP belongs to nothing."""
-    address = find(desk, "floating-ip")
-    path = ("floatingips", address["id"])
-    desk.admin.put("network", *path, body={"floatingip": {"port_id": None}})
-    return lambda: desk.admin.put("network", *path, body={"floatingip": {"port_id": address["port_id"]}})
 
 
 LIMITS = (
@@ -284,19 +194,19 @@ BREAKS: dict[str, Break] = {
     "image": written("image", "mv image/bin/ls kept", "mv kept image/bin/ls"),
     "run-it": redone("run-it", END_IT.format(name="container"), "limited"),
     "limited": redone("limited", 'echo max > "$CGROUP_JOIN/pids.max"'),
-    "project": disabled("projects", "project"),
-    "user": disabled("users", "user"),
+    "project": disabled("projects", of("project")),
+    "user": disabled("users", of("user")),
     "member": without_role,
-    "ec2-image": gone("images", "image", "ec2-image"),
+    "ec2-image": renamed("image", "images", "ec2-image"),
     "flavor": made_anew("flavor"),
     "key-pair": made_anew("key-pair"),
-    "security-group": without_rules,
-    "network": gone("networks", "network", "network"),
-    "subnet": gone("subnets", "network", "subnet"),
-    "router": gone("routers", "network", "router"),
-    "instance": paused,
-    "floating-ip": not_associated,
-    "volume": gone("volumes", "block-storage", "volume"),
+    "security-group": without_rule("tcp"),
+    "network": renamed("network", "networks", "network"),
+    "subnet": renamed("network", "subnets", "subnet"),
+    "router": renamed("network", "routers", "router"),
+    "instance": paused("instance"),
+    "floating-ip": without_address("floating-ip"),
+    "volume": renamed("block-storage", "volumes", "volume"),
     "bucket": made_anew("bucket"),
     "terms": made_anew("bucket"),
 }

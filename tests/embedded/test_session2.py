@@ -31,17 +31,23 @@ from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.narrate import narrate
 from stacklab.replay.undo import dependants
 from stacklab.replay.vias import do
-from tests.embedded.guests import PATIENCE
-from tests.embedded.inventory import outline
-from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, failed, find, in_guest
-from tests.embedded.test_grading import (
+from tests.embedded.breaks import (
     disabled,
+    done_anew,
+    made_anew,
+    of,
     other_flavor,
     placement_endpoint,
     placement_service,
     renamed,
+    without_address,
+    without_role,
+    without_rule,
     without_service_roles,
 )
+from tests.embedded.guests import PATIENCE
+from tests.embedded.inventory import outline
+from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, failed, find, in_guest
 
 SESSION = load_session("session2")
 ONCE = {"by-client", "by-dashboard", "read", "large-object"}
@@ -137,14 +143,6 @@ def relogin(broken: Break) -> Break:
     return act
 
 
-def without_role(desk: Workspace) -> Mend:
-    """The learner has no role on the project."""
-    thing = find(desk, "member")
-    path = ("projects", thing["project"], "users", thing["user"], "roles", thing["id"])
-    desk.admin.delete("identity", *path)
-    return lambda: desk.admin.put("identity", *path, body=None)
-
-
 def stored(*path: str, data: bytes = b"", headers: dict[str, str] | None = None, verb: str = "PUT") -> Break:
     """Something is written into the learner's account; mended by doing the step anew."""
 
@@ -164,13 +162,6 @@ def stored(*path: str, data: bytes = b"", headers: dict[str, str] | None = None,
     return broken
 
 
-def done_anew(desk: Workspace, step: str) -> None:
-    """What a step makes, made once more over what is there."""
-    chosen = SESSION.step(step)
-    do(desk.context(chosen), chosen, "rest")
-    desk.memory.clear()
-
-
 def object_deleted(desk: Workspace) -> Mend:
     """The object is gone, and so not listed."""
     desk.learner.fetch("DELETE", desk.learner.address("object-store", "tour-box", "keys/lab-key.pub"))
@@ -184,46 +175,6 @@ def in_one_piece(desk: Workspace) -> Mend:
     with desk.context(step).asset(step.params.source).path.open("rb") as data:  # type: ignore[attr-defined]
         desk.learner.fetch("PUT", where, data=data)
     return lambda: done_anew(desk, "large-object")
-
-
-def without_rule(desk: Workspace) -> Mend:
-    """The security group lets nobody in."""
-    group = find(desk, "security-group")
-    rule = next(one for one in group["security_group_rules"] if one["protocol"] == "tcp")
-    desk.admin.delete("network", "security-group-rules", rule["id"])
-    ports = {"port_range_min": 22, "port_range_max": 22}
-    again = {"security_group_id": group["id"], "direction": "ingress", "protocol": "tcp", "ethertype": "IPv4", **ports}
-    return lambda: desk.admin.post("network", "security-group-rules", body={"security_group_rule": again})
-
-
-def without_key(desk: Workspace) -> Mend:
-    """The learner has deleted the key pair."""
-    desk.learner.delete("compute", "os-keypairs", "tour-key")
-    return lambda: done_anew(desk, "key-pair")
-
-
-def without_address(desk: Workspace) -> Mend:
-    """The floating IP is allocated, but associated with nothing."""
-    address = find(desk, "second-address")
-    path = ("floatingips", address["id"])
-    desk.admin.put("network", *path, body={"floatingip": {"port_id": None}})
-    return lambda: desk.admin.put("network", *path, body={"floatingip": {"port_id": address["port_id"]}})
-
-
-def detached(desk: Workspace) -> Mend:
-    """The volume is nobody's disk."""
-    step = SESSION.step("second-attachment")
-    step.kind.remove(desk.context(step), find(desk, step.id))
-    desk.memory.clear()
-
-    def mend() -> None:
-        done_anew(desk, step.id)
-        deadline = time.monotonic() + PATIENCE
-        while check(desk, [step]).grades[0].status != "passed":
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-
-    return mend
 
 
 def wiped(desk: Workspace) -> Mend:
@@ -251,41 +202,41 @@ def another_first(desk: Workspace) -> Mend:
 
 
 BREAKS: dict[str, Break] = {
-    "project": relogin(disabled("projects", "project", lambda desk: find(desk, "project")["id"])),
-    "user": relogin(disabled("users", "user", lambda desk: find(desk, "user")["id"])),
+    "project": relogin(disabled("projects", of("project"))),
+    "user": relogin(disabled("users", of("user"))),
     "member": relogin(without_role),
-    "services": disabled("services", "service", placement_service),
-    "endpoints": disabled("endpoints", "endpoint", placement_endpoint),
+    "services": disabled("services", placement_service),
+    "endpoints": disabled("endpoints", placement_endpoint),
     "service-users": without_service_roles,
     "keystone": elsewhere("identity", nowhere),
     "glance": elsewhere("image", horizon_page),
     "nova": elsewhere("compute", nowhere),
-    "placement": disabled("services", "service", placement_service),
+    "placement": disabled("services", placement_service),
     "neutron": elsewhere("network", horizon_page),
     "cinder": elsewhere("block-storage", nowhere),
     "swift": elsewhere("object-store", nowhere),
     "horizon": without_horizon,
-    "network": renamed("network", "networks", "network", "network"),
+    "network": renamed("network", "networks", "network"),
     "by-http": elsewhere("network", glance),
     "by-client": elsewhere("network", glance),
     "by-dashboard": elsewhere(
         "network", glance, "internal"
     ),  # Horizon is at home in the cloud, so that is what it asks
-    "image": renamed("image", "images", "image", "image"),
+    "image": renamed("image", "images", "image"),
     "container": stored(headers={"X-Container-Meta-Course": "another"}, verb="POST"),
     "object": stored("keys/lab-key.pub", data=b"another key"),
     "listing": object_deleted,
     "large-object": in_one_piece,
     "deletion": stored("drafts/letter", data=b"back again"),
-    "subnet": renamed("network", "subnets", "subnet", "subnet"),
-    "router": renamed("network", "routers", "router", "router"),
-    "security-group": without_rule,
-    "key-pair": without_key,
+    "subnet": renamed("network", "subnets", "subnet"),
+    "router": renamed("network", "routers", "router"),
+    "security-group": without_rule("tcp"),
+    "key-pair": made_anew("key-pair"),
     "flavor": other_flavor,
-    "volume": renamed("block-storage", "volumes", "volume", "volume"),
-    "second-server": renamed("compute", "servers", "server", "second-server"),
-    "second-address": without_address,
-    "second-attachment": detached,
+    "volume": renamed("block-storage", "volumes", "volume"),
+    "second-server": renamed("compute", "servers", "second-server"),
+    "second-address": without_address("second-address"),
+    "second-attachment": made_anew("second-attachment"),
     "read": wiped,
 }
 
