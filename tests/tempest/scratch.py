@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stacklab import places
-from stacklab.assets import Assets
 from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.console import Console
@@ -19,6 +18,7 @@ from stacklab.errors import LabBusy
 from stacklab.files import lock_holder, locked
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.replay.assets import Assets
 from stacklab.replay.bringup import bring_up, destroy
 
 LAB = "tempest"

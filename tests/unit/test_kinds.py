@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stacklab.assets import PAPER
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.errors import CloudUnreachable, DownloadFailed
@@ -20,6 +19,7 @@ from stacklab.kinds import KINDS, component, stream, tls_check
 from stacklab.kinds.context import Context, OfflineContext
 from stacklab.kinds.kind import mentions
 from stacklab.kinds.narration import Command, Upload
+from stacklab.replay.assets import PAPER
 
 # --- streams -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.assets import Assets
 from stacklab.course.load import read_session
 from stacklab.course.session import Session
 from stacklab.errors import NotRunning
@@ -15,6 +14,7 @@ from stacklab.files import remove_precious
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
 from stacklab.records import Records
+from stacklab.replay.assets import Assets
 from stacklab.replay.journal import Journal
 from stacklab.replay.moving import checkpoint_name, goto
 from stacklab.replay.progress import ProgressFile

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacklab.assets import PAPER
 from stacklab.course.load import load_session
 from stacklab.kinds.context import OfflineContext
 from stacklab.kinds.narration import Command, Hidden, Later, Request, Upload
+from stacklab.replay.assets import PAPER
 from stacklab.replay.narrate import narrate
 
 NASTY = st.text(min_size=1, max_size=20).filter(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.assets import PAPER
 from stacklab.course.load import load_session, read_session
 from stacklab.deploy.localconf.enable import how_to_switch_on
 from stacklab.errors import DownloadFailed, SessionInvalid

@@ -31,7 +31,7 @@ def openstack(context: Invocation, admin: bool, words: tuple[str, ...]) -> None:
 
     The learner's user is made by a session's steps (session4/project); until then only --admin can log in.
     """
-    from stacklab.cloud.client import environment, openstack_program
+    from stacklab.kinds.client import environment, openstack_program
     from stacklab.replay.current import home_of, interruption
 
     if interrupted := interruption(context.lab):

@@ -186,7 +186,7 @@ _NO_ANSWER = re.compile(r"Unable to establish connection|Failed to contact|Faile
 
 def _by_client(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[str], list[str]]:
     """The client, and the addresses that it says it asked: the first is the only one that it was told."""
-    from stacklab.cloud import client
+    from stacklab.kinds import client
 
     result = client.run(kind.commands(context, p)[0], {}, context.user.clouds_file, context.user.name)
     if result.status != 0:

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from stacklab.cloud import client
 from stacklab.errors import MissingProgram
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON
+from stacklab.kinds import client
 from stacklab.kinds.certificates import directory_of, told
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params

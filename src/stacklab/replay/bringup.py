@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 
 from stacklab import places
-from stacklab.assets import Assets
 from stacklab.course.session import Session
 from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError
 from stacklab.events import Emit, Note
@@ -20,6 +19,7 @@ from stacklab.homes.plan import Plan
 from stacklab.lab import Lab, all_labs
 from stacklab.machines.address import Address
 from stacklab.removal import purge as purge_directories
+from stacklab.replay.assets import Assets
 from stacklab.replay.breaking import broken_faults, in_words, repair_all
 from stacklab.replay.current import begin_session, home_of, journal_of
 from stacklab.replay.moving import go_back, going_back_stage

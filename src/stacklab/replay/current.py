@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stacklab.assets import Assets
 from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import CLOUDS, Variables, load_session
@@ -14,6 +13,7 @@ from stacklab.homes import open_home
 from stacklab.homes.base import Home
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
+from stacklab.replay.assets import Assets
 from stacklab.replay.journal import Journal
 from stacklab.replay.trust import require_trusted
 

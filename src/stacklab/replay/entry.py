@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from stacklab.assets import Assets
 from stacklab.cloud.access import LEARNER
 from stacklab.cloud.connection import Connection
 from stacklab.errors import InstanceUnreachable, UnknownName
 from stacklab.kinds.instance import ssh_options
 from stacklab.lab import Lab
+from stacklab.replay.assets import Assets
 from stacklab.replay.current import home_of
 from stacklab.suggest import closest
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stacklab import __version__
-from stacklab.assets import Assets
 from stacklab.cloud.access import CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.course.session import Session, Step
@@ -25,6 +24,7 @@ from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay.apply import Applied, Shown, do_steps
+from stacklab.replay.assets import Assets
 from stacklab.replay.breaking import forget_all, repair_all
 from stacklab.replay.check import check
 from stacklab.replay.clear import clear

@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from stacklab.assets import PAPER, Assets
 from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, CloudUnreachable, NoLab, NotRunning, NotTrusted
 from stacklab.kinds.context import Absent, OfflineContext, Workspace
 from stacklab.kinds.narration import Command, Request
 from stacklab.lab import Lab
+from stacklab.replay.assets import PAPER, Assets
 from stacklab.replay.current import open_workspace
 
 

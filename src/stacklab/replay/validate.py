@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stacklab.assets import PAPER
 from stacklab.course.load import Examined, examine, load_session, session_names
 from stacklab.course.search import FILE, SessionFile, all_sessions, clash_of, own_labs, sessions_in
 from stacklab.course.session import Session, Step
@@ -16,6 +15,7 @@ from stacklab.errors import LabError, SessionInvalid, UnknownName
 from stacklab.kinds.context import OfflineContext
 from stacklab.kinds.image import FileSource
 from stacklab.plain import visible
+from stacklab.replay.assets import PAPER
 from stacklab.replay.narrate import narrate
 from stacklab.replay.trust import Script, scripts
 from stacklab.suggest import closest_of

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from stacklab.cloud import client
 from stacklab.course.session import Step
 from stacklab.errors import CloudRefused, StepFailed
+from stacklab.kinds import client
 from stacklab.kinds.context import Absent, Context
 from stacklab.kinds.narration import Command, Request, dig
 from stacklab.kinds.stream import opened
