@@ -18,6 +18,7 @@ from stacklab.kinds.exchange import Page
 from stacklab.kinds.large_object import segments_of
 from stacklab.kinds.narration import Later, Request, Upload, Word
 from stacklab.kinds.stream import expanded_pieces, md5_of, pieces_of
+from stacklab.replay.assets import PAPER
 from stacklab.replay.narrate import narrate
 
 MIB = 1 << 20
