@@ -34,12 +34,10 @@ def imports() -> Iterator[tuple[str, str, str]]:
             continue
         here = room(".".join(("stacklab", *parts)))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
-                modules = [f"{node.module}.{alias.name}" for alias in node.names]
-            for module in modules:
-                if module.startswith("stacklab.") and room(module) != here:
-                    yield here, room(module), f"{'/'.join(parts)}.py:{node.lineno} imports {module}"
+                for module in (f"{node.module}.{alias.name}" for alias in node.names):
+                    if module.startswith("stacklab.") and room(module) != here:
+                        yield here, room(module), f"{'/'.join(parts)}.py:{node.lineno} imports {module}"
 
 
 def test_no_room_imports_one_above_it() -> None:
