@@ -65,8 +65,8 @@ def for_both(
     if ca_file:
         options["cert"] = str(ca_file)
     bare = {name: value for name, value in environment.items() if not name.startswith(("PIP_", "UV_"))}
-    said = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in options.items() if value.split()}
-    return for_uv({**bare, **said, "PIP_CONFIG_FILE": os.devnull})
+    variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in options.items() if value.split()}
+    return for_uv({**bare, **variables, "PIP_CONFIG_FILE": os.devnull})
 
 
 def pips_own() -> str:
@@ -82,8 +82,8 @@ def pips_own() -> str:
 
 def told_to_pip(environment: Mapping[str, str]) -> dict[str, str]:
     """What pip on this host is configured with, by the names of its options; variables count more than files, as pip has it."""
-    told = {**_from_files(environment), **_from_variables(environment)}
-    return {_ALSO.get(option, option): value for option, value in told.items()}
+    options = {**_from_files(environment), **_from_variables(environment)}
+    return {_ALSO.get(option, option): value for option, value in options.items()}
 
 
 def _from_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -104,8 +104,8 @@ def _from_files(environment: Mapping[str, str]) -> dict[str, str]:
         files = [] if chosen == os.devnull else [*files, Path(chosen)]
     parser = configparser.RawConfigParser()
     parser.read(files, encoding="utf-8")
-    told: dict[str, str] = {}
+    options: dict[str, str] = {}
     for section in ("global", "install"):
         if parser.has_section(section):
-            told |= {name.replace("_", "-"): value for name, value in parser.items(section)}
-    return told
+            options |= {name.replace("_", "-"): value for name, value in parser.items(section)}
+    return options

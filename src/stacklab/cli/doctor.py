@@ -94,8 +94,8 @@ def _laid(lab: Lab, wanted: Plan) -> Plan:
 
     kept = Plan.of(lab) if lab.exists() else Plan()
     if kept.home == wanted.home and wanted.address in (None, kept.address):
-        said = {one.name: getattr(wanted, one.name) for one in fields(wanted)}
-        wanted = replace(kept, **{name: value for name, value in said.items() if value not in (None, ())})
+        asked = {field.name: getattr(wanted, field.name) for field in fields(wanted)}
+        wanted = replace(kept, **{name: value for name, value in asked.items() if value not in (None, ())})
     check_plan(wanted)
     return wanted
 

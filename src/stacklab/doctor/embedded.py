@@ -44,24 +44,26 @@ def installer() -> Finding:
     except subprocess.TimeoutExpired:
         return bad(f"uv found no {first} within {INDEX_SECONDS:.0f} s", indexes.ADVICE)
     if done.returncode or first not in done.stdout:
-        said = " ".join(done.stderr.split()) or f"uv ended with status {done.returncode}"
-        return bad(f"uv cannot get {first}: {without_password(said)[:400]}", indexes.ADVICE)
+        why = " ".join(done.stderr.split()) or f"uv ended with status {done.returncode}"
+        return bad(f"uv cannot get {first}: {without_password(why)[:400]}", indexes.ADVICE)
     return good(f"uv finds {first} in the configured index")
 
 
 def disk() -> Finding:
     """Where the software and the lab's files go."""
     wanted = (software.SPACE if not software.installed() else 0) + LAB_SPACE
-    found = {}
+    places_of = {}
     for name, place in (("XDG_DATA_HOME", places.data_home()), ("XDG_STATE_HOME", places.state_home())):
-        found[name] = (place, host.space(place)[1])
-    tight = {name: pair for name, pair in found.items() if pair[1] < (wanted if name == "XDG_DATA_HOME" else LAB_SPACE)}
+        places_of[name] = (place, host.space(place)[1])
+    tight = {
+        name: pair for name, pair in places_of.items() if pair[1] < (wanted if name == "XDG_DATA_HOME" else LAB_SPACE)
+    }
     if tight:
-        said = "; ".join(f"{gib(free)} free at {place}" for place, free in tight.values())
+        have = "; ".join(f"{gib(free)} free at {place}" for place, free in tight.values())
         return bad(
-            f"{said}, {gib(wanted)} are needed", *(f"export {name}=DIRECTORY (on a larger disk)" for name in tight)
+            f"{have}, {gib(wanted)} are needed", *(f"export {name}=DIRECTORY (on a larger disk)" for name in tight)
         )
-    place, free = found["XDG_DATA_HOME"]
+    place, free = places_of["XDG_DATA_HOME"]
     return good(f"{gib(free)} free at {place}, {gib(wanted)} are needed")
 
 
@@ -73,23 +75,23 @@ def memory() -> Finding:
 
 def qemu() -> Finding:
     """Whether instances really run: QEMU is there, and runs a guest. Without it the home is usable all the same."""
-    found = config.find_hypervisor()
-    if not found.there:
+    hypervisor = config.find_hypervisor()
+    if not hypervisor.there:
         return warning(
-            f"{found.why_not}; steps that look into an instance are not applicable", *packages.install("guests")
+            f"{hypervisor.why_not}; steps that look into an instance are not applicable", *packages.install("guests")
         )
     why_not = try_guest("tcg", "max")
     if why_not:
-        return bad(f"{found.system} does not run a guest: {why_not}", f"{found.system} --version")
-    done = subprocess.run([found.image, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        return bad(f"{hypervisor.system} does not run a guest: {why_not}", f"{hypervisor.system} --version")
+    done = subprocess.run([hypervisor.image, "--version"], capture_output=True, text=True, timeout=20, check=False)
     if done.returncode:
         return bad(
-            f"{found.image} ended with status {done.returncode}: {done.stderr.strip()[:200]}",
-            f"{found.image} --version",
+            f"{hypervisor.image} ended with status {done.returncode}: {done.stderr.strip()[:200]}",
+            f"{hypervisor.image} --version",
         )
     lacks = "" if shutil.which("ssh") else "; there is no ssh, so lab ssh cannot log in"
-    told = f"{found.system} ran a guest; {done.stdout.splitlines()[0]}{lacks}"
-    return warning(told, *packages.install("guests")) if lacks else good(told)
+    evidence = f"{hypervisor.system} ran a guest; {done.stdout.splitlines()[0]}{lacks}"
+    return warning(evidence, *packages.install("guests")) if lacks else good(evidence)
 
 
 def loopback() -> Finding:

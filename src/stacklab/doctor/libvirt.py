@@ -138,30 +138,30 @@ def guests(where: Where) -> Finding:
 def pool(where: Where) -> Finding:
     """The storage pool for the VM's disk. `lab up` starts one that is off, and Vagrant makes one that is missing."""
     with where.asked() as hypervisor:
-        found = hypervisor.pool(where.pool)
+        storage = hypervisor.pool(where.pool)
     virsh = ("virsh", "-c", where.uri)
-    if found is None:
+    if storage is None:
         make = ("pool-define-as", where.pool, "dir", "--target", POOL_DIRECTORY)
         orders = (make, ("pool-build", where.pool), ("pool-start", where.pool), ("pool-autostart", where.pool))
         return warning(
             f"there is no pool '{where.pool}'; Vagrant makes it with the first VM",
             *(Remedy((*virsh, *order)) for order in orders),
         )
-    if not found.active:
+    if not storage.active:
         return warning(f"the pool '{where.pool}' is off; lab up starts it", Remedy((*virsh, "pool-start", where.pool)))
-    return good(f"'{where.pool}' is on, {found.path or 'no directory'}")
+    return good(f"'{where.pool}' is on, {storage.path or 'no directory'}")
 
 
 def network(where: Where) -> Finding:
     """The VM's two networks, or room for them; and what serves addresses there."""
     with where.asked() as hypervisor:
-        networks = {one.name: one for one in hypervisor.networks()}
+        networks = {network.name: network for network in hypervisor.networks()}
     served = _dnsmasq()
     if served is None:
         return bad("dnsmasq is not installed: the VM would get no address", *packages.install("vm"))
     served = f"; {served}" if served else ""
     if where.site is None or where.site.name not in networks:
-        taken = [one for network in networks.values() for one in network.ranges]
+        taken = [block for network in networks.values() for block in network.ranges]
         if ROUTES.exists():
             taken += routes(ROUTES.read_text(encoding="ascii"))
         return good(f"{_room(taken, where.site)} for the VM's two networks{served}")
@@ -207,10 +207,10 @@ def disk(where: Where) -> Finding:
     """Of the storage pool, against the VM's disk, which takes room as it is filled."""
     try:
         with where.asked() as hypervisor:
-            found = hypervisor.pool(where.pool)
+            storage = hypervisor.pool(where.pool)
     except (HomeUnavailable, MissingProgram):
-        found = None
-    place = Path(found.path if found and found.path else POOL_DIRECTORY)
+        storage = None
+    place = Path(storage.path if storage and storage.path else POOL_DIRECTORY)
     total, free = host.space(place)
     return judged_disk(place, total, free, where.size)
 

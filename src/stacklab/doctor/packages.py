@@ -18,8 +18,8 @@ DATA = Path(__file__).with_name("packages.yaml")
 @functools.cache
 def data() -> dict[str, Any]:
     """packages.yaml."""
-    found: dict[str, Any] = YAML(typ="safe").load(DATA.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = YAML(typ="safe").load(DATA.read_text(encoding="utf-8"))
+    return content
 
 
 def manager() -> str | None:

@@ -30,10 +30,10 @@ ASK_SECONDS = 50.0
 
 def session(settings: Settings) -> requests.Session:
     """What asks: with the user's certificates."""
-    found = requests.Session()
+    asking = requests.Session()
     if settings.ca_file:
-        found.verify = str(settings.ca_file)
-    return found
+        asking.verify = str(settings.ca_file)
+    return asking
 
 
 def ask(with_: requests.Session, url: str) -> requests.Response:
@@ -91,10 +91,10 @@ def python_index(settings: Settings) -> Finding:
         return bad(
             "pip is configured with no index that is there (PIP_NO_INDEX, or files that are missing)", indexes.ADVICE
         )
-    said = ", ".join([*answering, *(str(one) for one in places)])
+    names = ", ".join([*answering, *map(str, places)])
     if missing:
-        return warning(f"{said}; not there: {', '.join(missing)}", "pip config list")
-    return good(f"{said}: all there")
+        return warning(f"{names}; not there: {', '.join(missing)}", "pip config list")
+    return good(f"{names}: all there")
 
 
 def distribution() -> Finding:
@@ -119,14 +119,15 @@ def distribution() -> Finding:
     return judged_answer(of, done.returncode, f"{done.stdout}\n{done.stderr}")
 
 
-def judged_answer(of: str, status: int, said: str) -> Finding:
+def judged_answer(of: str, status: int, output: str) -> Finding:
     """What a package manager answered. Its status alone says little: an older apt ends with 0 though nothing answered."""
-    lines = [line.strip() for line in said.splitlines()]
+    lines = [line.strip() for line in output.splitlines()]
     wrong = [line for line in lines if line.startswith(("Err:", "E:", "W: Failed", "Error:"))]
     if status or wrong:
-        told = wrong or [line for line in lines if line][-2:]
+        complaints = wrong or [line for line in lines if line][-2:]
         return bad(
-            f"{of}: {without_password('; '.join(told)[:400]) or f'ended with status {status}'}", f"sudo {of} update"
+            f"{of}: {without_password('; '.join(complaints)[:400]) or f'ended with status {status}'}",
+            f"sudo {of} update",
         )
     answered = sum(line.startswith(("Get:", "Hit:")) for line in lines)
     if of == "apt-get" and not answered:

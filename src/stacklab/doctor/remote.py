@@ -180,10 +180,10 @@ class Remote:
 
     def distribution(self) -> Finding:
         try:
-            found = self.profile()
+            profile = self.profile()
         except NotServed as error:
             return failed(error)
-        return good(f"{found.distribution}, which profile {found.name} is for")
+        return good(f"{profile.distribution}, which profile {profile.name} is for")
 
     def unused(self) -> Finding:
         machine, directory = self.machine(), self.profile().devstack.directory
@@ -238,14 +238,14 @@ class Remote:
 
     def clock(self) -> Finding:
         off = ahead(self.machine())
-        told = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}
-        kept = told.get(self.facts()["synchronised"], "it does not say whether it is synchronised")
+        words = {"yes": "it says it is synchronised", "no": "it says nothing synchronises it"}
+        keeper = words.get(self.facts()["synchronised"], "it does not say whether it is synchronised")
         if abs(off) > OFF_SECONDS:
             way = "ahead of" if off > 0 else "behind"
             return bad(
-                f"{abs(off):.0f} s {way} this machine's; {kept}", "on the machine: sudo timedatectl set-ntp true"
+                f"{abs(off):.0f} s {way} this machine's; {keeper}", "on the machine: sudo timedatectl set-ntp true"
             )
-        return good(f"agrees with this machine's ({max(abs(off), 0.1):.1f} s off); {kept}")
+        return good(f"agrees with this machine's ({max(abs(off), 0.1):.1f} s off); {keeper}")
 
     # --- what it can reach -----------------------------------------------------------------------------------------
 
@@ -259,8 +259,8 @@ class Remote:
         return registries.judged_answer(of, done.status, done.out + done.err)
 
     def python_index(self) -> Finding:
-        told = pip_settings(self.settings, os.environ, "")
-        return self._asked(registries.page(self.settings.at(told.get("index-url") or indexes.pips_own())))
+        options = pip_settings(self.settings, os.environ, "")
+        return self._asked(registries.page(self.settings.at(options.get("index-url") or indexes.pips_own())))
 
     def source(self) -> Finding:
         devstack = self.profile().devstack

@@ -38,30 +38,30 @@ def box(lab: Lab, wanted: Box, settings: Settings, own: str | None) -> Finding:
     """The box in Vagrant's store; else whether the place that it comes from answers."""
     other = "lab up SESSION --on libvirt --box PATH   (a .box file that you have)"
     try:
-        found = wanted_box(wanted, settings, own)
+        source = wanted_box(wanted, settings, own)
     except DownloadFailed as error:
         return failed(error)
     vagrant = Vagrant(lab)
-    versions = [found.version] if found.version else vagrant.box_versions(found.name)[-1:]
+    versions = [source.version] if source.version else vagrant.box_versions(source.name)[-1:]
     for version in versions:
-        if place := vagrant.box(found.name, version):
-            return good(f"{found.name} {version} is in Vagrant's store, {place}")
-    if found.url and urlsplit(found.url).scheme == "file":
-        path = Path(unquote(urlsplit(found.url).path))
+        if place := vagrant.box(source.name, version):
+            return good(f"{source.name} {version} is in Vagrant's store, {place}")
+    if source.url and urlsplit(source.url).scheme == "file":
+        path = Path(unquote(urlsplit(source.url).path))
         if path.is_file():
-            return good(f"{found.name} comes from {path}")
-        return bad(f"{found.name} is not in Vagrant's store, and there is no {path}", other)
+            return good(f"{source.name} comes from {path}")
+        return bad(f"{source.name} is not in Vagrant's store, and there is no {path}", other)
     base = os.environ.get("VAGRANT_SERVER_URL") or packages.data()["vagrant_catalogue"]
-    url = found.url or f"{base.rstrip('/')}/{found.name}"
+    url = source.url or f"{base.rstrip('/')}/{source.name}"
     shown = without_password(url)
     try:
         answer = registries.ask(registries.session(settings), url)
     except requests.RequestException as error:
         return bad(
-            f"{found.name} is not in Vagrant's store, and {shown} does not give it: {reason(error)}",
-            f"vagrant box add --provider libvirt --name {found.name} URL   (another place)",
+            f"{source.name} is not in Vagrant's store, and {shown} does not give it: {reason(error)}",
+            f"vagrant box add --provider libvirt --name {source.name} URL   (another place)",
             other,
         )
-    size = answer.headers.get("Content-Length", "") if found.url and not found.url.endswith(".json") else ""
+    size = answer.headers.get("Content-Length", "") if source.url and not source.url.endswith(".json") else ""
     much = f", {int(size) / 1e6:.0f} MB" if size.isdigit() else ""
-    return good(f"{found.name} is not in Vagrant's store yet; {shown} answers{much}, lab up fetches it")
+    return good(f"{source.name} is not in Vagrant's store yet; {shown} answers{much}, lab up fetches it")

@@ -15,17 +15,17 @@ from stacklab.homes.libvirt.accelerator import Accelerator, decide, find_acceler
 
 def here() -> Finding:
     """Of this machine."""
-    found = _find()
-    if found.driver == "qemu":
-        module = re.search(r"\bkvm_(?:intel|amd)\b", found.why)
-        return warning(found.why, *([f"sudo modprobe {module[0]}"] if module else []))
-    if found.really:
-        return good(found.why)
+    accelerated = _find()
+    if accelerated.driver == "qemu":
+        module = re.search(r"\bkvm_(?:intel|amd)\b", accelerated.why)
+        return warning(accelerated.why, *([f"sudo modprobe {module[0]}"] if module else []))
+    if accelerated.really:
+        return good(accelerated.why)
     if "LAB_LIBVIRT_DRIVER" in os.environ:
-        return unknown(f"{found.why}; it was not tried", "unset LAB_LIBVIRT_DRIVER")
+        return unknown(f"{accelerated.why}; it was not tried", "unset LAB_LIBVIRT_DRIVER")
     if shutil.which(accelerator.QEMU) is None:
         return unknown(f"there is no {accelerator.QEMU} to try it with", *packages.install("guests"))
-    return unknown(found.why, "sudo usermod -aG kvm $USER; then log out and in again")
+    return unknown(accelerated.why, "sudo usermod -aG kvm $USER; then log out and in again")
 
 
 def _find() -> Accelerator:

@@ -165,11 +165,11 @@ def _resolved(
                 pins = filter(None, map(_requirement, done.stdout.splitlines()))
                 return [f"{pin.name}{pin.specifier}" for pin in pins], list(without.values())
             why = " ".join(done.stderr.split()).partition(", we can conclude")[0].rpartition("cause: ")[2]
-            if found := _NO_WHEEL.search(why):
-                without[found[1]] = _only_source(found[1])
-            elif (found := _NOT_THERE.search(why)) and found[1] not in without:
-                error = _failure(f"the index has no {found[1]} that fits", why)
-                without[found[1]] = Outcome("wheels", found[1], "failed", 0, error.message, error)
+            if match := _NO_WHEEL.search(why):
+                without[match[1]] = _only_source(match[1])
+            elif (match := _NOT_THERE.search(why)) and match[1] not in without:
+                error = _failure(f"the index has no {match[1]} that fits", why)
+                without[match[1]] = Outcome("wheels", match[1], "failed", 0, error.message, error)
             else:
                 raise _failure("uv does not find out which Python packages are needed", done.stderr)
 
@@ -194,10 +194,10 @@ def _downloaded(pins: list[str], target: Target, environment: dict[str, str]) ->
             done = _ran([*command, *pins], environment)
             if done.returncode == 0:
                 break
-            if found := _NO_MATCH.search(done.stderr):
-                outcomes.append(_only_source(found[1]))
-                left = [pin for pin in pins if _key(pin) != _key(found[1])]
-            if not found or len(left) == len(pins):
+            if match := _NO_MATCH.search(done.stderr):
+                outcomes.append(_only_source(match[1]))
+                left = [pin for pin in pins if _key(pin) != _key(match[1])]
+            if not match or len(left) == len(pins):
                 error = _failure(f"{len(pins)} packages could not be fetched", done.stderr)
                 return [*outcomes, *(Outcome("wheels", pin, "failed", 0, error.message, error) for pin in pins)]
             pins = left
