@@ -272,3 +272,35 @@ def test_what_openssl_curl_and_the_clients_say_of_tls_is_read(
     _, wanted = tls_check.CHECKS[check].judge(tls_check.Address("keystone", "192.0.2.7", "5000"), done)
     assert (wanted is None) == (expected is None)
     assert wanted is None or wanted.startswith(str(expected))
+
+
+def test_an_endpoint_that_stays_plain_in_a_second_region_is_not_hidden_by_the_first() -> None:
+    class Admin:
+        name = "lab-admin"
+
+        def get(self, service: str, collection: str) -> Any:
+            places = {"one": "https://one:5000", "two": "http://two:5000"}
+            return {
+                "services": [{"id": "k", "name": "keystone", "type": "identity"}],
+                "endpoints": [
+                    {"id": region, "service_id": "k", "interface": "public", "region_id": region, "url": url}
+                    for region, url in places.items()
+                ],
+            }
+
+    class Cloud:
+        admin = Admin()
+
+        def https(self) -> Any:
+            return self
+
+        def begun(self, name: str) -> bool:
+            return True
+
+        def planned(self, catalogue: Any) -> Any:
+            return {}
+
+    kind, context = KINDS["public-endpoints"], Cloud()
+    params = kind.params.model_validate({})
+    thing = next(iter(kind.find_all(context, params)))  # type: ignore[arg-type]
+    assert [difference.field for difference in kind.compare(context, params, thing)] == ["keystone in two"]  # type: ignore[arg-type]

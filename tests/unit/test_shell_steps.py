@@ -284,6 +284,15 @@ def test_only_the_variables_that_are_used_are_shown(bench: Make) -> None:
     assert "QUEUE" not in told
 
 
+def test_a_script_that_runs_lab_works_on_the_lab_that_the_step_belongs_to(bench: Make) -> None:
+    one = bench(what="a lab", run='echo "it is $LAB_NAME"; : lab status')
+    one.desk.lab = "other"
+    one.apply()
+    assert one.said == ["it is other"]
+    plain = bench(what="no lab", run="echo nothing of it")
+    assert "LAB_NAME" not in narrate(plain.desk, plain.desk.offline(plain.step), plain.step)["commands"][0]
+
+
 def test_on_paper_the_variables_stay_variables(bench: Make) -> None:
     one = bench(**FILE)
     told = narrate(None, one.desk.offline(one.step), one.step)["commands"][0]

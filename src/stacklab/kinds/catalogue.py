@@ -43,7 +43,7 @@ class InternalEndpoints(_Endpoints):
         return "internal endpoint of every service"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
-        if not _on_stage(context):
+        if not _connected(context):
             return [
                 Command(("endpoint", "create", "--region", Later("REGION"), Later("SERVICE"), "internal", Later("URL")))
             ]
@@ -58,7 +58,7 @@ class InternalEndpoints(_Endpoints):
         ]
         return [
             Request("POST", "identity", ("endpoints",), {"endpoint": {**one, "interface": "internal"}})
-            for one in (_missing(context) if _on_stage(context) else made)
+            for one in (_missing(context) if _connected(context) else made)
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "internal"})]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
@@ -104,14 +104,14 @@ class PublicEndpoints(_Endpoints):
         return "public endpoints on https"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
-        if not _on_stage(context):
+        if not _connected(context):
             return [Command(("endpoint", "set", "--url", Later("URL"), Later("ENDPOINT_ID")))]
         return [Command(("endpoint", "set", "--url", url, identity)) for identity, _, url in _moves(context)] or [
             Command(("endpoint", "list", "--interface", "public"))
         ]
 
     def requests(self, context: Context, p: NoParams) -> list[Request]:
-        if not _on_stage(context):
+        if not _connected(context):
             return [
                 Request("PATCH", "identity", ("endpoints", Later("ENDPOINT_ID")), {"endpoint": {"url": Later("URL")}})
             ]
@@ -124,7 +124,7 @@ class PublicEndpoints(_Endpoints):
         """The way through the database, as the course's learner went it: told, never run."""
         updates = [
             f"    UPDATE endpoint SET url = {_sql(url)} WHERE id = {_sql(identity)};"  # noqa: S608 - shown, never run
-            for identity, _, url in (_moves(context)[:2] if _on_stage(context) else [])
+            for identity, _, url in (_moves(context)[:2] if _connected(context) else [])
         ]
         return [
             "For comparison, what changing Keystone's database by hand would be (lab never does it):",
@@ -151,7 +151,7 @@ class PublicEndpoints(_Endpoints):
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         catalogue = Catalogue.read(context.admin)
-        urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("public")}
+        urls = {_name(catalogue, one): one["url"] for one in catalogue.of_interface("public")}
         if not context.https().begun(PUBLIC) and any(url.startswith("http://") for url in urls.values()):
             return []
         return [{"name": self.title(p), "urls": urls}]
@@ -211,11 +211,18 @@ def _moves(context: Context) -> list[tuple[str, str, str]]:
         inside = one["url"] if one["url"].startswith("http://") else plain[one["service_id"]][1]
         front = virtual_host_of(fronts, inside)
         if front and front.public_url(inside) != one["url"]:
-            moves.append((str(one["id"]), catalogue.called(one["service_id"]), front.public_url(inside)))
+            moves.append((str(one["id"]), _name(catalogue, one), front.public_url(inside)))
     return moves
 
 
-def _on_stage(context: Context) -> bool:
+def _name(catalogue: Catalogue, endpoint: Mapping[str, Any]) -> str:
+    """What to call an endpoint: by its service, and by its region where the service has several."""
+    service = endpoint["service_id"]
+    several = sum(other["service_id"] == service for other in catalogue.of_interface(endpoint["interface"])) > 1
+    return catalogue.called(service) + (f" in {endpoint.get('region_id')}" if several else "")
+
+
+def _connected(context: Context) -> bool:
     """Whether there is a cloud to look at."""
     try:
         return bool(context.admin.name)

@@ -62,7 +62,7 @@ class CertificateAuthority(_OnMachine):
             "  -addext 'basicConstraints=critical,CA:TRUE,pathlen:0' -addext 'keyUsage=critical,keyCertSign,cRLSign'",
             "chmod 644 ca.pem",
         ]
-        return [told(*lines)]
+        return [shell_lines(*lines)]
 
     def run(self, context: Context, p: NoParams) -> None:
         context.https().authority.make()
@@ -114,7 +114,7 @@ class ServerCertificate(_OnMachine):
             "rm server.csr server.ext ca.srl; chmod 644 server.pem",
             *copying,
         ]
-        return [told(*lines)]
+        return [shell_lines(*lines)]
 
     def run(self, context: Context, p: NoParams) -> None:
         https = context.https()
@@ -167,7 +167,7 @@ class ServerCertificate(_OnMachine):
 
 
 @dataclass(frozen=True)
-class Told(Command):
+class ShellLines(Command):
     """Lines for a shell, where they say they belong. lab does the same in its own way, whichever way was asked for."""
 
     lines: str = ""
@@ -177,9 +177,9 @@ class Told(Command):
         return self.lines
 
 
-def told(*lines: str) -> Told:
-    """See Told."""
-    return Told((), program="sh", lines="\n".join(lines))
+def shell_lines(*lines: str) -> ShellLines:
+    """See ShellLines."""
+    return ShellLines((), program="sh", lines="\n".join(lines))
 
 
 def directory_of(context: Context) -> str:
@@ -197,8 +197,8 @@ def _title(context: Context) -> str:
         return "certificate authority of the lab"
 
 
-def _shown_by_openssl(context: Context, name: str) -> Told:
-    return told(f'openssl x509 -noout -subject -issuer -dates -text -in "{directory_of(context)}/{name}"')
+def _shown_by_openssl(context: Context, name: str) -> ShellLines:
+    return shell_lines(f'openssl x509 -noout -subject -issuer -dates -text -in "{directory_of(context)}/{name}"')
 
 
 SETTINGS = "service-settings"
@@ -219,11 +219,11 @@ class ServiceSettings(_OnMachine):
         try:
             settings, additions = _settings(context), context.https().configuration.additions
         except Absent:
-            return [told("# in each service's file: [oslo_middleware] enable_proxy_headers_parsing = true")]
+            return [shell_lines("# in each service's file: [oslo_middleware] enable_proxy_headers_parsing = true")]
         lines = [_line(one) for one in settings]
         files = [f"cat >'{path}' <<'END'\n{content.rstrip()}\nEND" for path, content in additions.items()]
         return [
-            told(
+            shell_lines(
                 *lines,
                 *files,
                 *context.https().configuration.restarting(unit for one in settings for unit in one.units),
@@ -261,7 +261,9 @@ class ServiceSettings(_OnMachine):
         return changed
 
     def show_command(self, context: Context, p: NoParams) -> Command:
-        return told("grep -HnE 'enable_proxy_headers_parsing|endpoint_type|catalog_info|^interface' /etc/*/*.conf")
+        return shell_lines(
+            "grep -HnE 'enable_proxy_headers_parsing|endpoint_type|catalog_info|^interface' /etc/*/*.conf"
+        )
 
     def expected(self, p: NoParams) -> str:
         return (
@@ -294,7 +296,7 @@ class HttpsLogins(_OnMachine):
             "# without clouds.yaml:",
             f"export OS_AUTH_URL={identity} OS_CACERT={authority}",
         ]
-        return [told(*lines)]
+        return [shell_lines(*lines)]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
         return {"file": str(context.https().clouds_file), "entries": sorted(_entries(context))}

@@ -23,7 +23,7 @@ from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON
 from stacklab.kinds import client
-from stacklab.kinds.certificates import directory_of, told
+from stacklab.kinds.certificates import directory_of, shell_lines
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Difference, Kind
@@ -246,12 +246,12 @@ class TlsCheck(Kind[CheckParams]):
             return [Command(("endpoint", "list", "--interface", "public"))]
         check = CHECKS[p.that]
         if check.login:
-            return [told(check.line)]
+            return [shell_lines(check.line)]
         try:
             addresses = public_addresses(context, plain=p.that == "plain")
         except Absent:
             addresses = [Address("", "$HOST", "$PORT")]
-        return [told("\n".join(check.command(context, address) for address in addresses))]
+        return [shell_lines("\n".join(check.command(context, address) for address in addresses))]
 
     def requests(self, context: Context, p: CheckParams) -> list[Request]:
         if p.that == "catalogue":

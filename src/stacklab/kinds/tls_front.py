@@ -9,7 +9,7 @@ from stacklab.cloud.horizon import is_login_page
 from stacklab.https.peer import NoTls, ask
 from stacklab.https.server import Catalogue
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, VirtualHost
-from stacklab.kinds.certificates import told
+from stacklab.kinds.certificates import shell_lines
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Params
 from stacklab.kinds.kind import Difference, Kind
@@ -48,7 +48,7 @@ class TlsFront(Kind[FrontParams]):
     def commands(self, context: Context, p: FrontParams) -> list[Command]:
         if not _has_https(context):  # on paper nobody knows which Apache, which addresses
             return [
-                told(
+                shell_lines(
                     "# the files, and the commands that switch them on, are shown once there is a cloud: lab up https-endpoints"
                 )
             ]
@@ -58,11 +58,11 @@ class TlsFront(Kind[FrontParams]):
         files = {**https.apache.groundwork(), **contents}
         directories = sorted({path.rpartition("/")[0] for path in files})
         return [
-            told(
+            shell_lines(
                 *(f"mkdir -p '{directory}'" for directory in directories),
                 *(f"cat >'{path}' <<'END'\n{content.rstrip()}\nEND" for path, content in files.items()),
             ),
-            told(*https.apache.lines(chosen)),
+            shell_lines(*https.apache.lines(chosen)),
         ]
 
     def requests(self, context: Context, p: FrontParams) -> list[Request]:
@@ -95,7 +95,7 @@ class TlsFront(Kind[FrontParams]):
         known = list(context.https().remembered().values()) if _has_https(context) else []
         wanted = [one for one in known if (one.name == p.service or (p.service == OTHERS and one.name not in APART))]
         lines = [f"curl -k -sS -i {one.public}{one.ask}" for one in wanted]
-        return told(*(lines or [f"curl -k -sS -i ${p.service.upper()}_HTTPS"]))
+        return shell_lines(*(lines or [f"curl -k -sS -i ${p.service.upper()}_HTTPS"]))
 
     def expected(self, p: FrontParams) -> str:
         return f"{self.title(p)}: it answers, and no link in its answer leads back to plain HTTP"
