@@ -12,12 +12,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from stacklab.cloud.access import LEARNER
 from stacklab.course.search import FILE, all_sessions, find_session, sessions_in
 from stacklab.course.session import CloudSort, Clue, Exercise, FaultCase, Session, Step
-from stacklab.errors import LabError, UnknownName
+from stacklab.errors import UnknownName
 from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
 from stacklab.plain import plain
 from stacklab.suggest import closest, closest_of
-from stacklab.yamlfiles.complaints import VARIABLE_PATTERN, examined
+from stacklab.yamlfiles.complaints import VARIABLE_PATTERN, Complaint, examined
 from stacklab.yamlfiles.yamlfile import Where, YamlFile
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(plain)]
@@ -159,7 +159,7 @@ def read_session(path: Path, variables: Variables | None = None, *, foreign: boo
     """The session in one file. Raises SessionInvalid."""
     examined = examine(path, variables, foreign=foreign)
     if examined.session is None:
-        raise examined.problems[0][1]
+        raise examined.problems[0].error(examined.file)
     return examined.session
 
 
@@ -172,7 +172,7 @@ class Examined:
 
     file: YamlFile
     session: Session | None
-    problems: list[tuple[Where, LabError]]
+    problems: list[Complaint]
     places: dict[str, Where]
     unused: list[str]
 
@@ -218,7 +218,7 @@ class _Builder:
 
     def __init__(self, file: YamlFile, variables: Variables) -> None:
         self.file = file
-        self.problems: list[tuple[Where, LabError]] = []
+        self.problems: list[Complaint] = []
         self.seen: dict[str, str] = {}  # step id → kind
         self.names: set[str] = set()
         self.places: dict[str, Where] = {}
@@ -235,17 +235,18 @@ class _Builder:
 
     def complain(self, where: Where, problem: str, *, advice: str = "") -> None:
         """Remember what is wrong at a place, unless something inside it is known to be wrong already."""
-        self._add(where, self.file.error(where, problem, advice=advice))
+        self._add(Complaint(where, problem, advice))
 
-    def _add(self, where: Where, problem: LabError) -> None:
-        if not any(place[: len(where)] == where and place != () for place, _ in self.problems):
-            self.problems.append((where, problem))
+    def _add(self, complaint: Complaint) -> None:
+        where = complaint.where
+        if not any(known.where[: len(where)] == where and known.where != () for known in self.problems):
+            self.problems.append(complaint)
 
     def model(self, model: type[M], value: Any, where: Where) -> M | None:
         """`value` as a model; None where it is none, which has been complained of."""
-        good, complaints = examined(model, value, self.file, where)
-        for place, problem in complaints:
-            self._add(place, problem)
+        good, complaints = examined(model, value, where)
+        for complaint in complaints:
+            self._add(complaint)
         return good
 
     def unused(self) -> list[str]:

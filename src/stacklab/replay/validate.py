@@ -84,7 +84,9 @@ def _report(found: SessionFile) -> Report:
     except SessionInvalid as error:
         report.problems.append(_from_error(error, found.file))
         return report
-    report.problems += [_problem(examined, where, error) for where, error in examined.problems]
+    report.problems += [
+        _at(examined, complaint.place, complaint.problem, complaint.advice) for complaint in examined.problems
+    ]
     report.problems += [
         _at(examined, ("vars", name), "no step uses this variable", "remove it") for name in examined.unused
     ]
@@ -189,18 +191,6 @@ def _texts(value: Any, where: Where) -> list[tuple[Where, str]]:
 def _at(examined: Examined, where: Where, problem: str, advice: str) -> Problem:
     file = examined.file
     return Problem(str(file.path), file.line(where), ".".join(map(str, where)), problem, advice)
-
-
-def _problem(examined: Examined, where: Where, error: LabError) -> Problem:
-    """The same as the error, with its parts apart."""
-    told = _from_error(error, examined.file.path)
-    key = ".".join(map(str, where))
-    short = told.problem.removeprefix(f"{key}: ")
-    # What is missing is told at the thing that it is missing from.
-    if short == told.problem and "." in key:
-        key = key.rpartition(".")[0]
-        short = told.problem.removeprefix(f"{key}: ")
-    return Problem(told.file, told.line, key, short, told.advice)
 
 
 def _from_error(error: LabError, path: Path) -> Problem:

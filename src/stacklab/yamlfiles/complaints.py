@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -38,18 +39,35 @@ class Document(Protocol):
         """The error to raise for something wrong at `where`."""
 
 
+@dataclass(frozen=True)
+class Complaint:
+    """What is wrong with a document: at which key, in words, and what to do about it."""
+
+    where: Where
+    problem: str
+    advice: str = ""
+    missing: bool = False
+
+    @property
+    def place(self) -> Where:
+        """What to point at: what is missing stands nowhere, so that is what it is missing from."""
+        return self.where[:-1] if self.missing else self.where
+
+    def error(self, document: Document) -> LabError:
+        """The error to raise for it."""
+        return document.error(self.place, self.problem, advice=self.advice)
+
+
 def validated(model: type[M], value: Any, document: Document, where: Where) -> M:
     """`value`, which stands at `where` in the document, as a model. Raises what `document.error` makes."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _explained(error.errors(), model, value, document, where)[1] from error
+        raise _explained(error.errors(), model, value, where).error(document) from error
 
 
-def examined(
-    model: type[M], value: Any, document: Document, where: Where
-) -> tuple[M | None, list[tuple[Where, LabError]]]:
-    """`value` as such a model, or None and everything that is wrong with it, with its place.
+def examined(model: type[M], value: Any, where: Where) -> tuple[M | None, list[Complaint]]:
+    """`value` as such a model, or None and everything that is wrong with it.
 
     The first complaint is the one that `validated` raises.
     """
@@ -59,20 +77,15 @@ def examined(
         groups: dict[Where, list[Any]] = {}
         for detail in error.errors():
             groups.setdefault(_settled(detail, value), []).append(detail)
-        explained = [(_rank(group), _explained(group, model, value, document, where)) for group in groups.values()]
+        explained = [(_rank(group), _explained(group, model, value, where)) for group in groups.values()]
         complaints = [complaint for _, complaint in sorted(explained, key=lambda pair: pair[0], reverse=True)]
-        advised = [problem.advice for _, problem in complaints]
+        advised = [complaint.advice for complaint in complaints]
         # A misspelt key is also a missing one: that is one mistake.
         return None, [
             complaint
             for complaint in complaints
-            if not any(_is_missing(complaint) and f"'{complaint[0][-1]}'" in text for text in advised)
+            if not (complaint.missing and any(f"'{complaint.where[-1]}'" in advice for advice in advised))
         ]
-
-
-def _is_missing(complaint: tuple[Where, LabError]) -> bool:
-    where, problem = complaint
-    return bool(where) and problem.message.endswith(f"'{where[-1]}' is missing")
 
 
 def _settled(error: Any, value: Any) -> Where:
@@ -92,38 +105,34 @@ def _rank(errors: list[Any]) -> tuple[bool, int]:
     return max((one["type"] == "extra_forbidden", -len(one["loc"])) for one in errors)
 
 
-def _explained(
-    errors: list[Any], model: type[BaseModel], value: Any, document: Document, where: Where
-) -> tuple[Where, LabError]:
-    """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words, and its place."""
+def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Where) -> Complaint:
+    """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
     first = max(errors, key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
     loc = _real(first["loc"], value)
     full = (*where, *loc)
     if first["type"] == "extra_forbidden":
         names = _keys(model, loc[:-1])
         advice = closest_of(str(loc[-1]), names, "known here")
-        return full, document.error(full, "there is no such key", advice=advice)
+        return Complaint(full, "there is no such key", advice)
     if first["type"] == "missing":
         problem = f"'{first['loc'][-1]}' is missing"
-        return full, document.error(full[:-1], problem, advice=f"add '{first['loc'][-1]}:' there")
+        return Complaint(full, problem, f"add '{first['loc'][-1]}:' there", missing=True)
     if first["type"] == "too_short":
         least = first["ctx"]["min_length"]
-        return full, document.error(
-            full, f"has to hold at least {least}", advice="add what belongs there, or remove it whole"
-        )
+        return Complaint(full, f"has to hold at least {least}", "add what belongs there, or remove it whole")
     given = f" (it is {_shown(first['input'])})"
     if first["type"] == "string_pattern_mismatch":
         form = PATTERNS.get(first["ctx"]["pattern"])
         problem = f"has to be {form}" if form else "holds characters that cannot stand there"
-        return full, document.error(full, problem + given)
+        return Complaint(full, problem + given)
     # Where a union was tried, each of its members has complained of the same place.
     same = [one["type"] for one in errors if _real(one["loc"], value) == loc]
     wanted = list(dict.fromkeys(WANTED[kind] for kind in same if kind in WANTED))
     if wanted and len(wanted) == len(set(same)):
         advice = MAPPING if wanted[0] == WANTED["dict_type"] else LIST if wanted[0] == WANTED["list_type"] else ""
-        return full, document.error(full, f"has to be {' or '.join(wanted)}{given}", advice=advice)
+        return Complaint(full, f"has to be {' or '.join(wanted)}{given}", advice)
     problem = first["msg"].removeprefix("Value error, ").replace("Input should be", "has to be", 1)
-    return full, document.error(full, problem[0].lower() + problem[1:] + given)
+    return Complaint(full, problem[0].lower() + problem[1:] + given)
 
 
 def _shown(value: Any) -> str:
