@@ -19,10 +19,12 @@ from tests.machine.sshd import Sshd, free_port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test comes first may have to build a root file system."""
+    """Whichever test comes first may have to build a root file system; all reach their machine by ssh."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(3600))
+            if shutil.which("ssh") is None:
+                item.add_marker(pytest.mark.skip("no ssh here: apt-get install openssh-client"))
 
 
 def missing_sshd() -> str | None:
