@@ -79,9 +79,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise LabDamaged(
-            f"{path} cannot be read: {error}", advice="lab up makes it again if it is moved away"
-        ) from error
+        raise LabDamaged(f"{path} cannot be read: {error}", advice="put back a copy of it, or move it away") from error
 
 
 def read_derivable(path: Path) -> dict[str, Any]:

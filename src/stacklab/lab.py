@@ -29,7 +29,9 @@ from stacklab.files import (
 DEFAULT = "intro"
 """The name of the one lab that most people have."""
 
-PRECIOUS = ("lab.json", "secrets.json", "progress.json", "broken.json", "home/made.json")
+PRECIOUS = (
+    "lab.json", "secrets.json", "progress.json", "broken.json", "home/made.json", "home/vm.json", "home/checkpoints.json",
+)  # fmt: skip
 """Files of a lab that nothing could make again, beside its journal: each is there twice, and its writer sees to it."""
 
 

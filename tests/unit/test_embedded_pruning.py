@@ -119,8 +119,11 @@ def test_a_new_environment_removes_what_it_replaces(root: Path, monkeypatch: pyt
 
 def test_purge_removes_all_that_labs_share_and_says_how_much(root: Path, own_directories: Path) -> None:
     (root / "old" / "big").write_bytes(os.urandom(3_000_000))
+    software.uv_cache().mkdir(parents=True)
+    os.link(root / "old" / "big", software.uv_cache() / "big")  # as uv installs
     removed = list(purge(Lab("mine")))
-    assert removed == [f"{root} (the installed OpenStack; 3 MB)"]
+    downloads = f"{software.uv_cache()} (packages that were downloaded for it; 3 MB)"
+    assert removed == [f"{root} (the installed OpenStack; 0 MB)", downloads]
     assert not (own_directories / "data" / "stacklab").exists()
 
 

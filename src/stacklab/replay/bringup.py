@@ -13,6 +13,7 @@ from stacklab import places
 from stacklab.course.session import Session
 from stacklab.errors import BrokenOnPurpose, LabDamaged, LabError
 from stacklab.events import Emit, Note
+from stacklab.files import precious_exists
 from stacklab.homes import HOMES, best_home, check_plan, open_home
 from stacklab.homes.base import Home
 from stacklab.homes.plan import Plan
@@ -149,7 +150,7 @@ def _home_to_remove(lab: Lab) -> str | None:
         lab.forget_record()
     if named:
         return str(named)
-    if (lab.home_directory / "vm.json").exists():
+    if precious_exists(lab.home_directory / "vm.json"):
         return "libvirt"
     return "embedded" if lab.home_directory.is_dir() else None
 

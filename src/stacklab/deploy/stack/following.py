@@ -21,7 +21,7 @@ from stacklab.deploy.stack.failures import diagnose
 from stacklab.deploy.stack.log import Line, parse
 from stacklab.durations import seconds as spoken
 from stacklab.errors import LabBusy, MachineUnreachable, StackFailed
-from stacklab.files import disk_error, lock_holder, locked, read_json, write_json
+from stacklab.files import disk_error, lock_holder, locked, write_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 
@@ -65,7 +65,7 @@ class LogCopy:
     def begin(self, run: str) -> None:
         """Start a copy of this run's log, unless there is one. The log of the run before stays beside it."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if (read_json(self._note) or {}).get("run") == run and self.log.exists():
+        if read_derivable(self._note).get("run") == run and self.log.exists():
             return
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
@@ -134,7 +134,7 @@ class PhaseTimes:
 
     def __init__(self, profile: str, usual_minutes: int) -> None:
         self._path = places.cache_home() / "stacking" / f"{profile}.json"
-        known = read_json(self._path) or {}
+        known = read_derivable(self._path)
         self.measured: list[tuple[str, float]] = [(str(name), float(took)) for name, took in known.get("phases", [])]
         self.total = sum(took for _, took in self.measured) if self.measured else usual_minutes * 60.0
 

@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from stacklab.errors import CheckpointMissing, LabError, NotEnoughSpace, NotRunning, UnknownName, VmFailed
-from stacklab.files import read_json, write_json
+from stacklab.files import read_precious, remove_precious, write_precious
 from stacklab.stages import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class VmCheckpoints:
         except LabError:
             self._remove({snapshot})
             raise
-        write_json(self._file, {**self._present(), name: snapshot})
+        write_precious(self._file, {**self._present(), name: snapshot})
         self.tidy()
 
     def restore(self, name: str, progress: Progress) -> None:
@@ -88,7 +88,7 @@ class VmCheckpoints:
         present = self._present()
         if present.pop(name, None) is not None:
             progress(f"removing the checkpoint '{name}'")
-            write_json(self._file, present)
+            write_precious(self._file, present)
             self.tidy()
 
     def tidy(self) -> None:
@@ -98,11 +98,11 @@ class VmCheckpoints:
 
     def forget(self) -> None:
         """The VM is gone, and its snapshots with it."""
-        self._file.unlink(missing_ok=True)
+        remove_precious(self._file)
 
     def _present(self) -> dict[str, str]:
         """Checkpoint → snapshot, of those that are really there."""
-        known: dict[str, str] = read_json(self._file) or {}
+        known: dict[str, str] = read_precious(self._file) or {}
         if not known or self._vm.state() is None:
             return {}
         there = {one.name for one in self._hypervisor.snapshots(self._vm.site.domain)}

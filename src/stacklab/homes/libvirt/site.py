@@ -11,7 +11,7 @@ from typing import Literal
 
 from stacklab import places
 from stacklab.errors import UnsupportedMachine
-from stacklab.files import locked, read_json, write_json
+from stacklab.files import locked, read_precious, write_precious
 from stacklab.homes.libvirt.vagrant import MACHINE
 from stacklab.lab import Lab
 
@@ -93,13 +93,13 @@ class SiteFile:
 
     def read(self) -> Site | None:
         """What was chosen, or None."""
-        found = read_json(self.path)
+        found = read_precious(self.path)
         return Site(**found) if found else None
 
     def keep(self, site: Site, **changed: object) -> Site:
         """Write it down, with changes."""
         site = replace(site, **changed)  # type: ignore[arg-type]
-        write_json(self.path, asdict(site), mode=0o600)
+        write_precious(self.path, asdict(site))
         return site
 
     def choose(self, uri: str, pool: str, driver: Literal["kvm", "qemu"], taken: Iterable[IPv4Network]) -> Site:
@@ -113,7 +113,7 @@ class SiteFile:
     def _of_others(self) -> Iterator[IPv4Network]:
         for path in places.state_home().glob("*/home/vm.json"):
             if path != self.path:
-                yield IPv4Network(read_json(path)["networks"])
+                yield IPv4Network(read_precious(path)["networks"])
 
 
 def free_networks(taken: Iterable[IPv4Network]) -> IPv4Network:

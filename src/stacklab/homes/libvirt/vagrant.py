@@ -17,7 +17,7 @@ from typing import Any
 
 from stacklab.download import without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace, VmFailed
-from stacklab.files import read_json, write_json
+from stacklab.files import read_derivable, write_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 from stacklab.waiting import looks
@@ -137,7 +137,7 @@ class Vagrant:
 
     def end(self) -> None:
         """End the Vagrant that a killed `lab` left at work, and nothing that only has its process number by now."""
-        note = read_json(self._note)
+        note = read_derivable(self._note)
         if note and started(int(note["pid"])) == note["started"]:
             _end(int(note["pid"]), lambda: started(int(note["pid"])) != note["started"])
         self._note.unlink(missing_ok=True)
