@@ -21,7 +21,7 @@ from stacklab.deploy.stack.failures import diagnose
 from stacklab.deploy.stack.log import Line, parse
 from stacklab.durations import seconds as spoken
 from stacklab.errors import LabBusy, MachineUnreachable, StackFailed
-from stacklab.files import disk_error, lock_holder, locked, write_json
+from stacklab.files import disk_error, lock_holder, locked, read_derivable, write_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 
