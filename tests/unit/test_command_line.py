@@ -345,3 +345,11 @@ def test_status_and_the_client_say_that_a_reset_was_interrupted(capsys: pytest.C
     assert "lab reset, or lab up, ends it" in capsys.readouterr().out
     assert run(["openstack", "server", "list"]) == 23
     assert "was interrupted" in capsys.readouterr().err
+
+
+def test_the_script_of_a_hint_can_be_typed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["hint", "session1/namespaces/box"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("    look:") + 1].startswith("# on ")
+    assert "sh -eu <<'LAB'" in lines
+    assert lines[-1] == "LAB"
