@@ -58,7 +58,7 @@ RESOURCES: dict[str, Resource] = {
     "endpoint": Resource("identity", "endpoints", "endpoint", "Project ▸ API Access (what the user's catalogue holds)"),
     "user": Resource("identity", "users", "user", "Identity ▸ Users"),
     "project": Resource("identity", "projects", "project", "Identity ▸ Projects"),
-    "flavor": Resource("compute", "flavors", "flavor", "Admin ▸ Compute ▸ Flavors"),
+    "flavor": Resource("compute", "flavors", "flavor", "Admin ▸ Compute ▸ Flavors", detail=True),
     "image": Resource("image", "images", "image", "Project ▸ Compute ▸ Images"),
     "server": Resource(
         *("compute", "servers", "server", "Compute ▸ Instances", "instance", "/project/instances/"),
