@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,6 @@ from stacklab.files import locked
 from stacklab.git_login import without_login
 from stacklab.prefetch.plan import Outcome, Repository
 from stacklab.stages import Progress
-from stacklab.waiting import sparing
 
 PACKS = 12
 """More packs than these are put into one: a plain HTTP client asks for the index of each."""
@@ -223,8 +223,8 @@ def _followed(path: Path, arguments: list[str], progress: Progress) -> list[str]
     It gives a connection up by itself that brings nothing for STALL_SECONDS; after FETCH_SECONDS it is ended.
     """
     patience = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={STALL_SECONDS}"]
-    say = sparing(progress)
     last: deque[str] = deque(maxlen=20)
+    said = time.monotonic()
     command, login = without_login("git", *patience, *arguments)
     with subprocess.Popen(
         command, cwd=path, env=_environment() | login, stdin=subprocess.DEVNULL,
@@ -236,7 +236,9 @@ def _followed(path: Path, arguments: list[str], progress: Progress) -> list[str]
             for line in process.stderr or ():  # lines of progress, which end in a carriage return, are lines, too
                 if line.strip():
                     last.append(line.strip())
-                    say(f"{path.name.removesuffix('.git')}: {line.strip()}")
+                if line.strip() and time.monotonic() - said > 1:  # there are hundreds of them
+                    said = time.monotonic()
+                    progress(f"{path.name.removesuffix('.git')}: {line.strip()}")
             status = process.wait()
         finally:
             limit.cancel()
