@@ -102,9 +102,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def _wrapped(text: str) -> str:
+    """As wide as a terminal is, and as is easy to read."""
+    import shutil
     import textwrap
 
-    return textwrap.fill(text, 100, break_on_hyphens=False)
+    width = min(100, shutil.get_terminal_size((104, 24)).columns - 4)
+    return textwrap.fill(text, max(width, 20), break_on_hyphens=False)
 
 
 def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
