@@ -13,6 +13,7 @@ from stacklab.conditions.condition import Fault
 from stacklab.errors import (
     CheckpointMissing,
     HomeUnavailable,
+    LabDamaged,
     NotRunning,
     ServiceFailed,
     StageFailed,
@@ -232,7 +233,7 @@ class EmbeddedHome(Home):
             self.saved.restore_running(name, done, progress)
             self._write_logins()
             readiness.prove(self.layout, self.cloud.ports, progress)
-        except (NotRunning, ServiceFailed, StageFailed) as error:
+        except (LabDamaged, NotRunning, ServiceFailed, StageFailed) as error:
             progress(f"not while the services run: {error.message}")
             return False
         return True
