@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import NotServed
-from stacklab.homes.libvirt.site import Site
+from stacklab.homes.libvirt.site import VmSite
 from stacklab.homes.libvirt.vagrantfile import render, ruby, sized
 
-SITE = Site("lab-intro-ab12", "qemu:///system", "default", "qemu", "10.77.6.0/23", box="centos/7", version="2004.01")
+SITE = VmSite("lab-intro-ab12", "qemu:///system", "default", "qemu", "10.77.6.0/23", box="centos/7", version="2004.01")
 HOSTILE = [
     "it's",
     "back\\slash",
@@ -72,7 +72,7 @@ def test_the_courses_vm_has_what_the_profile_says(profile: Profile) -> None:
 
 
 def test_with_kvm_instances_get_virtualization_and_the_boot_less_time(profile: Profile) -> None:
-    site = Site("lab-intro-ab12", "qemu:///system", "default", "kvm", "10.77.6.0/23", box="centos/7")
+    site = VmSite("lab-intro-ab12", "qemu:///system", "default", "kvm", "10.77.6.0/23", box="centos/7")
     text = render(site, profile, sized(profile), console=Path("/x/console.log"))
     assert setting(text, "libvirt.nested") == "true"
     assert setting(text, "config.vm.boot_timeout") == "300"
@@ -120,7 +120,7 @@ def test_ruby_itself_reads_every_hostile_value_as_it_was_meant() -> None:
 
 @needs_ruby
 def test_a_vagrantfile_full_of_hostile_values_is_still_one_program(profile: Profile, tmp_path: Path) -> None:
-    site = Site(
+    site = VmSite(
         "lab-intro-ab12", "qemu:///system?a='b'", "po'ol #{1}", "qemu", "10.77.6.0/23", box="it's\\", version="1'"
     )
     path = tmp_path / "a 'b' & <c> \\d"

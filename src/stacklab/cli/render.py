@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stacklab.course.session import Session
     from stacklab.deploy.profile.model import Profile
     from stacklab.deploy.profile.settings import Settings
-    from stacklab.homes.libvirt.site import Site
+    from stacklab.homes.libvirt.site import VmSite
     from stacklab.lab import Lab
 
 EXAMPLE_ADDRESS = "192.0.2.10"
@@ -149,16 +149,16 @@ def _vagrantfile(lab: Lab, profile: Profile, plan: Any) -> str:
     return rendered(site, profile, size, console=lab.home_directory / "console.log")
 
 
-def _example(lab: Lab, profile: Profile) -> Site:
+def _example(lab: Lab, profile: Profile) -> VmSite:
     """Where a VM would be that has not been made: its name and networks are chosen when it is."""
     from stacklab.deploy.profile.load import load_settings
-    from stacklab.homes.libvirt.site import RANGE, Site
+    from stacklab.homes.libvirt.site import RANGE, VmSite
 
     settings = load_settings()
     networks = str(next(RANGE.subnets(new_prefix=23)))
     uri = settings.libvirt_uri or "qemu:///system"
     box, version = profile.box.name, profile.box.version or ""
-    return Site(f"lab-{lab.name}-0000", uri, settings.libvirt_pool, "qemu", networks, box=box, version=version)
+    return VmSite(f"lab-{lab.name}-0000", uri, settings.libvirt_pool, "qemu", networks, box=box, version=version)
 
 
 @click.command()

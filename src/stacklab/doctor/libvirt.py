@@ -22,7 +22,7 @@ from stacklab.doctor.probe import bad, failed, gib, good, warning
 from stacklab.errors import HomeUnavailable, MissingProgram
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor
-from stacklab.homes.libvirt.site import ROUTES, Site, free_networks, routes
+from stacklab.homes.libvirt.site import ROUTES, VmSite, free_networks, routes
 
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where daemons are, which are not on everybody's PATH."""
@@ -44,7 +44,7 @@ class Where:
     uri: str
     pool: str
     size: Size
-    site: Site | None
+    site: VmSite | None
 
     @contextmanager
     def asked(self) -> Iterator[Hypervisor]:
@@ -173,7 +173,7 @@ def network(where: Where) -> Finding:
     return good(f"{' and '.join(names)} are on{served}")
 
 
-def _room(taken: list[IPv4Network], site: Site | None) -> str:
+def _room(taken: list[IPv4Network], site: VmSite | None) -> str:
     return f"{site.networks if site else free_networks(taken)} is {'kept' if site else 'free'}"
 
 

@@ -15,7 +15,7 @@ from stacklab.errors import DownloadFailed
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedBox:
     """`version` None: the newest that Vagrant has or finds. `url` None: where Vagrant looks up names."""
 
     name: str
@@ -29,7 +29,7 @@ class Wanted:
         return self.url
 
 
-def wanted_box(box: Box, settings: Settings, own: str | None) -> Wanted:
+def wanted_box(box: Box, settings: Settings, own: str | None) -> WantedBox:
     """The profile's box, or `own` (a path or URL). Raises DownloadFailed for a file that is not there.
 
     A box of one's own gets a version made of what is in it (of its URL, if it is not here): Vagrant and libvirt keep boxes by
@@ -39,17 +39,17 @@ def wanted_box(box: Box, settings: Settings, own: str | None) -> Wanted:
         kept = cached_file(box.url, box.sha256) if box.url else None  # lab prefetch fetched it
         url = kept.as_uri() if kept else settings.at(box.url) if box.url else None
         # What is fetched by URL has to be called something; by name alone, Vagrant's catalogue says.
-        return Wanted(
+        return WantedBox(
             box.name, box.version or ("0.0.0" if url and not url.endswith(".json") else None), url, box.sha256
         )
     if "://" in own and not own.startswith("file://"):
-        return Wanted(_name(own), _version(hashlib.sha256(own.encode()).hexdigest()), settings.at(own), None)
+        return WantedBox(_name(own), _version(hashlib.sha256(own.encode()).hexdigest()), settings.at(own), None)
     path = Path(unquote(own.removeprefix("file://")) if own.startswith("file://") else own).expanduser().absolute()
     if not path.is_file():
         raise DownloadFailed(f"there is no box {path}", advice="--box PATH|URL names a .box file or its URL")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Wanted(_name(path.name), _version(digest), path.as_uri(), digest)
+    return WantedBox(_name(path.name), _version(digest), path.as_uri(), digest)
 
 
 def _name(source: str) -> str:

@@ -46,7 +46,7 @@ def starting(systemd: bool, *, root: bool) -> str:
 
 
 @dataclass(frozen=True)
-class Network:
+class HostNetwork:
     """One of libvirt's networks; `ranges`: the IPv4 networks it serves."""
 
     name: str
@@ -66,7 +66,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Volume:
+class PoolVolume:
     """A file in a storage pool. `backing`: the path of what it is an overlay on."""
 
     pool: str
@@ -315,11 +315,11 @@ class Hypervisor:
 
     # --- networks --------------------------------------------------------------------------------------------------
 
-    def networks(self) -> list[Network]:
+    def networks(self) -> list[HostNetwork]:
         """All of libvirt's networks, running or not."""
         with self._asking("listing networks"):
             networks = self._connection.listAllNetworks()
-            return [Network(one.name(), bool(one.isActive()), tuple(_ranges(_xml(one)))) for one in networks]
+            return [HostNetwork(one.name(), bool(one.isActive()), tuple(_ranges(_xml(one)))) for one in networks]
 
     def _network(self, name: str) -> Any:
         return self._unless(self._libvirt.VIR_ERR_NO_NETWORK, self._connection.networkLookupByName, name)
@@ -360,7 +360,7 @@ class Hypervisor:
             info = pool.info()
             return Pool(name, True, path, int(info[1]), int(info[3]))
 
-    def volumes(self) -> list[Volume]:
+    def volumes(self) -> list[PoolVolume]:
         """What lies in all running storage pools."""
         volumes = []
         with self._asking("listing volumes"):
@@ -368,10 +368,10 @@ class Hypervisor:
                 pool.refresh()
                 for one in pool.listAllVolumes():
                     backing = _xml(one).findtext("./backingStore/path")
-                    volumes.append(Volume(pool.name(), one.name(), one.path(), backing))
+                    volumes.append(PoolVolume(pool.name(), one.name(), one.path(), backing))
         return volumes
 
-    def remove_volume(self, volume: Volume) -> None:
+    def remove_volume(self, volume: PoolVolume) -> None:
         """Delete a volume."""
         with self._asking(f"removing the volume {volume.name}"):
             self._connection.storagePoolLookupByName(volume.pool).storageVolLookupByName(volume.name).delete()

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stacklab.errors import MissingProgram, VmFailed
-from stacklab.homes.libvirt.hypervisor import Hypervisor, Volume
-from stacklab.homes.libvirt.site import Site
+from stacklab.homes.libvirt.hypervisor import Hypervisor, PoolVolume
+from stacklab.homes.libvirt.site import VmSite
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.stages import Progress
 
 
-def remove_all(hypervisor: Hypervisor, vagrant: Vagrant, site: Site, progress: Progress) -> Iterator[str]:
+def remove_all(hypervisor: Hypervisor, vagrant: Vagrant, site: VmSite, progress: Progress) -> Iterator[str]:
     """The VM, its networks, and its box's image in the pool unless another VM is made from that."""
     yield from remove_vm(hypervisor, vagrant, site, progress)
     for name in site.network_xml():
@@ -24,7 +24,7 @@ def remove_all(hypervisor: Hypervisor, vagrant: Vagrant, site: Site, progress: P
         yield f"{volume.path} (the box's image, which no other VM uses; the box itself stays with Vagrant)"
 
 
-def remove_vm(hypervisor: Hypervisor, vagrant: Vagrant, site: Site, progress: Progress) -> Iterator[str]:
+def remove_vm(hypervisor: Hypervisor, vagrant: Vagrant, site: VmSite, progress: Progress) -> Iterator[str]:
     """The VM with its snapshots, saved memory and volumes."""
     there = hypervisor.state(site.domain) is not None
     snapshots = len(hypervisor.snapshots(site.domain)) if there else 0
@@ -56,7 +56,7 @@ def remove_files(directory: Path) -> Iterator[str]:
         yield f"{directory} (the VM's console, key and pinned host key)"
 
 
-def own_volumes(hypervisor: Hypervisor, site: Site) -> list[Volume]:
+def own_volumes(hypervisor: Hypervisor, site: VmSite) -> list[PoolVolume]:
     """The VM's disks, also those of a VM that is gone itself."""
     # Vagrant calls them <domain>.img, <domain>_1.img, …
     return [
@@ -66,7 +66,7 @@ def own_volumes(hypervisor: Hypervisor, site: Site) -> list[Volume]:
     ]
 
 
-def unused_base(hypervisor: Hypervisor, site: Site) -> list[Volume]:
+def unused_base(hypervisor: Hypervisor, site: VmSite) -> list[PoolVolume]:
     """The images of the site's box that vagrant-libvirt put into the pool, if nothing is an overlay on them."""
     if not site.box:
         return []

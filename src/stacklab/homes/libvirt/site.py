@@ -21,7 +21,7 @@ ROUTES = Path("/proc/net/route")
 
 
 @dataclass(frozen=True)
-class Site:
+class VmSite:
     """`name`: of the VM's host-only network, and the beginning of all other names. `networks`: a /23, host-only and NAT.
 
     `made`: the VM was made to the end once. `box`, `version`: what it was (or will be) made from.
@@ -91,24 +91,24 @@ class SiteFile:
         self.lab = lab
         self.path = lab.home_directory / "vm.json"
 
-    def read(self) -> Site | None:
+    def read(self) -> VmSite | None:
         """What was chosen, or None."""
         found = read_precious(self.path)
-        return Site(**found) if found else None
+        return VmSite(**found) if found else None
 
-    def keep(self, site: Site, **changed: object) -> Site:
+    def keep(self, site: VmSite, **changed: object) -> VmSite:
         """Write it down, with changes."""
         site = replace(site, **changed)  # type: ignore[arg-type]
         write_precious(self.path, asdict(site))
         return site
 
-    def choose(self, uri: str, pool: str, driver: Literal["kvm", "qemu"], taken: Iterable[IPv4Network]) -> Site:
+    def choose(self, uri: str, pool: str, driver: Literal["kvm", "qemu"], taken: Iterable[IPv4Network]) -> VmSite:
         """A new site, beside networks that are `taken` and those of other labs. Raises UnsupportedMachine if all are taken."""
         # Two labs that are brought up at once must not choose the same.
         with locked(places.state_home() / ".networks.lock", wait=True):
             networks = free_networks([*taken, *self._of_others()])
             name = f"lab-{self.lab.name}-{secrets.token_hex(2)}"
-            return self.keep(Site(name, uri, pool, driver, str(networks)))
+            return self.keep(VmSite(name, uri, pool, driver, str(networks)))
 
     def _of_others(self) -> Iterator[IPv4Network]:
         for path in places.state_home().glob("*/home/vm.json"):

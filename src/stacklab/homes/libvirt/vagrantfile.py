@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from stacklab import places
 from stacklab.deploy.profile.model import Profile, Size
 from stacklab.errors import NotServed
-from stacklab.homes.libvirt.site import Site
+from stacklab.homes.libvirt.site import VmSite
 from stacklab.homes.libvirt.vagrant import MACHINE
 
 TEMPLATE = "Vagrantfile.j2"
@@ -36,7 +36,7 @@ def sized(profile: Profile, cpus: int | None = None, memory: int | None = None, 
     return size
 
 
-def render(site: Site, profile: Profile, size: Size, *, console: Path) -> str:
+def render(site: VmSite, profile: Profile, size: Size, *, console: Path) -> str:
     """The Vagrantfile. `console`: the file for the serial console."""
     environment = Environment(
         loader=FileSystemLoader(places.course_data()), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,

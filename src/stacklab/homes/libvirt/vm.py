@@ -20,10 +20,10 @@ from stacklab.errors import (
 from stacklab.files import write_atomic
 from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.accelerator import COST, find_accelerator
-from stacklab.homes.libvirt.boxes import Wanted, wanted_box
+from stacklab.homes.libvirt.boxes import WantedBox, wanted_box
 from stacklab.homes.libvirt.checkpoints import VmCheckpoints
 from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
-from stacklab.homes.libvirt.site import ROUTES, Site, SiteFile, routes
+from stacklab.homes.libvirt.site import ROUTES, SiteFile, VmSite, routes
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
 from stacklab.lab import Lab
@@ -69,7 +69,7 @@ class Vm:
     # --- looking ---------------------------------------------------------------------------------------------------
 
     @property
-    def site(self) -> Site:
+    def site(self) -> VmSite:
         """Its name and its networks. Raises NotRunning before `lab up` chose them."""
         site = self._file.read()
         if site is None:
@@ -150,7 +150,7 @@ class Vm:
 
     # --- the box ---------------------------------------------------------------------------------------------------
 
-    def _box(self) -> Wanted:
+    def _box(self) -> WantedBox:
         return wanted_box(self.profile.box, self.settings, self.wishes.box)
 
     def _has_box(self) -> str | None:
@@ -209,7 +209,7 @@ class Vm:
         self.settle(progress, BOOT_SECONDS[site.driver])
         return f"{done}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
 
-    def _create(self, site: Site, progress: Progress) -> None:
+    def _create(self, site: VmSite, progress: Progress) -> None:
         size = sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
         self.make_networks()
         # libvirt's log daemon runs as root and would make the file its own; one that is there already, it leaves ours.
@@ -236,7 +236,7 @@ class Vm:
         for name, xml in self.site.network_xml().items():
             self.hypervisor.ensure_network(name, xml)
 
-    def _start(self, site: Site, state: State, progress: Progress) -> str:
+    def _start(self, site: VmSite, state: State, progress: Progress) -> str:
         """Whatever it is doing, make it run."""
         self.make_networks()
         if state == "running":
@@ -296,7 +296,7 @@ class Vm:
             progress(f"memory cannot be saved, so the VM shuts down: {error.message}")
         return self._shut_down(site, progress)
 
-    def _shut_down(self, site: Site, progress: Progress) -> str:
+    def _shut_down(self, site: VmSite, progress: Progress) -> str:
         if self.hypervisor.state(site.domain) == "running":
             self.hypervisor.press_power(site.domain)
         progress(f"shutting down (at most {HALT_SECONDS} s)")
