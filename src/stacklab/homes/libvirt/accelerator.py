@@ -106,8 +106,8 @@ def try_guest(driver: str, processor: str, seconds: float = SECONDS) -> str | No
             return f"a guest of twenty instructions did not end within {seconds:.0f} s"
     if ended.returncode == ROM_SAYS:
         return None
-    said = (ended.stderr.strip().splitlines() or [f"QEMU ended with status {ended.returncode}"])[0]
-    return said.removeprefix(f"{qemu}: ").removeprefix(f"{QEMU}: ")
+    complaint = (ended.stderr.strip().splitlines() or [f"QEMU ended with status {ended.returncode}"])[0]
+    return complaint.removeprefix(f"{qemu}: ").removeprefix(f"{QEMU}: ")
 
 
 def _emulated(why: str) -> Accelerator:

@@ -68,18 +68,18 @@ def room(machine: Machine) -> Room:
 
 def already(machine: Machine) -> str | None:
     """Why there is nothing to grow."""
-    found = room(machine)
-    if found.why_not:
-        return found.why_not
-    return f"{found.root} fills {found.disk}" if found.unused < WORTH_IT else None
+    space = room(machine)
+    if space.why_not:
+        return space.why_not
+    return f"{space.root} fills {space.disk}" if space.unused < WORTH_IT else None
 
 
 def grow(machine: Machine, progress: Progress) -> str:
     """Grow it while it is in use. A VM that cannot is used as it is, and that is said; the preparation asks for room."""
-    found = room(machine)
-    progress(f"{found.root} gets {found.unused / 2**30:.0f} GiB more")
+    space = room(machine)
+    progress(f"{space.root} gets {space.unused / 2**30:.0f} GiB more")
     try:
-        machine.script(_GROW, found.root, found.type, found.disk, found.part, user="root", seconds=300)
+        machine.script(_GROW, space.root, space.type, space.disk, space.part, user="root", seconds=300)
     except CommandFailed as error:
         return f"not grown: {error.message}"
-    return f"{found.root} is {found.unused / 2**30:.0f} GiB larger"
+    return f"{space.root} is {space.unused / 2**30:.0f} GiB larger"

@@ -134,10 +134,10 @@ class Hypervisor:
             raise self._as_ours(what, error) from error
 
     def _as_ours(self, what: str, error: Any) -> LabError:
-        libvirt, said, code = self._libvirt, str(error), error.get_error_code()
-        if "No space left" in said or "Disk quota exceeded" in said:
+        libvirt, words, code = self._libvirt, str(error), error.get_error_code()
+        if "No space left" in words or "Disk quota exceeded" in words:
             return NotEnoughSpace(
-                f"{what}: {said}", advice="free some space where libvirt keeps it: virsh pool-list --details"
+                f"{what}: {words}", advice="free some space where libvirt keeps it: virsh pool-list --details"
             )
         remote = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
         unreachable = {libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
@@ -146,20 +146,20 @@ class Hypervisor:
             libvirt.VIR_ERR_AUTH_CANCELLED,
             libvirt.VIR_ERR_AUTH_UNAVAILABLE,
         )
-        if refused or (error.get_error_domain() in remote and "Permission denied" in said):
+        if refused or (error.get_error_domain() in remote and "Permission denied" in words):
             return HomeUnavailable(
-                f"libvirt at {self.uri} does not let you in: {said}",
+                f"libvirt at {self.uri} does not let you in: {words}",
                 advice="sudo usermod -aG libvirt $USER, then log in again",
             )
         if (error.get_error_domain() in remote and code in unreachable) or code == libvirt.VIR_ERR_NO_CONNECT:
             return HomeUnavailable(
-                f"libvirt at {self.uri} does not answer: {said}",
+                f"libvirt at {self.uri} does not answer: {words}",
                 advice=starting(SYSTEMD.is_dir(), root=os.geteuid() == 0),
             )
         if code == libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT:
-            return CheckpointMissing(f"{what}: {said}", advice="lab up saves one")
+            return CheckpointMissing(f"{what}: {words}", advice="lab up saves one")
         return VmFailed(
-            f"{what}: {said}", advice="run the same command again; lab doctor --on libvirt looks at the machine"
+            f"{what}: {words}", advice="run the same command again; lab doctor --on libvirt looks at the machine"
         )
 
     def _unless(self, code: int, look_up: Callable[[str], Any], name: str) -> Any:
@@ -281,14 +281,14 @@ class Hypervisor:
         """Bring RAM and disks back to a snapshot; what the VM was doing then, it does now."""
         libvirt = self._libvirt
         with self._asking(f"going back to {snapshot}"):
-            found = self._existing(domain).snapshotLookupByName(snapshot)
+            saved = self._existing(domain).snapshotLookupByName(snapshot)
             try:
-                self._existing(domain).revertToSnapshot(found, 0)
+                self._existing(domain).revertToSnapshot(saved, 0)
             except libvirt.libvirtError as error:
                 # A running QEMU that cannot load it in place (another CPU or device): libvirt starts a new one if told to.
                 if error.get_error_code() != libvirt.VIR_ERR_SNAPSHOT_REVERT_RISKY:
                     raise
-                self._existing(domain).revertToSnapshot(found, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE)
+                self._existing(domain).revertToSnapshot(saved, libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE)
 
     def saved_in_disks(self, domain: str) -> dict[str, int]:
         """What QEMU itself sees in the disks of a running VM: bytes of memory saved, by snapshot."""
@@ -296,17 +296,17 @@ class Hypervisor:
         with self._asking(f"asking {domain}'s QEMU for its snapshots"):
             order = json.dumps({"execute": "query-block"})
             answer = json.loads(module.qemuMonitorCommand(self._existing(domain), order, 0))
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for device in answer["return"]:
             for one in device.get("inserted", {}).get("image", {}).get("snapshots", []):
-                found[one["name"]] = max(found.get(one["name"], 0), int(one["vm-state-size"]))
-        return found
+                sizes[one["name"]] = max(sizes.get(one["name"], 0), int(one["vm-state-size"]))
+        return sizes
 
     def memory_used(self, domain: str) -> int:
         """Bytes that saving the VM's memory takes at most: what its process holds, but no more than the VM has."""
         with self._asking(f"asking how much memory {domain} uses"):
-            told = self._existing(domain).memoryStats()
-        return min(int(told[name]) for name in ("rss", "actual") if name in told) * 1024
+            kib = self._existing(domain).memoryStats()
+        return min(int(kib[name]) for name in ("rss", "actual") if name in kib) * 1024
 
     def drop_snapshot(self, domain: str, snapshot: str) -> None:
         """Remove one snapshot. Raises CheckpointMissing if there is none."""

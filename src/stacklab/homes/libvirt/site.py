@@ -93,8 +93,8 @@ class SiteFile:
 
     def read(self) -> VmSite | None:
         """What was chosen, or None."""
-        found = read_precious(self.path)
-        return VmSite(**found) if found else None
+        stored = read_precious(self.path)
+        return VmSite(**stored) if stored else None
 
     def keep(self, site: VmSite, **changed: object) -> VmSite:
         """Write it down, with changes."""
