@@ -162,7 +162,7 @@ def test_programs_that_lab_runs_get_the_proxy_and_spare_the_machine_itself(deplo
 def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_that_others_read(
     deployment: Deployment,
 ) -> None:
-    mirror = "https://me:hush@127.0.0.1:9"
+    mirror = "https://me:zq7pass@127.0.0.1:9"
     repository = {"path": "/etc/apt/sources.list.d/own.list", "content": "# https://a.example/x\n", "why": "a test"}
     one = replace(
         with_profile(
@@ -172,9 +172,9 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
             packages={"install": ["no-such-package-anywhere"]},
         ),
         settings=Settings(
-            proxy="http://me:hush@127.0.0.1:9",
+            proxy="http://me:zq7pass@127.0.0.1:9",
             mirrors={"https://a.example": mirror},
-            pip_index="https://me:hush@index.invalid/simple",
+            pip_index="https://me:zq7pass@index.invalid/simple",
         ),
     )
     for name in ("proxy", "repositories", "accounts", "pip"):
@@ -186,12 +186,12 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
         for run in (stage(one, "packages").run, clone.run):
             with pytest.raises((CommandFailed, DownloadFailed)) as caught:
                 run(lambda _: None)
-            assert "hush" not in f"{caught.value.message} {caught.value.advice}"
+            assert "zq7pass" not in f"{caught.value.message} {caught.value.advice}"
     machine = deployment.machine
     # sudo writes every command into the journal, with its arguments.
     assert "COMMAND=" in machine.run("journalctl", "-q", "--no-pager", "-t", "sudo", user="root").out
-    assert "hush" not in machine.run("journalctl", "-q", "--no-pager", user="root").out
-    holding = machine.script("grep -rls hush /etc /opt /root /var/log /var/lib/stacklab || true", user="root").lines
+    assert "zq7pass" not in machine.run("journalctl", "-q", "--no-pager", user="root").out
+    holding = machine.script("grep -rls zq7pass /etc /opt /root /var/log /var/lib/stacklab || true", user="root").lines
     assert {"/etc/stacklab/environment", "/root/.netrc", "/opt/stack/.netrc"} <= set(holding)
     for path in holding:
         if not path.startswith("/var/log/journal"):
