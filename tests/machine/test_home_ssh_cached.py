@@ -59,7 +59,7 @@ def test_what_was_prefetched_is_cloned_without_the_internet_and_the_server_ends_
     assert "session4 is ready" in told
     # The clone names the place that it would be fetched from, and git fetches from there again from now on.
     origin = debian.ssh("runuser -u stack -- git -C /opt/stack/devstack remote get-url origin", user="root").stdout
-    assert origin.strip() == ELSEWHERE
+    assert origin.strip() == f"{(tmp_path / 'upstream').as_uri()}/standin/devstack.git"  # the user's mirror of it
     assert "the end of what was prefetched" in told
     assert debian.ssh("cat /etc/stacklab/git.conf", user="root", check=False).returncode != 0
     assert "127.0.0.1" not in debian.ssh("cat /etc/pip.conf", user="root", check=False).stdout
