@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from stacklab import places
 from stacklab.download import download, sha256_of, without_password
 from stacklab.errors import LabDamaged
-from stacklab.files import read_json, write_atomic
+from stacklab.files import locked, read_json, write_atomic
 from stacklab.stages import Progress
 
 
@@ -58,14 +57,15 @@ def fetched_file(
 
     Raises Unreachable, WrongContent, NotEnoughSpace.
     """
-    looked = time.time()
-    path = cached_file(url, sha256)
-    if path is None:
-        # A damaged one stays until the new one takes its place: another `lab` may have put it right by now.
-        path = cache_path(url)
-        digest = download(source, path, progress, sha256=sha256, since=looked, ca_file=ca_file)
-        record = Record(without_password(source), digest, path.stat().st_size)
-        write_atomic(_record_path(path), json.dumps(asdict(record)))
+    path = cache_path(url)
+    with locked(
+        path.with_name(f".{path.name}.lock"), wait=True
+    ):  # until its record is there, too, nobody else fetches it
+        if cached_file(url, sha256) is None:
+            # A damaged one stays until the new one takes its place.
+            digest = download(source, path, progress, sha256=sha256, ca_file=ca_file)
+            record = Record(without_password(source), digest, path.stat().st_size)
+            write_atomic(_record_path(path), json.dumps(asdict(record)))
     return path
 
 

@@ -53,18 +53,16 @@ def download(
     *,
     sha256: str | None = None,
     ca_file: Path | None = None,
-    since: float | None = None,
     advice: str = ADVICE,
 ) -> str:
     """Fetch `url` (http, https or file) into `target`, which appears only when the content is whole; returns its SHA-256.
 
     What came before an interruption stays beside `target` and is gone on with, if the server says that it is still the same
-    file. Two at once are fine: the second waits for the first, then finds the file there. `since`: when it was looked whether
-    `target` is there (in seconds since the epoch; else now): one that appeared later is what we want. `ca_file`: the
-    certificates to trust. Raises Unreachable, WrongContent (also where it has not the checksum `sha256`), NotEnoughSpace.
+    file. Two at once are fine: the second waits for the first, then finds the file there. `ca_file`: the certificates to
+    trust. Raises Unreachable, WrongContent (also where it has not the checksum `sha256`), NotEnoughSpace.
     """
     part = target.with_name(f".{target.name}.part")
-    began = time.time() if since is None else since
+    began = time.time()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _owned(part, progress) as file:
