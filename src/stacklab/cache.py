@@ -26,7 +26,7 @@ def cache_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Record:
+class FileRecord:
     """What a file was when it came. `url` (without a password) is where it came from."""
 
     url: str
@@ -64,12 +64,12 @@ def fetched_file(
         if cached_file(url, sha256) is None:
             # A damaged one stays until the new one takes its place.
             digest = download(source, path, progress, sha256=sha256, ca_file=ca_file)
-            record = Record(without_password(source), digest, path.stat().st_size)
+            record = FileRecord(without_password(source), digest, path.stat().st_size)
             write_atomic(_record_path(path), json.dumps(asdict(record)))
     return path
 
 
-def cached_files() -> Iterator[tuple[Path, Record]]:
+def cached_files() -> Iterator[tuple[Path, FileRecord]]:
     """Every cached file, with its record; whether it is intact is not looked at."""
     for path in sorted((cache_root() / "files").glob("*/*")):
         if not path.name.startswith(".") and (record := _record(path)):
@@ -80,12 +80,12 @@ def _record_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.lab")
 
 
-def _record(path: Path) -> Record | None:
+def _record(path: Path) -> FileRecord | None:
     if not path.is_file():
         return None
     try:
         fields = read_json(_record_path(path))
-        return Record(fields["url"], fields["sha256"], fields["size"]) if fields else None
+        return FileRecord(fields["url"], fields["sha256"], fields["size"]) if fields else None
     except (LabDamaged, KeyError):
         return None  # a record that cannot be read is none: the file is fetched again
 

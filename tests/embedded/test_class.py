@@ -18,7 +18,7 @@ from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.bringup import reset
-from stacklab.replay.check import Report, check
+from stacklab.replay.check import GradeReport, check
 from stacklab.replay.current import home_of, workspace_at
 from stacklab.replay.journal import Journal
 from stacklab.replay.undo import dependants
@@ -73,7 +73,7 @@ def test_twenty_learners_do_session_4_at_once(running: Lab, tmp_path: Path, monk
                 apply_step(desk, journal, step, "rest")
         return desk
 
-    def grade(desk: Workspace) -> Report:
+    def grade(desk: Workspace) -> GradeReport:
         return check(desk, desk.session.steps())
 
     try:

@@ -351,7 +351,7 @@ def test_killed_in_the_middle_of_breaking_a_reset_makes_all_well(lab: Lab, name:
 def test_breaking_again_after_a_kill_starts_from_what_was_well(lab: Lab) -> None:
     case, fault = SESSION.fault("glance-full"), home_of(lab).faults()["glance-full"]
     before = conf(lab, "glance-api.conf").read_text()
-    breaking.Record(lab).put(breaking.Broken("session4", case.id, case.breaks, "breaking"))
+    breaking.FaultRecord(lab).put(breaking.Broken("session4", case.id, case.breaks, "breaking"))
     fault.inject(quiet)  # …and here `lab break` was killed
     entry = breaking.inject(lab, SESSION, case, quiet)
     assert entry.state == "broken"

@@ -20,7 +20,7 @@ from stacklab.conditions.machine import Target
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.prepare import preparation, source
-from stacklab.deploy.profile.model import AddressPlace, Breakable, Entry
+from stacklab.deploy.profile.model import AddressPlace, Breakable, FileEntry
 from stacklab.deploy.stack import stacking
 from stacklab.deploy.stack.following import Patience
 from stacklab.errors import HomeUnavailable
@@ -33,15 +33,15 @@ from tests.systems import System, missing, system
 
 UNITS = ["keystone", "n-api", "n-cpu", "neutron-api", "q-agt", "c-api", "g-api"]
 BREAKABLE = Breakable(
-    password=Entry(file="/etc/cinder/cinder.conf", section="keystone_authtoken", key="password", unit="c-api"),
-    store=Entry(
+    password=FileEntry(file="/etc/cinder/cinder.conf", section="keystone_authtoken", key="password", unit="c-api"),
+    store=FileEntry(
         file="/etc/glance/glance-api.conf", section="glance_store", key="filesystem_store_datadir", unit="g-api"
     ),
     network=AddressPlace(external_id="ovn-remote", agent="ovn-controller"),
 )
 AGENT = AddressPlace(
     agent="neutron-openvswitch-agent",
-    entry=Entry(file="/etc/neutron/plugins/ml2/ml2_conf.ini", section="ovs", key="local_ip", unit="q-agt"),
+    entry=FileEntry(file="/etc/neutron/plugins/ml2/ml2_conf.ini", section="ovs", key="local_ip", unit="q-agt"),
 )
 STORE = "/opt/stack/data/glance/images"
 OVN = """

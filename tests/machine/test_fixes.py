@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.conditions.catalogue import AFTER_REBOOT, Catalogue, stages
+from stacklab.conditions.catalogue import AFTER_REBOOT, ConditionCatalogue, stages
 from stacklab.conditions.condition import Finding
 from stacklab.conditions.machine import Target
-from stacklab.conditions.runner import Outcome, all_well, repair
+from stacklab.conditions.runner import RepairOutcome, all_well, repair
 from stacklab.conditions.systemd import WATCH_SECONDS
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.load import load_profile
@@ -98,15 +98,15 @@ def ignored(event: Event) -> None:
     """Nobody looks."""
 
 
-def catalogue(deployment: Deployment) -> Catalogue:
-    return Catalogue(Target(lambda: deployment))
+def catalogue(deployment: Deployment) -> ConditionCatalogue:
+    return ConditionCatalogue(Target(lambda: deployment))
 
 
 def check(deployment: Deployment, fix: str) -> Finding:
     return catalogue(deployment)[fix].look()
 
 
-def apply(deployment: Deployment, *fixes: str) -> list[Outcome]:
+def apply(deployment: Deployment, *fixes: str) -> list[RepairOutcome]:
     return repair(catalogue(deployment).these(fixes), ignored)
 
 

@@ -14,7 +14,7 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotServed
 from stacklab.prefetch import fill, mirrors, wheels
 from stacklab.prefetch.fill import PARTS
-from stacklab.prefetch.plan import Outcome, Repository, Target
+from stacklab.prefetch.plan import FetchOutcome, PrefetchTarget, Repository
 from tests.prefetch.conftest import BRANCH, World
 from tests.prefetch.upstream import git, wheel
 
@@ -25,11 +25,11 @@ def quiet(line: str) -> None:
     pass
 
 
-def everything(world: World, parts: tuple[str, ...] = PARTS) -> dict[str, Outcome]:
+def everything(world: World, parts: tuple[str, ...] = PARTS) -> dict[str, FetchOutcome]:
     return {outcome.name: outcome for outcome in fill.fill(world.profile, (), parts, world.settings, quiet)}
 
 
-def failures(outcomes: dict[str, Outcome]) -> list[str]:
+def failures(outcomes: dict[str, FetchOutcome]) -> list[str]:
     return [f"{one.name}: {one.detail}" for one in outcomes.values() if one.outcome == "failed"]
 
 
@@ -130,7 +130,7 @@ def test_python_27_gets_every_pinned_version_that_has_a_wheel_for_it(world: Worl
     for tag in ("cp27-cp27m-manylinux1_x86_64", "cp27-cp27mu-manylinux2014_x86_64"):
         world.index.offer(wheel("other", "1.0", tag=tag), python="")  # an interpreter, a glibc that it has not
     constraints = "old===1.0;python_version=='2.7'\nwide===2.0.0\nother===1.0\nnew===3;python_version>='3.0'\n"
-    target = Target("2.7", "2.5", "cp27mu")
+    target = PrefetchTarget("2.7", "2.5", "cp27mu")
     outcomes = {it.name: it.outcome for it in wheels.fetch([], constraints, target, world.settings, quiet)}
     assert outcomes[f"old-1.0-{narrow}.whl"] == outcomes["wide-2.0-py2.py3-none-any.whl"] == "fetched"
     assert outcomes["other==1.0"] == "skipped"
@@ -195,7 +195,7 @@ def test_an_interrupted_box_that_changed_meanwhile_begins_anew(world: World) -> 
 
 
 def test_two_prefetches_at_once_do_not_disturb_each_other(world: World) -> None:
-    found: list[dict[str, Outcome]] = []
+    found: list[dict[str, FetchOutcome]] = []
     threads = [threading.Thread(target=lambda: found.append(everything(world))) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.conditions.catalogue import AFTER_REBOOT, AFTER_STACKING, Catalogue
+from stacklab.conditions.catalogue import AFTER_REBOOT, AFTER_STACKING, ConditionCatalogue
 from stacklab.errors import UnknownName
 from stacklab.lab import Lab
 
@@ -35,12 +35,12 @@ def test_apply_wants_names_or_all(own_directories: Path, words: list[str]) -> No
 
 def test_a_misspelt_fix_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownName) as caught:
-        Catalogue().these(("apach",))
+        ConditionCatalogue().these(("apach",))
     assert "apache" in caught.value.advice
 
 
 def test_chosen_fixes_run_in_the_order_of_need() -> None:
-    catalogue = Catalogue()
+    catalogue = ConditionCatalogue()
     assert [fix.id for fix in catalogue.these(("stack-units", "apache", "selinux", "apache"))] == [
         "selinux",
         "apache",
@@ -51,7 +51,7 @@ def test_chosen_fixes_run_in_the_order_of_need() -> None:
 
 
 def test_every_fix_says_why_and_the_choice_for_selinux_is_explained() -> None:
-    for fix in Catalogue().all():
+    for fix in ConditionCatalogue().all():
         assert len(fix.why) > 80, fix.id
-    assert "permissive" in Catalogue(permissive=True)["selinux"].why.split("Chosen:")[1]
-    assert "enforcing" in Catalogue(permissive=False)["selinux"].why.split("Chosen:")[1]
+    assert "permissive" in ConditionCatalogue(permissive=True)["selinux"].why.split("Chosen:")[1]
+    assert "enforcing" in ConditionCatalogue(permissive=False)["selinux"].why.split("Chosen:")[1]

@@ -19,7 +19,7 @@ from stacklab.download import Unreachable, WrongContent, download
 from stacklab.errors import DownloadFailed, MissingProgram, NotEnoughSpace, UnsupportedMachine
 from stacklab.files import write_json
 from stacklab.images import build, find
-from stacklab.images.catalogue import Catalogue, PinnedFile, load_catalogue
+from stacklab.images.catalogue import ImageCatalogue, PinnedFile, load_catalogue
 
 QCOW2 = b"QFI\xfb" + bytes(2000)
 SHA = hashlib.sha256(QCOW2).hexdigest()
@@ -65,7 +65,7 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> Iterator[InternetDouble]:
 
 
 @pytest.fixture
-def catalogue(internet: InternetDouble) -> Catalogue:
+def catalogue(internet: InternetDouble) -> ImageCatalogue:
     """The real one, with the pin pointing at the double."""
     real = load_catalogue(machine="x86_64")
     pin = PinnedFile(f"{internet.url}/cirros.img", SHA, len(QCOW2))
@@ -77,7 +77,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Instead of building an image: note where it should be."""
     calls: list[Path] = []
 
-    def fake(catalogue: Catalogue, target: Path, progress: Callable[[str], None]) -> str:
+    def fake(catalogue: ImageCatalogue, target: Path, progress: Callable[[str], None]) -> str:
         calls.append(target)
         target.write_bytes(QCOW2)
         record = {"packages": [], "disk_format": "qcow2", "sha256": SHA}
@@ -96,7 +96,7 @@ def leftovers() -> list[str]:
     return sorted(path.name for path in (places.cache_home() / "images").glob("*") if path.name != ".lock")
 
 
-def test_the_users_own_file_comes_first(tmp_path: Path, internet: InternetDouble, catalogue: Catalogue) -> None:
+def test_the_users_own_file_comes_first(tmp_path: Path, internet: InternetDouble, catalogue: ImageCatalogue) -> None:
     path = tmp_path / "debian-12-generic.qcow2"
     path.write_bytes(QCOW2)
     image = find.find_image(str(path), quiet, catalogue=catalogue)
@@ -109,14 +109,14 @@ def test_the_users_own_file_comes_first(tmp_path: Path, internet: InternetDouble
     assert internet.asked == []
 
 
-def test_nobody_knows_the_login_of_an_unknown_image(tmp_path: Path, catalogue: Catalogue) -> None:
+def test_nobody_knows_the_login_of_an_unknown_image(tmp_path: Path, catalogue: ImageCatalogue) -> None:
     path = tmp_path / "mine.raw"
     path.write_bytes(bytes(510) + b"\x55\xaa")
     image = find.find_image(str(path), quiet, catalogue=catalogue)
     assert (image.login_user, image.disk_format) == (None, "raw")
 
 
-def test_the_users_url_is_fetched_once(internet: InternetDouble, catalogue: Catalogue) -> None:
+def test_the_users_url_is_fetched_once(internet: InternetDouble, catalogue: ImageCatalogue) -> None:
     internet.content["/ubuntu.img"] = QCOW2
     first = find.find_image(f"{internet.url}/ubuntu.img", quiet, catalogue=catalogue)
     again = find.find_image(f"{internet.url}/ubuntu.img", quiet, catalogue=catalogue)
@@ -134,7 +134,7 @@ def test_the_users_url_is_fetched_once(internet: InternetDouble, catalogue: Cata
     ],
 )
 def test_what_is_no_disk_is_refused_and_not_kept(
-    internet: InternetDouble, catalogue: Catalogue, content: bytes, message: str
+    internet: InternetDouble, catalogue: ImageCatalogue, content: bytes, message: str
 ) -> None:
     internet.content["/page"] = content
     with pytest.raises(DownloadFailed, match=message):
@@ -142,7 +142,7 @@ def test_what_is_no_disk_is_refused_and_not_kept(
     assert leftovers() == []
 
 
-def test_a_users_image_that_is_not_there_is_an_error(internet: InternetDouble, catalogue: Catalogue) -> None:
+def test_a_users_image_that_is_not_there_is_an_error(internet: InternetDouble, catalogue: ImageCatalogue) -> None:
     with pytest.raises(DownloadFailed, match="no image"):
         find.find_image("/nowhere/image.qcow2", quiet, catalogue=catalogue)
     with pytest.raises(DownloadFailed, match="404"):
@@ -151,7 +151,7 @@ def test_a_users_image_that_is_not_there_is_an_error(internet: InternetDouble, c
 
 
 def test_the_pinned_image_is_fetched_then_cached(
-    internet: InternetDouble, catalogue: Catalogue, built: list[Path]
+    internet: InternetDouble, catalogue: ImageCatalogue, built: list[Path]
 ) -> None:
     internet.content["/cirros.img"] = QCOW2
     image = find.find_image(None, quiet, catalogue=catalogue)
@@ -162,7 +162,7 @@ def test_the_pinned_image_is_fetched_then_cached(
 
 
 def test_a_damaged_cached_image_is_fetched_again(
-    internet: InternetDouble, catalogue: Catalogue, built: list[Path]
+    internet: InternetDouble, catalogue: ImageCatalogue, built: list[Path]
 ) -> None:
     internet.content["/cirros.img"] = QCOW2
     path = find.find_image(None, quiet, catalogue=catalogue).path
@@ -172,7 +172,7 @@ def test_a_damaged_cached_image_is_fetched_again(
 
 
 def test_a_wrong_checksum_is_an_error_and_never_replaced_by_something_else(
-    internet: InternetDouble, catalogue: Catalogue, built: list[Path]
+    internet: InternetDouble, catalogue: ImageCatalogue, built: list[Path]
 ) -> None:
     internet.content["/cirros.img"] = QCOW2 + b"tampered"
     with pytest.raises(WrongContent, match="SHA-256"):
@@ -181,7 +181,7 @@ def test_a_wrong_checksum_is_an_error_and_never_replaced_by_something_else(
 
 
 def test_without_the_internet_one_is_built_with_a_note_and_cached(
-    internet: InternetDouble, catalogue: Catalogue, built: list[Path]
+    internet: InternetDouble, catalogue: ImageCatalogue, built: list[Path]
 ) -> None:
     notes: list[str] = []
     image = find.find_image(None, notes.append, catalogue=catalogue)
@@ -192,7 +192,7 @@ def test_without_the_internet_one_is_built_with_a_note_and_cached(
     assert internet.asked == ["/cirros.img"]
 
 
-def test_a_damaged_built_image_is_built_again(catalogue: Catalogue, built: list[Path]) -> None:
+def test_a_damaged_built_image_is_built_again(catalogue: ImageCatalogue, built: list[Path]) -> None:
     find.find_image(None, quiet, catalogue=catalogue).path.write_bytes(b"damaged")
     find.find_image(None, quiet, catalogue=catalogue)
     assert len(built) == 2
@@ -221,7 +221,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(
 
 
 def test_where_nothing_can_be_built_the_advice_names_the_option(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogue: ImageCatalogue
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingProgram) as missing:

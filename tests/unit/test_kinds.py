@@ -269,7 +269,7 @@ def test_what_openssl_curl_and_the_clients_say_of_tls_is_read(
     check: str, output: str, complaint: str, status: int, expected: str | None
 ) -> None:
     done = tls_check.Done(status, output, complaint)
-    _, wanted = tls_check.CHECKS[check].judge(tls_check.Address("keystone", "192.0.2.7", "5000"), done)
+    _, wanted = tls_check.CHECKS[check].judge(tls_check.TlsAddress("keystone", "192.0.2.7", "5000"), done)
     assert (wanted is None) == (expected is None)
     assert wanted is None or wanted.startswith(str(expected))
 

@@ -16,7 +16,7 @@ from stacklab.errors import BrokenOnPurpose, LabDamaged, SessionInvalid, Unknown
 from stacklab.kinds import KINDS
 from stacklab.lab import Lab
 from stacklab.replay import breaking
-from stacklab.replay.breaking import Broken, Record
+from stacklab.replay.breaking import Broken, FaultRecord
 
 GOOD = """\
 session: demo
@@ -139,7 +139,7 @@ def broken(name: str, **values: Any) -> Broken:
 
 
 def test_what_is_broken_is_remembered_until_it_passes_but_not_while_it_is_being_broken(lab: Lab) -> None:
-    record, session = Record(lab), load_session("session4")
+    record, session = FaultRecord(lab), load_session("session4")
     record.put(broken("httpd", state="breaking"))
     breaking.noticed(lab, session, ["repair-httpd"])
     assert [one.state for one in record.all()] == ["breaking"]

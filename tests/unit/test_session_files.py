@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from stacklab import places
 from stacklab.course.load import load_session, read_session, session_names
-from stacklab.course.session import Address
+from stacklab.course.session import StepAddress
 from stacklab.errors import SessionInvalid, UnknownName
 
 GOOD = """\
@@ -182,7 +182,7 @@ def test_an_unknown_session_exercise_or_step_names_the_closest() -> None:
 @pytest.mark.parametrize("text", ["a/b/c/d", "a//b", ""])
 def test_an_address_has_one_to_three_parts(text: str) -> None:
     with pytest.raises(UnknownName):
-        Address.parse(text)
+        StepAddress.parse(text)
 
 
 def original() -> Any:

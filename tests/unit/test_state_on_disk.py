@@ -17,7 +17,7 @@ from stacklab.errors import LabBusy, LabDamaged
 from stacklab.files import copy_of, locked, read_derivable, read_precious, write_precious
 from stacklab.lab import Lab
 from stacklab.records import Records
-from stacklab.replay.breaking import Broken, Record
+from stacklab.replay.breaking import Broken, FaultRecord
 from stacklab.replay.journal import Journal
 from stacklab.replay.progress import ProgressFile
 
@@ -42,7 +42,7 @@ def lab(own_directories: Path) -> Lab:
         journal.write("session4", step, step, "begin")
         journal.write("session4", step, step, "made", {"id": step})
         progress.note("session4", [(step, "passed")])
-    Record(lab).put(Broken("session4", "api-down", "api-down", "broken"))
+    FaultRecord(lab).put(Broken("session4", "api-down", "api-down", "broken"))
     Records(lab).keep("at.session4.subnet")
     return lab
 
@@ -54,7 +54,7 @@ def known(lab: Lab) -> list[object]:
         lab.record,
         sorted(lab.secrets()),
         journal.entries("session4"),
-        Record(lab).all(),
+        FaultRecord(lab).all(),
         read_precious(lab.directory / "progress.json"),
         Records(lab).names(),
     ]

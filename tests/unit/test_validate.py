@@ -12,7 +12,7 @@ from stacklab.cli.main import run
 from stacklab.course.load import session_names
 from stacklab.course.search import VARIABLE, own_labs
 from stacklab.errors import UnknownName
-from stacklab.replay.validate import Report, validate
+from stacklab.replay.validate import ValidationReport, validate
 
 GOOD = """\
 session: demo
@@ -49,7 +49,7 @@ def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "")
 
 
-def report(tmp_path: Path, text: str, name: str = "demo") -> Report:
+def report(tmp_path: Path, text: str, name: str = "demo") -> ValidationReport:
     """On one session of this text."""
     folder = tmp_path / "labs" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def report(tmp_path: Path, text: str, name: str = "demo") -> Report:
     return found
 
 
-def told(found: Report) -> list[tuple[int | None, str, str]]:
+def told(found: ValidationReport) -> list[tuple[int | None, str, str]]:
     """Line, key and problem of each."""
     return [(one.line, one.key, one.problem) for one in found.problems]
 

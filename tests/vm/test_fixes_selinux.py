@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from stacklab.cloud.connection import Connection
-from stacklab.conditions.catalogue import Catalogue, faults
+from stacklab.conditions.catalogue import ConditionCatalogue, faults
 from stacklab.conditions.condition import Fault, Finding
 from stacklab.conditions.machine import Target
-from stacklab.conditions.runner import Outcome, repair
+from stacklab.conditions.runner import RepairOutcome, repair
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Breakable, Recovery, Selinux
@@ -70,11 +70,11 @@ def ignored(event: Event) -> None:
 
 
 def check(deployment: Deployment, fix: str, *, permissive: bool = True) -> Finding:
-    return Catalogue(Target(lambda: deployment), permissive=permissive)[fix].look()
+    return ConditionCatalogue(Target(lambda: deployment), permissive=permissive)[fix].look()
 
 
-def apply(deployment: Deployment, *fixes: str, permissive: bool = True) -> list[Outcome]:
-    return repair(Catalogue(Target(lambda: deployment), permissive=permissive).these(fixes), ignored)
+def apply(deployment: Deployment, *fixes: str, permissive: bool = True) -> list[RepairOutcome]:
+    return repair(ConditionCatalogue(Target(lambda: deployment), permissive=permissive).these(fixes), ignored)
 
 
 def listens(deployment: Deployment, port: int) -> bool:

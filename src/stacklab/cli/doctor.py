@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stacklab.console import Console
-    from stacklab.doctor.examine import Answer, Subject
+    from stacklab.doctor.examine import DoctorReport, Subject
     from stacklab.doctor.repairing import Repaired
     from stacklab.homes.plan import Plan
     from stacklab.lab import Lab
@@ -123,7 +123,7 @@ def _heading(plan: Plan) -> str:
     return f"{plan.home} {plan.address}" if plan.address else str(plan.home)
 
 
-def _examined(console: Console, subject: Subject) -> list[Answer]:
+def _examined(console: Console, subject: Subject) -> list[DoctorReport]:
     from stacklab.doctor.examine import examine
 
     with _waiting(console, f"looking at what {subject.home} needs") as progress:
@@ -152,7 +152,7 @@ def _waiting(console: Console, title: str) -> Iterator[Callable[[str], None]]:
 # --- how it is shown -------------------------------------------------------------------------------------------------
 
 
-def _lacking(answers: list[Answer]) -> list[Answer]:
+def _lacking(answers: list[DoctorReport]) -> list[DoctorReport]:
     return [answer for answer in answers if not answer.finding.fine]
 
 
@@ -161,7 +161,7 @@ def _mark(console: Console, state: str) -> str:
     return console.style(sign, colour)
 
 
-def _show(console: Console, title: str, answers: list[Answer]) -> None:
+def _show(console: Console, title: str, answers: list[DoctorReport]) -> None:
     console.heading(title)
     width = max(len(answer.probe.title) for answer in answers)
     for answer in answers:
@@ -171,7 +171,7 @@ def _show(console: Console, title: str, answers: list[Answer]) -> None:
             console.print(f"{' ' * (width + 4)}→ {remedy}")
 
 
-def _verdict(console: Console, plan: Plan, answers: list[Answer], *, fixed: bool) -> None:
+def _verdict(console: Console, plan: Plan, answers: list[DoctorReport], *, fixed: bool) -> None:
     lacking = _lacking(answers)
     console.print()
     if not lacking:
@@ -186,7 +186,7 @@ def _verdict(console: Console, plan: Plan, answers: list[Answer], *, fixed: bool
         console.print(f"  → lab doctor --on {where} --fix   runs the commands above that need no decision")
 
 
-def _lacks(answers: list[Answer]) -> str:
+def _lacks(answers: list[DoctorReport]) -> str:
     names = {
         words: ", ".join(answer.probe.title for answer in answers if answer.finding.state == state)
         for state, words in LACKING.items()
@@ -194,17 +194,19 @@ def _lacks(answers: list[Answer]) -> str:
     return "; ".join(f"{words}: {titles}" for words, titles in names.items() if titles)
 
 
-def _repaired(console: Console, subject: Subject, answers: list[Answer]) -> tuple[list[Answer], list[Repaired]]:
+def _repaired(
+    console: Console, subject: Subject, answers: list[DoctorReport]
+) -> tuple[list[DoctorReport], list[Repaired]]:
     """Repair, showing each command before it runs; the answers after it, and what was done."""
     from stacklab.conditions.remedy import Attempt, Remedy
-    from stacklab.doctor.examine import Answer
+    from stacklab.doctor.examine import DoctorReport
     from stacklab.doctor.repairing import Repaired, repair
 
     log: list[Repaired] = []
     with _waiting(console, f"looking at what {subject.home} needs") as progress:
         for event in repair(subject, answers, progress):
             match event:
-                case Answer():
+                case DoctorReport():
                     console.print()
                     console.print(console.style(f"{event.probe.title}: {event.finding.evidence}", "bold"))
                 case Remedy():
@@ -262,7 +264,7 @@ def _overview(console: Console, lab: Lab, profile: str | None) -> None:
         raise click.exceptions.Exit(NOT_USABLE)
 
 
-def _short(console: Console, name: str, answers: list[Answer]) -> None:
+def _short(console: Console, name: str, answers: list[DoctorReport]) -> None:
     states = {answer.finding.state for answer in answers}
     worst = next(state for state in ("bad", "unknown", "warning", "good") if state in states)
     verdict = f"not usable ({_lacks(answers)})" if _lacking(answers) else "usable"

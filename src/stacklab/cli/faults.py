@@ -39,10 +39,10 @@ def fault_addressed(context: Invocation, text: str) -> tuple[Session, FaultCase]
 
 def _a_fix(word: str) -> LabError | None:
     """A better answer for a word that is no fault, but a repair of the machine."""
-    from stacklab.conditions.catalogue import Catalogue
+    from stacklab.conditions.catalogue import ConditionCatalogue
     from stacklab.errors import UnknownName
 
-    if word not in {condition.id for condition in Catalogue().all()}:
+    if word not in {condition.id for condition in ConditionCatalogue().all()}:
         return None
     return UnknownName(
         f"'{word}' is a repair of the machine, not something that lab break breaks", advice=f"lab fixes apply {word}"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stacklab.cloud.connection import Connection
-    from stacklab.conditions.catalogue import Catalogue
-    from stacklab.conditions.runner import Outcome
+    from stacklab.conditions.catalogue import ConditionCatalogue
+    from stacklab.conditions.runner import RepairOutcome
     from stacklab.console import Console
     from stacklab.deploy.deployment import Deployment
     from stacklab.lab import Lab
@@ -27,9 +27,11 @@ MARKS = {
 
 def complete_fix(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """A fix's id."""
-    from stacklab.conditions.catalogue import Catalogue
+    from stacklab.conditions.catalogue import ConditionCatalogue
 
-    return [CompletionItem(fix.id, help=fix.title) for fix in Catalogue().all() if fix.id.startswith(incomplete)]
+    return [
+        CompletionItem(fix.id, help=fix.title) for fix in ConditionCatalogue().all() if fix.id.startswith(incomplete)
+    ]
 
 
 class _Fixes(click.Group):
@@ -176,11 +178,11 @@ def recover(context: Invocation, as_json: bool) -> None:
         _finish(console, repair(catalogue.these(AFTER_REBOOT), console.emit))
 
 
-def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue]:
+def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, ConditionCatalogue]:
     """Raises NoLab, NotRunning; HomeUnavailable where there is no machine; NotServed where DevStack made nothing."""
     from dataclasses import replace
 
-    from stacklab.conditions.catalogue import Catalogue
+    from stacklab.conditions.catalogue import ConditionCatalogue
     from stacklab.conditions.machine import Target
     from stacklab.errors import NotServed
     from stacklab.replay.current import home_of
@@ -193,7 +195,7 @@ def _opened(lab: Lab, module: bool | None = None) -> tuple[Deployment, Catalogue
         )
     if module is not None:
         deployment = replace(deployment, permissive=not module)
-    return deployment, Catalogue(Target(lambda: deployment, _cloud(lab)), permissive=deployment.permissive)
+    return deployment, ConditionCatalogue(Target(lambda: deployment, _cloud(lab)), permissive=deployment.permissive)
 
 
 def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
@@ -230,7 +232,7 @@ def _remember(lab: Lab, module: bool) -> None:
     replace(Plan.of(lab), selinux="module" if module else "permissive").keep(lab)
 
 
-def _finish(console: Console, outcomes: list[Outcome]) -> None:
+def _finish(console: Console, outcomes: list[RepairOutcome]) -> None:
     """Tell what came of it. Raises ServiceFailed."""
     from stacklab.conditions.runner import all_well
 

@@ -48,7 +48,7 @@ def hint(context: Invocation, what: str | None, everything: bool, as_json: bool)
 
 def _step(context: Invocation, what: str) -> tuple[Session, Step] | None:
     """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
-    from stacklab.course.session import Address
+    from stacklab.course.session import StepAddress
     from stacklab.errors import UnknownName
     from stacklab.replay.current import session_of
 
@@ -61,7 +61,7 @@ def _step(context: Invocation, what: str) -> tuple[Session, Step] | None:
         except UnknownName as error:
             error.advice = known_elsewhere(context, what) or error.advice
             raise
-    address = Address.parse(what)
+    address = StepAddress.parse(what)
     if address.step is None:
         session = session_of(context.lab, address.session)
         if address.exercise in {fault.id for fault in session.faults}:

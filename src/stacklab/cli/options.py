@@ -128,7 +128,7 @@ def addressed(context: Invocation, address: str | None, *, gone: bool = False) -
 
     `gone`: also those that only the journal remembers, because their file is gone or has changed.
     """
-    from stacklab.course.session import Address
+    from stacklab.course.session import StepAddress
     from stacklab.errors import UnknownName
     from stacklab.replay.current import journal_of, session_of
     from stacklab.replay.undo import recorded_session, session_to_undo
@@ -137,7 +137,7 @@ def addressed(context: Invocation, address: str | None, *, gone: bool = False) -
     if address is None:
         session = find(context.lab, None)
         return session, list(session.steps())
-    parsed = Address.parse(address)
+    parsed = StepAddress.parse(address)
     try:
         session = find(context.lab, parsed.session)
     except UnknownName as error:

@@ -12,7 +12,7 @@ from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
-    from stacklab.prefetch.plan import Outcome
+    from stacklab.prefetch.plan import FetchOutcome
 
 ALL = ("git", "wheels", "files", "box")
 KINDS = ("fetched", "updated", "already", "skipped", "failed")
@@ -89,7 +89,7 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
     from stacklab.prefetch.fill import fill
 
     profile, settings = load_profile(name), load_settings()
-    outcomes: list[Outcome] = []
+    outcomes: list[FetchOutcome] = []
     trouble: DownloadFailed | None = None
     try:
         with console.working(f"fetching what {profile.title} needs") as progress:
@@ -115,7 +115,7 @@ def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[s
         raise trouble
 
 
-def _complete(outcomes: list[Outcome]) -> None:
+def _complete(outcomes: list[FetchOutcome]) -> None:
     """Raises DownloadFailed if something could not be fetched."""
     from stacklab.errors import DownloadFailed
 
@@ -126,12 +126,12 @@ def _complete(outcomes: list[Outcome]) -> None:
         raise DownloadFailed(f"{len(failed)} {_things(len(failed))} could not be fetched: {names}", advice=advice)
 
 
-def _total(outcomes: list[Outcome]) -> dict[str, int]:
+def _total(outcomes: list[FetchOutcome]) -> dict[str, int]:
     counts = {kind: sum(outcome.outcome == kind for outcome in outcomes) for kind in KINDS}
     return {"things": len(outcomes), "bytes": sum(outcome.size for outcome in outcomes), **counts}
 
 
-def _show(console: Console, outcome: Outcome) -> None:
+def _show(console: Console, outcome: FetchOutcome) -> None:
     mark = console.mark(outcome.outcome if outcome.outcome in ("failed", "skipped") else "done")
     size = f"  {_size(outcome.size)}" if outcome.size else ""
     detail = f"  {console.style(outcome.detail, 'bright_black')}" if outcome.detail else ""

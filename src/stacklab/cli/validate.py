@@ -12,7 +12,7 @@ from stacklab.cli.options import Invocation, json_option
 
 if TYPE_CHECKING:
     from stacklab.console import Console
-    from stacklab.replay.validate import Report
+    from stacklab.replay.validate import ValidationReport
 
 
 @click.command()
@@ -40,7 +40,7 @@ def validate(context: Invocation, path: str, as_json: bool) -> None:
         click.get_current_context().exit(SessionInvalid.exit_code)
 
 
-def _show(console: Console, report: Report) -> None:
+def _show(console: Console, report: ValidationReport) -> None:
     from stacklab.cli.learn import counted
     from stacklab.plain import visible
 

@@ -17,7 +17,7 @@ from stacklab.conditions.machine import MachineFault
 from stacklab.conditions.network import addresses
 from stacklab.conditions.systemd import stack_unit, why_down
 from stacklab.conditions.wrongvalue import ExternalId, IniValue, Value, WrongValue
-from stacklab.deploy.profile.model import AddressPlace, Entry
+from stacklab.deploy.profile.model import AddressPlace, FileEntry
 from stacklab.errors import CommandFailed
 
 ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
@@ -102,7 +102,7 @@ class WrongAddress(MachineFault, WrongValue):
         status = done.out.strip()
         return None if status == "connected" else f"ovn-controller says of OVN's southbound database: {status}"
 
-    def _of_agent(self, entry: Entry, value: str) -> str | None:
+    def _of_agent(self, entry: FileEntry, value: str) -> str | None:
         own = {one.split("/")[0] for one in addresses(self.probe("ip", "-o", "-4", "addr", "show").out)}
         unit = self.units(stack_unit(entry.unit))[0]
         down = None if unit.running else why_down(self.machine, unit)

@@ -47,7 +47,7 @@ AFTER_REBOOT = (
 USUAL_SECONDS = 20
 
 
-class Catalogue:
+class ConditionCatalogue:
     """What can be repaired on one machine, in the order in which it is brought back after a reboot.
 
     `permissive`: how SELinux shall be dealt with. Without a target it only knows what there is.
@@ -93,7 +93,7 @@ def faults(target: Target) -> dict[str, Fault]:
 
 def stages(deployment: Deployment) -> list[Stage]:
     """The stage `fixes` of `lab up`: what stack.sh leaves undone, or done until the next reboot only."""
-    catalogue = Catalogue(Target(lambda: deployment), permissive=deployment.permissive)
+    catalogue = ConditionCatalogue(Target(lambda: deployment), permissive=deployment.permissive)
     conditions = catalogue.these(AFTER_STACKING)
 
     def already() -> str | None:

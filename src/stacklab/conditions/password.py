@@ -10,7 +10,7 @@ from stacklab.conditions.condition import Action, Finding
 from stacklab.conditions.machine import MachineFault
 from stacklab.conditions.systemd import last_words, stack_unit
 from stacklab.conditions.wrongvalue import IniValue, WrongValue
-from stacklab.deploy.profile.model import Entry
+from stacklab.deploy.profile.model import FileEntry
 from stacklab.errors import CloudRefused, CommandFailed
 from stacklab.inifile import value_of
 
@@ -34,7 +34,7 @@ class ServicePassword(MachineFault, WrongValue):
         return None if self.value.read() else f"there is no {self.value.name} on this machine"
 
     @property
-    def _entry(self) -> Entry:
+    def _entry(self) -> FileEntry:
         if self.breakable.password is None:
             raise CommandFailed(f"the profile {self.profile.name} does not say where a service's password stands")
         return self.breakable.password

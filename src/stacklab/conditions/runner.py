@@ -16,7 +16,7 @@ from stacklab.waiting import sparing
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RepairOutcome:
     """What became of one condition: how it was, whether something was changed, how it is now."""
 
     condition: Condition
@@ -34,18 +34,18 @@ class Outcome:
         return "skipped" if self.after.state == "not_applicable" else "already"
 
 
-def repair(conditions: Sequence[Condition], emit: Emit) -> list[Outcome]:
+def repair(conditions: Sequence[Condition], emit: Emit) -> list[RepairOutcome]:
     """Repair these in order. What is well is not touched. One that fails does not keep the next from being tried.
 
     Neighbours that watch for more than a minute are repaired first, then watched together. Raises NO_WAY_THERE.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[RepairOutcome] = []
     for _, group in itertools.groupby(enumerate(conditions), lambda item: "watch" if item[1].watches else item[0]):
         outcomes += _Group([condition for _, condition in group], emit).run()
     return outcomes
 
 
-def all_well(outcomes: Sequence[Outcome]) -> str:
+def all_well(outcomes: Sequence[RepairOutcome]) -> str:
     """One line on what was done. Raises ServiceFailed, with the evidence, if something is still bad or cannot be told."""
     bad = [outcome for outcome in outcomes if outcome.result == "failed"]
     if bad:
@@ -70,13 +70,13 @@ class _Group:
         self.repaired: dict[str, Finding | None] = {}
         """By id: what was repaired; a Finding where the repair itself failed."""
 
-    def run(self) -> Iterator[Outcome]:
+    def run(self) -> Iterator[RepairOutcome]:
         findings = [(condition, condition.look()) for condition in self.conditions]
         bad = [condition for condition, finding in findings if finding.state == "bad"]
         for condition, before in findings:
             began = time.monotonic()
             if before.fine or (before.state == "unknown" and not before.early):
-                outcome = Outcome(condition, before, False, before)
+                outcome = RepairOutcome(condition, before, False, before)
             else:
                 self.emit(StageBegan(condition.id, condition.title))
                 progress = self._progress(condition)
@@ -90,13 +90,13 @@ class _Group:
             self.emit(StageEnded(condition.id, condition.title, outcome.result, seconds, outcome.after.evidence))
             yield outcome
 
-    def _proved(self, condition: Condition, before: Finding, progress: Progress) -> Outcome:
+    def _proved(self, condition: Condition, before: Finding, progress: Progress) -> RepairOutcome:
         after = self.repaired.get(condition.id) or condition.prove(progress)
         if before.early and not after.fine and not self.repaired:
             # It was too early to tell, and now it has failed.
             self._repair(condition, progress)
             after = self.repaired.get(condition.id) or condition.prove(progress)
-        return Outcome(condition, before, condition.id in self.repaired, after)
+        return RepairOutcome(condition, before, condition.id in self.repaired, after)
 
     def _repair(self, condition: Condition, progress: Progress) -> None:
         try:

@@ -17,7 +17,7 @@ from stacklab.conditions.condition import Action, Finding
 from stacklab.conditions.machine import BASE, MachineFault, OnMachine
 from stacklab.conditions.systemd import stack_unit
 from stacklab.conditions.wrongvalue import IniValue
-from stacklab.deploy.profile.model import Entry
+from stacklab.deploy.profile.model import FileEntry
 from stacklab.errors import CloudRefused, CommandFailed
 
 STORE_MIB = 8
@@ -117,7 +117,7 @@ class StoreFull(MachineFault):
         return self.script(f"# {what}\nSOURCE={SOURCE}\nset -- {words}\n{LIB}{script}")
 
     @property
-    def _entry(self) -> Entry:
+    def _entry(self) -> FileEntry:
         if self.breakable.store is None:
             raise CommandFailed(f"the profile {self.profile.name} does not say where Glance's store is")
         return self.breakable.store

@@ -17,7 +17,7 @@ from stacklab.kinds import KINDS
 from stacklab.kinds.declaration import Id, Params
 from stacklab.plain import plain
 from stacklab.suggest import closest, closest_of
-from stacklab.yamlfiles.complaints import VARIABLE_PATTERN, Complaint, examined
+from stacklab.yamlfiles.complaints import VARIABLE_PATTERN, YamlComplaint, examined
 from stacklab.yamlfiles.yamlfile import Where, YamlFile
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(plain)]
@@ -172,7 +172,7 @@ class Examined:
 
     file: YamlFile
     session: Session | None
-    problems: list[Complaint]
+    problems: list[YamlComplaint]
     places: dict[str, Where]
     unused: list[str]
 
@@ -218,7 +218,7 @@ class _Builder:
 
     def __init__(self, file: YamlFile, variables: Variables) -> None:
         self.file = file
-        self.problems: list[Complaint] = []
+        self.problems: list[YamlComplaint] = []
         self.seen: dict[str, str] = {}  # step id → kind
         self.names: set[str] = set()
         self.places: dict[str, Where] = {}
@@ -235,9 +235,9 @@ class _Builder:
 
     def complain(self, where: Where, problem: str, *, advice: str = "") -> None:
         """Remember what is wrong at a place, unless something inside it is known to be wrong already."""
-        self._add(Complaint(where, problem, advice))
+        self._add(YamlComplaint(where, problem, advice))
 
-    def _add(self, complaint: Complaint) -> None:
+    def _add(self, complaint: YamlComplaint) -> None:
         where = complaint.where
         if not any(known.where[: len(where)] == where and known.where != () for known in self.problems):
             self.problems.append(complaint)

@@ -160,7 +160,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Address:
+class StepAddress:
     """`session4`, `session4/network`, `session4/network/router`: what commands are pointed at."""
 
     session: str
@@ -168,7 +168,7 @@ class Address:
     step: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str) -> StepAddress:
         """Raises UnknownName if the text has more than three parts or an empty one."""
         parts = text.strip("/").split("/")
         if len(parts) > 3 or not all(parts):

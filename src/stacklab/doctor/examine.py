@@ -124,7 +124,7 @@ def _behind(look: Callable[[], Finding]) -> Callable[[], Finding]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DoctorReport:
     """One line of `lab doctor`: a probe, and what it saw."""
 
     probe: Probe
@@ -149,7 +149,7 @@ class Answer:
         }  # fmt: skip
 
 
-def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[Answer]:
+def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[DoctorReport]:
     """Run all probes at once; answers come in the probes' order. `progress` hears after two seconds what is waited for."""
     findings: dict[str, Finding] = {}
     news = threading.Condition()
@@ -177,4 +177,4 @@ def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[A
             if waiting and waiting != heard and time.monotonic() - began >= QUIET_SECONDS:
                 heard = waiting
                 progress(waiting)
-        yield Answer(probe, findings[probe.id])
+        yield DoctorReport(probe, findings[probe.id])

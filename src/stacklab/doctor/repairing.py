@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stacklab.conditions.condition import Finding
 from stacklab.conditions.remedy import Attempt, Remedy
-from stacklab.doctor.examine import Answer, Progress, Subject, examine
+from stacklab.doctor.examine import DoctorReport, Progress, Subject, examine
 
 ROUNDS = 4
 """What was repaired may show the next thing that is wrong: a daemon that runs, a pool that is off."""
@@ -17,7 +17,7 @@ ROUNDS = 4
 class Repaired:
     """What was done about a finding, and what its probe then saw."""
 
-    before: Answer
+    before: DoctorReport
     after: Finding
     attempts: list[Attempt]
 
@@ -36,13 +36,13 @@ class Repaired:
         }  # fmt: skip
 
 
-Event = Answer | Remedy | Attempt | Repaired
+Event = DoctorReport | Remedy | Attempt | Repaired
 """In this order: what is taken up, a command before it runs, how it ended (both perhaps several times), what came of it."""
 
 
 def repair(
-    subject: Subject, answers: list[Answer], progress: Progress = lambda _: None
-) -> Iterator[Event | list[Answer]]:
+    subject: Subject, answers: list[DoctorReport], progress: Progress = lambda _: None
+) -> Iterator[Event | list[DoctorReport]]:
     """Repair what can be repaired safely. The last of all is the list of answers after it."""
     tried: dict[Remedy, Attempt] = {}
     for _ in range(ROUNDS):
@@ -70,7 +70,7 @@ def _is_new(finding: Finding, tried: dict[Remedy, Attempt]) -> bool:
     return False
 
 
-def _repair(answer: Answer, tried: dict[Remedy, Attempt]) -> Iterator[Event]:
+def _repair(answer: DoctorReport, tried: dict[Remedy, Attempt]) -> Iterator[Event]:
     now = answer.probe.run()  # what was done for another one may have repaired it
     attempts: list[Attempt] = []
     for command in _commands(now) if now.state != "good" else []:

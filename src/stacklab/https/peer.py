@@ -41,7 +41,7 @@ def _trusting() -> ssl.SSLContext:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PeerAnswer:
     """What a server answered: status, headers by lower-case name, the beginning of the body."""
 
     status: int
@@ -49,7 +49,7 @@ class Answer:
     body: str
 
 
-def ask(host: str, port: int, path: str = "/", *, tls: bool, headers: Mapping[str, str] | None = None) -> Answer:
+def ask(host: str, port: int, path: str = "/", *, tls: bool, headers: Mapping[str, str] | None = None) -> PeerAnswer:
     """GET without following anything, whatever the certificate is worth. Raises NoTls if there is no sensible answer."""
     if tls:
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -61,7 +61,7 @@ def ask(host: str, port: int, path: str = "/", *, tls: bool, headers: Mapping[st
         connection.request("GET", path, headers={"Accept": "application/json, text/html", **(headers or {})})
         answer = connection.getresponse()
         body = answer.read(1 << 20).decode(errors="replace")
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
+        return PeerAnswer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
     except (OSError, http.client.HTTPException) as error:
         raise NoTls(f"{host}:{port}: {_said(error)}") from error
     finally:

@@ -24,14 +24,14 @@ RELOAD_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class EndpointCatalogue:
     """What Keystone has at this moment: services and endpoints, as its API shows them."""
 
     services: list[dict[str, Any]]
     endpoints: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, admin: Connection) -> Catalogue:
+    def read(cls, admin: Connection) -> EndpointCatalogue:
         """Raises CloudRefused, CloudUnreachable."""
         services = admin.get("identity", "services")["services"]
         ids = {service["id"] for service in services}
@@ -87,7 +87,7 @@ class Https:
 
     # --- virtual hosts ---------------------------------------------------------------------------------------------
 
-    def planned(self, catalogue: Catalogue) -> dict[str, VirtualHost]:
+    def planned(self, catalogue: EndpointCatalogue) -> dict[str, VirtualHost]:
         """A virtual host for each of the cloud's services and the dashboard, by name; those that are there keep their ports."""
         present = self.remembered()
         ours = [port for host in present.values() for port in (host.port, host.plain_port) if port]

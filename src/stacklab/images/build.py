@@ -14,7 +14,7 @@ from pathlib import Path
 from stacklab.download import sha256_of
 from stacklab.errors import MissingProgram, StageFailed, UnsupportedMachine
 from stacklab.files import disk_error, write_json
-from stacklab.images.catalogue import HERE, Catalogue
+from stacklab.images.catalogue import HERE, ImageCatalogue
 from stacklab.images.disk import DiskMaker
 from stacklab.images.initramfs import loading_order, make_initramfs
 from stacklab.images.packages import ADVICE, Packages, distribution
@@ -25,7 +25,7 @@ DIRECTORIES = ("bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "run"
                "etc/lab", "home/lab/.ssh", "lib64", "var/log")  # fmt: skip
 
 
-def recipe_key(catalogue: Catalogue) -> str:
+def recipe_key(catalogue: ImageCatalogue) -> str:
     """Names what makes the image, without the network: our scripts and data, the distribution, the architecture."""
     digest = hashlib.sha256()
     for path in [HERE / "images.yaml", *sorted(HERE.glob("*.py")), *sorted(p for p in TINY.rglob("*") if p.is_file())]:
@@ -34,7 +34,7 @@ def recipe_key(catalogue: Catalogue) -> str:
     return digest.hexdigest()[:16]
 
 
-def build_tiny(catalogue: Catalogue, target: Path, progress: Progress) -> str:
+def build_tiny(catalogue: ImageCatalogue, target: Path, progress: Progress) -> str:
     """Build the image at `target` (written whole or not at all); returns its disk format, qcow2 or raw.
 
     Raises UnsupportedMachine, MissingProgram, DownloadFailed, StageFailed or NotEnoughSpace; each advises --image.
@@ -52,7 +52,7 @@ def build_tiny(catalogue: Catalogue, target: Path, progress: Progress) -> str:
         raise disk_error(error, target) from error
 
 
-def _build(catalogue: Catalogue, work: Path, name: str, target: Path, progress: Progress) -> str:
+def _build(catalogue: ImageCatalogue, work: Path, name: str, target: Path, progress: Progress) -> str:
     recipe = catalogue.tiny
     packages = Packages(work / "apt", progress)
     names = packages.closure(recipe.guest[name], recipe.follow, recipe.skip)

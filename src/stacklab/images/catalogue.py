@@ -47,7 +47,7 @@ class TinyRecipe:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ImageCatalogue:
     """All of images.yaml. `machine` is the architecture that guests on this machine have."""
 
     pinned: PinnedImage
@@ -61,11 +61,11 @@ class Catalogue:
         return next((user for word, user in self.logins.items() if word in lowered), None)
 
 
-def load_catalogue(path: Path = HERE / "images.yaml", machine: str | None = None) -> Catalogue:
+def load_catalogue(path: Path = HERE / "images.yaml", machine: str | None = None) -> ImageCatalogue:
     """Read images.yaml (ours, shipped with the package: a wrong one is a defect and may raise anything)."""
     data: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     pinned, tiny = data["cirros"], data["tiny"]
-    return Catalogue(
+    return ImageCatalogue(
         pinned=PinnedImage(
             name=pinned["name"],
             login=pinned["login"],

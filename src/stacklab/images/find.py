@@ -12,7 +12,7 @@ from stacklab.download import Unreachable, WrongContent, download, sha256_of
 from stacklab.errors import DownloadFailed
 from stacklab.files import locked, read_json
 from stacklab.images.build import build_tiny, recipe_key
-from stacklab.images.catalogue import Catalogue, load_catalogue
+from stacklab.images.catalogue import ImageCatalogue, load_catalogue
 from stacklab.images.packages import ADVICE
 from stacklab.stages import Progress
 
@@ -47,7 +47,7 @@ class GuestImage:
     name: str
 
 
-def find_image(user: str | None, progress: Progress, *, catalogue: Catalogue | None = None) -> GuestImage:
+def find_image(user: str | None, progress: Progress, *, catalogue: ImageCatalogue | None = None) -> GuestImage:
     """The image to start guests from.
 
     `user` is a path or URL. Raises DownloadFailed, MissingProgram, UnsupportedMachine, StageFailed or NotEnoughSpace.
@@ -80,7 +80,7 @@ def disk_format_of(path: Path) -> str:
     raise WrongContent(f"{path.name} is not a disk image that can be booted", advice=ADVICE)
 
 
-def _users(user: str, folder: Path, catalogue: Catalogue, progress: Progress) -> GuestImage:
+def _users(user: str, folder: Path, catalogue: ImageCatalogue, progress: Progress) -> GuestImage:
     url = urlsplit(user)
     if url.scheme in ("http", "https"):
         name = Path(url.path).name or url.hostname or "image"
@@ -102,22 +102,22 @@ def _users(user: str, folder: Path, catalogue: Catalogue, progress: Progress) ->
     return _of_user(path, disk_format_of(path), path.name, str(path), catalogue)
 
 
-def _of_user(path: Path, disk_format: str, name: str, source: str, catalogue: Catalogue) -> GuestImage:
+def _of_user(path: Path, disk_format: str, name: str, source: str, catalogue: ImageCatalogue) -> GuestImage:
     stem = name.rpartition(".")[0] or name
     return GuestImage(path, disk_format, "bare", catalogue.login_for(name), f"given: {source}", stem)
 
 
-def _cirros(path: Path, catalogue: Catalogue, source: str) -> GuestImage:
+def _cirros(path: Path, catalogue: ImageCatalogue, source: str) -> GuestImage:
     pinned = catalogue.pinned
     return GuestImage(path, pinned.disk_format, "bare", pinned.login, source, pinned.name)
 
 
-def _cirros_path(folder: Path, catalogue: Catalogue) -> Path:
+def _cirros_path(folder: Path, catalogue: ImageCatalogue) -> Path:
     pinned = catalogue.pinned
     return folder / f"{pinned.name}-{catalogue.machine}.{pinned.disk_format}"
 
 
-def _cached_cirros(folder: Path, catalogue: Catalogue) -> GuestImage | None:
+def _cached_cirros(folder: Path, catalogue: ImageCatalogue) -> GuestImage | None:
     path, pin = _cirros_path(folder, catalogue), catalogue.pinned.files.get(catalogue.machine)
     if pin is None or not path.is_file():
         return None
@@ -128,7 +128,7 @@ def _cached_cirros(folder: Path, catalogue: Catalogue) -> GuestImage | None:
     return _cirros(path, catalogue, f"cached: {path}")
 
 
-def _fetched_cirros(folder: Path, catalogue: Catalogue, progress: Progress) -> GuestImage:
+def _fetched_cirros(folder: Path, catalogue: ImageCatalogue, progress: Progress) -> GuestImage:
     pin = catalogue.pinned.files.get(catalogue.machine)
     if pin is None:
         raise Unreachable(f"there is no pinned {catalogue.pinned.name} for {catalogue.machine}", advice=ADVICE)
@@ -138,15 +138,15 @@ def _fetched_cirros(folder: Path, catalogue: Catalogue, progress: Progress) -> G
     return _cirros(path, catalogue, f"fetched: {pin.url}")
 
 
-def _tiny(path: Path, disk_format: str, catalogue: Catalogue, source: str) -> GuestImage:
+def _tiny(path: Path, disk_format: str, catalogue: ImageCatalogue, source: str) -> GuestImage:
     return GuestImage(path, disk_format, "bare", catalogue.tiny.login, source, catalogue.tiny.name)
 
 
-def _tiny_path(folder: Path, catalogue: Catalogue) -> Path:
+def _tiny_path(folder: Path, catalogue: ImageCatalogue) -> Path:
     return folder / f"{catalogue.tiny.name}-{recipe_key(catalogue)}.img"
 
 
-def _cached_tiny(folder: Path, catalogue: Catalogue) -> GuestImage | None:
+def _cached_tiny(folder: Path, catalogue: ImageCatalogue) -> GuestImage | None:
     path = _tiny_path(folder, catalogue)
     made = read_json(path.with_suffix(".json"))
     if made is None or not path.is_file() or sha256_of(path) != made["sha256"]:
@@ -154,7 +154,7 @@ def _cached_tiny(folder: Path, catalogue: Catalogue) -> GuestImage | None:
     return _tiny(path, made["disk_format"], catalogue, f"cached: {path}")
 
 
-def _built_tiny(folder: Path, catalogue: Catalogue, progress: Progress) -> GuestImage:
+def _built_tiny(folder: Path, catalogue: ImageCatalogue, progress: Progress) -> GuestImage:
     path = _tiny_path(folder, catalogue)
     disk_format = build_tiny(catalogue, path, progress)
     for old in folder.glob(f"{catalogue.tiny.name}-*"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stacklab.errors import CloudRefused
-from stacklab.https.server import Catalogue
+from stacklab.https.server import EndpointCatalogue
 from stacklab.https.virtual_hosts import virtual_host_of
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams
@@ -62,7 +62,7 @@ class InternalEndpoints(_Endpoints):
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "internal"})]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
-        catalogue = Catalogue.read(context.admin)
+        catalogue = EndpointCatalogue.read(context.admin)
         before = {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(context)}
         context.https().begin(INTERNAL, before)
         return before
@@ -70,12 +70,12 @@ class InternalEndpoints(_Endpoints):
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         if _missing(context) and not context.https().begun(INTERNAL):
             return []
-        catalogue = Catalogue.read(context.admin)
+        catalogue = EndpointCatalogue.read(context.admin)
         urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("internal")}
         return [{"name": self.title(p), "urls": urls}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
-        catalogue = Catalogue.read(context.admin)
+        catalogue = EndpointCatalogue.read(context.admin)
         return [
             Difference(catalogue.called(one["service_id"]), "an internal endpoint", "none") for one in _missing(context)
         ]
@@ -84,7 +84,7 @@ class InternalEndpoints(_Endpoints):
         """Only what came after `there` was noted, and is what was meant to be made, was made by the step."""
         removed = False
         meant = {(one["service_id"], one["url"]) for one in thing["made"]}
-        for one in Catalogue.read(context.admin).endpoints:
+        for one in EndpointCatalogue.read(context.admin).endpoints:
             new = one["id"] not in thing["there"] and one["interface"] == "internal"
             if new and (one["service_id"], one["url"]) in meant:
                 removed = context.admin.delete("identity", "endpoints", one["id"]) or removed
@@ -135,7 +135,7 @@ class PublicEndpoints(_Endpoints):
         ]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
-        catalogue = Catalogue.read(context.admin)
+        catalogue = EndpointCatalogue.read(context.admin)
         twins = {(one["service_id"], one["url"]): one["id"] for one in catalogue.of_interface("internal")}
         moved = {identity for identity, _, _ in _moves(context)}
         endpoints = [
@@ -150,7 +150,7 @@ class PublicEndpoints(_Endpoints):
         return {"endpoints": endpoints}
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        catalogue = Catalogue.read(context.admin)
+        catalogue = EndpointCatalogue.read(context.admin)
         urls = {_name(catalogue, one): one["url"] for one in catalogue.of_interface("public")}
         if not context.https().begun(PUBLIC) and any(url.startswith("http://") for url in urls.values()):
             return []
@@ -164,7 +164,7 @@ class PublicEndpoints(_Endpoints):
 
     def remove(self, context: Context, thing: Thing) -> bool:
         changed = False
-        now = {one["id"]: one for one in Catalogue.read(context.admin).endpoints}
+        now = {one["id"]: one for one in EndpointCatalogue.read(context.admin).endpoints}
         for one in thing["endpoints"]:
             url = one["url"]
             if one["twin"] in now:  # the service may answer on another port by now, and its internal endpoint knows
@@ -187,7 +187,7 @@ def region(endpoint: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _missing(context: Context) -> list[dict[str, Any]]:
     """What an internal endpoint must be made of, for each enabled service (and region) that has only a public one."""
-    catalogue = Catalogue.read(context.admin)
+    catalogue = EndpointCatalogue.read(context.admin)
     have = {(one["service_id"], one.get("region_id")) for one in catalogue.of_interface("internal")}
     plain = catalogue.plain()
     missing = {}
@@ -202,7 +202,7 @@ def _missing(context: Context) -> list[dict[str, Any]]:
 
 def _moves(context: Context) -> list[tuple[str, str, str]]:
     """For each public endpoint that is not where its front is: its id, its service's name, its URL to be."""
-    catalogue = Catalogue.read(context.admin)
+    catalogue = EndpointCatalogue.read(context.admin)
     fronts, plain = context.https().planned(catalogue), catalogue.plain()
     moves = []
     for one in catalogue.of_interface("public"):
@@ -215,7 +215,7 @@ def _moves(context: Context) -> list[tuple[str, str, str]]:
     return moves
 
 
-def _name(catalogue: Catalogue, endpoint: Mapping[str, Any]) -> str:
+def _name(catalogue: EndpointCatalogue, endpoint: Mapping[str, Any]) -> str:
     """What to call an endpoint: by its service, and by its region where the service has several."""
     service = endpoint["service_id"]
     several = sum(other["service_id"] == service for other in catalogue.of_interface(endpoint["interface"])) > 1

@@ -20,7 +20,7 @@ from stacklab.https.authority import (
 )
 from stacklab.https.configuration import Setting
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
-from stacklab.https.server import Catalogue
+from stacklab.https.server import EndpointCatalogue
 from stacklab.https.virtual_hosts import KEYSTONE
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams
@@ -342,7 +342,7 @@ class HttpsLogins(_OnMachine):
 
 
 def _settings(context: Context) -> list[Setting]:
-    return context.https().configuration.settings(Catalogue.read(context.admin).services)
+    return context.https().configuration.settings(EndpointCatalogue.read(context.admin).services)
 
 
 def _absent(context: Context) -> list[str]:
@@ -364,7 +364,7 @@ def _entries(context: Context) -> dict[str, Any]:
 
 def _identity(context: Context) -> str:
     """Keystone's public address to be, with its path."""
-    catalogue = Catalogue.read(context.admin)
+    catalogue = EndpointCatalogue.read(context.admin)
     host = context.https().planned(catalogue)[KEYSTONE]
     entry = _entries(context)["lab-admin"]
     return host.public_url(str(entry["auth"]["auth_url"]))

@@ -42,7 +42,7 @@ class ConsoleParams(Params):
     """What must be in it."""
 
 
-class Console(Kind[ConsoleParams]):
+class ConsoleLog(Kind[ConsoleParams]):
     """The console log: what the guest wrote to its serial port while it booted."""
 
     name = "console"
@@ -235,4 +235,4 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "(it said nothing)")
 
 
-KINDS: list[Kind[Any]] = [Console(), Login()]
+KINDS: list[Kind[Any]] = [ConsoleLog(), Login()]

@@ -20,7 +20,7 @@ import yaml
 
 from stacklab.errors import MissingProgram
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
-from stacklab.https.server import Catalogue
+from stacklab.https.server import EndpointCatalogue
 from stacklab.https.virtual_hosts import HORIZON
 from stacklab.kinds import client
 from stacklab.kinds.certificates import directory_of, shell_lines
@@ -41,7 +41,7 @@ _SDK = (
 
 
 @dataclass(frozen=True)
-class Address:
+class TlsAddress:
     """Something public: its name, and where it answers. `path`: below which it does, where others share the port."""
 
     name: str
@@ -75,10 +75,10 @@ class Check:
 
     words: str
     line: str
-    judge: Callable[[Address, Done], Judged]
+    judge: Callable[[TlsAddress, Done], Judged]
     login: str = ""
 
-    def command(self, context: Context, address: Address) -> str:
+    def command(self, context: Context, address: TlsAddress) -> str:
         """The line with the address, and the authority's file, in it."""
         if self.login:
             return self.line
@@ -105,20 +105,20 @@ def _is_ip(host: str) -> bool:
 # --- how the commands' answers are read ----------------------------------------------------------------------------
 
 
-def _chain(address: Address, done: Done) -> Judged:
+def _chain(address: TlsAddress, done: Done) -> Judged:
     if done.status == 0 and "Verification: OK" in done.complaint + done.output:
         return "signed by the lab's authority", None
     wrong = re.search(r"verify error:num=\d+:(.*)", done.complaint + done.output)
     return (wrong[1] if wrong else _no_tls(done)), "a certificate that the lab's authority signed"
 
 
-def _name(address: Address, done: Done) -> Judged:
+def _name(address: TlsAddress, done: Done) -> Judged:
     if "does match certificate" in done.output:
         return "for the address of its endpoint", None
     return (f"not for {address.host}" if "does NOT match" in done.output else _no_tls(done)), f"for {address.host}"
 
 
-def _dates(address: Address, done: Done) -> Judged:
+def _dates(address: TlsAddress, done: Done) -> Judged:
     dates = dict(re.findall(r"^(notBefore|notAfter)=(.*)$", done.output, re.MULTILINE))
     if len(dates) < 2:
         return _no_tls(done), "a certificate that is valid now"
@@ -135,7 +135,7 @@ def _no_tls(done: Done) -> str:
     return f"no TLS ({done.last})"
 
 
-def _plain(address: Address, done: Done) -> Judged:
+def _plain(address: TlsAddress, done: Done) -> Judged:
     answer = re.match(r"HTTP/\S+ (\d+)", done.output)
     if done.status != 0 or answer is None:
         return "refused", None
@@ -147,7 +147,7 @@ def _plain(address: Address, done: Done) -> Judged:
     return f"HTTP {answer[1]}", "a redirect to https, or a refusal"
 
 
-def _login(address: Address, done: Done) -> Judged:
+def _login(address: TlsAddress, done: Done) -> Judged:
     asked, _, lists = done.output.strip().partition("\n")
     if done.status != 0:
         return done.last, "a token and two lists"
@@ -155,13 +155,13 @@ def _login(address: Address, done: Done) -> Judged:
     return f"asked {asked}: {lists}", f"https, not {', '.join(plain)}" if plain else None
 
 
-def _client(address: Address, done: Done) -> Judged:
+def _client(address: TlsAddress, done: Done) -> Judged:
     if done.status != 0:
         return done.last, "a list"
     return f"{len(done.output.splitlines())} servers", None
 
 
-def _refused(address: Address, done: Done) -> Judged:
+def _refused(address: TlsAddress, done: Done) -> Judged:
     """It must have failed because nobody whom the client trusts signed the certificate, and for no other reason."""
     wanted = "a refusal: certificate verify failed"
     if done.status == 0:
@@ -250,7 +250,7 @@ class TlsCheck(Kind[CheckParams]):
         try:
             addresses = public_addresses(context, plain=p.that == "plain")
         except Absent:
-            addresses = [Address("", "$HOST", "$PORT")]
+            addresses = [TlsAddress("", "$HOST", "$PORT")]
         return [shell_lines("\n".join(check.command(context, address) for address in addresses))]
 
     def requests(self, context: Context, p: CheckParams) -> list[Request]:
@@ -286,13 +286,13 @@ class TlsCheck(Kind[CheckParams]):
         return 30
 
 
-def _looked(context: Context, that: str) -> list[tuple[Address, Judged]]:
+def _looked(context: Context, that: str) -> list[tuple[TlsAddress, Judged]]:
     """What each of the commands showed. Raises Absent where there is nothing to look at."""
     if that == "catalogue":
-        catalogue = Catalogue.read(context.admin)
+        catalogue = EndpointCatalogue.read(context.admin)
         return [
             (
-                Address(catalogue.called(endpoint["service_id"]), "", ""),
+                TlsAddress(catalogue.called(endpoint["service_id"]), "", ""),
                 (url, None if url.startswith("https://") else "https"),
             )
             for endpoint in catalogue.of_interface("public")
@@ -302,7 +302,7 @@ def _looked(context: Context, that: str) -> list[tuple[Address, Judged]]:
     if check.login:
         if check.login not in yaml.safe_load(file.read_text(encoding="utf-8"))["clouds"]:
             raise Absent(f"entry {check.login} of clouds.yaml")
-        addresses = [Address(check.login, "", "")]
+        addresses = [TlsAddress(check.login, "", "")]
     else:
         if context.https().authority.certificate() is None:
             raise Absent("certificate authority of the lab")
@@ -327,22 +327,22 @@ def _run(line: str, clouds_file: Path) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def public_addresses(context: Context, *, plain: bool) -> list[Address]:
+def public_addresses(context: Context, *, plain: bool) -> list[TlsAddress]:
     """Where the public https endpoints and the dashboard answer, the latter's `plain` port too. Raises Absent for none."""
-    catalogue = Catalogue.read(context.admin)
-    addresses: dict[tuple[str, str], Address] = {}
+    catalogue = EndpointCatalogue.read(context.admin)
+    addresses: dict[tuple[str, str], TlsAddress] = {}
     for endpoint in catalogue.of_interface("public"):
         parts = urlsplit(endpoint["url"])
         place = (str(parts.hostname), str(parts.port or 443))
         if parts.scheme == "https" and place not in addresses:
-            addresses[place] = Address(catalogue.called(endpoint["service_id"]), *place)
+            addresses[place] = TlsAddress(catalogue.called(endpoint["service_id"]), *place)
     dashboard = next((host for host in context.https().serving() if host.name == HORIZON), None)
     everything = list(addresses.values())
     if dashboard:
-        everything.append(Address(HORIZON, dashboard.host, str(dashboard.port)))
+        everything.append(TlsAddress(HORIZON, dashboard.host, str(dashboard.port)))
     if dashboard and plain and dashboard.plain_port:  # on a shared port 80 only the dashboard's path is public
         path = f"{dashboard.prefix.rstrip('/')}/"
-        everything.append(Address("horizon's plain address", dashboard.host, str(dashboard.plain_port), path))
+        everything.append(TlsAddress("horizon's plain address", dashboard.host, str(dashboard.plain_port), path))
     if not everything:
         raise Absent("public endpoint on https")
     return everything

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from stacklab.cloud.horizon import is_login_page
 from stacklab.https.peer import NoTls, ask
-from stacklab.https.server import Catalogue
+from stacklab.https.server import EndpointCatalogue
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, VirtualHost
 from stacklab.kinds.certificates import shell_lines
 from stacklab.kinds.context import Absent, Context, Thing
@@ -107,7 +107,7 @@ class TlsFront(Kind[FrontParams]):
         return 60
 
     def _all(self, context: Context) -> dict[str, VirtualHost]:
-        return context.https().planned(Catalogue.read(context.admin))
+        return context.https().planned(EndpointCatalogue.read(context.admin))
 
     def _chosen(self, context: Context, p: FrontParams) -> dict[str, VirtualHost]:
         hosts = self._all(context)

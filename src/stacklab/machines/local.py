@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stacklab.errors import SudoRefused
 from stacklab.machines.base import KILL_AFTER, SBIN, Command, Machine
-from stacklab.machines.output import Child, Output
+from stacklab.machines.output import ChildProcess, Output
 
 
 class LocalMachine(Machine):
@@ -36,7 +36,7 @@ class LocalMachine(Machine):
         path = f"{os.environ.get('PATH', '/usr/bin:/bin')}:{SBIN}"
         environment = {**os.environ, "PATH": path, **command.environment}
         try:
-            child = Child(list(command.argv), out, err, env=environment, cwd=_home())
+            child = ChildProcess(list(command.argv), out, err, env=environment, cwd=_home())
         except OSError as error:  # as a shell says it
             missing = isinstance(error, FileNotFoundError)
             err.write(

@@ -53,7 +53,7 @@ class Output:
         return self.data().decode("utf-8", "replace")
 
 
-class Child:
+class ChildProcess:
     """A program of this machine's that leads a session of its own, so that Ctrl-C is ours to pass on."""
 
     def __init__(

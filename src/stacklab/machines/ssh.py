@@ -29,7 +29,7 @@ from stacklab.errors import (
 from stacklab.machines.address import Address, ssh_program
 from stacklab.machines.base import KILL_AFTER, Command, Machine, last_line
 from stacklab.machines.known_hosts import KnownHosts
-from stacklab.machines.output import Child
+from stacklab.machines.output import ChildProcess
 from stacklab.machines.refusal import hops, look_closer, why_refused
 from stacklab.machines.remote import Marked, line_for, new_token
 
@@ -220,7 +220,7 @@ class SshMachine(Machine):
 
         options = self._options(self.address, self._log)
         argv = [ssh_program(), "-S", str(self._socket), *options, *self._to(self.address), line]
-        child = Child(argv, out, err, env=_environment())
+        child = ChildProcess(argv, out, err, env=_environment())
         try:
             # The machine ends it by itself; our own deadline is for one that cannot.
             child_status = child.attend(given, command.seconds + KILL_AFTER + KILL_SECONDS / 2, settled)

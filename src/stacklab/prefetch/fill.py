@@ -9,7 +9,7 @@ from stacklab.deploy.profile.model import PlacedFile, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
 from stacklab.prefetch import mirrors, plan, wheels
-from stacklab.prefetch.plan import Outcome, Repository
+from stacklab.prefetch.plan import FetchOutcome, Repository
 from stacklab.stages import Progress
 
 PARTS = ("git", "wheels", "files", "box")
@@ -17,7 +17,7 @@ PARTS = ("git", "wheels", "files", "box")
 
 def fill(
     profile: Profile, services: tuple[str, ...], parts: tuple[str, ...], settings: Settings, progress: Progress
-) -> Iterator[Outcome]:
+) -> Iterator[FetchOutcome]:
     """What came of each thing, as it comes. A failure is one of the outcomes, and the rest goes on.
 
     `services`: what `--with` asks for. Raises NotServed for one that the profile does not have, NotEnoughSpace.
@@ -32,11 +32,11 @@ def fill(
         if box.url and not box.url.endswith(".json"):
             yield _file("box", box.url, box.sha256, settings, progress)
         else:
-            yield Outcome("box", box.name, "skipped", 0, f"Vagrant finds it by name: vagrant box add {box.name}")
+            yield FetchOutcome("box", box.name, "skipped", 0, f"Vagrant finds it by name: vagrant box add {box.name}")
     if profile.deployed_by == "packstack":
         for part in ("git", "wheels"):
             if part in parts:
-                yield Outcome(part, profile.name, "skipped", 0, "PackStack installs packages of the distribution")
+                yield FetchOutcome(part, profile.name, "skipped", 0, "PackStack installs packages of the distribution")
         return
     if "git" in parts:
         yield from _git(profile, services, settings, progress)
@@ -51,16 +51,16 @@ def repositories(profile: Profile, services: tuple[str, ...]) -> list[Repository
     return [devstack] if stackrc is None else [devstack, *plan.repositories(profile, services, stackrc)]
 
 
-def listing() -> Iterator[Outcome]:
+def listing() -> Iterator[FetchOutcome]:
     """What is there: mirrors and files one by one, Python packages by name. Nothing is verified."""
     for path, refs, size in mirrors.mirrored():
         name = str(path.relative_to(cache_root() / "git"))
-        yield Outcome("git", name, "already", size, ", ".join(refs))
+        yield FetchOutcome("git", name, "already", size, ", ".join(refs))
     for name, paths in wheels.packages().items():
         size = sum(path.stat().st_size for path in paths)
-        yield Outcome("wheels", name, "already", size, ", ".join(sorted({path.name for path in paths})))
+        yield FetchOutcome("wheels", name, "already", size, ", ".join(sorted({path.name for path in paths})))
     for path, record in cached_files():
-        yield Outcome("files", path.name, "already", record.size, record.url)
+        yield FetchOutcome("files", path.name, "already", record.size, record.url)
 
 
 def _placed_files(profile: Profile) -> list[PlacedFile]:
@@ -70,7 +70,7 @@ def _placed_files(profile: Profile) -> list[PlacedFile]:
     return list({str(file.url): file for file in placed}.values())
 
 
-def _file(part: str, url: str, sha256: str | None, settings: Settings, progress: Progress) -> Outcome:
+def _file(part: str, url: str, sha256: str | None, settings: Settings, progress: Progress) -> FetchOutcome:
     name = cache_path(url).name
     there, whole = cache_path(url).exists(), cached_file(url, sha256) is not None
     progress(name)
@@ -79,24 +79,28 @@ def _file(part: str, url: str, sha256: str | None, settings: Settings, progress:
     except NotEnoughSpace:
         raise  # nothing that follows would fit either
     except LabError as error:
-        return Outcome(part, name, "failed", 0, error.message, error)
+        return FetchOutcome(part, name, "failed", 0, error.message, error)
     detail = "" if sha256 else "no checksum is known for it"
     if there and not whole:
-        return Outcome(part, name, "updated", path.stat().st_size, "the one that was there was damaged, or another one")
-    return Outcome(part, name, "already" if whole else "fetched", path.stat().st_size, detail)
+        return FetchOutcome(
+            part, name, "updated", path.stat().st_size, "the one that was there was damaged, or another one"
+        )
+    return FetchOutcome(part, name, "already" if whole else "fetched", path.stat().st_size, detail)
 
 
-def _git(profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress) -> Iterator[Outcome]:
+def _git(profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress) -> Iterator[FetchOutcome]:
     yield mirrors.fetch(plan.devstack_of(profile), settings, progress)
     others = repositories(profile, services)[1:]
     if not others:
         why = "what else DevStack clones is not known without its stackrc"
-        yield Outcome("git", "its projects", "failed", 0, why, DownloadFailed(why, advice=mirrors.ADVICE))
+        yield FetchOutcome("git", "its projects", "failed", 0, why, DownloadFailed(why, advice=mirrors.ADVICE))
     for repository in others:
         yield mirrors.fetch(repository, settings, progress)
 
 
-def _wheels(profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress) -> Iterator[Outcome]:
+def _wheels(
+    profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress
+) -> Iterator[FetchOutcome]:
     try:
         target = plan.target_of(profile)
         projects = repositories(profile, services)
@@ -112,4 +116,4 @@ def _wheels(profile: Profile, services: tuple[str, ...], settings: Settings, pro
     except NotEnoughSpace:
         raise
     except LabError as error:
-        yield Outcome("wheels", "Python packages", "failed", 0, error.message, error)
+        yield FetchOutcome("wheels", "Python packages", "failed", 0, error.message, error)

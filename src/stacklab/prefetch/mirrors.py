@@ -23,7 +23,7 @@ from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace
 from stacklab.files import locked
 from stacklab.git_login import without_login
-from stacklab.prefetch.plan import Outcome, Repository
+from stacklab.prefetch.plan import FetchOutcome, Repository
 from stacklab.stages import Progress
 
 PACKS = 12
@@ -56,7 +56,7 @@ def size_of(directory: Path) -> int:
     return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(directory) for name in names)
 
 
-def fetch(repository: Repository, settings: Settings, progress: Progress) -> Outcome:
+def fetch(repository: Repository, settings: Settings, progress: Progress) -> FetchOutcome:
     """Make the mirror, or bring it up to date. What failed is told in the outcome, so that the rest goes on."""
     path = mirror_path(repository.url)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +77,13 @@ def fetch(repository: Repository, settings: Settings, progress: Progress) -> Out
     except LabError as error:
         have = commit(path, repository.ref)
         detail = f"{error.message}; the mirror of an earlier run is still there" if have else error.message
-        return Outcome("git", label, "failed", size_of(path) if path.exists() else 0, detail, error)
+        return FetchOutcome("git", label, "failed", size_of(path) if path.exists() else 0, detail, error)
     size, short = size_of(path), (after or "")[:12]
     if before is None:
-        return Outcome("git", label, "fetched", size, short)
+        return FetchOutcome("git", label, "fetched", size, short)
     if before != after:
-        return Outcome("git", label, "updated", size, f"{before[:12]} → {short}")
-    return Outcome("git", label, "already", size, short)
+        return FetchOutcome("git", label, "updated", size, f"{before[:12]} → {short}")
+    return FetchOutcome("git", label, "already", size, short)
 
 
 def commit(path: Path, ref: str) -> str | None:

@@ -30,7 +30,7 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class Target:
+class PrefetchTarget:
     """Whose Python the packages are for: its version ("3.11") and the glibc that its pip goes by. `abi`: if it is unusual."""
 
     python: str
@@ -39,7 +39,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FetchOutcome:
     """What came of one thing that was to be fetched. `part`: git, wheels, files or box; `size` in bytes on this host."""
 
     part: str
@@ -151,7 +151,7 @@ def _inner(text: str, values: dict[str, str]) -> str:
     return re.sub(r"(?<=:-)\$\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
-def target_of(profile: Profile) -> Target:
+def target_of(profile: Profile) -> PrefetchTarget:
     """Raises NotServed for a distribution of which we do not know it."""
     known = facts()["distributions"].get(profile.distribution)
     if known is None:
@@ -160,4 +160,4 @@ def target_of(profile: Profile) -> Target:
             advice=f"add it to {DATA}, or leave them out: --only git,files,box",
         )
     python = str(profile.values.get("python_version") or known["python"])
-    return Target(python, known["glibc"], known.get("abi", "") if python == known["python"] else "")
+    return PrefetchTarget(python, known["glibc"], known.get("abi", "") if python == known["python"] else "")

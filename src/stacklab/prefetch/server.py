@@ -38,7 +38,7 @@ LOCK, CONFIG, STATE = "server.lock", "server.json", "serving.json"
 class Handler(SimpleHTTPRequestHandler):
     """Files and lists of files, to be read: git's "dumb" protocol and pip's simple index need no more."""
 
-    server: Server
+    server: CacheServer
     protocol_version = "HTTP/1.1"
     timeout = QUIET_SECONDS
 
@@ -51,7 +51,7 @@ class Handler(SimpleHTTPRequestHandler):
         say(format % args)
 
 
-class Server(ThreadingMixIn, UnixStreamServer):
+class CacheServer(ThreadingMixIn, UnixStreamServer):
     """Serves one lab's machine. `asked`: when it was asked last."""
 
     daemon_threads = True
@@ -83,7 +83,7 @@ def main(directory: Path) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         mine = os.fstat(lock.fileno()).st_ino
 
-        def over(server: Server) -> bool:
+        def over(server: CacheServer) -> bool:
             try:
                 gone = (directory / LOCK).stat().st_ino != mine
             except OSError:
@@ -91,7 +91,7 @@ def main(directory: Path) -> int:
             return gone or ended.is_set() or time.monotonic() - server.asked > IDLE_SECONDS
 
         try:
-            with Server(str(private / "http"), partial(Handler, directory=str(cache_root()))) as server:
+            with CacheServer(str(private / "http"), partial(Handler, directory=str(cache_root()))) as server:
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 write_json(directory / STATE, {"pid": os.getpid(), "port": config["port"]})
                 command = forwarding(config["ssh"], config["port"], private / "http")

@@ -31,7 +31,7 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Unreachable, without_password
 from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
 from stacklab.prefetch import mirrors
-from stacklab.prefetch.plan import Outcome, Repository, Target, facts
+from stacklab.prefetch.plan import FetchOutcome, PrefetchTarget, Repository, facts
 from stacklab.stages import Progress
 
 BATCH, AT_ONCE = 25, 3
@@ -49,7 +49,7 @@ NEWEST_OF_UV = 40
 _NO_MATCH = re.compile(r"No matching distribution found for (\S+)")
 
 
-def directory(target: Target) -> Path:
+def directory(target: PrefetchTarget) -> Path:
     """Where the packages for such a machine are."""
     return cache_root() / "python" / f"{target.python}-{target.glibc}"
 
@@ -63,8 +63,8 @@ def packages() -> dict[str, list[Path]]:
 
 
 def fetch(
-    projects: list[Repository], constraints: str, target: Target, settings: Settings, progress: Progress
-) -> Iterator[Outcome]:
+    projects: list[Repository], constraints: str, target: PrefetchTarget, settings: Settings, progress: Progress
+) -> Iterator[FetchOutcome]:
     """What came of each package, as it comes; failures are told, and the rest goes on. Raises NotEnoughSpace."""
     environment = indexes.for_both(os.environ, index=settings.pip_index, ca_file=settings.ca_file, at=settings.at)
     if settings.proxy:
@@ -78,7 +78,7 @@ def fetch(
             pinned, missing = _resolved(needed, constraints, target, environment)
             newest, _ = _resolved(build, "", target, environment)
         except LabError as error:
-            yield Outcome("wheels", "Python packages", "failed", 0, error.message, error)
+            yield FetchOutcome("wheels", "Python packages", "failed", 0, error.message, error)
             return
         yield from missing
     have = _whole(directory(target))
@@ -99,11 +99,11 @@ def fetch(
 # --- what is needed --------------------------------------------------------------------------------------------------
 
 
-def _major(target: Target) -> int:
+def _major(target: PrefetchTarget) -> int:
     return int(target.python.partition(".")[0])
 
 
-def _roots(projects: list[Repository], target: Target) -> tuple[list[str], list[str]]:
+def _roots(projects: list[Repository], target: PrefetchTarget) -> tuple[list[str], list[str]]:
     """What the projects and DevStack itself ask for, and what builds them (which no constraints hold for)."""
     listed = facts()["python"]
     needed = [*listed["every"], *listed[str(_major(target))], *listed["newest"]]
@@ -127,7 +127,7 @@ def _requirement(line: str) -> Requirement | None:
         return None
 
 
-def _named(constraints: str, target: Target) -> list[str]:
+def _named(constraints: str, target: PrefetchTarget) -> list[str]:
     """Every version that upper-constraints.txt names for this Python, as NAME==VERSION."""
     there = {
         "python_version": target.python, "python_full_version": f"{target.python}.18", "sys_platform": "linux2",
@@ -142,12 +142,12 @@ def _named(constraints: str, target: Target) -> list[str]:
 
 
 def _resolved(
-    needed: list[str], constraints: str, target: Target, environment: dict[str, str]
-) -> tuple[list[str], list[Outcome]]:
+    needed: list[str], constraints: str, target: PrefetchTarget, environment: dict[str, str]
+) -> tuple[list[str], list[FetchOutcome]]:
     """What is needed, as NAME==VERSION, and what came of that for which there is no wheel. Raises LabError."""
     import uv
 
-    without: dict[str, Outcome] = {}
+    without: dict[str, FetchOutcome] = {}
     with tempfile.TemporaryDirectory(prefix="lab-wheels-") as scratch:
         files = {name: Path(scratch) / f"{name}.txt" for name in ("needed", "constraints", "excludes")}
         files["needed"].write_text("\n".join(needed))
@@ -169,19 +169,21 @@ def _resolved(
                 without[match[1]] = _only_source(match[1])
             elif (match := _NOT_THERE.search(why)) and match[1] not in without:
                 error = _failure(f"the index has no {match[1]} that fits", why)
-                without[match[1]] = Outcome("wheels", match[1], "failed", 0, error.message, error)
+                without[match[1]] = FetchOutcome("wheels", match[1], "failed", 0, error.message, error)
             else:
                 raise _failure("uv does not find out which Python packages are needed", done.stderr)
 
 
-def _only_source(name: str) -> Outcome:
-    return Outcome("wheels", name, "skipped", 0, "has no wheel that fits: the machine fetches its source and builds it")
+def _only_source(name: str) -> FetchOutcome:
+    return FetchOutcome(
+        "wheels", name, "skipped", 0, "has no wheel that fits: the machine fetches its source and builds it"
+    )
 
 
 # --- getting it ------------------------------------------------------------------------------------------------------
 
 
-def _downloaded(pins: list[str], target: Target, environment: dict[str, str]) -> list[Outcome]:
+def _downloaded(pins: list[str], target: PrefetchTarget, environment: dict[str, str]) -> list[FetchOutcome]:
     """Download the wheels of one batch into their places."""
     outcomes = []
     directory(target).mkdir(parents=True, exist_ok=True)
@@ -199,17 +201,17 @@ def _downloaded(pins: list[str], target: Target, environment: dict[str, str]) ->
                 left = [pin for pin in pins if _key(pin) != _key(match[1])]
             if not match or len(left) == len(pins):
                 error = _failure(f"{len(pins)} packages could not be fetched", done.stderr)
-                return [*outcomes, *(Outcome("wheels", pin, "failed", 0, error.message, error) for pin in pins)]
+                return [*outcomes, *(FetchOutcome("wheels", pin, "failed", 0, error.message, error) for pin in pins)]
             pins = left
         for path in sorted(Path(scratch).iterdir()):
             place = directory(target) / canonicalize_name(path.name.partition("-")[0]) / path.name
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
-            outcomes.append(Outcome("wheels", place.name, "fetched", place.stat().st_size))
+            outcomes.append(FetchOutcome("wheels", place.name, "fetched", place.stat().st_size))
     return outcomes
 
 
-def _fitting(target: Target) -> list[str]:
+def _fitting(target: PrefetchTarget) -> list[str]:
     """Which wheels the machine's pip takes, in pip's options."""
     old_names = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # https://peps.python.org/pep-0600/
     platforms = [f"manylinux_2_{minor}" for minor in range(_minor(target), 4, -1)]
@@ -219,7 +221,7 @@ def _fitting(target: Target) -> list[str]:
     return options + ([f"--abi={target.abi}"] if target.abi else [])
 
 
-def _whole(place: Path) -> dict[str, Outcome]:
+def _whole(place: Path) -> dict[str, FetchOutcome]:
     """The wheels that are there, by name and version; a damaged one is removed."""
     have = {}
     for path in sorted(place.glob("*/*.whl")):
@@ -230,7 +232,7 @@ def _whole(place: Path) -> dict[str, Outcome]:
             whole = False
         if whole:
             name, version, *_ = parse_wheel_filename(path.name)
-            have[_key(f"{name}=={version}")] = Outcome("wheels", path.name, "already", path.stat().st_size)
+            have[_key(f"{name}=={version}")] = FetchOutcome("wheels", path.name, "already", path.stat().st_size)
         else:
             path.unlink(missing_ok=True)
     return have
@@ -242,7 +244,7 @@ def _key(pin: str) -> str:
     return f"{canonicalize_name(name)}=={canonicalize_version(version)}"
 
 
-def _minor(target: Target) -> int:
+def _minor(target: PrefetchTarget) -> int:
     return int(target.glibc.partition(".")[2])
 
 

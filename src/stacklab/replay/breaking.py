@@ -40,7 +40,7 @@ class Broken:
         return f"{self.session}/{self.fault}"
 
 
-class Record:
+class FaultRecord:
     """broken.json of a lab. A writer holds the lab's lock, except for noting a clue or a repair that was seen."""
 
     def __init__(self, lab: Lab) -> None:
@@ -78,7 +78,7 @@ class Record:
 
 def broken_faults(lab: Lab) -> list[Broken]:
     """What was broken on purpose and not seen well since. Asks nobody. Raises LabDamaged."""
-    return Record(lab).all()
+    return FaultRecord(lab).all()
 
 
 def in_words(broken: Iterable[Broken]) -> str:
@@ -117,7 +117,7 @@ def inject(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, s
     Raises NoLab, NotRunning, NotServed, BrokenOnPurpose (it is broken already), ServiceFailed (it is not well to begin with).
     """
     with lab.writing():
-        home, record = home_of(lab), Record(lab)
+        home, record = home_of(lab), FaultRecord(lab)
         home.access()  # raises NotRunning
         fault = fault_of(home, case)
         known = next((entry for entry in record.all() if entry.breaks == case.breaks), None)
@@ -167,7 +167,7 @@ def repair(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
                 raise UnknownName(f"there is no fault '{name}' here", advice=closest(name, faults, "lab faults"))
             progress(f"mending {called}")
             faults[name].clear(progress)
-            Record(lab).drop([name])
+            FaultRecord(lab).drop([name])
 
 
 def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) -> None:
@@ -175,7 +175,7 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
 
     What cannot be mended now is told and stays recorded; `strict`: it is raised, after all others were mended.
     """
-    record = Record(lab)
+    record = FaultRecord(lab)
     entries = record.all()
     if not entries:
         return
@@ -197,7 +197,7 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
 
 def forget_all(lab: Lab) -> None:
     """The cloud has been put back to a checkpoint, in which nothing was broken."""
-    record = Record(lab)
+    record = FaultRecord(lab)
     record.drop([entry.breaks for entry in record.all()])
 
 
@@ -207,7 +207,7 @@ def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
     well = {case.breaks for case in session.faults if case.step in done}
     if not well:
         return
-    record = Record(lab)
+    record = FaultRecord(lab)
     gone = [entry.breaks for entry in record.all() if entry.breaks in well and entry.state == "broken"]
     if gone:
         record.drop(gone)
@@ -252,5 +252,5 @@ def next_clue(lab: Lab, home: Home, case: FaultCase, entry: Broken) -> ShownClue
     clues = trail(home, case)
     clue = clues[min(entry.clues, len(clues) - 1)]
     if entry.clues != clue.number:
-        Record(lab).note_clues(entry, clue.number)
+        FaultRecord(lab).note_clues(entry, clue.number)
     return clue

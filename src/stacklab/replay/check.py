@@ -41,7 +41,7 @@ class Grade:
 
 
 @dataclass(frozen=True)
-class Report:
+class GradeReport:
     """The grades of a session (or a part of it)."""
 
     session: str
@@ -62,7 +62,7 @@ class Report:
         return {"session": self.session, **counts, "steps": [grade.to_json() for grade in self.grades]}
 
 
-def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> Report:
+def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> GradeReport:
     """Grade the steps, telling `graded` of each as it comes."""
     workspace.memory.clear()
     grades = []
@@ -71,10 +71,10 @@ def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade],
         grades.append(grade)
         if graded:
             graded(grade)
-    return Report(workspace.session.name, tuple(grades))
+    return GradeReport(workspace.session.name, tuple(grades))
 
 
-def check_lab(lab: Lab, session: Session, steps: Iterable[Step], graded: Callable[[Grade], None]) -> Report:
+def check_lab(lab: Lab, session: Session, steps: Iterable[Step], graded: Callable[[Grade], None]) -> GradeReport:
     """Grade the steps of a lab, and note the progress. Raises NoLab, NotRunning, NotTrusted."""
     report = check(open_workspace(lab, session, lambda text: None), steps, graded)
     ProgressFile(lab).note(session.name, [(grade.id, grade.status) for grade in report.grades])

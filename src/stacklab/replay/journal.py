@@ -25,7 +25,7 @@ FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """The last that is known of a step. `kept` is what its kind needs for removing it (None while it is under way).
 
     `declared`: what undo has to know of the step as it was applied (see `stacklab.replay.undo.declared`).
@@ -40,7 +40,7 @@ class Entry:
     declared: dict[str, Any] | None = None
 
 
-_KNOWN = {field.name for field in fields(Entry)}
+_KNOWN = {field.name for field in fields(JournalEntry)}
 
 
 class Journal:
@@ -81,9 +81,9 @@ class Journal:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def entries(self, session: str) -> dict[str, Entry]:
+    def entries(self, session: str) -> dict[str, JournalEntry]:
         """By step, what is under way or made and not undone, in the order in which it began. Raises LabDamaged."""
-        known: dict[str, Entry] = {}
+        known: dict[str, JournalEntry] = {}
         for entry in self._all():
             if entry.session != session:
                 continue
@@ -102,7 +102,7 @@ class Journal:
         known = list(dict.fromkeys(reversed([entry.session for entry in self._all()])))
         return [name for name in reversed(known) if self.entries(name)]
 
-    def _all(self) -> Iterator[Entry]:
+    def _all(self) -> Iterator[JournalEntry]:
         for number, line in enumerate(self._lines(), 1):
             entry = _parsed(line)
             if entry is None:
@@ -150,7 +150,7 @@ def _sealed(line: dict[str, Any]) -> str:
     return json.dumps({**line, "sum": zlib.crc32(json.dumps(line).encode())})
 
 
-def _parsed(line: str) -> Entry | None:
+def _parsed(line: str) -> JournalEntry | None:
     """None for a broken line. Raises LabDamaged for what a newer lab has written."""
     try:
         values = json.loads(line)
@@ -158,6 +158,6 @@ def _parsed(line: str) -> Entry | None:
             raise LabDamaged("a newer lab has written the journal", advice="update lab; nothing is broken")
         if "sum" in values and line != _sealed({name: value for name, value in values.items() if name != "sum"}):
             return None
-        return Entry(**{name: value for name, value in values.items() if name in _KNOWN})
+        return JournalEntry(**{name: value for name, value in values.items() if name in _KNOWN})
     except (ValueError, TypeError, AttributeError):
         return None

@@ -20,7 +20,7 @@ FILE = "trust.json"
 
 
 @dataclass(frozen=True)
-class Script:
+class ForeignScript:
     """What a step would run, read or fetch on a machine of the learner's."""
 
     step: str
@@ -28,10 +28,10 @@ class Script:
     text: str
 
 
-def scripts(session: Session) -> list[Script]:
+def scripts(session: Session) -> list[ForeignScript]:
     """All that a session would run, read or fetch; empty for one that only asks a cloud."""
     return [
-        Script(f"{session.name}/{step.exercise}/{step.id}", step.kind.name, text)
+        ForeignScript(f"{session.name}/{step.exercise}/{step.id}", step.kind.name, text)
         for step in session.steps()
         if (text := step.kind.runs(step.params))
     ]

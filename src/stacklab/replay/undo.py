@@ -23,7 +23,7 @@ from stacklab.kinds.context import Absent, Thing, Workspace
 from stacklab.kinds.declaration import Params
 from stacklab.lab import Lab
 from stacklab.replay.current import journal_of, open_workspace, session_of, workspace_at
-from stacklab.replay.journal import Entry, Journal
+from stacklab.replay.journal import Journal, JournalEntry
 from stacklab.replay.progress import ProgressFile
 
 IN_FLIGHT = 10.0
@@ -71,7 +71,7 @@ def _hash(session: Session, step: Step) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _about(entry: Entry) -> dict[str, Any]:
+def _about(entry: JournalEntry) -> dict[str, Any]:
     """What was declared of an entry's step. An older lab kept the declarations of all steps that it refers to."""
     about = entry.declared or {}
     older: dict[str, Any] = next((step for step in about.get("steps", []) if step["id"] == entry.step), {})
@@ -94,7 +94,7 @@ def recorded_session(journal: Journal, name: str) -> Session:
     return Session(name, name, "as the journal has it", exercises, learner, Path(name))
 
 
-def _recorded_step(entry: Entry) -> Step:
+def _recorded_step(entry: JournalEntry) -> Step:
     """The step of an entry: all that removing needs, for a kind removes by what the entry keeps of the thing."""
     about = _about(entry)
     kind = KINDS.get(entry.kind)
@@ -141,12 +141,12 @@ def undo(workspace: Workspace, journal: Journal, chosen: Iterable[Step], undone:
     return count
 
 
-def _in_reverse(entries: dict[str, Entry], ids: set[str]) -> Iterator[Entry]:
+def _in_reverse(entries: dict[str, JournalEntry], ids: set[str]) -> Iterator[JournalEntry]:
     ids = _with_dependants(ids, ((step, _about(entry).get("needs", ())) for step, entry in entries.items()))
     return (entry for step, entry in reversed(entries.items()) if step in ids)
 
 
-def take_back(workspace: Workspace, journal: Journal, entry: Entry) -> tuple[Step, str]:
+def take_back(workspace: Workspace, journal: Journal, entry: JournalEntry) -> tuple[Step, str]:
     """Undo one step; the step, and what was removed."""
     step, title = _recorded_step(entry), str(_about(entry).get("title", f"the {entry.kind} of step {entry.step}"))
     workspace.memory.clear()
@@ -177,7 +177,7 @@ def take_back(workspace: Workspace, journal: Journal, entry: Entry) -> tuple[Ste
     return step, f"removed {title}" if removed else f"{title} was gone already"
 
 
-def _half_made(workspace: Workspace, journal: Journal, entry: Entry, title: str) -> Thing | None:
+def _half_made(workspace: Workspace, journal: Journal, entry: JournalEntry, title: str) -> Thing | None:
     """What a step that was cut off left behind. Before it began nothing was there, so what is there is ours, unless
     the cloud says that it is older than that, or so much younger that somebody else made it since.
 
@@ -204,7 +204,7 @@ def _half_made(workspace: Workspace, journal: Journal, entry: Entry, title: str)
     return step.kind.undo_data(context, step.params, answer[0])
 
 
-def _as_declared_then(session: Session, entry: Entry) -> Step | None:
+def _as_declared_then(session: Session, entry: JournalEntry) -> Step | None:
     """The entry's step as the session declares it, if it is declared as it was when it began."""
     try:
         step = session.step(entry.step)

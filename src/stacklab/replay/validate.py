@@ -17,7 +17,7 @@ from stacklab.kinds.image import FileSource
 from stacklab.plain import visible
 from stacklab.replay.assets import PAPER
 from stacklab.replay.narrate import narrate
-from stacklab.replay.trust import Script, scripts
+from stacklab.replay.trust import ForeignScript, scripts
 from stacklab.suggest import closest_of
 from stacklab.yamlfiles.yamlfile import Where
 
@@ -42,7 +42,7 @@ class Problem:
 
 
 @dataclass
-class Report:
+class ValidationReport:
     """What was found in one session file. `steps`: how many there are, if it can be read."""
 
     name: str
@@ -50,14 +50,14 @@ class Report:
     title: str = ""
     steps: int = 0
     problems: list[Problem] = field(default_factory=list)
-    scripts: list[Script] = field(default_factory=list)
+    scripts: list[ForeignScript] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As `lab validate --json` prints it."""
         return asdict(self)
 
 
-def validate(path: Path) -> list[Report]:
+def validate(path: Path) -> list[ValidationReport]:
     """Look at every session of a directory, or at one: its folder, or its file. Raises UnknownName where there is none."""
     target = path.expanduser().absolute()
     if target.is_file() or (target.is_symlink() and target.name == FILE):
@@ -73,8 +73,8 @@ def validate(path: Path) -> list[Report]:
     return [_report(session) for session in found]
 
 
-def _report(found: SessionFile) -> Report:
-    report = Report(found.name, str(found.file))
+def _report(found: SessionFile) -> ValidationReport:
+    report = ValidationReport(found.name, str(found.file))
     foreign = found.labs.resolve() != own_labs().resolve()
     try:
         SessionFile(found.name, found.labs, foreign).require_inside()

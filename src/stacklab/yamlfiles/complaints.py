@@ -40,7 +40,7 @@ class Document(Protocol):
 
 
 @dataclass(frozen=True)
-class Complaint:
+class YamlComplaint:
     """What is wrong with a document: at which key, in words, and what to do about it."""
 
     where: Where
@@ -66,7 +66,7 @@ def validated(model: type[M], value: Any, document: Document, where: Where) -> M
         raise _explained(error.errors(), model, value, where).error(document) from error
 
 
-def examined(model: type[M], value: Any, where: Where) -> tuple[M | None, list[Complaint]]:
+def examined(model: type[M], value: Any, where: Where) -> tuple[M | None, list[YamlComplaint]]:
     """`value` as such a model, or None and everything that is wrong with it.
 
     The first complaint is the one that `validated` raises.
@@ -105,7 +105,7 @@ def _rank(errors: list[Any]) -> tuple[bool, int]:
     return max((one["type"] == "extra_forbidden", -len(one["loc"])) for one in errors)
 
 
-def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Where) -> Complaint:
+def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Where) -> YamlComplaint:
     """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
     first = max(errors, key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
     loc = _real(first["loc"], value)
@@ -113,26 +113,26 @@ def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Whe
     if first["type"] == "extra_forbidden":
         names = _keys(model, loc[:-1])
         advice = closest_of(str(loc[-1]), names, "known here")
-        return Complaint(full, "there is no such key", advice)
+        return YamlComplaint(full, "there is no such key", advice)
     if first["type"] == "missing":
         problem = f"'{first['loc'][-1]}' is missing"
-        return Complaint(full, problem, f"add '{first['loc'][-1]}:' there", missing=True)
+        return YamlComplaint(full, problem, f"add '{first['loc'][-1]}:' there", missing=True)
     if first["type"] == "too_short":
         least = first["ctx"]["min_length"]
-        return Complaint(full, f"has to hold at least {least}", "add what belongs there, or remove it whole")
+        return YamlComplaint(full, f"has to hold at least {least}", "add what belongs there, or remove it whole")
     given = f" (it is {_shown(first['input'])})"
     if first["type"] == "string_pattern_mismatch":
         form = PATTERNS.get(first["ctx"]["pattern"])
         problem = f"has to be {form}" if form else "holds characters that cannot stand there"
-        return Complaint(full, problem + given)
+        return YamlComplaint(full, problem + given)
     # Where a union was tried, each of its members has complained of the same place.
     same = [one["type"] for one in errors if _real(one["loc"], value) == loc]
     wanted = list(dict.fromkeys(WANTED[kind] for kind in same if kind in WANTED))
     if wanted and len(wanted) == len(set(same)):
         advice = MAPPING if wanted[0] == WANTED["dict_type"] else LIST if wanted[0] == WANTED["list_type"] else ""
-        return Complaint(full, f"has to be {' or '.join(wanted)}{given}", advice)
+        return YamlComplaint(full, f"has to be {' or '.join(wanted)}{given}", advice)
     problem = first["msg"].removeprefix("Value error, ").replace("Input should be", "has to be", 1)
-    return Complaint(full, problem[0].lower() + problem[1:] + given)
+    return YamlComplaint(full, problem[0].lower() + problem[1:] + given)
 
 
 def _shown(value: Any) -> str:

@@ -176,7 +176,7 @@ class Selinux(Part):
     booleans: list[str] = []
 
 
-class Entry(Part):
+class FileEntry(Part):
     """A value in a service's file of oslo.config's kind. `unit`: DevStack's, which reads it when it starts."""
 
     file: str
@@ -192,7 +192,7 @@ class AddressPlace(Part):
     """
 
     external_id: str | None = None
-    entry: Entry | None = None
+    entry: FileEntry | None = None
     agent: str
 
     @model_validator(mode="after")
@@ -212,8 +212,8 @@ class Breakable(Part):
 
     compute: str = "n-cpu"
     heartbeats: str | None = None
-    password: Entry | None = None
-    store: Entry | None = None
+    password: FileEntry | None = None
+    store: FileEntry | None = None
     network: AddressPlace | None = None
     time: list[str] = ["chronyd", "chrony", "ntpd", "ntpsec", "systemd-timesyncd"]
 

@@ -24,7 +24,7 @@ HOST = "lab"  # the name of the one hypervisor; the template's databases know it
 
 
 @dataclass(frozen=True)
-class Hypervisor:
+class LocalHypervisor:
     """The QEMU programs of this machine; empty where there are none."""
 
     system: str
@@ -54,10 +54,10 @@ def qemu_name() -> str:
     return f"qemu-system-{ {'arm64': 'aarch64', 'amd64': 'x86_64'}.get(platform.machine(), platform.machine()) }"
 
 
-def find_hypervisor() -> Hypervisor:
+def find_hypervisor() -> LocalHypervisor:
     """The compute driver makes guests of one kind, a PC (inside/labcloud/compute/labqemu/options.py)."""
     system = shutil.which(qemu_name()) if qemu_name() == "qemu-system-x86_64" else None
-    return Hypervisor(system or "", shutil.which("qemu-img") or "")
+    return LocalHypervisor(system or "", shutil.which("qemu-img") or "")
 
 
 def write_configuration(
