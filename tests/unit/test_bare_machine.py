@@ -37,12 +37,15 @@ def run(tmp_path: Path, *arguments: str) -> tuple[int, str, ElementTree.Element]
     programs.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("LAB_NO_SKIP", "PYTEST_ADDOPTS")}
     environment |= {"PATH": str(bare_path(programs))}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/b", f"--junit-xml={report}",
-         *arguments],
-        env=environment, capture_output=True, text=True, check=False, cwd=TESTS.parent,
-    )  # fmt: skip
-    return done.returncode, done.stdout[-4000:], ElementTree.parse(report).getroot()  # noqa: S314 - our own pytest's
+    said = tmp_path / "said"  # a file: whatever a test leaves running a moment longer would hold a pipe open
+    with said.open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT, "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/b",
+             f"--junit-xml={report}", *arguments],
+            env=environment, stdout=output, stderr=output, check=False, cwd=TESTS.parent,
+        )  # fmt: skip
+    tree = ElementTree.parse(report)  # noqa: S314 - our own pytest's
+    return done.returncode, said.read_text(errors="replace")[-4000:], tree.getroot()
 
 
 def test_all_tests_can_be_collected(tmp_path: Path) -> None:
