@@ -1,4 +1,4 @@
-"""Vagrant for one lab: what it says becomes progress, what it refuses becomes one of our errors.
+"""Vagrant for one lab, through python-vagrant: what it says becomes progress, what it refuses becomes one of our errors.
 
 Vagrant runs in a session of its own, with its output in a file. A `lab` that is killed (-9, a lost terminal) may leave one at
 work; the next command ends it, found by its process number and its start time, before it begins anything of its own.
@@ -11,9 +11,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import vagrant
 
 from stacklab.download import without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace, VmFailed
@@ -41,6 +44,7 @@ class Vagrant:
         self.log = self.directory / "vagrant.log"
         self._note = self.directory / "vagrant.json"
         """The Vagrant that runs, if one does: its process number and when it started."""
+        self._program: Any = _Program(self)  # python-vagrant is not typed
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
@@ -56,11 +60,11 @@ class Vagrant:
 
     def check(self, seconds: float = DESTROY_SECONDS) -> str:
         """The versions of Vagrant and its libvirt plugin, by asking it (seconds). Raises MissingProgram, VmFailed."""
-        plugins = [line.split() for line in self._ask("plugin", "list", seconds=seconds).splitlines() if line.strip()]
-        version = self._ask("--version", seconds=seconds).split()[-1]
-        for name, *rest in plugins:
-            if name == "vagrant-libvirt":
-                return f"Vagrant {version}, vagrant-libvirt {rest[0].strip('(),')}"
+        with self._program.running(seconds=seconds):
+            plugins = {plugin.name: plugin.version for plugin in self._program.plugin_list()}
+            version = self._program.version()
+        if "vagrant-libvirt" in plugins:
+            return f"Vagrant {version}, vagrant-libvirt {plugins['vagrant-libvirt'].split(',')[0]}"
         raise MissingProgram("Vagrant's libvirt plugin is not installed", advice=INSTALL)
 
     def box(self, name: str, version: str) -> Path | None:
@@ -115,9 +119,10 @@ class Vagrant:
             size = sum(part.st_size for part in parts if part.st_mtime >= began)
             return f"{size / 1e6:.0f} MB of the box so far" if size else None
 
-        options = ["--provider", PROVIDER, "--force", *(["--box-version", version] if version else [])]
+        options = ["--box-version", version] if version else []
         try:
-            self._run("box", "add", source or name, *options, progress=progress, seconds=BOX_SECONDS, idle=so_far)
+            with self._program.running(progress, BOX_SECONDS, so_far, options):
+                self._program.box_add(name, source, provider=PROVIDER, force=True)
         except DownloadFailed as error:
             place = without_password(url) if url else "where Vagrant looks up names"
             raise DownloadFailed(
@@ -128,12 +133,13 @@ class Vagrant:
 
     def up(self, progress: Progress, idle: Idle) -> None:
         """Create the VM and wait for its SSH. What is half made when this fails stays, to be looked at and gone on with."""
-        options = ["--provider", PROVIDER, "--no-destroy-on-error"]
-        self._run("up", *options, progress=progress, seconds=UP_SECONDS, idle=idle)
+        with self._program.running(progress, UP_SECONDS, idle, ["--no-destroy-on-error"]):
+            self._program.up(provider=PROVIDER)
 
     def destroy(self, progress: Progress) -> None:
         """Remove the VM that `.vagrant` knows of, and Vagrant's notes on it."""
-        self._run("destroy", "--force", progress=progress, seconds=DESTROY_SECONDS)
+        with self._program.running(progress, DESTROY_SECONDS):
+            self._program.destroy()
 
     def end(self) -> None:
         """End the Vagrant that a killed `lab` left at work, and nothing that only has its process number by now."""
@@ -155,12 +161,12 @@ class Vagrant:
             "VAGRANT_NO_COLOR": "1",
         }
 
-    def _ask(self, *words: str, seconds: float) -> str:
+    def ask(self, words: Sequence[str], seconds: float) -> str:
         """What a question about no VM is answered. It may come before the lab has a directory."""
         directory = self.directory if self.directory.is_dir() else Path("/")
         try:
             return subprocess.run(
-                [_program(), *words], cwd=directory, env=self._environment(directory), stdin=subprocess.DEVNULL,
+                [_installed(), *words], cwd=directory, env=self._environment(directory), stdin=subprocess.DEVNULL,
                 capture_output=True, text=True, timeout=seconds, check=True,
             ).stdout  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -169,10 +175,10 @@ class Vagrant:
             trouble = f"vagrant does not run: {error}"
         raise VmFailed(trouble, advice="vagrant --version shows what it says")
 
-    def _run(self, *words: str, progress: Progress, seconds: float, idle: Idle = lambda: None) -> None:
+    def run(self, words: Sequence[str], progress: Progress, seconds: float, idle: Idle) -> None:
         """Run it to its end. `idle` has something to tell whenever Vagrant is silent for a while."""
         what = " ".join(words[:2]) if words[0] == "box" else words[0]
-        command = [_program(), *words, "--machine-readable"]
+        command = [_installed(), *words, "--machine-readable"]
         self.end()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.log.open("ab") as output:
@@ -222,6 +228,33 @@ class Vagrant:
         words = " ".join(list(dict.fromkeys(heard.trouble))[:4])
         words = words or f"it ended with status {status}; it last said: {heard.last or 'nothing'}"
         return VmFailed(f"vagrant {what}: {words if len(words) <= 300 else f'{words[:299]}…'}", advice=advice)
+
+
+class _Program(vagrant.Vagrant):
+    """python-vagrant, which knows Vagrant's commands and reads its answers; how they are run is ours."""
+
+    def __init__(self, ours: Vagrant) -> None:
+        super().__init__(root=str(ours.directory))  # type: ignore[no-untyped-call]
+        self.ours = ours
+
+    @contextmanager
+    def running(
+        self,
+        progress: Progress = lambda detail: None,
+        seconds: float = DESTROY_SECONDS,
+        idle: Idle = lambda: None,
+        options: Sequence[str] = (),
+    ) -> Iterator[None]:
+        """Who hears of the commands of this block, how long each may take, and options that python-vagrant lacks."""
+        self.progress, self.seconds, self.idle, self.options = progress, seconds, idle, options
+        yield
+
+    def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
+        return self.ours.ask([word for word in args if word is not None], self.seconds)
+
+    def _call_vagrant_command(self, args: Sequence[str | None]) -> None:
+        words = [*(word for word in args if word is not None), *self.options]
+        self.ours.run(words, self.progress, self.seconds, self.idle)
 
 
 class _Output:
@@ -285,7 +318,7 @@ def started(pid: int) -> int | None:
     return None if words[0] == "Z" else int(words[19])
 
 
-def _program() -> str:
+def _installed() -> str:
     program = shutil.which("vagrant")
     if program is None:
         raise MissingProgram("vagrant is not installed", advice=INSTALL)
