@@ -126,7 +126,10 @@ def read_precious(path: Path) -> Any:
         return value
     if trouble is None:
         return None
-    raise LabDamaged(f"{path} is broken, and so is its copy: {trouble}") from trouble
+    raise LabDamaged(
+        f"{path} is broken, and so is its copy: {trouble}",
+        advice="put it back, if you keep a copy of your own; else lab destroy removes the lab and all that was made in it",
+    ) from trouble
 
 
 def precious_exists(path: Path) -> bool:

@@ -9,16 +9,20 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from stacklab import files
 from stacklab.errors import LabBusy, LabDamaged
 from stacklab.files import copy_of, locked, read_derivable, read_precious, write_precious
+from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay.breaking import Broken, FaultRecord
 from stacklab.replay.journal import Journal
+from stacklab.replay.moving import go_back
 from stacklab.replay.progress import ProgressFile
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -170,3 +174,20 @@ def test_who_waited_for_a_lock_that_was_removed_meanwhile_locks_the_one_that_is_
     waiting.join(timeout=60)
     assert entered.is_set()
     assert path.exists()
+
+
+def test_secrets_beyond_repair_are_told_with_what_is_left_before_anything_is_stopped(lab: Lab) -> None:
+    for file in (lab.directory / "secrets.json", copy_of(lab.directory / "secrets.json")):
+        file.write_text("")
+
+    class Saved:
+        saves = True
+
+        def verify(self, name: str) -> None:
+            """It is whole."""
+
+    home = SimpleNamespace(checkpoints=Saved())  # nothing of a home is reached but its checkpoint
+    with pytest.raises(LabDamaged, match="and so is its copy") as raised:
+        go_back(lab, cast(Home, home), "start", lambda detail: None)
+    assert "lab destroy" in (raised.value.advice or "")
+    assert lab.record.restoring is None

@@ -116,6 +116,7 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
         repair_all(lab, home, progress, strict=True)
         return
     home.checkpoints.verify(checkpoint)
+    lab.secrets()  # what belongs to no checkpoint must be readable before anything is stopped
     repair_all(lab, home, progress)
     lab.update(restoring=checkpoint)
     home.checkpoints.restore(checkpoint, progress)
