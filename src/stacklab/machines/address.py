@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import pwd
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stacklab.errors import HomeUnavailable, MissingProgram
@@ -23,6 +26,7 @@ RESOLVE_SECONDS = 30
 _HOST = re.compile(r"(?!-)[^\s@\[\]'`\"$\\;&<>|(){}\x00-\x1f]{1,253}")
 """ssh itself refuses these in newer versions (valid_hostname in ssh.c), because names stand in ProxyCommand's shell."""
 _USER = re.compile(r"[^\s@:/\-\x00-\x1f][^\s@:/\x00-\x1f]{0,63}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Address:
 
     `jump`: the machine to go through (ssh_config's ProxyJump). `asked`: what ssh is given so that it looks up everything else
     (keys, agent, ProxyCommand…) in the user's configuration, the Host last; nothing: that configuration is not read.
+    `settings`: what ssh found there, by the option's name in small letters.
     """
 
     host: str
@@ -38,6 +43,7 @@ class Address:
     port: int = SSH_PORT
     jump: Address | None = None
     asked: tuple[str, ...] = ()
+    settings: Mapping[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -48,12 +54,34 @@ class Address:
     @property
     def known_as(self) -> str:
         """Its name in a known_hosts file (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+        if alias := self.setting("hostkeyalias"):
+            return alias
         return self.host if self.port == SSH_PORT else f"[{self.host}]:{self.port}"
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """What ssh is given to reach it; the last word is the destination."""
         return self.asked or ("-F", "none", "-l", self.user, "-p", str(self.port), self.host)
+
+    def setting(self, option: str) -> str:
+        """What the user's configuration says for an option; nothing where that is `none`, or nothing."""
+        value = self.settings.get(option, ["none"])[0]
+        return "" if value.lower() == "none" else value
+
+    def paths(self, option: str) -> list[Path]:
+        """The files that an option names."""
+        names = [name for name in self.settings.get(option, []) if name.lower() != "none"]
+        return [Path(self.expanded(_VARIABLE.sub(_value, name))).expanduser() for name in names]
+
+    def expanded(self, text: str) -> str:
+        """Text of ssh_config with its tokens (`%h`…) replaced (ssh_config(5), TOKENS; but %C and %j)."""
+        here = socket.gethostname()
+        tokens = {
+            "%": "%", "d": str(Path.home()), "h": self.host, "i": str(os.getuid()), "L": here.partition(".")[0], "l": here,
+            "k": self.setting("hostkeyalias") or self.host, "n": self.arguments[-1], "p": str(self.port), "r": self.user,
+            "u": getpass.getuser(),
+        }  # fmt: skip
+        return re.sub("%(.)", lambda token: tokens.get(token[1], token[0]), text)
 
     @classmethod
     def parse(cls, text: str, *, config: Path | None = None) -> Address:
@@ -92,21 +120,22 @@ def _resolve(text: str, config: Path | None, depth: int) -> Address:
         *(["-l", user] if user else []),
         *(["-p", str(port)] if port else []),
     ]
-    known = _ssh_says(*asked, alias)
+    settings = _ssh_says(*asked, alias)
     # As in ssh: the last hop of a list is the one next to the machine, and each hop may have a jump of its own.
     jump = None
-    hops = known.get("proxyjump", "none")
+    hops = settings.get("proxyjump", ["none"])[0]
     if hops.lower() != "none":
         if depth >= JUMPS_AT_MOST:
             raise HomeUnavailable("ProxyJump goes round in a circle", advice=f"look at '{alias}' in your ssh_config")
         for hop in hops.split(","):
             near = _resolve(hop if "://" in hop else f"ssh://{hop.strip()}", config, depth + 1)
             jump = replace(near, jump=near.jump or jump)
-    return Address(known["hostname"], known["user"], int(known["port"]), jump, (*asked, alias))
+    host, remote, number = (settings[option][0] for option in ("hostname", "user", "port"))
+    return Address(host, remote, int(number), jump, (*asked, alias), settings)
 
 
-def _ssh_says(*arguments: str) -> dict[str, str]:
-    """What ssh would use for this machine, by the option's name in small letters; of several values the first."""
+def _ssh_says(*arguments: str) -> dict[str, list[str]]:
+    """What ssh would use for this machine, by the option's name in small letters."""
     argv = [ssh_program(), "-G", *arguments]
     try:
         done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=RESOLVE_SECONDS, check=False)
@@ -118,11 +147,15 @@ def _ssh_says(*arguments: str) -> dict[str, str]:
             f"ssh cannot use its configuration for '{arguments[-1]}': {'; '.join(lines[-2:])}",
             advice=f"{shlex.join(argv)} says the same",
         )
-    known: dict[str, str] = {}
+    settings: dict[str, list[str]] = {}
     for line in done.stdout.decode(errors="surrogateescape").splitlines():
         option, _, value = line.partition(" ")
-        known.setdefault(option, value)
-    return known
+        settings.setdefault(option, []).append(value)
+    return settings
+
+
+def _value(variable: re.Match[str]) -> str:
+    return os.environ.get(variable[1], variable[0])
 
 
 def _split(text: str) -> tuple[str | None, str, int | None]:

@@ -25,7 +25,7 @@ class HostKey:
 
 
 class KnownHosts:
-    """A known_hosts file in OpenSSH's format. ssh itself adds a key at the first contact; more than that lab does not do."""
+    """A known_hosts file in OpenSSH's format. Safe for several processes; a reader sees it whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,14 +34,23 @@ class KnownHosts:
         """The keys pinned for a machine (`host`, or `[host]:port`)."""
         return [HostKey(words[1], words[2]) for words in map(str.split, self._lines()) if _names(words, name)]
 
+    def pin(self, name: str, key: HostKey) -> None:
+        """Trust this key, and no other, for this machine from now on."""
+        self._replace(name, [f"{name} {key.kind} {key.text}"])
+
     def forget(self, name: str) -> bool:
         """Trust no key for this machine any more: the next contact is a first one. Says whether one was pinned."""
+        return self._replace(name, [])
+
+    def _replace(self, name: str, lines: list[str]) -> bool:
+        """Put these lines in the place of those of a machine; says whether that changed anything."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_name(self.path.name + ".lock"), wait=True):
             before = self._lines()
-            left = [line for line in before if not _names(line.split(), name)]
-            if left != before:
-                write_atomic(self.path, "".join(f"{line}\n" for line in left), mode=0o600)
-        return left != before
+            after = [*(line for line in before if not _names(line.split(), name)), *lines]
+            if after != before:
+                write_atomic(self.path, "".join(f"{line}\n" for line in after), mode=0o600)
+        return after != before
 
     def _lines(self) -> list[str]:
         return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []

@@ -8,7 +8,6 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from typing import Any
 
 LIMIT = 16 * 1024 * 1024
@@ -65,11 +64,10 @@ class ChildProcess:
         )
         self._out, self._err = out, err
 
-    def attend(self, given: bytes, seconds: float, settled: Callable[[], bool] = lambda: False) -> int | None:
+    def attend(self, given: bytes, seconds: float) -> int | None:
         """Feed it and take what it prints until it has ended: its exit status, None if it has not after `seconds`.
 
         A child that it leaves behind may keep its output open for ever, so its end, not the output's, is what is waited for.
-        `settled`: what it was to do is done, and only the output of such a child keeps it.
         """
         until, rest, process = time.monotonic() + seconds, memoryview(given), self.process
         pipes = (process.stdin, process.stdout, process.stderr)
@@ -91,7 +89,7 @@ class ChildProcess:
                     if not (rest if key.data is None else _taken(key.fd, key.data)):
                         selector.unregister(key.fileobj)
                         _close(key.fileobj)
-                if left <= 0 or settled() or (ended and all(key.data is None for key, _ in ready)):
+                if left <= 0 or (ended and all(key.data is None for key, _ in ready)):
                     return process.poll()
                 if not ended and not selector.get_map():
                     with contextlib.suppress(subprocess.TimeoutExpired):

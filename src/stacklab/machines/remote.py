@@ -1,9 +1,9 @@
-"""The command line that sshd is given: whom it runs as, for how long, in which environment, and how we know what came of it.
+"""The command line that sshd is given: whom it runs as, for how long, in which environment, and how we know it began.
 
 sshd hands one string to the account's shell, which must be a POSIX one (bash, dash, zsh, ksh). Nothing but fixed text and
 quoted words stands in it. On the machine two small programs of `sh` run one inside the other: the outer becomes the asked-for
-user and tells the status at the end (ssh alone cannot tell a status of 255 from a lost connection); the inner, already that
-user, says that it began, sets the environment and has `timeout` (coreutils) end it in time, with or without us.
+user and turns a death by signal into 128 + the signal (paramiko drops "exit-signal", so the number would be lost); the inner,
+already that user, says that it began, sets the environment and has `timeout` (coreutils) end it in time, with or without us.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ NOISE = 1024 * 1024
 # What the outer one's shell says of a death by signal ("Killed") goes nowhere. One line each, without '!', so that more shells
 # than the POSIX ones get them through their quotes unharmed.
 _OUTER = (
-    "token=$1; user=$2; shift 2; exec 3>&2 2>/dev/null; me=$(id -u); "
+    "user=$1; shift; exec 3>&2 2>/dev/null; me=$(id -u); "
     'if [ -n "$user" ] && [ "$(id -u -- "$user" || echo -1)" -ne "$me" ]; then '
     'if [ "$me" = 0 ] && command -v runuser >/dev/null; then set -- runuser -u "$user" -- "$@"; '
     'else set -- sudo -n -H -u "$user" -- "$@"; fi; fi; '
-    '(exec "$@" 2>&3 3>&-); status=$?; printf "%s end %s\\n" "$token" "$status" >&3; exit "$status"'
+    '(exec "$@" 2>&3 3>&-); exit $?'
 )
 _INNER = (
     'printf "%s %s\\n" "$1" "$$"; printf "%s %s\\n" "$1" "$$" >&2; seconds=$2; user=$3; count=$4; shift 4; '
@@ -41,7 +41,7 @@ _INNER = (
 
 
 def new_token() -> str:
-    """What the two programs say begins with it: a line that nothing else can have printed."""
+    """What the inner program says first, on both streams, with its process id: a line that nothing else can have printed."""
     return f"lab-{secrets.token_hex(8)}"
 
 
@@ -51,7 +51,7 @@ def line_for(command: Command, token: str) -> str:
     seconds = f"{command.seconds:.3f}".rstrip("0").rstrip(".")  # whole where it is: busybox takes nothing else
     user, variables = command.user or "", command.variables
     inner = ["/bin/sh", "-c", _INNER, "lab", token, seconds, user, str(len(variables)), *variables, *command.argv]
-    line = f": {token}; exec " + shlex.join(["/bin/sh", "-c", _OUTER, "lab", token, user, *inner])
+    line = "exec " + shlex.join(["/bin/sh", "-c", _OUTER, "lab", user, *inner])
     if len(line.encode("utf-8", "surrogateescape")) > LONGEST + 4096:  # quotes grow where they are quoted
         raise CommandFailed(f"the command is longer than a machine takes: {command.name}")
     return line
@@ -60,38 +60,29 @@ def line_for(command: Command, token: str) -> str:
 class Marked(Output):
     """A stream of such a command line's, without what the login shell printed before the program.
 
-    `begun`: the process id that the program began with, `since`: when; `status`: what the outer program told at the end (on
-    the errors' stream only); `heard`: when something came last.
+    `begun`: the process id that the program began with, None before that; `since`: when it began.
     """
 
     def __init__(self, token: str, *, whole: bool = False) -> None:
         super().__init__(whole=whole)
         self.begun: int | None = None
-        self.status: int | None = None
-        self.since = self.heard = 0.0
+        self.since = 0.0
         self._begin = re.compile(rf"{token} (\d+)\n".encode())
-        self._end = re.compile(rf"{token} end (\d+)\n".encode())
-        self._longest = len(token) + len(" end 255\n")
-        self._pending = bytearray()
+        self._before = bytearray()
 
     def write(self, data: bytes) -> None:
         """Take some bytes."""
-        self.heard = time.monotonic()
-        if self.status is not None:
+        if self.begun is not None:
+            super().write(data)
             return
-        self._pending += data
-        if self.begun is None and (begin := self._begin.search(self._pending)):
-            self.begun, self.since = int(begin[1]), self.heard
-            del self._pending[: begin.end()]
-        if end := self._end.search(self._pending):
-            self.status = int(end[1])
-            del self._pending[end.start() :]
-        elif self.begun is not None:  # what may be half of the last line waits for the rest
-            super().write(bytes(self._pending[: -self._longest]))
-            del self._pending[: -self._longest]
-        elif len(self._pending) > NOISE:
-            del self._pending[: NOISE // 2]
+        self._before += data
+        if begin := self._begin.search(self._before):
+            self.begun, self.since = int(begin[1]), time.monotonic()
+            super().write(bytes(self._before[begin.end() :]))
+            self._before.clear()
+        elif len(self._before) > NOISE:
+            del self._before[: NOISE // 2]
 
     def data(self) -> bytes:
-        """What was printed."""
-        return super().data() + bytes(self._pending)
+        """What was printed; by the login shell, where the program did not begin."""
+        return super().data() + bytes(self._before)
