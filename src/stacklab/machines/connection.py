@@ -399,13 +399,14 @@ def _dial(address: Address, seconds: float, dead_after: float) -> _Socket:
         # Data that nobody acknowledges ends the connection.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
         return sock
-    raise _no_way(failed, address, seconds) from failed
+    raise no_way(failed, address, seconds) from failed
 
 
 # --- what went wrong -----------------------------------------------------------------------------------------------
 
 
-def _no_way(error: OSError | None, address: Address, seconds: float) -> MachineUnreachable:
+def no_way(error: OSError | None, address: Address, seconds: float) -> MachineUnreachable:
+    """Why there is no TCP connection."""
     where = f"{address.host} port {address.port}"
     if isinstance(error, ConnectionRefusedError):
         return MachineUnreachable(
