@@ -234,6 +234,17 @@ def test_a_proxy_command_that_fails_is_told_with_its_reason(sshd: Sshd, tmp_path
         machine.run("true")
 
 
+def test_a_proxy_command_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
+    nap = long_time()
+    proxy = PROXY.replace("cat <&3", f"sleep {nap} & cat <&3")
+    (tmp_path / "config").write_text(f"Host kurs\n HostName 127.0.0.1\n Port {sshd.port}\n ProxyCommand {proxy}\n")
+    machine = sshd.machine(address=Address.parse("kurs", config=tmp_path / "config"))
+    assert machine.run("true").ok
+    assert running(nap)
+    machine.close()
+    assert eventually(lambda: not running(nap))
+
+
 def test_a_host_key_is_pinned_under_its_alias(sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(f"Host kurs\n HostName 127.0.0.1\n Port {sshd.port}\n HostKeyAlias teacher\n")
     machine = sshd.machine(address=Address.parse("kurs", config=tmp_path / "config"))

@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -347,9 +348,10 @@ def _transport(seconds: float, pinned: list[HostKey], sock: Any, **options: Any)
 
 
 class _Socket(socket.socket):
-    """A socket that remembers when it last heard something."""
+    """A socket that remembers when it last heard something, and ends the `program` that is at its other end."""
 
     heard = 0.0
+    program: subprocess.Popen[bytes] | None = None
 
     def recv(self, *arguments: Any) -> bytes:
         """As socket.recv."""
@@ -357,21 +359,30 @@ class _Socket(socket.socket):
         self.heard = time.monotonic()
         return data
 
+    def close(self) -> None:
+        """As socket.close."""
+        super().close()
+        program, self.program = self.program, None
+        if program is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGHUP)
+            threading.Thread(target=program.wait, name="ssh-proxy", daemon=True).start()
+
 
 def _by_program(command: str, complaints: int) -> _Socket:
-    """What a ProxyCommand connects to. Not paramiko's: that one never notices the program's end (paramiko#495).
+    """What a ProxyCommand connects to. Not paramiko's own, which does not notice the program's end.
 
     `complaints`: the file that the program's error messages go to.
     """
     near, far = socket.socketpair()
-    shell = os.environ.get("SHELL") or "/bin/sh"
+    sock = _Socket(fileno=near.detach())
+    argv = [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"]  # as ssh runs it
     with far:
-        # As ssh runs it. It ends with its input, when our end of the pair is closed.
-        program = subprocess.Popen(
-            [shell, "-c", f"exec {command}"], stdin=far.fileno(), stdout=far.fileno(), stderr=complaints
+        # In a session of its own, so that Ctrl-C is ours to pass on.
+        sock.program = subprocess.Popen(
+            argv, stdin=far.fileno(), stdout=far.fileno(), stderr=complaints, start_new_session=True
         )
-    threading.Thread(target=program.wait, name="ssh-proxy", daemon=True).start()
-    return _Socket(fileno=near.detach())
+    return sock
 
 
 def _dial(address: Address, seconds: float, dead_after: float) -> _Socket:
