@@ -113,6 +113,8 @@ class Logins(AuthStrategy):
 
 def _fingerprint(path: Path) -> str:
     """A key's, whether the file has both halves (with a passphrase, too), the public one or a certificate; nothing: no key."""
+    if not path.is_file() and not path.with_name(f"{path.name}.pub").is_file():
+        return ""
     argv = ["ssh-keygen", "-l", "-f", str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False)
     words = done.stdout.split()
