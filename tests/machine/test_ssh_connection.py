@@ -16,9 +16,9 @@ import pytest
 
 from stacklab.errors import HostKeyChanged, LoginRefused, MachineUnreachable
 from stacklab.machines.address import Address
-from stacklab.machines.connection import no_way
 from stacklab.machines.known_hosts import HostKey, KnownHosts
 from stacklab.machines.ssh import SshMachine, wait_for_ssh
+from stacklab.machines.ssh_connection import no_way
 from tests.machine.conftest import running_sshd
 from tests.machine.sshd import Proxy, Sshd, free_port, new_key
 from tests.machine.test_ssh_commands import HOSTILE, end, eventually, long_time, running

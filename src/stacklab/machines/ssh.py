@@ -24,7 +24,7 @@ from stacklab.machines.known_hosts import KnownHosts
 from stacklab.machines.remote import Marked, line_for, new_token
 
 if TYPE_CHECKING:
-    from stacklab.machines.connection import Connection
+    from stacklab.machines.ssh_connection import SshConnection
 
 Progress = Callable[[str], None]
 
@@ -74,7 +74,7 @@ class SshMachine(Machine):
         self._say = say
         self._connect_seconds, self._pulse, self._patience = connect, pulse, patience
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: SshConnection | None = None
         self._jump: SshMachine | None = None
         if address.jump is not None:
             self._jump = SshMachine(
@@ -113,7 +113,7 @@ class SshMachine(Machine):
         """What ssh's ProxyCommand is to be for reaching `%h`, port `%p`, through this machine."""
         return self._through(self.address)
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> SshConnection:
         with self._lock:
             if self._connection is None or not self._connection.alive:
                 if self._connection is not None:
@@ -121,8 +121,8 @@ class SshMachine(Machine):
                 self._connection = self._new_connection()
             return self._connection
 
-    def _new_connection(self) -> Connection:
-        from stacklab.machines.connection import connect
+    def _new_connection(self) -> SshConnection:
+        from stacklab.machines.ssh_connection import connect
 
         return connect(
             self.address,
@@ -139,7 +139,7 @@ class SshMachine(Machine):
         """A channel to `host:port` as this machine sees it, to be used like a socket. Raises MachineUnreachable."""
         return self._connected().tunnel(host, port)
 
-    def _drop(self, connection: Connection | None = None) -> None:
+    def _drop(self, connection: SshConnection | None = None) -> None:
         """Close the connection, if it is this one."""
         with self._lock:
             if self._connection is not None and connection in (None, self._connection):
@@ -206,21 +206,21 @@ class SshMachine(Machine):
         self, line: str, command: Command, given: bytes, out: Marked, err: Marked, seconds: float
     ) -> tuple[int | None, bool]:
         """The command's status (None: it told none) and whether `seconds` passed before its end."""
-        from stacklab.machines.connection import Full, Lost
+        from stacklab.machines.ssh_connection import ConnectionLost, SessionsFull
 
-        extra: Connection | None = None
+        extra: SshConnection | None = None
         for attempt in (1, 2, 3):
             connection = extra or self._connected()
             try:
                 return connection.run(line, given, out, err, seconds)
-            except Full as full:
+            except SessionsFull as full:
                 # As many commands at once as its MaxSessions allows: this one gets a connection of its own.
                 if extra is not None:
                     raise MachineUnreachable(
                         f"{self.name} runs no more commands: {full}", advice="look at MaxSessions in its sshd_config"
                     ) from full
                 extra = self._new_connection()
-            except Lost as lost:
+            except ConnectionLost as lost:
                 self._drop(connection)
                 if lost.begun:
                     raise MachineUnreachable(

@@ -50,7 +50,7 @@ _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection is gone. `begun`: the command may have begun, so it must not be sent again."""
 
     def __init__(self, why: str, *, begun: bool) -> None:
@@ -58,7 +58,7 @@ class Lost(Exception):
         self.begun = begun
 
 
-class Full(Exception):
+class SessionsFull(Exception):
     """The machine opens no further session on this connection; those that are there go on."""
 
 
@@ -164,7 +164,7 @@ class _Runner(Remote):  # type: ignore[misc]
         return True
 
 
-class Connection:
+class SshConnection:
     """An open, authenticated connection, watched by a thread that asks the machine for a sign of life."""
 
     def __init__(self, link: fabric.Connection, sock: Any, pulse: float, patience: float) -> None:
@@ -184,7 +184,7 @@ class Connection:
     def run(self, line: str, given: bytes, out: Output, err: Output, seconds: float) -> tuple[int | None, bool]:
         """Run a command line; its exit status (None: it told none) and whether `seconds` passed before its end.
 
-        Raises Lost, Full.
+        Raises ConnectionLost, SessionsFull.
         """
         job = _Job(given, self._opening)
         try:
@@ -194,11 +194,11 @@ class Connection:
         except ThreadException as error:
             raise error.exceptions[0].value from error
         except ChannelException as error:
-            raise Full(error.text) from error
+            raise SessionsFull(error.text) from error
         except _BROKEN as error:
-            raise Lost(self._why(error), begun=job.sent) from error
+            raise ConnectionLost(self._why(error), begun=job.sent) from error
         if result.exited is None and not job.overdue and self._is_lost():
-            raise Lost(self._why(None), begun=True)
+            raise ConnectionLost(self._why(None), begun=True)
         return result.exited, job.overdue
 
     def tunnel(self, host: str, port: int) -> paramiko.Channel:
@@ -263,7 +263,7 @@ def connect(
     seconds: float,
     pulse: float,
     patience: float,
-) -> Connection:
+) -> SshConnection:
     """Connect and log in. `key`: the only file to try. `through`: makes the channel to go through (a jump).
 
     `seconds`: for TCP, for the handshake, and for the login, each. `pulse`, `patience`: how often the machine is asked for a
@@ -307,7 +307,7 @@ def connect(
             if known := _connect_error(error, address, logins, complaints.read().decode(errors="replace")):
                 raise known from error
             raise
-    return Connection(link, sock, pulse, patience)
+    return SshConnection(link, sock, pulse, patience)
 
 
 class _Policy(paramiko.MissingHostKeyPolicy):
