@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,15 +26,22 @@ WRITE = "sudo mkfs.ext2 /dev/vdb && sudo mount /dev/vdb /mnt && echo {} | sudo t
 READ = "sudo mount -o ro /dev/vdb /mnt && cat /mnt/file && sudo umount /mnt"
 
 
+def await_disk(guests: Guests, server: Any, volume: Any) -> None:
+    """Until the guest's kernel has taken up what was plugged in: the volume is its second disk."""
+    serial = "cat /sys/block/vdb/serial 2>/dev/null || :"
+    until(f"{volume.name} is vdb", lambda: guests.run(server, serial) == volume.id[:20])
+
+
 def test_a_volume_moves_its_data_from_one_guest_to_another(guests: Guests) -> None:
     one, other, volume = guests.start("one"), guests.start("other"), guests.volume("data")
     assert "vdb" not in guests.run(one, "cat /proc/partitions")
     guests.attach(one, volume)
-    assert guests.run(one, "cat /sys/block/vdb/serial") == volume.id[:20]
+    await_disk(guests, one, volume)
     guests.run(one, WRITE.format("carried"))
     guests.detach(one, volume)
     assert "vdb" not in guests.run(one, "cat /proc/partitions")
     guests.attach(other, volume)
+    await_disk(guests, other, volume)
     assert guests.run(other, READ) == "carried"
 
     # it is there after a restart, too, and grows while it is in use
@@ -59,7 +67,7 @@ def test_what_is_attached_while_a_guest_boots_does_not_take_its_own_disks_name(g
     if time.monotonic() - began < DRIVER_WAITS:
         # Plugged in no sooner than this: between here and there Linux might name the volume vda.
         assert "[vda]" in guests.console(server)
-        assert guests.run(server, "cat /sys/block/vdb/serial") == volume.id[:20]
+        await_disk(guests, server, volume)
         assert "/dev/vda2 / " in guests.run(server, "cat /proc/mounts")
     # A machine too busy for that boots from its own disk all the same, whatever its name.
     assert re.search(r"/dev/vd[ab]2 / ", guests.run(server, "cat /proc/mounts"))
