@@ -83,6 +83,7 @@ def test_what_is_attached_while_a_guest_boots_does_not_take_its_own_disks_name(g
 def test_a_snapshot_and_a_clone_carry_the_data(guests: Guests) -> None:
     server, volume = guests.start("copier"), guests.volume("original")
     guests.attach(server, volume)
+    await_disk(guests, server, volume)
     guests.run(server, WRITE.format("copied"))
     guests.detach(server, volume)
     snapshot = guests.cloud.create_volume_snapshot(volume.id, wait=True)
@@ -91,6 +92,7 @@ def test_a_snapshot_and_a_clone_carry_the_data(guests: Guests) -> None:
         guests.volumes.insert(0, copy.id)
         guests.cloud.block_storage.wait_for_status(copy, "available", wait=PATIENCE)
         guests.attach(server, copy)
+        await_disk(guests, server, copy)
         assert guests.run(server, READ) == "copied"
         guests.detach(server, copy)
     guests.cloud.delete_volume_snapshot(snapshot.id, wait=True)
