@@ -160,9 +160,7 @@ def test_goto_does_what_comes_before_and_leaves_the_learner_s_turn(lab: Lab) -> 
 def test_goto_begins_at_the_nearest_checkpoint_that_an_earlier_one_has_saved(lab: Lab) -> None:
     first = go(lab, "subnet")
     assert first.saved in home_of(lab).checkpoints.names()
-    replay_steps(
-        lab, load_session("elsewhere"), [load_session("elsewhere").step("last")], "rest", lambda shown: None, quiet
-    )
+    replay_steps(lab, agreed(), [agreed().step("last")], "rest", lambda shown: None, quiet)
     again = go(lab, "subnet")
     assert (again.checkpoint, done(again), again.saved) == (first.saved, [], None)
     assert passed(lab) == {"network"}, "what was made after it is gone"
