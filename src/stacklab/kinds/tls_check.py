@@ -60,9 +60,9 @@ class Done:
 
     @property
     def last(self) -> str:
-        """What it said last; of openssl's complaints only the words."""
+        """What it said last. Of a long line the end counts most: that is where an error of Python's names its cause."""
         lines = (self.complaint + self.output).strip().splitlines() or [f"it ended with status {self.status}"]
-        return lines[-1][:300]
+        return lines[-1] if len(lines[-1]) <= 300 else f"{lines[-1][:80]} … {lines[-1][-220:]}"
 
 
 Judged = tuple[str, str | None]
