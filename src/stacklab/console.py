@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +103,11 @@ class Console:
         """Every line of `text`, moved to the right."""
         for line in text.splitlines():
             self.print(f"{' ' * by}{line}" if line.strip() else "")
+
+    def wrapped(self, lead: str, text: str) -> None:
+        """A paragraph after `lead`, in lines as wide as the terminal (80 without one)."""
+        width = shutil.get_terminal_size().columns
+        self.print(textwrap.fill(text, width, initial_indent=lead, subsequent_indent=" " * len(lead)))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as wide as they must be; a terminal's narrow width is the terminal's to wrap."""

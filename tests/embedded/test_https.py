@@ -370,8 +370,8 @@ def open_key(workspace: Workspace) -> Iterator[None]:
 
 
 def speaks_plain(text: str) -> str:
-    """The dashboard's plain port shows the dashboard instead of redirecting."""
-    return text.replace('Redirect permanent "/"', 'RedirectMatch temp "^/(.*)"')
+    """The dashboard's plain port answers, and redirects nobody."""
+    return re.sub('Redirect permanent "/".*', 'Redirect 404 "/"', text)
 
 
 def other_link(text: str) -> str:

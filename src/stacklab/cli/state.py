@@ -90,22 +90,24 @@ def _show_status(console: Console, lab: Lab, home: str, found: HomeStatus) -> No
         age = _age(time.time() - service.since) if service.since and service.state == "running" else ""
         memory = f"{service.memory >> 20} MB" if service.memory else ""
         restarts = f"restarted {service.restarts}x" if service.restarts else ""
-        remarks = "  ".join(part for part in (restarts, shortened(service.reason)) if part)
-        rows.append((f"  {service.name}", service.state, str(service.pid or ""), age, memory, remarks))
+        rows.append((f"  {service.name}", service.state, str(service.pid or ""), age, memory, restarts))
     if rows:
         console.table(("  SERVICE", "STATE", "PID", "SINCE", "MEMORY", ""), rows)
+    for service in found.services:
+        if service.reason:
+            console.wrapped("  ! ", f"{service.name}: {shortened(service.reason, 160)}")
     total = sum(service.memory or 0 for service in found.services)
     if total:
         console.print(f"  together {total >> 20} MB")
     reasons = {service.reason for service in found.services}
     for note in found.notes:
         if not any(reason and reason in note for reason in reasons):
-            console.print(f"note:    {shortened(note, 160)}")
+            console.wrapped("note:    ", shortened(note, 160))
     if found.dashboard:
         console.print(f"Horizon: {found.dashboard}")
 
 
-def shortened(text: str, width: int = 80) -> str:
+def shortened(text: str, width: int) -> str:
     """The beginning of a text, at a word's end; the log has the rest."""
     import textwrap
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from cryptography import x509
 
 SECONDS = 20
+REDIRECTS = (301, 302, 307, 308)
+"""What sends a browser on; Apache's Redirect and HAProxy's `redirect scheme https` say 302 unless told otherwise."""
 
 
 class NoTls(Exception):

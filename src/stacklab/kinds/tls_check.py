@@ -20,6 +20,7 @@ import yaml
 
 from stacklab.errors import MissingProgram
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
+from stacklab.https.peer import REDIRECTS
 from stacklab.https.server import EndpointCatalogue
 from stacklab.https.virtual_hosts import HORIZON
 from stacklab.kinds import client
@@ -140,7 +141,7 @@ def _plain(address: TlsAddress, done: Done) -> Judged:
     if done.status != 0 or answer is None:
         return "refused", None
     location = re.search(r"^location: (\S+)", done.output, re.MULTILINE | re.IGNORECASE)
-    if answer[1] in ("301", "302", "307", "308") and location and location[1].startswith("https://"):
+    if int(answer[1]) in REDIRECTS and location and location[1].startswith("https://"):
         return f"{answer[1]} to {location[1]}", None
     if answer[1] == "400" and "https" in done.output.lower():
         return "refused (400)", None  # Apache: "Instead use the HTTPS scheme to access this URL"

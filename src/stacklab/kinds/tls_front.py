@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from stacklab.cloud.horizon import is_login_page
-from stacklab.https.peer import NoTls, ask
+from stacklab.https.peer import REDIRECTS, NoTls, ask
 from stacklab.https.server import EndpointCatalogue
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, VirtualHost
 from stacklab.kinds.certificates import shell_lines
@@ -147,13 +147,13 @@ def trouble(host: VirtualHost) -> list[Difference]:
 
 def _redirect(host: VirtualHost) -> list[Difference]:
     path = f"{host.prefix.rstrip('/')}/"
-    wanted = f"301 to {host.public}{path}"
+    wanted = f"a redirect to {host.public}{path}"
     try:
         answer = ask(host.host, int(host.plain_port or 0), path, tls=False)
     except NoTls as error:
         return [Difference(f"plain HTTP at {host.redirecting}", wanted, str(error))]
     location = answer.headers.get("location", "")
-    if answer.status != 301 or not location.startswith(f"{host.public}/"):
+    if answer.status not in REDIRECTS or not location.startswith(f"{host.public}/"):
         return [Difference(f"plain HTTP at {host.redirecting}", wanted, f"{answer.status} {location}".strip())]
     return []
 

@@ -30,6 +30,8 @@ TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
 HOME = "/opt/stack"
 NETRC = {"/root/.netrc": "root", f"{HOME}/.netrc": STACK_USER}
 CONSTRAINTS = "/etc/stacklab/constraints.txt"
+PIP_CONF = "/etc/pip.conf"
+OURS = "# Written by lab."
 SUDOERS = "/etc/sudoers.d/40-stacklab"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END CERTIFICATE-----", re.DOTALL)
 _CA = {
@@ -332,16 +334,18 @@ class _Preparation:
 
     # --- pip -------------------------------------------------------------------------------------------------------
 
-    def _pip(self) -> dict[str, bytes]:
-        """The files that pip is to have, by path; no pip.conf when nothing is to be said."""
+    def _pip(self) -> dict[str, bytes | None]:
+        """The files that pip is to have, by path; None is one that we wrote earlier and that has nothing to say now."""
         settings = pip_settings(self.settings, os.environ, _CA[self.profile.family][2])
-        files = {}
+        files: dict[str, bytes | None] = {}
         if self.profile.pip_constraints:
             files[CONSTRAINTS] = "".join(f"{line}\n" for line in self.profile.pip_constraints).encode()
             settings["constraint"] = CONSTRAINTS
         if settings:
             lines = [f"{name} = {without_account(value)}" for name, value in settings.items()]
-            files["/etc/pip.conf"] = "\n".join(["# Written by lab.", "[global]", *lines, ""]).encode()
+            files[PIP_CONF] = "\n".join([OURS, "[global]", *lines, ""]).encode()
+        elif (self.machine.read(PIP_CONF) or b"").startswith(OURS.encode()):
+            files[PIP_CONF] = None
         return files
 
     def pip_already(self) -> str | None:
@@ -350,7 +354,10 @@ class _Preparation:
 
     def set_pip(self, progress: Progress) -> str:
         for path, text in self._pip().items():
-            self.machine.put(path, text)
+            if text is None:
+                self.machine.run("rm", "-f", path, user="root")
+            else:
+                self.machine.put(path, text)
         return self._pip_index()
 
     def _pip_index(self) -> str:
