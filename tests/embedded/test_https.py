@@ -290,14 +290,20 @@ def certificate(
     """The virtual hosts show another certificate: expired, for another name, or of another authority."""
     https = workspace.https()
     authority = signer = https.authority
-    before = authority.server_key_file.read_bytes(), authority.server_certificate_file.read_bytes()
+    before = {file: file.read_bytes() for file in (authority.server_key_file, authority.server_certificate_file)}
     if stranger:
         signer = Authority(https.directory.parent / "stranger", authority.title)
         signer.make()
-    authority.keep(*signer.issue(names or https.apache.names, expired=expired))
+    if expired:
+        authority.expire()
+    else:
+        signer.issue(names or https.apache.names)
+    for file in before:
+        file.write_bytes((signer.directory / file.name).read_bytes())
     https.install()
     yield
-    authority.keep(*before)
+    for file, content in before.items():
+        file.write_bytes(content)
     https.install()
     if stranger:
         signer.remove()
@@ -315,7 +321,7 @@ def rewritten(workspace: Workspace, service: str, change: Callable[[str], str]) 
     def write(text: str) -> None:
         first = int((apache.layout.run / "apache.pid").read_text())
         old = {*processes(apache.configuration)} - {first}
-        apache.serve({service: text}, [], {})
+        apache.serve({service: text})
         # A graceful restart is only asked for: until they end, the old processes answer.
         until("the old processes have ended", lambda: not old & {*processes(apache.configuration)})
 
@@ -535,8 +541,12 @@ def killed_at(step: str) -> None:
             killed()
         return send(session, request, **options)
 
+    def write_only(apache: OwnApache, script: str) -> None:
+        apache.machine.script(script.partition("apache2 -f")[0].rpartition("\n")[0])
+        killed()
+
     if step == "horizon":
-        OwnApache.reload = killed  # type: ignore[assignment,method-assign]
+        OwnApache._run = write_only  # type: ignore[assignment,method-assign]
     else:
         requests.Session.send = send_first  # type: ignore[assignment,method-assign]
 
@@ -591,7 +601,7 @@ def test_what_a_killed_writer_left_goes_with_undo(lab: Lab) -> None:
     before = everything(lab)
     replay(lab, [step for step in STEPS if step.kind.leaves])
     sites = Path(https_of(lab).apache.site_path("horizon")).parent
-    for draft in (".lab-a1b2c3d4e5", "../.lab-a1b2c3d4e5", "../.fronts.json.a1b2c3_d", "../.ca.key.a1b2c3_d"):
+    for draft in ("../.fronts.json.a1b2c3_d", "../new.key"):
         (sites / draft).write_text("half a fi")
     undo(open_workspace(lab), journal_of(lab), STEPS, lambda step, detail: None)
     assert everything(lab) == before

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 
 from stacklab.conditions.condition import Action, Fault, Finding
 from stacklab.https.authority import days_left
-from stacklab.https.peer import NoTls, certificate_of
-from stacklab.https.server import Https
+from stacklab.https.server import Https, NoTls, certificate_of
 
 
 class ExpiredCertificate(Fault):
@@ -51,13 +50,8 @@ class ExpiredCertificate(Fault):
         return Finding("good", f"{len(hosts)} virtual hosts show a certificate that has not expired")
 
     def breaking(self) -> Iterator[Action]:
-        yield Action("serve a certificate that expired an hour ago", lambda: self._install(expired=True))
+        yield Action("serve a certificate that expired an hour ago", lambda: self._https().issue(expired=True))
 
     def repairing(self) -> Iterator[Action]:
         if not self.look().fine:
-            yield Action("issue a new certificate, and let Apache read it", lambda: self._install(expired=False))
-
-    def _install(self, *, expired: bool) -> None:
-        https = self._https()
-        https.authority.keep(*https.authority.issue(https.apache.names, expired=expired))
-        https.install()
+            yield Action("issue a new certificate, and let Apache read it", self._https().issue)

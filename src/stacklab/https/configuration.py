@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from stacklab.errors import StepFailed
-from stacklab.https.apache import Apache, facts
+from stacklab.https.apache import Apache, facts, filled
 from stacklab.inifile import value_of, with_value
 
 Service = Mapping[str, Any]
 """As Keystone's API shows it: id, type, name, enabled."""
+VOLUME_TYPES = ("block-storage", "volumev3", "volumev2", "volume")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Setting:
     option: str
     value: str | None
     units: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file} [{self.section}] {self.option}"
 
 
 class ServiceConfiguration(ABC):
@@ -47,19 +51,12 @@ class ServiceConfiguration(ABC):
     def settings(self, services: Iterable[Service]) -> list[Setting]:
         """What it must say, given the services of the catalogue. Units that the cloud does not have are left out."""
         names = {str(service["type"]): str(service["name"]) for service in services}
-        volume = next(
-            (kind for kind in ("block-storage", "volumev3", "volumev2", "volume") if kind in names), "volumev3"
-        )
-        values = {"{type}": volume, "{volume}": f"{volume}:{names.get(volume, '')}", "{conf}": self._directory}
-
-        def filled(text: str | None) -> str | None:
-            for word, value in values.items():
-                text = text and text.replace(word, value)
-            return text
-
+        volume = next((kind for kind in VOLUME_TYPES if kind in names), "volumev3")
+        values = {"type": volume, "volume": f"{volume}:{names.get(volume, '')}", "conf": self._directory}
         return [
             Setting(
-                str(filled(fact["file"])), fact["section"], fact["option"], filled(fact["value"]),
+                filled(fact["file"], values), fact["section"], fact["option"],
+                None if fact["value"] is None else filled(fact["value"], values),
                 tuple(unit for unit in fact["units"] if unit in self._units),
             )
             for fact in facts()["settings"][self._facts]
@@ -73,43 +70,37 @@ class ServiceConfiguration(ABC):
     def restarting(self, units: Iterable[str]) -> list[str]:
         """The commands that restart services."""
 
-    def wrong(self, settings: Iterable[Setting]) -> list[tuple[Setting, str | None]]:
+    def wrong(self, services: Iterable[Service]) -> list[tuple[Setting, str | None]]:
         """Those that are otherwise, with the value that is there. Files that are not there are no matter."""
-        texts: dict[str, str | None] = {}
-        wrong = []
-        for setting in settings:
-            if setting.file not in texts:
-                texts[setting.file] = self._text(setting.file)
-            text = texts[setting.file]
-            if text is None:
-                continue
-            value = value_of(text, setting.section, setting.option)
-            if (value or "").lower() != (setting.value or "").lower():
-                wrong.append((setting, value))
-        return wrong
+        settings = self.settings(services)
+        texts = {file: self._text(file) for file in {setting.file for setting in settings}}
+        pairs = [
+            (setting, value_of(text, setting.section, setting.option))
+            for setting in settings
+            if (text := texts[setting.file]) is not None
+        ]
+        return [(setting, value) for setting, value in pairs if (value or "").lower() != (setting.value or "").lower()]
 
     def absent(self) -> list[str]:
         """The additions that are not there, or are otherwise."""
         return [path for path, content in self.additions.items() if self._text(path) != content]
 
     def keep(self, files: Iterable[str]) -> dict[str, str]:
-        """Keep these files as they are; their SHA-256 by path. One that is kept already stays as it was kept."""
+        """Keep these files, which are there, as they are; their SHA-256 by path. What is kept already stays."""
         digests = {}
         for file in sorted(set(files)):
             original = self.machine.read(self._original(file))
             if original is None:
-                original = self.machine.read(file)
-                if original is None:
-                    continue
+                original = self.machine.read(file) or b""
                 self.machine.put(self._original(file), original, mode=0o600)
             digests[file] = hashlib.sha256(original).hexdigest()
         return digests
 
-    def change(self, wrong: Iterable[Setting]) -> None:
+    def change(self, settings: Iterable[Setting]) -> None:
         """Set these options, add what is to be added, and restart the services that read them."""
         texts: dict[str, str] = {}
         units: dict[str, None] = {}
-        for setting in wrong:
+        for setting in settings:
             text = texts.get(setting.file) or self._text(setting.file) or ""
             texts[setting.file] = with_value(text, setting.section, setting.option, setting.value)
             units |= dict.fromkeys(setting.units)

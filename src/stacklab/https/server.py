@@ -1,60 +1,43 @@
-"""TLS before one lab's cloud, as steps see it: authority, virtual hosts, logins, and what was there before."""
+"""TLS before one lab's cloud, as steps see it: authority, virtual hosts, and what was there before."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stacklab.cloud.connection import Connection
+from cryptography import x509
+
 from stacklab.errors import StepFailed
 from stacklab.files import precious_exists, read_precious, remove_precious, write_precious
-from stacklab.https import logins, virtual_hosts
-from stacklab.https.apache import Apache, template
-from stacklab.https.authority import RENEW_DAYS, Authority, days_left, fingerprint, names_of
+from stacklab.https import virtual_hosts
+from stacklab.https.apache import Apache
+from stacklab.https.authority import Authority, days_left, fingerprint, names_of
 from stacklab.https.configuration import ServiceConfiguration
-from stacklab.https.peer import NoTls, certificate_of
-from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, VirtualHost
+from stacklab.https.virtual_hosts import HORIZON, EndpointCatalogue, VirtualHost
 from stacklab.waiting import NotYet, until
 
 APACHE = "apache"
 """What the lab calls its notes of how Apache was."""
 RELOAD_SECONDS = 30
+RENEW_DAYS = 30
+"""A server certificate with less left than this is due."""
 
 
-@dataclass(frozen=True)
-class EndpointCatalogue:
-    """What Keystone has at this moment: services and endpoints, as its API shows them."""
+class NoTls(Exception):
+    """There is no TLS server there; the message says what there is."""
 
-    services: list[dict[str, Any]]
-    endpoints: list[dict[str, Any]]
 
-    @classmethod
-    def read(cls, admin: Connection) -> EndpointCatalogue:
-        """Raises CloudRefused, CloudUnreachable."""
-        services = admin.get("identity", "services")["services"]
-        ids = {service["id"] for service in services}
-        endpoints = [row for row in admin.get("identity", "endpoints")["endpoints"] if row["service_id"] in ids]
-        return cls(services, sorted(endpoints, key=lambda row: (row["service_id"], row["interface"], row["id"])))
-
-    def plain(self) -> dict[str, tuple[str, str]]:
-        """See `virtual_hosts.plain_urls`."""
-        return virtual_hosts.plain_urls(self.services, self.endpoints)
-
-    def called(self, service_id: str) -> str:
-        """What the catalogue calls a service."""
-        service = next(service for service in self.services if service["id"] == service_id)
-        return str(service.get("name") or service["type"])
-
-    def of_interface(self, interface: str) -> list[dict[str, Any]]:
-        """The enabled endpoints of enabled services."""
-        enabled = {service["id"] for service in self.services if service.get("enabled", True)}
-        return [
-            row
-            for row in self.endpoints
-            if row["interface"] == interface and row.get("enabled", True) and row["service_id"] in enabled
-        ]
+def certificate_of(host: str, port: int) -> x509.Certificate:
+    """The certificate that a server shows, whatever it is worth. Raises NoTls."""
+    try:
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, port), timeout=20).encode())
+    except ConnectionRefusedError as error:
+        raise NoTls(f"{host}:{port}: nobody listens there") from error
+    except OSError as error:  # ssl.SSLError is one
+        raise NoTls(f"{host}:{port}: no TLS ({error})") from error
 
 
 class Https:
@@ -79,7 +62,7 @@ class Https:
         self.configuration = configuration
         self.dashboard = dashboard
         self.clouds_file = directory.parent / "clouds.yaml"
-        self._rewrite = rewrite
+        self.rewrite = rewrite
 
     def why_not(self) -> str | None:
         """Why there can be no Apache, and which package brings it; None if there can."""
@@ -99,38 +82,24 @@ class Https:
         plain_port = (horizon.plain_port if horizon else None) or self.apache.plain_port()
         return virtual_hosts.plan(catalogue.plain().values(), self.dashboard(), port_for, plain_port)
 
-    def content(self, host: VirtualHost, hosts: Mapping[str, VirtualHost]) -> str:
-        """The file of a virtual host, one of these."""
-        keystone = hosts.get(KEYSTONE)
-        identity = (keystone.plain, keystone.public) if keystone and host.name != HORIZON else None
-        values = {
-            "certificate": self.apache.certificate_path,
-            "key": self.apache.key_path,
-            **self.apache.listening(host),
-        }
-        return str(template("virtual_host.conf.j2").render(host=host, identity=identity, **values))
-
     def before(self) -> dict[str, Any]:
         """What must be known of Apache to put it back, as it was before the first virtual host."""
         if not self.begun(APACHE):
             self.begin(APACHE, self.apache.before())
-        return self.noted(APACHE)
+        return dict(read_precious(self.directory / f"{APACHE}.json"))
 
     def serve(self, hosts: Mapping[str, VirtualHost], among: Mapping[str, VirtualHost]) -> None:
         """Make Apache serve these, which are `among` all planned ones. Raises StepFailed with Apache's words."""
-        before = self.before()
+        self.before()
         self.remember({**self.remembered(), **hosts})  # its ports, before anything listens there
-        contents = {name: self.content(host, among) for name, host in hosts.items()}
-        self.apache.serve(contents, [host.port for host in hosts.values()], before)
+        self.apache.serve({name: self.apache.content(host, among) for name, host in hosts.items()})
         self.await_certificate(hosts.values())
 
     def withdraw(self, names: Iterable[str], before: Mapping[str, Any]) -> bool:
         """Take these away; with the last of them everything that was done to Apache. False if none was there."""
-        names = list(names)
-        remembered = self.remembered()
-        removed = self.apache.remove(names, [remembered[name].port for name in names if name in remembered], before)
+        removed = self.apache.remove(names, before)
         left = self.apache.there()
-        self.remember({name: host for name, host in remembered.items() if name in left})
+        self.remember({name: host for name, host in self.remembered().items() if name in left})
         if not left:
             self.end(APACHE)
         return removed
@@ -158,9 +127,21 @@ class Https:
 
     # --- the certificate -------------------------------------------------------------------------------------------
 
+    def issue(self, *, expired: bool = False) -> None:
+        """A new certificate where Apache reads it, and let a running Apache read it. Raises StepFailed.
+
+        `expired`: one whose time is over since an hour, as the fault `expired-certificate` serves it.
+        """
+        if expired:
+            self.authority.expire()
+        else:
+            self.authority.issue(self.apache.names)
+        self.install()
+
     def install(self) -> None:
         """Put the lab's certificate where Apache reads it, and let a running Apache read it."""
-        self.apache.install(*self._certificate())
+        if not self.installed():
+            self.apache.install(*self._certificate())
         if hosts := self.serving():
             self.apache.reload()
             self.await_certificate(hosts)
@@ -177,9 +158,9 @@ class Https:
     def renew_if_due(self) -> bool:
         """Issue a new server certificate where the lab's own is about to expire; whether it did. Apache is not told."""
         mine = self.authority.server_certificate()
-        if mine is None or days_left(mine) > RENEW_DAYS or self.authority.trouble():
+        if mine is None or days_left(mine) > RENEW_DAYS or not self.authority.key_fits():
             return False
-        self.authority.keep(*self.authority.issue(names_of(mine)))
+        self.authority.issue(names_of(mine))
         return True
 
     def await_certificate(self, hosts: Iterable[VirtualHost]) -> None:
@@ -211,23 +192,6 @@ class Https:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_precious(self.directory / f"{what}.json", dict(before))
 
-    def noted(self, what: str) -> dict[str, Any]:
-        """What was kept of it; empty if nothing was."""
-        return dict(read_precious(self.directory / f"{what}.json") or {})
-
     def end(self, what: str) -> None:
         """The change is taken back."""
         remove_precious(self.directory / f"{what}.json")
-
-    # --- logins ----------------------------------------------------------------------------------------------------
-
-    def begin_logins(self, identity: str) -> None:
-        """clouds.yaml gets its entries for https. `identity`: Keystone's public address."""
-        logins.begin(self.directory, identity, self.authority.certificate_file)
-        self._rewrite()
-
-    def end_logins(self) -> bool:
-        """clouds.yaml without them; False if they are gone already."""
-        ended = logins.end(self.directory)
-        self._rewrite()
-        return ended

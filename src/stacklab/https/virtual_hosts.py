@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from stacklab.cloud.connection import Connection
 from stacklab.cloud.horizon import LOGIN
 
 HORIZON, KEYSTONE, SWIFT = "horizon", "keystone", "swift"
@@ -19,9 +20,6 @@ TYPES = {
 
 LOOK_AT = {SWIFT: "/info", HORIZON: LOGIN}
 """What to ask of a service to see that it answers; of the others their version document, which is full of links."""
-
-Endpoint = Mapping[str, Any]
-"""As Keystone's API shows it: id, url, interface, service_id, region_id, enabled."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,41 @@ def shape(url: str) -> tuple[str, str]:
     return f"{parts.scheme}://{parts.netloc}", f"/{segment}"
 
 
-def plain_urls(services: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> dict[str, tuple[str, str]]:
-    """For each enabled service of the catalogue, by its id: its type and its plain URL: internal, else public, else admin."""
-    types = {service["id"]: str(service["type"]) for service in services if service.get("enabled", True)}
-    order = {"internal": 0, "public": 1, "admin": 2}
-    urls: dict[str, tuple[str, str]] = {}
-    for endpoint in sorted(endpoints, key=lambda endpoint: order[endpoint["interface"]], reverse=True):
-        plain = endpoint.get("enabled", True) and endpoint["url"].startswith("http://")
-        if plain and endpoint["service_id"] in types:
-            urls[endpoint["service_id"]] = (types[endpoint["service_id"]], endpoint["url"])
-    return urls
+@dataclass(frozen=True)
+class EndpointCatalogue:
+    """What Keystone has at this moment: services and endpoints, as its API shows them."""
+
+    services: list[dict[str, Any]]
+    endpoints: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, admin: Connection) -> EndpointCatalogue:
+        """Raises CloudRefused, CloudUnreachable."""
+        services = admin.get("identity", "services")["services"]
+        ids = {service["id"] for service in services}
+        endpoints = [row for row in admin.get("identity", "endpoints")["endpoints"] if row["service_id"] in ids]
+        return cls(services, sorted(endpoints, key=lambda row: (row["service_id"], row["interface"], row["id"])))
+
+    def called(self, service_id: str) -> str:
+        """What the catalogue calls a service."""
+        service = next(service for service in self.services if service["id"] == service_id)
+        return str(service.get("name") or service["type"])
+
+    def of_interface(self, interface: str) -> list[dict[str, Any]]:
+        """The enabled endpoints of enabled services."""
+        enabled = {service["id"] for service in self.services if service.get("enabled", True)}
+        return [
+            row
+            for row in self.endpoints
+            if row["interface"] == interface and row.get("enabled", True) and row["service_id"] in enabled
+        ]
+
+    def plain(self) -> dict[str, tuple[str, str]]:
+        """For each enabled service, by its id: its type and its plain URL: internal, else public, else admin."""
+        types = {service["id"]: str(service["type"]) for service in self.services}
+        rows = [row for interface in ("admin", "public", "internal") for row in self.of_interface(interface)]
+        plain = [row for row in rows if row["url"].startswith("http://")]
+        return {row["service_id"]: (types[row["service_id"]], row["url"]) for row in plain}
 
 
 def plan(

@@ -6,7 +6,6 @@ from typing import Any
 
 from stacklab.kinds import (
     catalogue,
-    certificates,
     component,
     compute,
     deployed,
@@ -24,8 +23,8 @@ from stacklab.kinds import (
     security_group,
     shell,
     terms,
+    tls,
     tls_check,
-    tls_front,
     volume,
     written,
 )
@@ -53,8 +52,7 @@ KINDS: dict[str, Kind[Any]] = {
         exchange,
         large_object,
         objects,
-        certificates,
-        tls_front,
+        tls,
         catalogue,
         tls_check,
     )

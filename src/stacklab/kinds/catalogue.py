@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stacklab.errors import CloudRefused
-from stacklab.https.server import EndpointCatalogue
-from stacklab.https.virtual_hosts import virtual_host_of
+from stacklab.https.virtual_hosts import EndpointCatalogue, virtual_host_of
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams
 from stacklab.kinds.kind import Difference, Kind

@@ -36,9 +36,13 @@ def openstack_program() -> str:
 
 
 def environment(clouds_file: Path, entry: str) -> dict[str, str]:
-    """The learner's environment with any OS_* login replaced by one entry of the lab's clouds.yaml."""
+    """The learner's environment with any OS_* login replaced by one entry of the lab's clouds.yaml.
+
+    The programs that came with lab are found first: its client, and a Python that has openstacksdk.
+    """
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
-    return clean | {"OS_CLIENT_CONFIG_FILE": str(clouds_file), "OS_CLOUD": entry}
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
+    return clean | {"OS_CLIENT_CONFIG_FILE": str(clouds_file), "OS_CLOUD": entry, "PATH": path}
 
 
 def run(command: Command, saved: Saved, clouds_file: Path, entry: str) -> Result:

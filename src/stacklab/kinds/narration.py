@@ -31,6 +31,8 @@ class Hidden:
 Word = str | Later
 END = "LAB"
 """The line after a script that is shown."""
+PAPER = Path("LAB-DIRECTORY/https")
+"""Stands for the lab's directory of certificates where there is no lab."""
 Saved = Mapping[str, str]
 
 
@@ -104,6 +106,20 @@ class Script(Command):
     def text(self, cloud: str = "") -> str:
         """What a learner types into a shell there; an `exit` in it does not end that shell."""
         return f"# on {self.machine}\n{'sudo ' if self.root else ''}sh -eu <<'{END}'\n{self.script}\n{END}"
+
+
+@dataclass(frozen=True)
+class Lines(Command):
+    """Lines of shell for the learner's own machine, shown as they are: `words` give them to sh."""
+
+    def text(self, cloud: str = "") -> str:
+        """The lines."""
+        return str(self.words[1])
+
+
+def shell_lines(*lines: str) -> Lines:
+    """See Lines."""
+    return Lines(("-c", "\n".join(lines)), program="sh")
 
 
 def _shell(word: Word) -> str:

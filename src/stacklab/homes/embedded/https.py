@@ -5,8 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import re
-import shlex
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stacklab.errors import CommandFailed, StepFailed
+from stacklab.errors import StepFailed
 from stacklab.files import read_derivable, remove_drafts, write_json
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.layout import Layout
@@ -26,13 +24,11 @@ from stacklab.https.apache import Apache, facts, template
 from stacklab.https.authority import Names
 from stacklab.https.configuration import ServiceConfiguration
 from stacklab.https.server import Https
-from stacklab.https.virtual_hosts import HORIZON, VirtualHost
-from stacklab.machines.base import Finished
+from stacklab.https.virtual_hosts import HORIZON
 from stacklab.machines.local import LocalMachine
 from stacklab.stages import Progress
-from stacklab.waiting import NotYet, until
+from stacklab.waiting import NotYet
 
-START_SECONDS = 60
 END_SECONDS = 10
 _HTTP = "http"  # the port that stands for 80
 
@@ -44,17 +40,15 @@ class OwnApache(Apache):
 
     def __init__(self, layout: Layout, own_ports: Callable[[], dict[str, int]]) -> None:
         self.layout = layout
-        self.machine = LocalMachine()
-        self.host = "127.0.0.1"
-        self.directory = layout.home / "https"
         self.configuration = configuration_of(layout)
         self.log = layout.logs / "apache.log"
-        self.certificate_path, self.key_path = str(self.directory / "server.pem"), str(self.directory / "server.key")
-        self.originals = str(self.directory / "original")
+        self.pid_file = layout.run / "apache.pid"
         self._own_ports = own_ports
-        self._pid_file = layout.run / "apache.pid"
-        self._sites = self.directory / "sites"
-        self._known = {"sites": str(self._sites), "enabled": str(self._sites), "prefix": "", "modules": []}
+        directory, program = str(self.configuration.parent), _program() or "apache2"
+        words = {"configuration": str(self.configuration), "program": program}
+        super().__init__(LocalMachine(), "own", "apache", "127.0.0.1", "", directory, **words)
+        self.sites = self.configuration.parent / "sites"
+        self.known |= {"sites": str(self.sites), "enabled": str(self.sites)}
 
     def why_not(self) -> str | None:
         if _program() and _modules():
@@ -69,6 +63,10 @@ class OwnApache(Apache):
     def names(self) -> Names:
         hosts = dict.fromkeys(["localhost", *(name for name in [socket.getfqdn()] if "." in name and len(name) < 64)])
         return Names(tuple(hosts), (self.host,))
+
+    @property
+    def _advice(self) -> str:
+        return f"see {self.log}"
 
     # --- ports -----------------------------------------------------------------------------------------------------
 
@@ -92,104 +90,48 @@ class OwnApache(Apache):
             write_json(self._ports_file, chosen)
         return chosen[name]
 
-    # --- files -----------------------------------------------------------------------------------------------------
-
-    def listening(self, host: VirtualHost) -> dict[str, Any]:
-        address = f"{host.host}:{host.port}"
-        plain = f"{host.host}:{host.plain_port}"
-        return {"address": address, "listen": address, "own_plain_port": True, "plain_listen": plain}
-
-    def lines(self, names: Iterable[str]) -> list[str]:
-        start = [_program() or "apache2", "-f", str(self.configuration)]
-        return [f"{shlex.join([*start, '-t'])}   # is the configuration right?", shlex.join([*start, "-k", "graceful"])]
-
-    def groundwork(self) -> dict[str, str]:
-        return {} if self.configuration.exists() else {str(self.configuration): self.main()}
-
-    def main(self) -> str:
-        """The content of Apache's main file."""
-        user, group = _account()
-        return str(
-            template("httpd.conf.j2").render(
-                root=self.directory, run=self.layout.run, pid_file=self._pid_file, log=self.log, sites=self._sites,
-                modules=_modules() or [], user=user, group=group,
-            )
-        )  # fmt: skip
-
-    def copying(self) -> list[str]:
-        return []
-
-    def install(self, key: bytes, certificate: bytes) -> None:
-        """The certificate that Apache reads is the lab's own file."""
-
-    def installed(self, key: bytes, certificate: bytes) -> bool:
-        return True
-
-    def uninstall(self) -> None:
-        """It goes with the lab's own file."""
-
-    def tidy(self) -> None:
-        with suppress(OSError):  # it is not there, or an original lies in it
-            Path(self.originals).rmdir()
-
     # --- serving ---------------------------------------------------------------------------------------------------
 
-    def before(self) -> dict[str, Any]:
-        return {}
+    def groundwork(self) -> dict[str, str]:
+        """Apache's main file."""
+        user, group = _account()
+        text = template("httpd.conf.j2").render(
+            root=self.directory, run=self.layout.run, pid_file=self.pid_file, log=self.log, sites=self.sites,
+            modules=_modules() or [], user=user, group=group,
+        )  # fmt: skip
+        return {str(self.configuration): text}
 
-    def put_back(self, before: Mapping[str, Any]) -> None:
-        end_apache(self.layout)
-        self.configuration.unlink(missing_ok=True)
-        self.forget()
-        remove_drafts(self.directory)
-        for draft in (*self.directory.glob(".lab-*"), *self._sites.glob(".lab-*")):  # Machine.put's
-            draft.unlink()
-        with suppress(OSError):  # it is not there, or something of the learner's lies in it
-            self._sites.rmdir()
-        if not all(map(is_free, read_derivable(self._ports_file).values())):
-            self._ports_file.unlink(missing_ok=True)  # somebody else took one: the next time others are chosen
+    def _run(self, script: str) -> None:
+        if not self.running():  # the number in the file may be another program's by now, which Apache would signal
+            self.pid_file.unlink(missing_ok=True)
+        super()._run(script)
 
-    def forget(self) -> None:
-        """Remove what an Apache that is no longer wanted left outside the directory for https."""
-        for path in (self.log, self._pid_file):
-            path.unlink(missing_ok=True)
+    def _answers(self) -> bool | NotYet:
+        """Whether it lives: one that was ending when it was told to read its files again does not."""
+        if self.running():
+            return True
+        self.pid_file.unlink(missing_ok=True)
+        self.machine.script(self._line("reload"), check=False)
+        return NotYet(supervision.last_line(self.log))
 
     def running(self) -> bool:
         """Whether Apache's first process lives."""
         return bool(processes(self.configuration))
 
-    def reload(self) -> None:
-        self.machine.put(str(self.configuration), self.main())
-        tested = self._apache("-t", check=False)
-        if not tested.ok:
-            raise StepFailed(f"Apache does not take its configuration: {' '.join(tested.err.split())[-400:]}")
-        self._signal("graceful" if self.running() else "start")
-        what, advice = "Apache on each of its ports", f"see {self.log}"
-        until(self._listens, what, seconds=START_SECONDS, every=0.05, advice=advice, error=StepFailed)
+    def put_back(self, before: Mapping[str, Any]) -> None:
+        end_apache(self.layout)
+        self.configuration.unlink(missing_ok=True)
+        self.forget()
+        remove_drafts(self.configuration.parent)
+        with suppress(OSError):  # it is not there, or something of the learner's lies in it
+            self.sites.rmdir()
+        if not all(map(is_free, read_derivable(self._ports_file).values())):
+            self._ports_file.unlink(missing_ok=True)  # somebody else took one: the next time others are chosen
 
-    def _listens(self) -> bool | NotYet:
-        """A graceful restart may take a moment."""
-        sites = "".join(path.read_text(encoding="utf-8") for path in self._sites.glob("*.conf"))
-        for host, port in re.findall(r"^Listen (\S+):(\d+)$", sites, re.MULTILINE):
-            try:
-                socket.create_connection((host, int(port)), timeout=1).close()
-            except OSError:
-                if not self.running():
-                    self._signal("start")  # it was dying when it was told to look at its files again
-                return NotYet(f"nobody listens on port {port}: {supervision.last_line(self.log)}")
-        return True
-
-    def _signal(self, what: str) -> None:
-        try:
-            self._apache("-k", what)
-        except CommandFailed as error:
-            raise StepFailed(
-                f"Apache did not {what}: {error.said or error.message}", advice=f"see {self.log}"
-            ) from error
-
-    def _apache(self, *words: str, check: bool = True) -> Finished:
-        argv = (_program() or "apache2", "-f", str(self.configuration), *words)
-        return self.machine.run(*argv, seconds=START_SECONDS, check=check)
+    def forget(self) -> None:
+        """Remove what an Apache that is no longer wanted left outside the directory for https."""
+        for path in (self.log, self.pid_file):
+            path.unlink(missing_ok=True)
 
 
 class EmbeddedConfiguration(ServiceConfiguration):
@@ -218,7 +160,8 @@ class EmbeddedHttps(Https):
     ) -> None:
         apache = OwnApache(layout, own_ports)
         services = EmbeddedConfiguration(apache, NAMES, str(layout.conf))
-        super().__init__(apache.directory, lab, apache, services, lambda: urls(own_ports())[HORIZON], rewrite)
+        directory = apache.configuration.parent
+        super().__init__(directory, lab, apache, services, lambda: urls(own_ports())[HORIZON], rewrite)
         self._own_ports = own_ports
 
     def start(self, progress: Progress) -> str:
@@ -243,7 +186,7 @@ class EmbeddedHttps(Https):
 
     def should_run(self) -> bool:
         """Whether the session's state says that there are virtual hosts."""
-        return bool(self.apache.there()) and self.apache.configuration.exists()
+        return bool(self.apache.there())
 
     def notes(self) -> list[str]:
         """What `lab status` says of it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 from stacklab.deploy.profile.load import load_profile
@@ -20,7 +22,6 @@ from stacklab.homes.base import START, HomeCheckpoints
 from stacklab.homes.devstack import DevstackHome
 from stacklab.homes.libvirt import disk
 from stacklab.homes.libvirt.vm import Vm, Wishes
-from stacklab.https import kept
 from stacklab.lab import Lab
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
@@ -132,7 +133,7 @@ class LibvirtCheckpoints(HomeCheckpoints):
         return f"saved as '{name}', memory and disk"
 
     def save(self, name: str, progress: Progress) -> None:
-        kept.keep(self._lab.home_directory, name)
+        replace_tree(self._lab.home_directory / "https", self._https_saved(name))
         self._home.vm.checkpoints.save(name, progress)
 
     def names(self) -> list[str]:
@@ -162,11 +163,23 @@ class LibvirtCheckpoints(HomeCheckpoints):
 
     def drop(self, name: str, progress: Progress) -> None:
         self._home.vm.checkpoints.drop(name, progress)
-        kept.drop(self._lab.home_directory, name)
+        shutil.rmtree(self._https_saved(name), ignore_errors=True)
+
+    def _https_saved(self, name: str) -> Path:
+        """What of TLS lies on this machine and belongs to the VM's cloud: authority, certificate, notes."""
+        return self._lab.home_directory / "https-saved" / name
 
     def restore(self, name: str, progress: Progress) -> None:
         chosen = self._saved_as(name)
         self._home.vm.checkpoints.restore(chosen, progress)
-        kept.put_back(self._lab.home_directory, chosen)
+        replace_tree(self._https_saved(chosen), self._lab.home_directory / "https")
         self._home.rewrite_access()
         self._home.prove(progress)
+
+
+def replace_tree(source: Path, target: Path) -> None:
+    """`target` becomes a copy of the directory `source`: nothing, where that is not there."""
+    shutil.rmtree(target, ignore_errors=True)
+    if source.is_dir():
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        shutil.copytree(source, target)

@@ -1,0 +1,400 @@
+"""What moves public endpoints behind TLS: an authority, a certificate, services that ask each other inside, Apache, logins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, TypeVar
+
+import yaml
+
+from stacklab.https import logins
+from stacklab.https.authority import Authority, Names, constraints, days_left, fingerprint, names_of, signed_by
+from stacklab.https.logins import BY_TLS, WITHOUT_CA
+from stacklab.https.server import Https
+from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, EndpointCatalogue, VirtualHost
+from stacklab.kinds.context import Absent, Context, Thing
+from stacklab.kinds.declaration import NoParams, Params
+from stacklab.kinds.kind import Difference, Kind, differing
+from stacklab.kinds.narration import PAPER, Command, Request, Script, shell_lines
+from stacklab.kinds.tls_look import Address, looks
+
+P = TypeVar("P", bound=Params)
+
+
+class Tls(Kind[P]):
+    """What the kinds of this module share: no API does them, and what they declare follows from the cloud."""
+
+    words: ClassVar[str]
+    menus: ClassVar[str] = "(not in Horizon: a certificate is a file on the machine that serves)"
+
+    def title(self, p: P) -> str:
+        return self.words
+
+    def horizon(self, p: P) -> str:
+        return self.menus
+
+    def requests(self, context: Context, p: P) -> list[Request]:
+        return []
+
+    def applicable(self, context: Context, p: P) -> str | None:
+        return context.https().why_not()
+
+
+def _https(context: Context) -> Https | None:
+    """TLS in front of the lab's cloud; None on paper."""
+    try:
+        return context.https()
+    except Absent:
+        return None
+
+
+def _authority(context: Context) -> Authority:
+    https = _https(context)
+    return https.authority if https else Authority(PAPER, "certificate authority of the lab")
+
+
+class CertificateAuthority(Tls[NoParams]):
+    """A certificate authority of the lab's own."""
+
+    name = "certificate-authority"
+    params = NoParams
+    words = "certificate authority of the lab"
+
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        return [shell_lines(_authority(context).commands())]
+
+    def run(self, context: Context, p: NoParams) -> None:
+        context.https().authority.make()
+
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        authority = context.https().authority
+        certificate = authority.certificate()
+        if certificate is None:
+            # A key alone is what an interrupted run left: the certificate is written after it.
+            return [{"name": "its key alone"}] if authority.key_file.exists() else []
+        return [{"name": authority.title, "file": str(authority.certificate_file), "id": fingerprint(certificate)}]
+
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        authority = context.https().authority
+        certificate = authority.certificate()
+        if certificate is None:
+            return [Difference("certificate", str(authority.certificate_file), "no such file")]
+        fits = authority.key_fits()
+        mode = authority.key_file.stat().st_mode & 0o777 if fits else 0o600
+        return differing(
+            [
+                ("basicConstraints", "CA:TRUE, pathlen:0", constraints(certificate)),
+                ("signature", "its own", "its own" if signed_by(certificate, certificate) else "another one's"),
+                ("key", "the certificate's", "the certificate's" if fits else "none, or another one"),
+                (
+                    "mode of the key's file",
+                    "600: for you alone",
+                    "600: for you alone" if mode == 0o600 else f"{mode:o}",
+                ),
+            ]
+        )
+
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.https().authority.remove()
+
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return shell_lines(f"openssl x509 -noout -text -in '{_authority(context).certificate_file}'")
+
+    def shown(self, thing: Thing) -> str:
+        return f"{thing['name']}: {thing.get('file', '')}"
+
+
+class ServerCertificate(Tls[NoParams]):
+    """The certificate that the cloud's TLS servers show, for the names and addresses that its endpoints carry."""
+
+    name = "server-certificate"
+    params = NoParams
+    words = "server certificate"
+
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        https = _https(context)
+        names = https.apache.names if https else Names(("NAME",), ("ADDRESS",))
+        return [shell_lines(_authority(context).server_commands(names), *(https.apache.copying() if https else []))]
+
+    def run(self, context: Context, p: NoParams) -> None:
+        https = context.https()
+        if https.authority.certificate() is None:
+            raise Absent("certificate authority of the lab")
+        https.issue()
+
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        authority = context.https().authority
+        certificate = authority.server_certificate()
+        if certificate is None:
+            return [{"name": "its key alone"}] if authority.server_key_file.exists() else []
+        names, days = str(names_of(certificate)), int(days_left(certificate))
+        return [{"id": fingerprint(certificate), "name": names, "days": days}]
+
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        https = context.https()
+        certificate, authority = https.authority.server_certificate(), https.authority.certificate()
+        if certificate is None:
+            return [Difference("certificate", str(https.authority.server_certificate_file), "no such file")]
+        lacking = names_of(certificate).lacking(https.apache.names)
+        by_us = authority is not None and signed_by(certificate, authority)
+        fits = https.authority.server_key_fits()
+        return differing(
+            [
+                ("signed by", "the lab's authority", "the lab's authority" if by_us else "another one"),
+                ("names that it lacks", "none", ", ".join(lacking) or "none"),
+                ("its key", "beside it", "beside it" if fits else "none, or another one"),
+                ("where Apache reads it", "the same", "the same" if https.installed() else "none, or another one"),
+            ]
+        )
+
+    def remove(self, context: Context, thing: Thing) -> bool:
+        https = context.https()
+        removed = https.authority.remove_server()
+        https.apache.uninstall()
+        return removed
+
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return shell_lines(f"openssl x509 -noout -text -in '{_authority(context).server_certificate_file}'")
+
+    def shown(self, thing: Thing) -> str:
+        return f"for {thing['name']}, valid for {thing.get('days')} more days"
+
+
+SETTINGS = "service-settings"
+
+
+class ServiceSettings(Tls[NoParams]):
+    """The services' configuration: they reach each other inside, and believe the proxy that TLS was before it."""
+
+    name = SETTINGS
+    params = NoParams
+    words = "services that ask each other inside and know of the proxy"
+    menus = "(not in Horizon: these are the services' configuration files)"
+
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        https = _https(context)
+        if https is None:
+            return [shell_lines("# in each service's file: [oslo_middleware] enable_proxy_headers_parsing = true")]
+        settings, configuration = https.configuration.settings(_services(context)), https.configuration
+        lines = [f"# {setting} = {setting.value}" if setting.value else f"# without {setting}" for setting in settings]
+        files = [f"cat >'{path}' <<'END'\n{text.rstrip()}\nEND" for path, text in configuration.additions.items()]
+        return [
+            shell_lines(*lines, *files, *configuration.restarting(unit for each in settings for unit in each.units))
+        ]
+
+    def snapshot(self, context: Context, p: NoParams) -> Thing:
+        https = context.https()
+        wrong = [setting for setting, _ in https.configuration.wrong(_services(context))]
+        files = https.configuration.keep(setting.file for setting in wrong)
+        before: Thing = {"files": files, "units": sorted({unit for setting in wrong for unit in setting.units})}
+        https.begin(SETTINGS, before)
+        return before
+
+    def run(self, context: Context, p: NoParams) -> None:
+        configuration = context.https().configuration
+        configuration.change(setting for setting, _ in configuration.wrong(_services(context)))
+
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        return [{"name": self.words}] if context.https().begun(SETTINGS) or not self.compare(context, p, {}) else []
+
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        configuration = context.https().configuration
+        wrong = configuration.wrong(_services(context))
+        different = [
+            Difference(str(setting), setting.value or "not set", value or "not set") for setting, value in wrong
+        ]
+        return different + [Difference(path, "there", "missing") for path in configuration.absent()]
+
+    def remove(self, context: Context, thing: Thing) -> bool:
+        changed = context.https().configuration.put_back(thing["files"], thing["units"])
+        context.https().end(SETTINGS)
+        return changed
+
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return shell_lines(
+            "grep -HnE 'enable_proxy_headers_parsing|endpoint_type|catalog_info|^interface' /etc/*/*.conf"
+        )
+
+    def expected(self, p: NoParams) -> str:
+        return (
+            "every service asks the others by their internal endpoints, and believes the proxy that TLS was before it"
+        )
+
+
+def _services(context: Context) -> list[dict[str, Any]]:
+    return EndpointCatalogue.read(context.admin).services
+
+
+class FrontParams(Params):
+    """What gets TLS in front of it."""
+
+    service: Literal["horizon", "keystone", "swift", "others"]
+    """The service; `others`: every one of the catalogue that is none of the three."""
+
+
+class TlsFront(Tls[FrontParams]):
+    """Apache ends TLS before a service and passes plain HTTP on to it."""
+
+    name = "tls-front"
+    params = FrontParams
+    menus = "(not in Horizon: Apache's configuration is files)"
+
+    def title(self, p: FrontParams) -> str:
+        return f"TLS in front of {'the other services' if p.service == 'others' else p.service}"
+
+    def applicable(self, context: Context, p: FrontParams) -> str | None:
+        if why := context.https().why_not():
+            return why
+        return None if self._chosen(context, p) else f"the catalogue of this cloud has no {p.service}"
+
+    def commands(self, context: Context, p: FrontParams) -> list[Command]:
+        https = _https(context)
+        if https is None:  # on paper nobody knows which Apache, which addresses
+            why = "# the files, and the commands that switch them on, are shown once there is a cloud: lab up https-endpoints"
+            return [shell_lines(why)]
+        apache, hosts = https.apache, self._all(context)
+        contents = {name: apache.content(host, hosts) for name, host in self._chosen(context, p).items()}
+        root, machine = apache.account == "root", apache.machine.name
+        return [Script((), program="sh", script=apache.script(contents), machine=machine, root=root)]
+
+    def run(self, context: Context, p: FrontParams) -> None:
+        https, hosts = context.https(), self._all(context)
+        if https.authority.server_certificate() is None:
+            raise Absent("server certificate")
+        https.serve(self._chosen(context, p), hosts)
+
+    def snapshot(self, context: Context, p: FrontParams) -> Thing:
+        return {"fronts": sorted(self._chosen(context, p)), "apache": context.https().before()}
+
+    def find_all(self, context: Context, p: FrontParams) -> Iterable[Thing]:
+        chosen = self._chosen(context, p)
+        answers = {host.public: self._wrong(context, host) for host in chosen.values()}
+        if all(answers.values()) and not context.https().apache.there() & set(chosen):
+            return []
+        return [
+            {"name": ", ".join(answers), "wrong": [difference for wrong in answers.values() for difference in wrong]}
+        ]
+
+    def _wrong(self, context: Context, host: VirtualHost) -> list[Difference]:
+        """What is wrong with a virtual host, from outside."""
+        address = Address(name=host.name, host=host.host, port=str(host.port), path=host.ask, public=host.public)
+        asked = {"front": address}
+        if host.name == HORIZON:
+            asked["dashboard"] = address
+        if host.plain_port:
+            plain = {"port": str(host.plain_port), "path": f"{host.prefix.rstrip('/')}/"}
+            asked["redirect"] = address.model_copy(update=plain)
+        wrong = []
+        for look, where in asked.items():
+            shown, expected = looks()[look].ask(context, where)
+            if expected:
+                wrong.append(Difference(f"{where.at} ({looks()[look].title})", expected, shown))
+        return wrong
+
+    def compare(self, context: Context, p: FrontParams, thing: Thing) -> list[Difference]:
+        differences: list[Difference] = thing["wrong"]
+        return differences
+
+    def remove(self, context: Context, thing: Thing) -> bool:
+        return context.https().withdraw(thing["fronts"], thing["apache"])
+
+    def show_command(self, context: Context, p: FrontParams) -> Command:
+        https = _https(context)
+        hosts = _chosen(https.remembered(), p) if https else {}
+        addresses = [host.public + host.ask for host in hosts.values()] or ["https://HOST:PORT/"]
+        return shell_lines(*(f"curl -k -sS -i {address}" for address in addresses))
+
+    def expected(self, p: FrontParams) -> str:
+        return f"{self.title(p)}: it answers, and no link in its answer leads back to plain HTTP"
+
+    def shown(self, thing: Thing) -> str:
+        return f"answers at {thing['name']}"
+
+    def _all(self, context: Context) -> dict[str, VirtualHost]:
+        return context.https().planned(EndpointCatalogue.read(context.admin))
+
+    def _chosen(self, context: Context, p: FrontParams) -> dict[str, VirtualHost]:
+        return _chosen(self._all(context), p)
+
+
+def _chosen(hosts: dict[str, VirtualHost], p: FrontParams) -> dict[str, VirtualHost]:
+    """Those of the hosts that a step is about."""
+    apart = (HORIZON, KEYSTONE, SWIFT)
+    return {name: host for name, host in hosts.items() if (name if name in apart else "others") == p.service}
+
+
+class HttpsLogins(Tls[NoParams]):
+    """Entries of clouds.yaml that come by https, with the lab's authority and without it; the others look from inside."""
+
+    name = "https-logins"
+    params = NoParams
+    words = "logins by https in clouds.yaml"
+    menus = "(not in Horizon: it is a file of the client's)"
+
+    def commands(self, context: Context, p: NoParams) -> list[Command]:
+        https = _https(context)
+        file, identity = (https.clouds_file, _identity(context)) if https else ("clouds.yaml", "https://HOST:PORT/v3")
+        authority = _authority(context).certificate_file
+        lines = [
+            f"# in {file}, a copy of lab-admin that is called {BY_TLS}:",
+            f"#     auth_url: {identity}",
+            "#     interface: public",
+            f"#     cacert: {authority}",
+            f"# the same without cacert, called {WITHOUT_CA}; and in every other entry: interface: internal",
+            "# without clouds.yaml:",
+            f"export OS_AUTH_URL={identity} OS_CACERT={authority}",
+        ]
+        return [shell_lines(*lines)]
+
+    def snapshot(self, context: Context, p: NoParams) -> Thing:
+        return {"file": str(context.https().clouds_file), "entries": sorted(_entries(context))}
+
+    def run(self, context: Context, p: NoParams) -> None:
+        https = context.https()
+        logins.begin(https.directory, _identity(context), https.authority.certificate_file)
+        https.rewrite()
+        context.admin.forget()
+
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        entries = _entries(context)
+        return [{"name": ", ".join(sorted(entries)), "entries": entries}] if BY_TLS in entries else []
+
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        identity, authority, entries = _identity(context), _authority(context).certificate_file, dict(thing["entries"])
+        by_tls, without = entries.pop(BY_TLS), entries.pop(WITHOUT_CA, {})
+        return differing(
+            [
+                (f"{BY_TLS}: auth_url", identity, by_tls.get("auth", {}).get("auth_url")),
+                (f"{BY_TLS}: cacert", str(authority), by_tls.get("cacert")),
+                (f"{WITHOUT_CA}: auth_url", identity, without.get("auth", {}).get("auth_url")),
+                (f"{WITHOUT_CA}: cacert", "not set", without.get("cacert", "not set")),
+                *((f"{name}: interface", "internal", entry.get("interface")) for name, entry in entries.items()),
+            ]
+        )
+
+    def remove(self, context: Context, thing: Thing) -> bool:
+        ended = logins.end(context.https().directory)
+        context.https().rewrite()
+        context.admin.forget()
+        return ended
+
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return Command(("configuration", "show"))
+
+    def shown(self, thing: Thing) -> str:
+        return f"the entries {thing['name']}"
+
+
+def _entries(context: Context) -> dict[str, Any]:
+    """The entries of the lab's clouds.yaml."""
+    entries: dict[str, Any] = yaml.safe_load(context.https().clouds_file.read_text(encoding="utf-8"))["clouds"]
+    return entries
+
+
+def _identity(context: Context) -> str:
+    """Keystone's public address to be, with its path."""
+    host = context.https().planned(EndpointCatalogue.read(context.admin))[KEYSTONE]
+    return host.public_url(str(_entries(context)["lab-admin"]["auth"]["auth_url"]))
+
+
+KINDS: list[Kind[Any]] = [CertificateAuthority(), ServerCertificate(), ServiceSettings(), HttpsLogins(), TlsFront()]
