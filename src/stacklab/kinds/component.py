@@ -53,24 +53,29 @@ class Component(Kind[ComponentParams]):
         )
 
     def commands(self, context: Context, p: ComponentParams) -> list[Command]:
-        return [Command(("catalog", "show", self._type(context, p)))] if p.types else []
+        return [
+            Command(("catalog", "show", self._type(context, p))) if p.types else Command(("status",), program="lab")
+        ]
 
     def _type(self, context: Context, p: ComponentParams) -> str:
         """What this cloud calls it; the usual type where it does not have it, or on paper."""
         try:
-            return next((one["type"] for one in registered(context, p.types)), p.types[0])
+            return next((service["type"] for service in registered(context, p.types)), p.types[0])
         except (Absent, LabError):
             return p.types[0]
 
     def requests(self, context: Context, p: ComponentParams) -> list[Request]:
         if not p.types:
             return []
-        found = [Request("GET", "identity", ("services",), query={"type": self._type(context, p)})]
+        services = Request("GET", "identity", ("services",), query={"type": self._type(context, p)})
         try:
             addresses = public_addresses(context, registered(context, p.types))
         except (Absent, LabError):
-            return found
-        return found + [Request("GET", "identity", (), at=version_address(url), token=False) for url in addresses[:1]]
+            return [services]
+        return [
+            services,
+            *(Request("GET", "identity", (), at=version_address(url), token=False) for url in addresses[:1]),
+        ]
 
     def find_all(self, context: Context, p: ComponentParams) -> Iterable[Thing]:
         if not p.types:
@@ -89,18 +94,15 @@ class Component(Kind[ComponentParams]):
             return [
                 Difference("catalogue", "an enabled service with a public endpoint", "it is registered, without one")
             ]
-        said, answers = thing["answer"]
-        wanted = f"{thing['asked']} answers with {'its versions' if p.types else 'a login form'}"
-        return [] if answers else [Difference("answer", wanted, said)]
+        words, right = thing["answer"]
+        expected = f"{thing['asked']} answers with {'its versions' if p.types else 'a login form'}"
+        return [] if right else [Difference("answer", expected, words)]
 
     def report(self, thing: Thing) -> str:
         return ""  # `shown` says it all
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['asked']} answers: {thing['answer'][0]}"
-
-    def show_command(self, context: Context, p: ComponentParams) -> Command:
-        return Command(("catalog", "show", self._type(context, p))) if p.types else Command(("status",), program="lab")
 
     def applicable(self, context: Context, p: ComponentParams) -> str | None:
         if p.required:
@@ -115,15 +117,15 @@ class Component(Kind[ComponentParams]):
 
 def registered(context: Context, types: Iterable[str]) -> list[Thing]:
     """The services of these types in Keystone's catalogue, enabled or not."""
-    wanted = set(types)
-    return [one for one in context.admin.get("identity", "services")["services"] if one["type"] in wanted]
+    services = context.admin.get("identity", "services")["services"]
+    return [service for service in services if service["type"] in set(types)]
 
 
 def public_addresses(context: Context, services: Iterable[Thing]) -> list[str]:
     """The public endpoints of those of the services that are enabled."""
-    enabled = {one["id"] for one in services if one.get("enabled", True)}
+    enabled = {service["id"] for service in services if service.get("enabled", True)}
     endpoints = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
-    return [one["url"] for one in endpoints if one["enabled"] and one["service_id"] in enabled]
+    return [row["url"] for row in endpoints if row["enabled"] and row["service_id"] in enabled]
 
 
 def version_address(url: str) -> str:
@@ -148,16 +150,13 @@ def _versions(context: Context, url: str) -> tuple[str, bool]:
         return "a document without versions", False
     if isinstance(document.get("swift"), dict):
         return f"Swift {document['swift'].get('version')}", True
-    found = document.get("versions", document.get("version"))
-    found = found.get("values", [found]) if isinstance(found, dict) else found
-    ids = sorted((str(one["id"]) for one in found or [] if isinstance(one, dict) and "id" in one), key=_by_number)
+    rows = document.get("versions", document.get("version"))
+    rows = rows.get("values", [rows]) if isinstance(rows, dict) else rows
+    ids = [str(row["id"]) for row in rows or [] if isinstance(row, dict) and "id" in row]
+    ids.sort(key=lambda version: [int(digits) for digits in re.findall(r"\d+", version)])
     if not ids:
         return "a document without versions", False
     return (f"version {ids[0]}" if len(ids) == 1 else f"versions {ids[0]} to {ids[-1]}"), True
-
-
-def _by_number(version: str) -> list[int]:
-    return [int(digits) for digits in re.findall(r"\d+", version)]
 
 
 def horizon_answers(context: Context) -> tuple[str, bool]:

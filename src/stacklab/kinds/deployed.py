@@ -11,13 +11,13 @@ from pydantic import Field
 from stacklab.cloud.horizon import login_url
 from stacklab.conditions.services import units
 from stacklab.deploy.profile.load import load_profile
-from stacklab.deploy.stack.detached import STACK_USER, StackRun, state
-from stacklab.durations import seconds as spoken
+from stacklab.deploy.stack.detached import STACK_USER, state
+from stacklab.durations import seconds as duration
 from stacklab.kinds.component import horizon_answers
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import NoParams, Params
-from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.kind import Difference, Kind, differing
+from stacklab.kinds.narration import Command
 from stacklab.machines.site import Site
 
 SHARE = 0.9
@@ -34,11 +34,7 @@ class Looking(Kind[P]):
 
     @abstractmethod
     def facts(self, site: Site, p: P) -> Thing:
-        """What was found; `said` is how it is told."""
-
-    @abstractmethod
-    def differences(self, p: P, thing: Thing) -> list[Difference]:
-        """What of it is not as it should be."""
+        """What is there; `words` is how it is told."""
 
     def horizon(self, p: P) -> str:
         return "(not in Horizon: on the machine)"
@@ -46,20 +42,11 @@ class Looking(Kind[P]):
     def commands(self, context: Context, p: P) -> list[Command]:
         return [Command(("status",), program="lab")]
 
-    def requests(self, context: Context, p: P) -> list[Request]:
-        return []
-
     def find_all(self, context: Context, p: P) -> Iterable[Thing]:
         return [self.facts(context.site(), p)]
 
-    def compare(self, context: Context, p: P, thing: Thing) -> list[Difference]:
-        return self.differences(p, thing)
-
     def shown(self, thing: Thing) -> str:
-        return str(thing["said"])
-
-    def show_command(self, context: Context, p: P) -> Command:
-        return self.commands(context, p)[0]
+        return str(thing["words"])
 
     def settle_seconds(self, p: P) -> float:
         return 0  # it will not become another machine
@@ -105,29 +92,31 @@ class MachineSize(Looking[MachineParams]):
         return f"a machine with {p.cpus} processors, {p.memory} GiB of memory, {p.disk} GiB of disk"
 
     def facts(self, site: Site, p: MachineParams) -> Thing:
-        told = site.machine.script(_SIZE).lines
-        networks = sorted({line.split()[0] for line in told[3:] if not line.startswith("br-")})
-        found = {"cpus": int(told[0]), "memory": int(told[1]) / 1024**2, "disk": int(told[2]) / 1024**2}
-        said = (
-            f"{site.machine.name}: {found['cpus']} processors, {found['memory']:.1f} GiB of memory, a file system of "
-            f"{found['disk']:.0f} GiB; addresses on {', '.join(networks) or 'nothing'}"
+        cpus, memory, disk, *addresses = site.machine.script(_SIZE).lines
+        networks = sorted({line.split()[0] for line in addresses if not line.startswith("br-")})
+        thing = {"cpus": int(cpus), "memory": int(memory) / 1024**2, "disk": int(disk) / 1024**2, "networks": networks}
+        words = (
+            f"{site.machine.name}: {thing['cpus']} processors, {thing['memory']:.1f} GiB of memory, a file system of "
+            f"{thing['disk']:.0f} GiB; addresses on {', '.join(networks) or 'nothing'}"
         )
-        return {"name": "machine", **found, "networks": networks, "said": said}
+        return {"name": "machine", **thing, "words": words}
 
-    def differences(self, p: MachineParams, thing: Thing) -> list[Difference]:
-        found = []
-        if thing["cpus"] < p.cpus:
-            found.append(Difference("processors", f"at least {p.cpus}", str(thing["cpus"])))
-        if thing["memory"] < p.least_memory * SHARE:
-            wanted = f"{p.memory} GiB, {p.least_memory} at the least"
-            found.append(Difference("memory", wanted, f"{thing['memory']:.1f} GiB"))
-        if thing["disk"] < p.least_disk * SHARE:
-            wanted = f"{p.disk} GiB, {p.least_disk} at the least"
-            found.append(Difference("disk", wanted, f"{thing['disk']:.0f} GiB"))
-        if len(thing["networks"]) < p.least_networks:
-            wanted = f"{p.networks} with an address, {p.least_networks} at the least"
-            found.append(Difference("networks", wanted, ", ".join(thing["networks"]) or "none"))
-        return found
+    def compare(self, context: Context, p: MachineParams, thing: Thing) -> list[Difference]:
+        networks = thing["networks"]
+        # What is looked at, whether it is enough, what the course asks for, what is there.
+        rows = [
+            ("processors", thing["cpus"] >= p.cpus, f"at least {p.cpus}", str(thing["cpus"])),
+            (
+                "networks",
+                len(networks) >= p.least_networks,
+                f"{p.networks} with an address, {p.least_networks} at the least",
+                ", ".join(networks) or "none",
+            ),
+        ]
+        for name, asked, least in (("memory", p.memory, p.least_memory), ("disk", p.disk, p.least_disk)):
+            enough = thing[name] >= least * SHARE
+            rows.append((name, enough, f"{asked} GiB, {least} at the least", f"{thing[name]:.1f} GiB"))
+        return [Difference(name, expected, actual) for name, enough, expected, actual in rows if not enough]
 
     def expected(self, p: MachineParams) -> str:
         least = f"{p.least_memory} GiB of memory, {p.least_disk} GiB of disk, {p.least_networks} network"
@@ -145,27 +134,24 @@ class Clone(Looking[NoParams]):
 
     def facts(self, site: Site, p: NoParams) -> Thing:
         devstack = load_profile(site.profile).devstack
-        git = ("git", "-C", devstack.directory)
 
         def ask(*words: str) -> str:
-            return site.machine.run(*git, *words, user=STACK_USER, check=False).out.strip()
+            argv = ("git", "-C", devstack.directory, *words)
+            return site.machine.run(*argv, user=STACK_USER, check=False).out.strip()
 
-        here = ask("rev-parse", "--verify", "--quiet", "HEAD")
+        def commit(name: str) -> str:
+            return ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+
         names = (f"refs/tags/{devstack.ref}", f"refs/remotes/origin/{devstack.ref}", devstack.ref)
-        wanted = next(
-            (one for one in (ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") for name in names) if one),
-            "",
-        )
+        here, meant = commit("HEAD"), next(filter(None, map(commit, names)), "")
         called = ask("describe", "--all", "--always", "HEAD") if here else ""
-        return {
-            "name": "devstack", "directory": devstack.directory, "ref": devstack.ref, "here": here, "wanted": wanted,
-            "said": f"{devstack.directory} is at {called} ({here[:10]})",
-        }  # fmt: skip
+        words = f"{devstack.directory} is at {called} ({here[:10]})"
+        return {"directory": devstack.directory, "ref": devstack.ref, "here": here, "meant": meant, "words": words}
 
-    def differences(self, p: NoParams, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         if not thing["here"]:
             return [Difference(thing["directory"], "a clone of DevStack", "nothing that git knows")]
-        if thing["here"] != thing["wanted"]:
+        if thing["here"] != thing["meant"]:
             return [Difference(thing["directory"], f"at {thing['ref']}", f"at {thing['here'][:10]}")]
         return []
 
@@ -183,6 +169,9 @@ class RunParams(Params):
     """What ran: DevStack's stack.sh, or PackStack."""
 
 
+PROGRAMS = {"devstack": "stack.sh", "packstack": "packstack"}
+
+
 class Run(Looking[RunParams]):
     """The run of stack.sh, or of PackStack, that made the cloud: it ended well, and what it made is there."""
 
@@ -190,31 +179,23 @@ class Run(Looking[RunParams]):
     params = RunParams
 
     def title(self, p: RunParams) -> str:
-        return f"{'stack.sh' if p.by == 'devstack' else 'packstack'} run to its end"
+        return f"{PROGRAMS[p.by]} run to its end"
 
     def facts(self, site: Site, p: RunParams) -> Thing:
-        ended = state(site.machine, "stack" if p.by == "devstack" else "packstack")
+        run = state(site.machine, "stack" if p.by == "devstack" else "packstack")
         names = [name for name, unit in units(site.machine, load_profile(site.profile)).items() if unit.there]
-        said = f"{self._ended(p, ended)}; units: {', '.join(names) or 'none'}"
-        return {"name": p.by, "ended": ended.state, "status": ended.exit_status, "units": names, "said": said}
+        how = f"ended well after {duration(run.seconds)}" if run.state == "done" else run.state
+        words = f"{PROGRAMS[p.by]}: {how}; its log: {run.log}; units: {', '.join(names) or 'none'}"
+        return {"ended": run.state, "status": run.exit_status, "units": names, "words": words}
 
-    def _ended(self, p: RunParams, ended: StackRun) -> str:
-        program = self.title(p).split()[0]
-        if ended.state == "done":
-            return f"{program} ended well after {spoken(ended.seconds)}; its log: {ended.log}"
-        return f"{program}: {ended.state}; its log: {ended.log}"
-
-    def differences(self, p: RunParams, thing: Thing) -> list[Difference]:
-        found = []
-        if thing["ended"] != "done":
-            why = f" with exit status {thing['status']}" if thing["status"] is not None else ""
-            found.append(Difference(self.title(p).split()[0], "ended well", f"{thing['ended']}{why}"))
-        if not thing["units"]:
-            found.append(Difference("units", "the services that it makes", "none"))
-        return found
+    def compare(self, context: Context, p: RunParams, thing: Thing) -> list[Difference]:
+        why = f" with exit status {thing['status']}" if thing["status"] is not None else ""
+        ended = "ended well" if thing["ended"] == "done" else f"{thing['ended']}{why}"
+        made = "the services that it makes"
+        return differing([(PROGRAMS[p.by], "ended well", ended), ("units", made, made if thing["units"] else "none")])
 
     def expected(self, p: RunParams) -> str:
-        return f"{self.title(p).split()[0]} has ended well and made its services"
+        return f"{PROGRAMS[p.by]} has ended well and made its services"
 
     def applicable(self, context: Context, p: RunParams) -> str | None:
         return not_by(context.site(), p.by)
@@ -244,28 +225,21 @@ class Dashboard(Kind[NoParams]):
     def commands(self, context: Context, p: NoParams) -> list[Command]:
         return [Command(("status",), program="lab")]
 
-    def requests(self, context: Context, p: NoParams) -> list[Request]:
-        return []
-
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        return [self._asked(context)]
-
-    def _asked(self, context: Context) -> Thing:
-        words, shown = horizon_answers(context)
-        return {"name": "dashboard", "url": login_url(context.dashboard()), "said": words, "form": shown}
+        words, form = horizon_answers(context)
+        return [{"url": login_url(context.dashboard()), "words": words, "form": form}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
-        found = [] if thing["form"] else [Difference(thing["url"], "a page with a login form", thing["said"])]
+        differences = []
+        if not thing["form"]:
+            differences.append(Difference(thing["url"], "a page with a login form", thing["words"]))
         address = context.site().address
         if address and f"//{address}" not in thing["url"]:
-            found.append(Difference("address", f"the machine's own, {address}", thing["url"]))
-        return found
+            differences.append(Difference("address", f"the machine's own, {address}", thing["url"]))
+        return differences
 
     def shown(self, thing: Thing) -> str:
-        return f"{thing['url']} answers {thing['said']}"
-
-    def show_command(self, context: Context, p: NoParams) -> Command:
-        return Command(("status",), program="lab")
+        return f"{thing['url']} answers {thing['words']}"
 
     def expected(self, p: NoParams) -> str:
         return "Horizon's login page answers at the machine's address"

@@ -60,9 +60,9 @@ class Kind(ABC, Generic[P]):
     def commands(self, context: Context, p: P) -> list[Command]:
         """The `openstack` commands that do it."""
 
-    @abstractmethod
     def requests(self, context: Context, p: P) -> list[Request]:
-        """The REST requests that do it."""
+        """The REST requests that do it; none for what no API does."""
+        return []
 
     def more(self, context: Context, p: P) -> list[str]:
         """Lines that belong to the telling of this step beside all that: a file with explanations, say."""
@@ -99,9 +99,9 @@ class Kind(ABC, Generic[P]):
         """What `remove` must know later (goes to the journal: no secrets)."""
         return {key: thing[key] for key in ("id", "name") if key in thing}
 
-    @abstractmethod
     def show_command(self, context: Context, p: P) -> Command:
-        """The command to look at it with."""
+        """The command to look at it with: of a look, the one that does it."""
+        return self.commands(context, p)[0]
 
     def runs(self, p: P) -> str:
         """What of the session's own making this runs or reads on a machine of the learner's, when applied, checked or undone.

@@ -1,4 +1,4 @@
-"""The repair of something that was broken on purpose: graded by how it is now, whoever mended it and however."""
+"""The repair of something that was broken on purpose: graded by how it is now, whoever repaired it and however."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stacklab.errors import ServiceFailed, UnknownName
 from stacklab.kinds.context import Context, Thing
 from stacklab.kinds.declaration import Id, Params
 from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.narration import Command
 
 
 class RepairParams(Params):
@@ -34,9 +34,6 @@ class Repair(Kind[RepairParams]):
 
     def commands(self, context: Context, p: RepairParams) -> list[Command]:
         return [Command(("fix", p.fault), program="lab")]
-
-    def requests(self, context: Context, p: RepairParams) -> list[Request]:
-        return []
 
     def run(self, context: Context, p: RepairParams) -> None:
         fault = context.fault(p.fault)

@@ -15,7 +15,7 @@ from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, EndpointCatal
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams, Params
 from stacklab.kinds.kind import Difference, Kind, differing
-from stacklab.kinds.narration import PAPER, Command, Request, Script, shell_lines
+from stacklab.kinds.narration import PAPER, Command, Script, shell_lines
 from stacklab.kinds.tls_look import Address, looks
 
 P = TypeVar("P", bound=Params)
@@ -32,9 +32,6 @@ class Tls(Kind[P]):
 
     def horizon(self, p: P) -> str:
         return self.menus
-
-    def requests(self, context: Context, p: P) -> list[Request]:
-        return []
 
     def applicable(self, context: Context, p: P) -> str | None:
         return context.https().why_not()

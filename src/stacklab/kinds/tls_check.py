@@ -77,9 +77,6 @@ class TlsCheck(Kind[CheckParams]):
     def report(self, thing: Thing) -> str:
         return ""  # `shown` says it all
 
-    def show_command(self, context: Context, p: CheckParams) -> Command:
-        return self.commands(context, p)[0]
-
     def shown(self, thing: Thing) -> str:
         return "; ".join(thing["seen"])
 

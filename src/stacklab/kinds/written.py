@@ -6,7 +6,7 @@ import secrets as random
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import StringConstraints
 
@@ -17,12 +17,13 @@ from stacklab.deploy.localconf import check as localconf_check
 from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.packstack import answers, check
 from stacklab.deploy.profile.load import load_profile, load_settings
+from stacklab.deploy.profile.model import Profile
 from stacklab.errors import StepFailed
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Name, Params
 from stacklab.kinds.features import make_scratch
 from stacklab.kinds.kind import Difference, Kind
-from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.narration import Command
 from stacklab.machines.site import Site
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
@@ -43,92 +44,94 @@ class WrittenParams(Params):
     """Optional services that it asks for."""
 
 
-P = TypeVar("P", bound=WrittenParams)
-
-
-class WrittenFile(Kind[P]):
+class WrittenFile(Kind[WrittenParams]):
     """A file in the lab's scratch directory, or the one that the machine was really deployed with."""
+
+    params = WrittenParams
+    deployer: ClassVar[str]
+    """Who takes such a file."""
 
     @abstractmethod
     def explanations(self) -> Explanations:
         """What each line is for."""
 
     @abstractmethod
-    def text(self, p: P, site: Site | None, *, shown: bool) -> str:
-        """The file as lab would write it for this machine. `shown`: with asterisks for passwords."""
+    def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
+        """The file as lab would write it. `shown`: with asterisks for passwords; else with new ones.
+
+        Nothing is deployed with it, so the lab's own passwords have no business in it.
+        """
 
     @abstractmethod
-    def complaints(self, text: str, site: Site, addresses: Sequence[str], p: P) -> list[Complaint]:
+    def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
         """What is wrong with a learner's file."""
 
     def deployed(self, site: Site) -> str | None:
         """The path of the file that the machine was deployed with, None if it was not deployed with such a file."""
         return None
 
-    def title(self, p: P) -> str:
+    def title(self, p: WrittenParams) -> str:
         return p.file
 
-    def horizon(self, p: P) -> str:
+    def horizon(self, p: WrittenParams) -> str:
         return "(not in Horizon: a file on the machine)"
 
-    def path(self, context: Context, p: P) -> str:
-        """Where the file is, or is to be. Raises Absent on paper."""
-        site = context.site()
+    def path(self, site: Site, p: WrittenParams) -> str:
+        """Where the file is, or is to be."""
         return self.deployed(site) or f"{site.scratch}/{p.file}"
 
-    def commands(self, context: Context, p: P) -> list[Command]:
-        try:
-            path = self.path(context, p)
-        except Absent:
-            path = f"SCRATCH-DIRECTORY/{p.file}"
+    def commands(self, context: Context, p: WrittenParams) -> list[Command]:
+        site = _site(context)
+        path = self.path(site, p) if site else f"SCRATCH-DIRECTORY/{p.file}"
         return [Command(("-p", str(PurePosixPath(path).parent)), program="mkdir"), Command((path,), program="vi")]
 
-    def requests(self, context: Context, p: P) -> list[Request]:
-        return []
-
-    def more(self, context: Context, p: P) -> list[str]:
-        try:
-            site: Site | None = context.site()
-        except Absent:
-            site = None
+    def more(self, context: Context, p: WrittenParams) -> list[str]:
         lines = [""]
-        for told in self.explanations().tell(self.text(p, site, shown=True)):
-            lines.append(f"{told.number:>3}  {told.line}".rstrip())
-            lines += [f"       ↳ {told.why}"] if told.why else []
+        for line in self.explanations().tell(self._text(_site(context), p, shown=True)):
+            lines.append(f"{line.number:>3}  {line.line}".rstrip())
+            lines += [f"       ↳ {line.why}"] if line.why else []
         return lines
 
-    def run(self, context: Context, p: P) -> None:
+    def _text(self, site: Site | None, p: WrittenParams, *, shown: bool) -> str:
+        """The file for this machine, if it is one of the deployer's; else for the one of the exercise."""
+        own = site if site and site.made_by == self.deployer else None
+        profile = load_profile(own.profile if own else p.profile)
+        address = site.address if site and site.address else p.address
+        return self.render(profile, own.services if own else p.services, address, shown=shown)
+
+    def run(self, context: Context, p: WrittenParams) -> None:
         site = context.site()
         if path := self.deployed(site):
             raise StepFailed(f"{path} is gone from {site.machine.name}", advice="lab up writes it again")
         make_scratch(site)
-        site.machine.put(self.path(context, p), self.text(p, site, shown=False), mode=0o600)
+        site.machine.put(self.path(site, p), self._text(site, p, shown=False), mode=0o600)
 
-    def find_all(self, context: Context, p: P) -> Iterable[Thing]:
-        site, path = context.site(), self.path(context, p)
-        held = site.machine.read(path, limit=MAX_BYTES)
-        if held is None:
+    def find_all(self, context: Context, p: WrittenParams) -> Iterable[Thing]:
+        site = context.site()
+        path = self.path(site, p)
+        content = site.machine.read(path, limit=MAX_BYTES)
+        if content is None:
             return []
-        text = held.decode(errors="replace")
-        found = self.complaints(text, site, self._addresses(site, p), p)
-        lines = len(text.splitlines())
-        return [{"name": p.file, "path": path, "lines": lines, "complaints": [(one.line, one.text) for one in found]}]
+        text = content.decode(errors="replace")
+        complaints = self.complaints(text, site, self._addresses(site, p))
+        return [{"name": p.file, "path": path, "lines": len(text.splitlines()), "complaints": complaints}]
 
-    def _addresses(self, site: Site, p: P) -> list[str]:
+    def _addresses(self, site: Site, p: WrittenParams) -> list[str]:
         """Those of the machine that the file is for: its own, or, where no machine was deployed, the one of the exercise."""
         if not site.profile:
             return [p.address]
         # https://man7.org/linux/man-pages/man8/ip-address.8.html, -o: one line for each address
-        told = site.machine.run("ip", "-4", "-o", "address", "show", "scope", "global").lines
-        own = [words[3].partition("/")[0] for words in map(str.split, told) if len(words) > 3]
-        return [site.address, *(one for one in own if one != site.address)]
+        lines = site.machine.run("ip", "-4", "-o", "address", "show", "scope", "global").lines
+        own = [words[3].partition("/")[0] for words in map(str.split, lines) if len(words) > 3]
+        return list(dict.fromkeys([site.address, *own]))
 
-    def compare(self, context: Context, p: P, thing: Thing) -> list[Difference]:
+    def compare(self, context: Context, p: WrittenParams, thing: Thing) -> list[Difference]:
         return [
-            Difference(f"{p.file}, line {line}" if line else p.file, None, text) for line, text in thing["complaints"]
+            Difference(f"{p.file}, line {each.line}" if each.line else p.file, None, each.text)
+            for each in thing["complaints"]
         ]
 
-    def undo_data(self, context: Context, p: P, thing: Thing) -> Thing:
+    def undo_data(self, context: Context, p: WrittenParams, thing: Thing) -> Thing:
         return {"name": thing["name"], "path": thing["path"]}
 
     def remove(self, context: Context, thing: Thing) -> bool:
@@ -137,35 +140,39 @@ class WrittenFile(Kind[P]):
         site.machine.run("rm", "-f", "--", thing["path"], user=None if site.why_not_root else "root")
         return there
 
-    def runs(self, p: P) -> str:
+    def runs(self, p: WrittenParams) -> str:
         return f"writes and reads {p.file} in the lab's scratch directory"
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['path']}: {thing['lines']} lines, nothing wrong"
 
-    def show_command(self, context: Context, p: P) -> Command:
-        return self.commands(context, p)[-1]
+    def show_command(self, context: Context, p: WrittenParams) -> Command:
+        return Command(("render", self.name.replace("local-", "local."), "--profile", p.profile), program="lab")
 
-    def expected(self, p: P) -> str:
+    def expected(self, p: WrittenParams) -> str:
         return f"{p.file} is there, and would do what it is for"
 
 
-class LocalConf(WrittenFile[WrittenParams]):
+def _site(context: Context) -> Site | None:
+    """The machine that the cloud runs on; None on paper."""
+    try:
+        return context.site()
+    except Absent:
+        return None
+
+
+class LocalConf(WrittenFile):
     """A local.conf that stack.sh could run with. On a machine that DevStack made it is the real one."""
 
     name = "local-conf"
-    params = WrittenParams
+    deployer = "devstack"
 
     def explanations(self) -> Explanations:
         return explained.of_local_conf()
 
-    def text(self, p: WrittenParams, site: Site | None, *, shown: bool) -> str:
-        profile = load_profile(site.profile if site and site.made_by == "devstack" else p.profile)
-        services = list(site.services) if site and site.profile else p.services
-        address = site.address if site and site.address else p.address
+    def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
         if shown:
             return localconf.masked(profile, load_settings(), services=services, host_ip=address)
-        # Nothing is deployed with it, so the lab's own passwords have no business in it.
         made_up = {name: random.token_hex(12) for name in localconf.SECRETS}
         text = localconf.render(profile, load_settings(), services=services, secrets=made_up, host_ip=address)
         return text.partition("\n\n")[2]  # without the line that says that lab up writes it again: it does not
@@ -175,46 +182,34 @@ class LocalConf(WrittenFile[WrittenParams]):
             return None
         return f"{load_profile(site.profile).devstack.directory}/local.conf"
 
-    def complaints(self, text: str, site: Site, addresses: Sequence[str], p: WrittenParams) -> list[Complaint]:
-        told = self.explanations()
-        found = localconf_check.check(text, addresses=addresses, known=told.names, values=told.values)
-        if any("quote" in one.text for one in found):
-            return found  # bash would say the same, of the line where it gave up
+    def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
+        known = self.explanations()
+        complaints = localconf_check.check(text, addresses=addresses, known=known.names, values=known.values)
+        if any("quote" in each.text for each in complaints):
+            return complaints  # bash would say the same, of the line where it gave up
         # What bash cannot read, bash tells best: -n reads and runs nothing.
         read = site.machine.run("bash", "-n", given=localconf_check.shell_part(text), check=False)
-        return found if read.ok else sorted([*found, *localconf_check.misread(text, read.err)])
-
-    def show_command(self, context: Context, p: WrittenParams) -> Command:
-        return Command(("render", "local.conf", "--profile", p.profile), program="lab")
+        return complaints if read.ok else sorted([*complaints, *localconf_check.misread(text, read.err)])
 
     def runs(self, p: WrittenParams) -> str:
         return f"{super().runs(p)}; bash -n reads it without running it"
 
 
-class AnswerFile(WrittenFile[WrittenParams]):
+class AnswerFile(WrittenFile):
     """An answer file that PackStack could deploy the lab's machine with. The one that it was deployed with is not touched."""
 
     name = "answer-file"
-    params = WrittenParams
+    deployer = "packstack"
 
     def explanations(self) -> Explanations:
         return answers.explanations()
 
-    def text(self, p: WrittenParams, site: Site | None, *, shown: bool) -> str:
-        profile = load_profile(site.profile if site and site.made_by == "packstack" else p.profile)
-        services = list(site.services) if site and site.made_by == "packstack" else p.services
-        address = site.address if site and site.address else p.address
-        if shown:
-            return answers.masked(profile, services=services, host_ip=address)
-        # Nothing is deployed with it, so the lab's own passwords have no business in it.
-        made_up = {name: random.token_hex(12) for name in answers.SECRETS}
+    def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
+        made_up = {name: localconf.MASK if shown else random.token_hex(12) for name in answers.SECRETS}
         return answers.render(profile, services=services, secrets=made_up, host_ip=address)
 
-    def complaints(self, text: str, site: Site, addresses: Sequence[str], p: WrittenParams) -> list[Complaint]:
+    def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
         return check.check(text, addresses=addresses, known=self.explanations().names)
-
-    def show_command(self, context: Context, p: WrittenParams) -> Command:
-        return Command(("render", "answer-file", "--profile", p.profile), program="lab")
 
 
 KINDS: list[Kind[Any]] = [LocalConf(), AnswerFile()]
