@@ -24,7 +24,7 @@ from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.homes.embedded.https import EmbeddedHttps, OwnApache, configuration_of, processes
 from stacklab.homes.plan import Plan
-from stacklab.https.authority import Authority, Names
+from stacklab.https.authority import Authority
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.replay import undo as undoing
@@ -285,7 +285,7 @@ def in_two_halves(change: Callable[Concatenate[Workspace, Steps], Iterator[None]
 
 @in_two_halves
 def certificate(
-    workspace: Workspace, names: Names | None = None, expired: bool = False, stranger: bool = False
+    workspace: Workspace, names: list[str] | None = None, expired: bool = False, stranger: bool = False
 ) -> Iterator[None]:
     """The virtual hosts show another certificate: expired, for another name, or of another authority."""
     https = workspace.https()
@@ -401,7 +401,7 @@ BREAKS: dict[str, Break] = {
         lambda text: text.replace("endpoint_type = internal", "#"),
     ),
     "authority": open_key(),
-    "certificate": certificate(names=Names(("localhost",), ("192.0.2.1",))),
+    "certificate": certificate(names=["localhost", "192.0.2.1"]),
     "horizon": rewritten("horizon", speaks_plain),
     "keystone": rewritten("keystone", other_link),
     "swift": rewritten("swift", nowhere),
@@ -410,7 +410,7 @@ BREAKS: dict[str, Break] = {
     "logins": in_clouds_file(r'("lab-https": \{.*?"cacert": ")[^"]+"', r'\1/etc/hostname"'),
     "endpoints": changed("endpoints", {"interface": "public"}, url=lambda url: f"{url}/elsewhere"),
     "chain": certificate(stranger=True),
-    "name": certificate(names=Names(("elsewhere.example",), ())),
+    "name": certificate(names=["elsewhere.example"]),
     "dates": certificate(expired=True),
     "plain": rewritten("horizon", speaks_plain),
     "no-plain-url": changed("endpoints", {"interface": "public"}, url=lambda url: url.replace("https://", "http://")),

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from stacklab.errors import CommandFailed, StepFailed
-from stacklab.https.authority import Names
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, VirtualHost
 from stacklab.machines.base import Machine
 from stacklab.waiting import NotYet, until
@@ -87,12 +86,10 @@ class Apache:
         """Why there can be no Apache here, and which package brings it; None if there can."""
         return None  # DevStack itself needs Apache
 
-    @cached_property
-    def names(self) -> Names:
-        """What the server certificate must be for."""
-        answer = self.machine.run("hostname", "-f", check=False)
-        name = answer.out.strip()
-        return Names((name,) if answer.ok and name and name != self.host and len(name) < 64 else (), (self.host,))
+    @property
+    def names(self) -> list[str]:
+        """What the server certificate must be for: what endpoints carry."""
+        return [self.host]
 
     # --- ports -----------------------------------------------------------------------------------------------------
 

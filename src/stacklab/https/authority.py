@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from dataclasses import dataclass
+from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from stacklab.errors import LabDamaged, StepFailed
 from stacklab.files import remove_drafts, write_atomic
@@ -23,24 +23,6 @@ from stacklab.machines.local import LocalMachine
 
 AUTHORITY_DAYS = 365
 SERVER_DAYS = 90
-
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-"""A learner's own openssl may have made either."""
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a server certificate is for: DNS names, the first of them its subject, and addresses."""
-
-    hosts: tuple[str, ...]
-    addresses: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return ", ".join([*self.hosts, *self.addresses])
-
-    def lacking(self, others: Names) -> list[str]:
-        """Those of the others that are not among these."""
-        return [name for name in (*others.hosts, *others.addresses) if name not in (*self.hosts, *self.addresses)]
 
 
 class Authority:
@@ -62,9 +44,9 @@ class Authority:
         extensions = ["basicConstraints=critical,CA:TRUE,pathlen:0", "keyUsage=critical,keyCertSign,cRLSign"]
         return self._lines("ca", self.title, extensions, "-signkey new.key", AUTHORITY_DAYS)
 
-    def server_commands(self, names: Names) -> str:
-        """The lines that make a server's key, and a certificate for these names."""
-        alternative = [f"DNS:{host}" for host in names.hosts] + [f"IP:{address}" for address in names.addresses]
+    def server_commands(self, names: Sequence[str]) -> str:
+        """The lines that make a server's key, and a certificate for these names and addresses; the first is its subject."""
+        alternative = [f"{'IP' if is_ip(name) else 'DNS'}:{name}" for name in names]
         extensions = [
             f"subjectAltName={','.join(alternative)}",
             *(
@@ -75,7 +57,7 @@ class Authority:
             "authorityKeyIdentifier=keyid",
         ]
         signer = "-CA ca.pem -CAkey ca.key -CAserial new.srl -CAcreateserial"
-        return self._lines("server", (*names.hosts, *names.addresses)[0], extensions, signer, SERVER_DAYS)
+        return self._lines("server", names[0], extensions, signer, SERVER_DAYS)
 
     def _lines(self, name: str, subject: str, extensions: list[str], signer: str, days: int) -> str:
         """The key gets its name first: a certificate that is there has its key."""
@@ -94,7 +76,7 @@ class Authority:
         """Make the authority. Raises CommandFailed."""
         LocalMachine().script(self.commands())
 
-    def issue(self, names: Names) -> None:
+    def issue(self, names: Sequence[str]) -> None:
         """Make a server's key and certificate, in place of those that are there. Raises StepFailed, CommandFailed."""
         if self.certificate() is None:
             raise StepFailed(
@@ -104,9 +86,10 @@ class Authority:
 
     def expire(self) -> None:
         """Sign the server's certificate again, for a time that was over an hour ago (fault `expired-certificate`)."""
-        certificate, key = self.server_certificate(), _read_key(self.key_file)
-        if certificate is None or key is None:
+        certificate = self.server_certificate()
+        if certificate is None:
             raise StepFailed("the lab has no certificate", advice="lab replay https-endpoints/certificates makes it")
+        key: Any = serialization.load_pem_private_key(self.key_file.read_bytes(), None)
         ends = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
         expired = x509.CertificateBuilder(
             certificate.issuer, certificate.subject, certificate.public_key(), x509.random_serial_number(),
@@ -135,42 +118,14 @@ class Authority:
         """The server certificate that was issued last, or None. Raises LabDamaged."""
         return _read_certificate(self.server_certificate_file)
 
-    def key_fits(self) -> bool:
-        """Whether the authority's key is there and is the one of its certificate."""
-        return _fits(self.key_file, self.certificate())
 
-    def server_key_fits(self) -> bool:
-        """The same of the server's."""
-        return _fits(self.server_key_file, self.server_certificate())
-
-
-def constraints(certificate: x509.Certificate) -> str:
-    """The basic constraints of a certificate, as openssl shows them; "none" without them."""
+def is_ip(name: str) -> bool:
+    """Whether this is an address, and no name."""
     try:
-        value = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
-        return "none"
-    length = "" if value.path_length is None else f", pathlen:{value.path_length}"
-    return f"CA:{str(value.ca).upper()}{length}"
-
-
-def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether the authority's key made the certificate's signature, and the certificate names the authority."""
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError):
+        ip_address(name)
+    except ValueError:
         return False
     return True
-
-
-def names_of(certificate: x509.Certificate) -> Names:
-    """The alternative names of a certificate."""
-    try:
-        value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return Names((), ())
-    addresses = tuple(map(str, value.get_values_for_type(x509.IPAddress)))
-    return Names(tuple(value.get_values_for_type(x509.DNSName)), addresses)
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -192,19 +147,6 @@ def _read_certificate(path: Path) -> x509.Certificate | None:
         raise LabDamaged(
             f"{path} holds no certificate: {error}", advice="remove it; the step that made it makes it again"
         ) from error
-
-
-def _read_key(path: Path) -> Key | None:
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (FileNotFoundError, ValueError, TypeError):
-        return None  # whoever asks compares it with the certificate
-    return key if isinstance(key, Key) else None
-
-
-def _fits(key_file: Path, certificate: x509.Certificate | None) -> bool:
-    key = _read_key(key_file)
-    return certificate is not None and key is not None and key.public_key() == certificate.public_key()
 
 
 def _unlink(path: Path) -> bool:

@@ -14,7 +14,7 @@ from stacklab.errors import StepFailed
 from stacklab.files import precious_exists, read_precious, remove_precious, write_precious
 from stacklab.https import virtual_hosts
 from stacklab.https.apache import Apache
-from stacklab.https.authority import Authority, days_left, fingerprint, names_of
+from stacklab.https.authority import Authority, fingerprint
 from stacklab.https.configuration import ServiceConfiguration
 from stacklab.https.virtual_hosts import HORIZON, EndpointCatalogue, VirtualHost
 from stacklab.waiting import NotYet, until
@@ -22,8 +22,6 @@ from stacklab.waiting import NotYet, until
 APACHE = "apache"
 """What the lab calls its notes of how Apache was."""
 RELOAD_SECONDS = 30
-RENEW_DAYS = 30
-"""A server certificate with less left than this is due."""
 
 
 class NoTls(Exception):
@@ -154,14 +152,6 @@ class Https:
 
     def _certificate(self) -> tuple[bytes, bytes]:
         return self.authority.server_key_file.read_bytes(), self.authority.server_certificate_file.read_bytes()
-
-    def renew_if_due(self) -> bool:
-        """Issue a new server certificate where the lab's own is about to expire; whether it did. Apache is not told."""
-        mine = self.authority.server_certificate()
-        if mine is None or days_left(mine) > RENEW_DAYS or not self.authority.key_fits():
-            return False
-        self.authority.issue(names_of(mine))
-        return True
 
     def await_certificate(self, hosts: Iterable[VirtualHost]) -> None:
         """Until all these show the lab's certificate: after a reload the old processes answer for a moment."""

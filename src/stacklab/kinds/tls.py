@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import yaml
 
 from stacklab.https import logins
-from stacklab.https.authority import Authority, Names, constraints, days_left, fingerprint, names_of, signed_by
+from stacklab.https.authority import Authority, days_left, fingerprint
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.server import Https
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, EndpointCatalogue, VirtualHost
@@ -16,7 +16,7 @@ from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams, Params
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import PAPER, Command, Script, shell_lines
-from stacklab.kinds.tls_look import Address, looks
+from stacklab.kinds.tls_look import Address, wrong
 
 P = TypeVar("P", bound=Params)
 
@@ -72,24 +72,8 @@ class CertificateAuthority(Tls[NoParams]):
         return [{"name": authority.title, "file": str(authority.certificate_file), "id": fingerprint(certificate)}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
-        authority = context.https().authority
-        certificate = authority.certificate()
-        if certificate is None:
-            return [Difference("certificate", str(authority.certificate_file), "no such file")]
-        fits = authority.key_fits()
-        mode = authority.key_file.stat().st_mode & 0o777 if fits else 0o600
-        return differing(
-            [
-                ("basicConstraints", "CA:TRUE, pathlen:0", constraints(certificate)),
-                ("signature", "its own", "its own" if signed_by(certificate, certificate) else "another one's"),
-                ("key", "the certificate's", "the certificate's" if fits else "none, or another one"),
-                (
-                    "mode of the key's file",
-                    "600: for you alone",
-                    "600: for you alone" if mode == 0o600 else f"{mode:o}",
-                ),
-            ]
-        )
+        looks = ("constraints", "authority-signature", "authority-key", "authority-mode")
+        return wrong(context, [(look, Address()) for look in looks])
 
     def remove(self, context: Context, thing: Thing) -> bool:
         return context.https().authority.remove()
@@ -110,7 +94,7 @@ class ServerCertificate(Tls[NoParams]):
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
         https = _https(context)
-        names = https.apache.names if https else Names(("NAME",), ("ADDRESS",))
+        names = https.apache.names if https else ["ADDRESS"]
         return [shell_lines(_authority(context).server_commands(names), *(https.apache.copying() if https else []))]
 
     def run(self, context: Context, p: NoParams) -> None:
@@ -124,25 +108,16 @@ class ServerCertificate(Tls[NoParams]):
         certificate = authority.server_certificate()
         if certificate is None:
             return [{"name": "its key alone"}] if authority.server_key_file.exists() else []
-        names, days = str(names_of(certificate)), int(days_left(certificate))
-        return [{"id": fingerprint(certificate), "name": names, "days": days}]
+        names = ", ".join(context.https().apache.names)
+        return [{"id": fingerprint(certificate), "name": names, "days": int(days_left(certificate))}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         https = context.https()
-        certificate, authority = https.authority.server_certificate(), https.authority.certificate()
-        if certificate is None:
-            return [Difference("certificate", str(https.authority.server_certificate_file), "no such file")]
-        lacking = names_of(certificate).lacking(https.apache.names)
-        by_us = authority is not None and signed_by(certificate, authority)
-        fits = https.authority.server_key_fits()
-        return differing(
-            [
-                ("signed by", "the lab's authority", "the lab's authority" if by_us else "another one"),
-                ("names that it lacks", "none", ", ".join(lacking) or "none"),
-                ("its key", "beside it", "beside it" if fits else "none, or another one"),
-                ("where Apache reads it", "the same", "the same" if https.installed() else "none, or another one"),
-            ]
-        )
+        names = [("alternative-name", Address(host=name)) for name in https.apache.names]
+        differences = wrong(context, [("signature", Address()), *names, ("key", Address())])
+        if not https.installed():
+            differences.append(Difference("where Apache reads it", "the same", "none, or another one"))
+        return differences
 
     def remove(self, context: Context, thing: Thing) -> bool:
         https = context.https()
@@ -275,18 +250,13 @@ class TlsFront(Tls[FrontParams]):
     def _wrong(self, context: Context, host: VirtualHost) -> list[Difference]:
         """What is wrong with a virtual host, from outside."""
         address = Address(name=host.name, host=host.host, port=str(host.port), path=host.ask, public=host.public)
-        asked = {"front": address}
+        asked = [("front", address)]
         if host.name == HORIZON:
-            asked["dashboard"] = address
+            asked.append(("dashboard", address))
         if host.plain_port:
             plain = {"port": str(host.plain_port), "path": f"{host.prefix.rstrip('/')}/"}
-            asked["redirect"] = address.model_copy(update=plain)
-        wrong = []
-        for look, where in asked.items():
-            shown, expected = looks()[look].ask(context, where)
-            if expected:
-                wrong.append(Difference(f"{where.at} ({looks()[look].title})", expected, shown))
-        return wrong
+            asked.append(("redirect", address.model_copy(update=plain)))
+        return wrong(context, asked)
 
     def compare(self, context: Context, p: FrontParams, thing: Thing) -> list[Difference]:
         differences: list[Difference] = thing["wrong"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 
 import yaml
@@ -13,16 +13,18 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from stacklab.errors import MissingProgram
 from stacklab.https.apache import filled
+from stacklab.https.authority import is_ip
 from stacklab.https.logins import BY_TLS
 from stacklab.kinds import client
 from stacklab.kinds.context import Context
+from stacklab.kinds.kind import Difference
 from stacklab.kinds.narration import shell_lines
 
 
 class Address(BaseModel):
     """Something public: its name, and where it answers. `path`: below which it does; `public`: what its URLs begin with."""
 
-    name: str
+    name: str = ""
     host: str = "HOST"
     port: str = "PORT"
     path: str = "/"
@@ -56,7 +58,7 @@ class Look(BaseModel):
         """The line for one address. `directory`: of the lab's authority."""
         values = {
             "at": address.at, "host": address.host, "path": address.path, "public": address.public,
-            "option": "-checkip" if _is_ip(address.host) else "-checkhost", "authority": str(directory / "ca.pem"),
+            "option": "-checkip" if is_ip(address.host) else "-checkhost", "directory": str(directory),
         }  # fmt: skip
         return filled(self.line, {name: shlex.quote(value) for name, value in values.items()})
 
@@ -81,19 +83,24 @@ class Look(BaseModel):
         return self.read(address, result)
 
 
+def wrong(context: Context, asked: Iterable[tuple[str, Address]]) -> list[Difference]:
+    """What is otherwise than it should be, of these looks (by name) at these addresses."""
+    differences = []
+    for name, address in asked:
+        look = looks()[name]
+        shown, expected = look.ask(context, address)
+        if expected:
+            differences.append(
+                Difference(filled(look.title, {"host": address.host, "at": address.at}), expected, shown)
+            )
+    return differences
+
+
 @cache
 def looks() -> dict[str, Look]:
     """What tls_looks.yaml says, by name."""
     text = Path(__file__).with_name("tls_looks.yaml").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, Look]).validate_python(yaml.safe_load(text))
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _last(result: client.Result) -> str:

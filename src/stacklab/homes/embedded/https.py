@@ -5,23 +5,19 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stacklab.errors import StepFailed
 from stacklab.files import read_derivable, remove_drafts, write_json
 from stacklab.homes.embedded import supervision
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import NAMES, is_free, urls
 from stacklab.https.apache import Apache, facts, template
-from stacklab.https.authority import Names
 from stacklab.https.configuration import ServiceConfiguration
 from stacklab.https.server import Https
 from stacklab.https.virtual_hosts import HORIZON
@@ -59,14 +55,13 @@ class OwnApache(Apache):
             f"on Debian: {how['debian']}; on Fedora and its kin: {how['redhat']} (its own service need not run)"
         )
 
-    @cached_property
-    def names(self) -> Names:
-        hosts = dict.fromkeys(["localhost", *(name for name in [socket.getfqdn()] if "." in name and len(name) < 64)])
-        return Names(tuple(hosts), (self.host,))
+    @property
+    def names(self) -> list[str]:
+        return ["localhost", self.host]
 
     @property
     def _advice(self) -> str:
-        return f"see {self.log}"
+        return f"see {self.log}; where a port is taken, lab undo https-endpoints and replay it: others are chosen then"
 
     # --- ports -----------------------------------------------------------------------------------------------------
 
@@ -170,19 +165,11 @@ class EmbeddedHttps(Https):
         for name, host in self.remembered().items():
             parts = urlsplit(plain.get(name, host.backend))
             hosts[name] = replace(host, backend=f"{parts.scheme}://{parts.netloc}{host.prefix}")
-        for host in hosts.values():
-            for port in (host.port, host.plain_port):
-                if port and not self.apache.running() and not is_free(port):
-                    raise StepFailed(
-                        f"port {port} of {host.name}'s virtual host is taken by another program",
-                        advice="end that program, or lab undo https-endpoints and replay it: other ports are chosen then",
-                    )
         self.remember(hosts)
         there = self.apache.there()
-        renewed = ", with a new certificate: the old one was about to expire" if self.renew_if_due() else ""
         progress("starting Apache")
         self.serve({name: host for name, host in hosts.items() if name in there}, hosts)
-        return f"{len(there)} services behind TLS{renewed}"
+        return f"{len(there)} services behind TLS"
 
     def should_run(self) -> bool:
         """Whether the session's state says that there are virtual hosts."""
