@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.cloud.access import Ability, CloudAccess
-from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
-from stacklab.https.server import Https
 from stacklab.kinds.context import Workspace
 from stacklab.machines.address import Address
 from stacklab.machines.site import Site
@@ -18,6 +15,7 @@ from stacklab.machines.ssh import SshMachine
 from stacklab.replay.check import Grade, check
 from tests.machine.test_fixes import PACKAGES
 from tests.systems import System, missing, system
+from tests.workspaces import workspace_on
 
 SESSION = load_session("session2")
 
@@ -48,55 +46,44 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.fixture
-def desk(debian: System, own_directories: Path) -> Iterator[Workspace]:
+def workspace(debian: System, own_directories: Path) -> Iterator[Workspace]:
     """The machine as the site of a cloud whose API nobody asks."""
     address = Address(debian.address, debian.user)
     machine = SshMachine(address, known_hosts=debian.known_hosts, key=debian.key)
     names = {"apache": "apache2", "database": "mariadb", "queue": "rabbitmq-server"}
-    site = Site(machine, "/var/lib/stacklab", "devstack", names=names)
-    clouds, able = own_directories / "clouds.yaml", Ability(False)
-    access = CloudAccess(clouds, "lab-admin", "lab-learner", able, able, lambda server: None)
-    yield Workspace(
-        SESSION, access, Connection(clouds, "lab-admin"), Connection(clouds, "lab-learner"), {}, lambda name: "",
-        lambda text: None, lambda: site, list, dict, no_https,
-    )  # fmt: skip
+    yield workspace_on(Site(machine, "/var/lib/stacklab", "devstack", names=names), SESSION, own_directories)
     machine.close()
 
 
-def no_https() -> Https:
-    """These steps have nothing to do with it."""
-    raise NotImplementedError
+def graded(workspace: Workspace, step: str) -> Grade:
+    return check(workspace, [SESSION.step(step)]).grades[0]
 
 
-def graded(desk: Workspace, step: str) -> Grade:
-    return check(desk, [SESSION.step(step)]).grades[0]
-
-
-def test_the_time_source_of_a_container_is_its_host(desk: Workspace) -> None:
-    grade = graded(desk, "time")
+def test_the_time_source_of_a_container_is_its_host(workspace: Workspace) -> None:
+    grade = graded(workspace, "time")
     assert (grade.status, "its host's" in grade.actual) == ("passed", True), grade
 
 
-def test_the_databases_are_listed_with_the_login_that_devstack_left(desk: Workspace, debian: System) -> None:
-    assert graded(desk, "database").status == "passed"
+def test_the_databases_are_listed_with_the_login_that_devstack_left(workspace: Workspace, debian: System) -> None:
+    assert graded(workspace, "database").status == "passed"
     debian.ssh("mysql -e 'DROP DATABASE neutron'", user="root")
-    grade = graded(desk, "database")
+    grade = graded(workspace, "database")
     debian.ssh("mysql -e 'CREATE DATABASE neutron'", user="root")
     assert (grade.status, "neutron" in grade.actual) == ("failed", True), grade
 
 
-def test_a_database_server_that_does_not_run_fails(desk: Workspace, debian: System) -> None:
+def test_a_database_server_that_does_not_run_fails(workspace: Workspace, debian: System) -> None:
     debian.ssh("systemctl stop mariadb", user="root")
-    grade = graded(desk, "database")
+    grade = graded(workspace, "database")
     debian.ssh("systemctl start mariadb", user="root")
     assert grade.status == "failed", grade
     assert "a-password" not in grade.actual
 
 
-def test_the_queue_is_well_when_nova_s_conductor_has_its_queue(desk: Workspace, debian: System) -> None:
-    assert graded(desk, "queue").status == "failed"  # it runs, but nobody has connected
+def test_the_queue_is_well_when_nova_s_conductor_has_its_queue(workspace: Workspace, debian: System) -> None:
+    assert graded(workspace, "queue").status == "failed"  # it runs, but nobody has connected
     debian.ssh(QUEUE, user="root")
-    grade = graded(desk, "queue")
+    grade = graded(workspace, "queue")
     assert (grade.status, "conductor" in grade.actual) == ("passed", True), grade
     debian.ssh("systemctl stop rabbitmq-server", user="root")
-    assert graded(desk, "queue").status == "failed"
+    assert graded(workspace, "queue").status == "failed"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stacklab.cloud.access import Ability, CloudAccess
-from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.kinds.context import Workspace
@@ -24,6 +21,7 @@ from stacklab.replay.journal import Journal
 from stacklab.replay.undo import undo
 from tests.machine.system_fixture import debian  # noqa: F401 -- a fixture
 from tests.systems import System
+from tests.workspaces import workspace_on
 
 SESSION = load_session("session1")
 STEPS = [step for step in SESSION.steps() if step.kind.name == "shell"]
@@ -45,28 +43,16 @@ def machine(debian: System) -> Iterator[SshMachine]:  # noqa: F811
 
 
 @pytest.fixture
-def desk(machine: SshMachine, tmp_path: Path) -> Iterator[Workspace]:
+def workspace(machine: SshMachine, tmp_path: Path) -> Iterator[Workspace]:
     """The session on that machine, where nothing is left of an earlier test."""
-    site = Site(machine, SCRATCH, "devstack", names={"apache": "apache2"})
-
-    def nothing() -> Any:
-        raise AssertionError("no cloud here")
-
-    able, clouds = Ability(True), tmp_path / "clouds.yaml"
-    access = CloudAccess(
-        clouds_file=clouds, admin="a", learner="l", hypervisor=able, data_path=able, ssh_endpoint=lambda server: None,
-    )  # fmt: skip
     scratch.clear(machine, SCRATCH, user="root")
-    yield Workspace(
-        SESSION, access, Connection(clouds, "a"), Connection(clouds, "l"), {}, lambda name: "", lambda text: None,
-        lambda: site, nothing, nothing, nothing,
-    )  # fmt: skip
+    yield workspace_on(Site(machine, SCRATCH, "devstack", names={"apache": "apache2"}), SESSION, tmp_path)
     scratch.clear(machine, SCRATCH, user="root")
 
 
-def not_passed(desk: Workspace, steps: list[Step]) -> dict[str, str]:
+def not_passed(workspace: Workspace, steps: list[Step]) -> dict[str, str]:
     """Steps that did not pass, and why."""
-    return {grade.id: grade.actual for grade in check(desk, steps).grades if grade.status != "passed"}
+    return {grade.id: grade.actual for grade in check(workspace, steps).grades if grade.status != "passed"}
 
 
 def left(machine: SshMachine) -> list[str]:
@@ -81,32 +67,34 @@ def left(machine: SshMachine) -> list[str]:
 def test_everything_is_possible_as_root_of_a_machine(machine: SshMachine) -> None:
     site = Site(machine, SCRATCH, "devstack")
     wanted = ["namespaces", "overlay", "cgroup-pids", "cgroup-memory", "cgroup-cpu", "cgroup-join"]
-    found = possible(site, wanted, "root")  # type: ignore[arg-type]
-    assert found.missing == {}
-    assert found.variables["UNSHARE"] == "unshare"
-    assert "userxattr" not in found.variables["OVERLAY"]
+    tried = possible(site, wanted, "root")  # type: ignore[arg-type]
+    assert tried.missing == {}
+    assert tried.variables["UNSHARE"] == "unshare"
+    assert "userxattr" not in tried.variables["OVERLAY"]
 
 
-def test_all_steps_are_done_graded_and_undone_as_root(desk: Workspace, machine: SshMachine, tmp_path: Path) -> None:
+def test_all_steps_are_done_graded_and_undone_as_root(
+    workspace: Workspace, machine: SshMachine, tmp_path: Path
+) -> None:
     journal = Journal(tmp_path / "journal")
-    assert {apply_step(desk, journal, step, "rest").outcome for step in STEPS} == {"done"}
-    assert not_passed(desk, STEPS) == {}
+    assert {apply_step(workspace, journal, step, "rest").outcome for step in STEPS} == {"done"}
+    assert not_passed(workspace, STEPS) == {}
     assert left(machine)
     mounts = machine.read("/proc/mounts") or b""
     assert SCRATCH.encode() not in mounts  # what steps mounted is in their own mount namespaces
     lasting = [step for step in STEPS if step.kind.lasting(step.params)]
-    assert {apply_step(desk, journal, step, "cli").outcome for step in lasting} == {"already"}
-    undo(desk, journal, STEPS, lambda step, detail: None)
+    assert {apply_step(workspace, journal, step, "cli").outcome for step in lasting} == {"already"}
+    undo(workspace, journal, STEPS, lambda step, detail: None)
     assert left(machine) == []
     assert machine.run("ls", "-A", SCRATCH).out == ""
 
 
 def test_clearing_ends_and_removes_everything_that_root_left(
-    desk: Workspace, machine: SshMachine, tmp_path: Path
+    workspace: Workspace, machine: SshMachine, tmp_path: Path
 ) -> None:
     journal = Journal(tmp_path / "journal")
-    for one in ("box", "pids", "layers", "image", "run-it", "limited"):
-        apply_step(desk, journal, SESSION.step(one), "rest")
+    for name in ("box", "pids", "layers", "image", "run-it", "limited"):
+        apply_step(workspace, journal, SESSION.step(name), "rest")
     # a learner who mounts in the machine's own mount namespace
     place = f"{SCRATCH}/session1/overlay"
     machine.run("mount", "-t", "tmpfs", "tmpfs", f"{place}/merged", user="root")
@@ -118,7 +106,7 @@ def test_clearing_ends_and_removes_everything_that_root_left(
 
 def test_an_ordinary_account_is_told_what_it_may_not(machine: SshMachine) -> None:
     site = Site(machine, SCRATCH, "lab", "no root")
-    found = possible(site, ["namespaces", "overlay", "cgroup-pids"], None)
-    assert "namespaces" in found.missing or found.variables["UNSHARE"].endswith("--map-root-user")
-    assert "cgroup-pids" in found.missing or "systemd-run --user" in found.variables["ENTER"]
+    tried = possible(site, ["namespaces", "overlay", "cgroup-pids"], None)
+    assert "namespaces" in tried.missing or tried.variables["UNSHARE"].endswith("--map-root-user")
+    assert "cgroup-pids" in tried.missing or "systemd-run --user" in tried.variables["ENTER"]
     machine.run("rm", "-rf", SCRATCH, user="root")
