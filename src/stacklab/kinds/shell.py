@@ -15,7 +15,7 @@ from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import Id, Name, Params
 from stacklab.kinds.features import Feature, make_scratch, possible
 from stacklab.kinds.kind import Difference, Kind, mentions
-from stacklab.kinds.narration import END, Command, Request, Script
+from stacklab.kinds.narration import END, Command, Script
 from stacklab.machines import scratch
 from stacklab.machines.base import Finished
 from stacklab.machines.site import Site
@@ -27,9 +27,8 @@ PidFile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.pid$", ma
 CANNOT_TELL = 75
 """With this status (EX_TEMPFAIL of sysexits.h) a check says that it cannot tell."""
 _NO_PROGRAM = (126, 127)
-SAID_LINES = 60
+SHOWN_LINES = 60
 """How many lines of what a step prints are shown; a learner who wants all of it runs it."""
-UNDO_SECONDS = 60.0
 
 
 class ShellParams(Params):
@@ -79,7 +78,7 @@ class ShellParams(Params):
 
 @dataclass(frozen=True)
 class _Place:
-    """Where and how a step's scripts run: everything but the scripts."""
+    """Where and how a step's scripts run: everything but the scripts. `directory`: below the scratch directory, if any."""
 
     site: Site
     user: str | None
@@ -88,14 +87,13 @@ class _Place:
 
     def script(self, lines: str, *, make: bool) -> str:
         """The whole text for `sh`. `make`: the directory is made; else it has to be there."""
-        used = {name: value for name, value in self.variables.items() if re.search(rf"\b{name}\b", lines)}
+        names = {name for name in self.variables if re.search(rf"\b{name}\b", lines)}
         if re.search(r"\blab\b", lines):  # whichever lab the step belongs to, not the one that lab takes by itself
-            used = {"LAB_NAME": self.variables["LAB_NAME"], **used}
+            names.add("LAB_NAME")
         if self.directory:
-            used = {"LAB_SCRATCH": self.variables["LAB_SCRATCH"], **used}
-        values = " ".join(f"{name}={shlex.quote(value)}" for name, value in used.items())
-        given = [f"export {values}"] if used else []
-        return "\n".join([*given, *_entering(self.directory, make), lines.rstrip("\n")])
+            names.add("LAB_SCRATCH")
+        values = " ".join(f"{name}={shlex.quote(self.variables[name])}" for name in self.variables if name in names)
+        return "\n".join([*([f"export {values}"] if names else []), _in_directory(self.directory, lines, make)])
 
     def run(self, lines: str, seconds: float, *, make: bool) -> Finished:
         """Run it. Raises what the machine raises, but not for how the script ends."""
@@ -104,13 +102,14 @@ class _Place:
         return self.site.machine.script(self.script(lines, make=make), user=self.user, seconds=seconds, check=False)
 
 
-def _entering(directory: str | None, make: bool) -> list[str]:
-    if directory is None:
-        return []
+def _in_directory(directory: str | None, lines: str, make: bool) -> str:
     where = f'"$LAB_SCRATCH"/{directory}'
-    if make:  # on lines of their own: where the first fails, nothing may go on in another directory
-        return [f"mkdir -p {where}", f"cd {where}"]
-    return [f'cd {where} 2> /dev/null || {{ echo "there is no directory {directory} yet"; exit 1; }}']
+    entering = []
+    if directory and make:  # on lines of their own: where the first fails, nothing may go on in another directory
+        entering = [f"mkdir -p {where}", f"cd {where}"]
+    elif directory:
+        entering = [f'cd {where} 2> /dev/null || {{ echo "there is no directory {directory} yet"; exit 1; }}']
+    return "\n".join([*entering, lines.rstrip("\n")])
 
 
 class Shell(Kind[ShellParams]):
@@ -129,37 +128,28 @@ class Shell(Kind[ShellParams]):
     def horizon(self, p: ShellParams) -> str:
         return "(not in Horizon: a shell on the machine that the cloud runs on)"
 
-    def requests(self, context: Context, p: ShellParams) -> list[Request]:
-        return []
-
     def commands(self, context: Context, p: ShellParams) -> list[Command]:
-        return [self._told(context, p, p.run, make=self.lasting(p))]
+        return [self._shown(context, p, p.run, make=self.lasting(p))]
 
     def show_command(self, context: Context, p: ShellParams) -> Command:
-        return self._told(context, p, p.check or p.run, make=False)
+        return self._shown(context, p, p.check or p.run, make=False)
 
-    def _told(self, context: Context, p: ShellParams, lines: str, *, make: bool) -> Script:
+    def _shown(self, context: Context, p: ShellParams, lines: str, *, make: bool) -> Script:
         """As it is run; on paper, or while nobody can ask the machine, its variables stay variables."""
         try:
             place = self._place(context, p)
         except (Absent, LabError):
-            where = f"{context.session_name}/{p.place}" if p.place else None
-            text = "\n".join([*_entering(where, make), lines.rstrip("\n")])
+            text = _in_directory(_directory(context, p), lines, make)
             return Script((), program="sh", script=text, root=p.root is True)
         name, root = place.site.machine.name, place.user == "root"
         return Script((), program="sh", script=place.script(lines, make=make), machine=name, root=root)
 
     def _place(self, context: Context, p: ShellParams) -> _Place:
         site = context.site()
-        user = _user(site, p)
-        named = {name.upper(): value for name, value in site.names.items()}
-        variables = {
-            "LAB_SCRATCH": site.scratch,
-            "LAB_NAME": context.workspace.lab,
-            **named,
-            **possible(site, p.features, user).variables,
-        }
-        return _Place(site, user, f"{context.session_name}/{p.place}" if p.place else None, variables)
+        variables = {"LAB_SCRATCH": site.scratch, "LAB_NAME": context.workspace.lab}
+        variables |= {name.upper(): value for name, value in site.names.items()}
+        variables |= possible(site, p.features, _user(site, p)).variables
+        return _Place(site, _user(site, p), _directory(context, p), variables)
 
     def applicable(self, context: Context, p: ShellParams) -> str | None:
         site = context.site()
@@ -174,7 +164,7 @@ class Shell(Kind[ShellParams]):
     def run(self, context: Context, p: ShellParams) -> None:
         place = self._place(context, p)
         if p.processes:  # done again, it would forget what it has left running before
-            _end_left(place.site, f"{place.directory}", p.processes, place.user)
+            _end_processes(place.site, f"{place.directory}", p.processes, place.user)
         done = place.run(p.run, p.seconds, make=self.lasting(p))
         context.say(shown_part(done.out + done.err))
         if not done.ok:
@@ -195,19 +185,19 @@ class Shell(Kind[ShellParams]):
         }
 
     def remove(self, context: Context, thing: Thing) -> bool:
-        site, user = context.site(), thing["user"]
-        below = f"{site.scratch}/{thing['directory']}"
+        site, user, directory = context.site(), thing["user"], thing["directory"]
         if thing["processes"]:
-            _end_left(site, thing["directory"], thing["processes"], user)
-        if thing["directory"]:
-            make_scratch(site, thing["directory"])
+            _end_processes(site, directory, thing["processes"], user)
+        if directory:
+            make_scratch(site, directory)
         done = site.machine.script(thing["undo"], user=user, seconds=thing["seconds"], check=False)
         if not done.ok:
-            raise UndoIncomplete(f"{thing['name']} cannot be taken back: {_ended(done)}", advice=f"look into {below}")
-        if thing["directory"]:
+            advice = f"look into {site.scratch}/{directory or ''}"
+            raise UndoIncomplete(f"{thing['name']} cannot be taken back: {_ended(done)}", advice=advice)
+        if directory:
             # What somebody else keeps there stays, and so does the directory then.
             tidy = 'cd "$1" && rmdir -p --ignore-fail-on-non-empty -- "$2"'
-            site.machine.script(tidy, site.scratch, thing["directory"], user=user, seconds=UNDO_SECONDS)
+            site.machine.script(tidy, site.scratch, directory, user=user)
         return True
 
     # --- checking ------------------------------------------------------------------------------------------------------
@@ -217,25 +207,18 @@ class Shell(Kind[ShellParams]):
         if done.status == CANNOT_TELL or done.status in _NO_PROGRAM:
             raise StepFailed(f"cannot tell: {_last_words(done) or f'status {done.status}'}")
         # A check says on its standard output what is wrong; of what only looks, a program's complaint is all there is.
-        said = _last_line(done.out) if p.check else ""
-        return [
-            {
-                "name": p.what,
-                "ended": done.status,
-                "said": said or _last_words(done),
-                "output": done.out + done.err,
-            }
-        ]
+        words = (_last_line(done.out) if p.check else "") or _last_words(done)
+        return [{"name": p.what, "status": done.status, "words": words, "output": done.out + done.err}]
 
     def compare(self, context: Context, p: ShellParams, thing: Thing) -> list[Difference]:
-        if thing["ended"] != 0:
-            said = thing["said"] or f"the check ended with status {thing['ended']} and said nothing"
-            return [Difference(p.what, "so", said)]
+        if thing["status"] != 0:
+            words = thing["words"] or f"the check ended with status {thing['status']} and said nothing"
+            return [Difference(p.what, "so", words)]
         lacking = [text for text in p.shows if not mentions(thing["output"], text)]
-        return [Difference("output", f"contains {text!r}", thing["said"] or "nothing") for text in lacking]
+        return [Difference("output", f"contains {text!r}", thing["words"] or "nothing") for text in lacking]
 
     def shown(self, thing: Thing) -> str:
-        return str(thing["said"]) or "it is so"
+        return str(thing["words"]) or "it is so"
 
     def expected(self, p: ShellParams) -> str:
         shows = f", and it shows {', '.join(map(repr, p.shows))}" if p.shows else ""
@@ -254,14 +237,19 @@ class Shell(Kind[ShellParams]):
         return "\n".join([*scripts, *ends])
 
 
-def _end_left(site: Site, directory: str, files: Iterable[str], user: str | None) -> None:
-    """End what the pid files in a step's directory name."""
-    paths = [f"{site.scratch}/{directory}/{one}" for one in files]
-    scratch.end_processes(site.machine, site.scratch, paths, user=user)
+def _directory(context: Context, p: ShellParams) -> str | None:
+    return f"{context.session_name}/{p.place}" if p.place else None
 
 
 def _user(site: Site, p: ShellParams) -> str | None:
     return "root" if p.root is True or (p.root == "where-allowed" and not site.why_not_root) else None
+
+
+def _end_processes(site: Site, directory: str, files: Iterable[str], user: str | None) -> None:
+    """End what the pid files in a step's directory name."""
+    scratch.end_processes(
+        site.machine, site.scratch, [f"{site.scratch}/{directory}/{file}" for file in files], user=user
+    )
 
 
 def _last_line(text: str) -> str:
@@ -276,16 +264,16 @@ def _last_words(done: Finished) -> str:
 
 
 def _ended(done: Finished) -> str:
-    said = _last_words(done)
-    return f"it ended with status {done.status}" + (f": {said}" if said else "")
+    words = _last_words(done)
+    return f"it ended with status {done.status}" + (f": {words}" if words else "")
 
 
 def shown_part(text: str) -> str:
     """As much of a program's output as is worth showing."""
     lines = plain(text.replace("\r\n", "\n").expandtabs(4)).rstrip().splitlines()
-    if len(lines) > SAID_LINES:
-        half = SAID_LINES // 2
-        lines = [*lines[:half], f"[… {len(lines) - SAID_LINES} lines left out …]", *lines[-half:]]
+    if len(lines) > SHOWN_LINES:
+        half = SHOWN_LINES // 2
+        lines = [*lines[:half], f"[… {len(lines) - SHOWN_LINES} lines left out …]", *lines[-half:]]
     return "\n".join(line[:400] for line in lines)
 
 
