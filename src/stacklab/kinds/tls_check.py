@@ -63,10 +63,10 @@ class TlsCheck(Kind[CheckParams]):
     def find_all(self, context: Context, p: CheckParams) -> Iterable[Thing]:
         seen: dict[str, list[str]] = {}
         differences = []
-        for name, shown, expected in _plain_urls(context) if p.that == "catalogue" else _looked(context, p.that):
+        for name, at, shown, expected in _plain_urls(context) if p.that == "catalogue" else _looked(context, p.that):
             seen.setdefault(shown, []).append(name)
             if expected:
-                differences.append(Difference(name, expected, shown))
+                differences.append(Difference(f"{name}{at}", expected, shown))
         lines = [f"{', '.join(sorted(names))}: {shown}" for shown, names in seen.items()]
         return [{"name": p.that, "seen": lines, "differences": differences}]
 
@@ -84,14 +84,19 @@ class TlsCheck(Kind[CheckParams]):
         return 30
 
 
-Seen = Iterable[tuple[str, str, str | None]]
-"""For each of what is public: its name, what is shown of it, and what should be if that is something else."""
+Seen = Iterable[tuple[str, str, str, str | None]]
+"""For each of what is public: its name, where it is, what is shown of it, and what should be if that is something else."""
 
 
 def _plain_urls(context: Context) -> Seen:
     catalogue = EndpointCatalogue.read(context.admin)
     for row in catalogue.of_interface("public"):
-        yield catalogue.called(row["service_id"]), row["url"], None if row["url"].startswith("https://") else "https"
+        yield (
+            catalogue.called(row["service_id"]),
+            "",
+            row["url"],
+            None if row["url"].startswith("https://") else "https",
+        )
 
 
 def _looked(context: Context, that: str) -> Seen:
@@ -102,8 +107,7 @@ def _looked(context: Context, that: str) -> Seen:
     if https.authority.certificate() is None:
         raise Absent("certificate authority of the lab")
     for address in _addresses(context, that):
-        name = address.name if look.login else f"{address.name} ({address.at})"
-        yield name, *look.ask(context, address)
+        yield address.name, "" if look.login else f" ({address.at})", *look.ask(context, address)
 
 
 def _addresses(context: Context, that: str) -> list[Address]:
