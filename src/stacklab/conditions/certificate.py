@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from cryptography import x509
 
 from stacklab.conditions.condition import Action, Fault, Finding
-from stacklab.https.authority import days_left
 from stacklab.https.server import Https, NoTls, certificate_of
 
 
@@ -36,13 +38,12 @@ class ExpiredCertificate(Fault):
         silent, expired = [], []
         for host in hosts:
             try:
-                certificate = certificate_of(host.host, host.port)
+                ends = x509.load_der_x509_certificate(certificate_of(host.host, host.port)).not_valid_after_utc
             except NoTls as error:
                 silent.append(str(error))
                 continue
-            if days_left(certificate) <= 0:
-                end = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-                expired.append(f"{host.public} ({host.name}): expired at {end}")
+            if ends < datetime.now(UTC):
+                expired.append(f"{host.public} ({host.name}): expired at {ends:%Y-%m-%d %H:%M} UTC")
         if expired:
             return Finding("bad", "\n".join(expired))
         if silent:

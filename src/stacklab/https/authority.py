@@ -17,7 +17,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from stacklab.errors import LabDamaged, StepFailed
+from stacklab.errors import StepFailed
 from stacklab.files import remove_drafts, write_atomic
 from stacklab.machines.local import LocalMachine
 
@@ -78,7 +78,7 @@ class Authority:
 
     def issue(self, names: Sequence[str]) -> None:
         """Make a server's key and certificate, in place of those that are there. Raises StepFailed, CommandFailed."""
-        if self.certificate() is None:
+        if not self.certificate_file.exists():
             raise StepFailed(
                 "the lab has no certificate authority", advice="lab replay https-endpoints/authority makes it"
             )
@@ -86,9 +86,7 @@ class Authority:
 
     def expire(self) -> None:
         """Sign the server's certificate again, for a time that was over an hour ago (fault `expired-certificate`)."""
-        certificate = self.server_certificate()
-        if certificate is None:
-            raise StepFailed("the lab has no certificate", advice="lab replay https-endpoints/certificates makes it")
+        certificate = x509.load_pem_x509_certificate(self.server_certificate_file.read_bytes())
         key: Any = serialization.load_pem_private_key(self.key_file.read_bytes(), None)
         ends = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
         expired = x509.CertificateBuilder(
@@ -108,16 +106,6 @@ class Authority:
             draft.unlink()
         return any([_unlink(self.server_certificate_file), _unlink(self.server_key_file)])
 
-    # --- looking ---------------------------------------------------------------------------------------------------
-
-    def certificate(self) -> x509.Certificate | None:
-        """The authority's certificate, or None. Raises LabDamaged."""
-        return _read_certificate(self.certificate_file)
-
-    def server_certificate(self) -> x509.Certificate | None:
-        """The server certificate that was issued last, or None. Raises LabDamaged."""
-        return _read_certificate(self.server_certificate_file)
-
 
 def is_ip(name: str) -> bool:
     """Whether this is an address, and no name."""
@@ -126,27 +114,6 @@ def is_ip(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` has it, in lower case without colons."""
-    return certificate.fingerprint(hashes.SHA256()).hex()
-
-
-def days_left(certificate: x509.Certificate) -> float:
-    """Days until it expires; negative afterwards."""
-    return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).total_seconds() / 86400
-
-
-def _read_certificate(path: Path) -> x509.Certificate | None:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise LabDamaged(
-            f"{path} holds no certificate: {error}", advice="remove it; the step that made it makes it again"
-        ) from error
 
 
 def _unlink(path: Path) -> bool:

@@ -8,13 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
 from stacklab.errors import StepFailed
 from stacklab.files import precious_exists, read_precious, remove_precious, write_precious
 from stacklab.https import virtual_hosts
 from stacklab.https.apache import Apache
-from stacklab.https.authority import Authority, fingerprint
+from stacklab.https.authority import Authority
 from stacklab.https.configuration import ServiceConfiguration
 from stacklab.https.virtual_hosts import HORIZON, EndpointCatalogue, VirtualHost
 from stacklab.waiting import NotYet, until
@@ -28,10 +26,10 @@ class NoTls(Exception):
     """There is no TLS server there; the message says what there is."""
 
 
-def certificate_of(host: str, port: int) -> x509.Certificate:
-    """The certificate that a server shows, whatever it is worth. Raises NoTls."""
+def certificate_of(host: str, port: int) -> bytes:
+    """The certificate that a server shows, whatever it is worth: DER. Raises NoTls."""
     try:
-        return x509.load_pem_x509_certificate(ssl.get_server_certificate((host, port), timeout=20).encode())
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, port), timeout=20))
     except ConnectionRefusedError as error:
         raise NoTls(f"{host}:{port}: nobody listens there") from error
     except OSError as error:  # ssl.SSLError is one
@@ -155,15 +153,12 @@ class Https:
 
     def await_certificate(self, hosts: Iterable[VirtualHost]) -> None:
         """Until all these show the lab's certificate: after a reload the old processes answer for a moment."""
-        mine = self.authority.server_certificate()
-        if mine is None:
-            return
-        digest = fingerprint(mine)
+        mine = ssl.PEM_cert_to_DER_cert(self.authority.server_certificate_file.read_text(encoding="ascii"))
         for host in hosts:
 
             def shown(host: VirtualHost = host) -> bool | NotYet:
                 try:
-                    right = fingerprint(certificate_of(host.host, host.port)) == digest
+                    right = certificate_of(host.host, host.port) == mine
                 except NoTls as error:
                     return NotYet(str(error))
                 return True if right else NotYet("another certificate")

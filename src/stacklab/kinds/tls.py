@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 
 from stacklab.https import logins
-from stacklab.https.authority import Authority, days_left, fingerprint
+from stacklab.https.authority import Authority
 from stacklab.https.logins import BY_TLS, WITHOUT_CA
 from stacklab.https.server import Https
 from stacklab.https.virtual_hosts import HORIZON, KEYSTONE, SWIFT, EndpointCatalogue, VirtualHost
@@ -50,12 +51,39 @@ def _authority(context: Context) -> Authority:
     return https.authority if https else Authority(PAPER, "certificate authority of the lab")
 
 
-class CertificateAuthority(Tls[NoParams]):
+class Certificate(Tls[NoParams]):
+    """A key of the lab's own and its certificate, made and looked at by openssl."""
+
+    params = NoParams
+    file: ClassVar[str]
+    """What both files are called, but for their ends."""
+
+    @abstractmethod
+    def asked(self, context: Context) -> list[tuple[str, Address]]:
+        """What is looked at."""
+
+    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
+        """A key alone is what an interrupted run left: the certificate is written after it."""
+        files = [context.https().directory / f"{self.file}.{end}" for end in ("key", "pem")]
+        there = [str(file) for file in files if file.exists()]
+        return [{"name": self.words, "files": there}] if there else []
+
+    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
+        return wrong(context, self.asked(context))
+
+    def show_command(self, context: Context, p: NoParams) -> Command:
+        return shell_lines(f"openssl x509 -noout -text -in '{_authority(context).directory}/{self.file}.pem'")
+
+    def shown(self, thing: Thing) -> str:
+        return ", ".join(thing["files"])
+
+
+class CertificateAuthority(Certificate):
     """A certificate authority of the lab's own."""
 
     name = "certificate-authority"
-    params = NoParams
     words = "certificate authority of the lab"
+    file = "ca"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
         return [shell_lines(_authority(context).commands())]
@@ -63,34 +91,19 @@ class CertificateAuthority(Tls[NoParams]):
     def run(self, context: Context, p: NoParams) -> None:
         context.https().authority.make()
 
-    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        authority = context.https().authority
-        certificate = authority.certificate()
-        if certificate is None:
-            # A key alone is what an interrupted run left: the certificate is written after it.
-            return [{"name": "its key alone"}] if authority.key_file.exists() else []
-        return [{"name": authority.title, "file": str(authority.certificate_file), "id": fingerprint(certificate)}]
-
-    def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
-        looks = ("constraints", "authority-signature", "authority-key", "authority-mode")
-        return wrong(context, [(look, Address()) for look in looks])
+    def asked(self, context: Context) -> list[tuple[str, Address]]:
+        return [(look, Address()) for look in ("constraints", "authority-signature", "authority-key", "authority-mode")]
 
     def remove(self, context: Context, thing: Thing) -> bool:
         return context.https().authority.remove()
 
-    def show_command(self, context: Context, p: NoParams) -> Command:
-        return shell_lines(f"openssl x509 -noout -text -in '{_authority(context).certificate_file}'")
 
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['name']}: {thing.get('file', '')}"
-
-
-class ServerCertificate(Tls[NoParams]):
-    """The certificate that the cloud's TLS servers show, for the names and addresses that its endpoints carry."""
+class ServerCertificate(Certificate):
+    """The certificate that the cloud's TLS servers show, for the addresses that its endpoints carry."""
 
     name = "server-certificate"
-    params = NoParams
     words = "server certificate"
+    file = "server"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
         https = _https(context)
@@ -98,24 +111,17 @@ class ServerCertificate(Tls[NoParams]):
         return [shell_lines(_authority(context).server_commands(names), *(https.apache.copying() if https else []))]
 
     def run(self, context: Context, p: NoParams) -> None:
-        https = context.https()
-        if https.authority.certificate() is None:
+        if not context.https().authority.certificate_file.exists():
             raise Absent("certificate authority of the lab")
-        https.issue()
+        context.https().issue()
 
-    def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        authority = context.https().authority
-        certificate = authority.server_certificate()
-        if certificate is None:
-            return [{"name": "its key alone"}] if authority.server_key_file.exists() else []
-        names = ", ".join(context.https().apache.names)
-        return [{"id": fingerprint(certificate), "name": names, "days": int(days_left(certificate))}]
+    def asked(self, context: Context) -> list[tuple[str, Address]]:
+        names = [("alternative-name", Address(host=name)) for name in context.https().apache.names]
+        return [("signature", Address()), *names, ("key", Address())]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
-        https = context.https()
-        names = [("alternative-name", Address(host=name)) for name in https.apache.names]
-        differences = wrong(context, [("signature", Address()), *names, ("key", Address())])
-        if not https.installed():
+        differences = super().compare(context, p, thing)
+        if not context.https().installed():
             differences.append(Difference("where Apache reads it", "the same", "none, or another one"))
         return differences
 
@@ -124,12 +130,6 @@ class ServerCertificate(Tls[NoParams]):
         removed = https.authority.remove_server()
         https.apache.uninstall()
         return removed
-
-    def show_command(self, context: Context, p: NoParams) -> Command:
-        return shell_lines(f"openssl x509 -noout -text -in '{_authority(context).server_certificate_file}'")
-
-    def shown(self, thing: Thing) -> str:
-        return f"for {thing['name']}, valid for {thing.get('days')} more days"
 
 
 SETTINGS = "service-settings"
@@ -231,7 +231,7 @@ class TlsFront(Tls[FrontParams]):
 
     def run(self, context: Context, p: FrontParams) -> None:
         https, hosts = context.https(), self._all(context)
-        if https.authority.server_certificate() is None:
+        if not https.authority.server_certificate_file.exists():
             raise Absent("server certificate")
         https.serve(self._chosen(context, p), hosts)
 

@@ -104,7 +104,7 @@ def _looked(context: Context, that: str) -> Seen:
     look, https = looks()[that], context.https()
     if look.login and look.login not in yaml.safe_load(https.clouds_file.read_text(encoding="utf-8"))["clouds"]:
         raise Absent(f"entry {look.login} of clouds.yaml")
-    if https.authority.certificate() is None:
+    if not https.authority.certificate_file.exists():
         raise Absent("certificate authority of the lab")
     for address in _addresses(context, that):
         yield address.name, "" if look.login else f" ({address.at})", *look.ask(context, address)
