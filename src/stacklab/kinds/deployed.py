@@ -31,13 +31,11 @@ class Looking(Kind[P]):
     """Something about the deployed machine that is looked at, and nothing made."""
 
     leaves = False
+    menus = "(not in Horizon: on the machine)"
 
     @abstractmethod
     def facts(self, site: Site, p: P) -> Thing:
         """What is there; `words` is how it is told."""
-
-    def horizon(self, p: P) -> str:
-        return "(not in Horizon: on the machine)"
 
     def commands(self, context: Context, p: P) -> list[Command]:
         return [Command(("status",), program="lab")]
@@ -128,9 +126,7 @@ class Clone(Looking[NoParams]):
 
     name = "devstack-clone"
     params = NoParams
-
-    def title(self, p: NoParams) -> str:
-        return "DevStack, cloned"
+    words = "DevStack, cloned"
 
     def facts(self, site: Site, p: NoParams) -> Thing:
         devstack = load_profile(site.profile).devstack
@@ -214,13 +210,9 @@ class Dashboard(Kind[NoParams]):
 
     name = "dashboard"
     params = NoParams
+    words = "Horizon answers"
+    menus = "the login page; lab status names its address, lab password the login"
     leaves = False
-
-    def title(self, p: NoParams) -> str:
-        return "Horizon answers"
-
-    def horizon(self, p: NoParams) -> str:
-        return "the login page; lab status names its address, lab password the login"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
         return [Command(("status",), program="lab")]

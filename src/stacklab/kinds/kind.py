@@ -34,6 +34,10 @@ class Kind(ABC, Generic[P]):
 
     name: ClassVar[str]
     params: ClassVar[type[Params]]
+    words: ClassVar[str]
+    """A few words: what it is about, where that does not depend on its parameters."""
+    menus: ClassVar[str]
+    """The way through Horizon's menus, likewise."""
     leaves: ClassVar[bool] = True
     settles_first: ClassVar[bool] = False
     """Whether to wait for what is declared before doing it: a log is shown when there is something in it."""
@@ -48,13 +52,13 @@ class Kind(ABC, Generic[P]):
     own_way: ClassVar[bool] = False
     """Whether `run` does it whatever way was asked for: the way is what the step is about."""
 
-    @abstractmethod
     def title(self, p: P) -> str:
         """A few words: what it is about."""
+        return self.words
 
-    @abstractmethod
     def horizon(self, p: P) -> str:
         """The way through Horizon's menus."""
+        return self.menus
 
     @abstractmethod
     def commands(self, context: Context, p: P) -> list[Command]:

@@ -25,12 +25,10 @@ class Repair(Kind[RepairParams]):
     name = "repair"
     params = RepairParams
     leaves = False
+    menus = "(where depends on the cause; the trail leads there: lab hint, once it is broken)"
 
     def title(self, p: RepairParams) -> str:
         return f"repair of the fault '{p.fault}'"
-
-    def horizon(self, p: RepairParams) -> str:
-        return "(where depends on the cause; the trail leads there: lab hint, once it is broken)"
 
     def commands(self, context: Context, p: RepairParams) -> list[Command]:
         return [Command(("fix", p.fault), program="lab")]

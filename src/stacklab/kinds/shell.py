@@ -118,15 +118,13 @@ class Shell(Kind[ShellParams]):
     name = "shell"
     params = ShellParams
     repeatable = True
+    menus = "(not in Horizon: a shell on the machine that the cloud runs on)"
 
     def lasting(self, p: ShellParams) -> bool:
         return p.undo is not None
 
     def title(self, p: ShellParams) -> str:
         return p.what
-
-    def horizon(self, p: ShellParams) -> str:
-        return "(not in Horizon: a shell on the machine that the cloud runs on)"
 
     def commands(self, context: Context, p: ShellParams) -> list[Command]:
         return [self._shown(context, p, p.run, make=self.lasting(p))]

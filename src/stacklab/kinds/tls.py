@@ -25,14 +25,7 @@ P = TypeVar("P", bound=Params)
 class Tls(Kind[P]):
     """What the kinds of this module share: no API does them, and what they declare follows from the cloud."""
 
-    words: ClassVar[str]
-    menus: ClassVar[str] = "(not in Horizon: a certificate is a file on the machine that serves)"
-
-    def title(self, p: P) -> str:
-        return self.words
-
-    def horizon(self, p: P) -> str:
-        return self.menus
+    menus = "(not in Horizon: a certificate is a file on the machine that serves)"
 
     def applicable(self, context: Context, p: P) -> str | None:
         return context.https().why_not()

@@ -48,6 +48,7 @@ class WrittenFile(Kind[WrittenParams]):
     """A file in the lab's scratch directory, or the one that the machine was really deployed with."""
 
     params = WrittenParams
+    menus = "(not in Horizon: a file on the machine)"
     deployer: ClassVar[str]
     """Who takes such a file."""
 
@@ -72,9 +73,6 @@ class WrittenFile(Kind[WrittenParams]):
 
     def title(self, p: WrittenParams) -> str:
         return p.file
-
-    def horizon(self, p: WrittenParams) -> str:
-        return "(not in Horizon: a file on the machine)"
 
     def path(self, site: Site, p: WrittenParams) -> str:
         """Where the file is, or is to be."""
