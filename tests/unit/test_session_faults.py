@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, read_session, session_names
-from stacklab.errors import BrokenOnPurpose, LabDamaged, SessionInvalid, UnknownName
+from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.lab import Lab
 from stacklab.replay import breaking
@@ -28,13 +26,13 @@ exercises:
     say: Why.
     steps:
       - {id: services, kind: look, as: admin, say: A., hint: B., with: {at: services}}
-      - {id: mend-web, kind: repair, as: admin, say: A., hint: B., with: {fault: httpd}}
+      - {id: repair-web, kind: repair, as: admin, say: A., hint: B., with: {fault: httpd}}
 faults:
   - id: web
     breaks: httpd
     title: No web
     say: {devstack: It is refused., embedded: It is refused here.}
-    step: mend-web
+    step: repair-web
     trail:
       - {look: systemctl status $APACHE, shows: dead, means: It is off., on: devstack}
       - {look: lab status, shows: $CONF, means: It is off., on: embedded}
@@ -57,7 +55,7 @@ def write(tmp_path: Path) -> Any:
 
 def test_a_fault_has_symptoms_and_a_trail_for_each_sort_of_cloud(write: Any) -> None:
     (case,) = write(GOOD).faults
-    assert (case.id, case.breaks, case.step) == ("web", "httpd", "mend-web")
+    assert (case.id, case.breaks, case.step) == ("web", "httpd", "repair-web")
     assert case.say["embedded"] == "It is refused here."
     assert [clue.look for clue in case.clues("embedded")] == ["lab status", "lab fix"]
     assert [clue.look for clue in case.clues("devstack")] == ["systemctl status $APACHE", "lab fix"]
@@ -66,16 +64,23 @@ def test_a_fault_has_symptoms_and_a_trail_for_each_sort_of_cloud(write: Any) -> 
 @pytest.mark.parametrize(
     ("old", "new", "at", "says", "advises"),
     [
+        (
+            GOOD.partition("faults:\n")[2],
+            GOOD.partition("faults:\n")[2] * 2,
+            "id: web",
+            "there is a fault 'web' already",
+            "",
+        ),
         ("breaks: httpd", "braeks: httpd", "braeks", "no such key", "did you mean 'breaks'"),
         (
-            "step: mend-web",
-            "step: mend-wep",
-            "step: mend-wep",
-            "no step is called 'mend-wep'",
-            "did you mean 'mend-web'",
+            "step: repair-web",
+            "step: repair-wep",
+            "step: repair-wep",
+            "no step is called 'repair-wep'",
+            "did you mean 'repair-web'",
         ),
-        ("step: mend-web", "step: services", "step: services", "is a look, but a repair belongs here", ""),
-        ("{fault: httpd}", "{fault: quota}", "step: mend-web", "grades the repair of 'quota', not 'httpd'", ""),
+        ("step: repair-web", "step: services", "step: services", "is a look, but a repair belongs here", ""),
+        ("{fault: httpd}", "{fault: quota}", "step: repair-web", "grades the repair of 'quota', not 'httpd'", ""),
         ("on: embedded", "on: devstack", "trail:", "nothing of it", ""),
         ("on: embedded", "on: moon", "- {look: lab status", "'devstack' or 'embedded'", ""),
         ("shows: dead, ", "", "- {look: systemctl", "'shows' is missing", ""),
@@ -96,11 +101,6 @@ def test_a_mistake_is_answered_with_file_line_key_and_advice(
     assert advises in caught.value.advice
     lines = [number for number, line in enumerate(text.splitlines(), 1) if at in line]
     assert any(f"session.yaml:{number}: " in caught.value.message for number in lines), caught.value.message
-
-
-def test_two_faults_cannot_share_a_name(write: Any) -> None:
-    with pytest.raises(SessionInvalid, match="there is a fault 'web' already"):
-        write(GOOD + GOOD.partition("faults:\n")[2])
 
 
 def test_a_fault_of_one_sort_of_cloud_needs_no_trail_on_the_other(write: Any) -> None:
@@ -142,20 +142,14 @@ def test_what_is_broken_is_remembered_until_it_passes_but_not_while_it_is_being_
     record, session = FaultRecord(lab), load_session("session4")
     record.put(broken("httpd", state="breaking"))
     breaking.noticed(lab, session, ["repair-httpd"])
-    assert [one.state for one in record.all()] == ["breaking"]
+    assert [fault.state for fault in record.all()] == ["breaking"]
     record.put(broken("httpd"))
     record.put(broken("quota"))
-    assert [one.fault for one in record.all()] == ["httpd", "quota"]
+    assert [fault.fault for fault in record.all()] == ["httpd", "quota"]
     breaking.noticed(lab, session, ["repair-httpd", "services"])
-    assert [one.fault for one in breaking.broken_faults(lab)] == ["quota"]
+    assert [fault.fault for fault in breaking.broken_faults(lab)] == ["quota"]
     breaking.forget_all(lab)
     assert breaking.broken_faults(lab) == []
-
-
-def test_a_record_that_cannot_be_read_is_a_damaged_lab(lab: Lab) -> None:
-    (lab.directory / "broken.json").write_text('[{"fault": "httpd"}]', encoding="utf-8")
-    with pytest.raises(LabDamaged, match=r"broken\.json"):
-        breaking.broken_faults(lab)
 
 
 def test_what_was_chosen_at_random_has_no_name() -> None:
@@ -217,35 +211,7 @@ def test_a_step_keeps_its_hint_where_a_fault_has_its_name(capsys: pytest.Capture
 @pytest.mark.usefixtures("own_directories")
 def test_the_list_needs_no_lab(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["faults", "session4", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert {
-        "fault": "session4/httpd",
-        "title": "Horizon does not answer",
-        "state": "",
-        "why": "",
-        "on_purpose": False,
-    } in (found["faults"])
+    row = {"fault": "session4/httpd", "title": "Horizon does not answer", "state": "", "why": "", "on_purpose": False}
+    assert row in json.loads(capsys.readouterr().out)["faults"]
     assert run(["show", "session4"]) == 0
     assert "lab break session4/NAME" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("lab break session4/ht", "session4/httpd"),
-        ("lab fix ", "session4/quota"),
-        ("lab hint session4/sel", "session4/selinux-q-agt"),
-    ],
-)
-@pytest.mark.usefixtures("lab")
-def test_tab_completes_faults(words: str, expected: str, own_directories: Path) -> None:
-    env = {"_LAB_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2", "PATH": "/usr/bin:/bin"}
-    env |= {"XDG_STATE_HOME": str(own_directories / "state")}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "lab")], env=env, capture_output=True, text=True, check=False
-    )
-    assert expected in done.stdout, done.stderr
-
-
-def test_its_error_has_the_exit_code_of_the_home() -> None:
-    assert 20 <= BrokenOnPurpose.exit_code < 30
