@@ -53,47 +53,32 @@ class Component(Kind[ComponentParams]):
         )
 
     def commands(self, context: Context, p: ComponentParams) -> list[Command]:
-        return [
-            Command(("catalog", "show", self._type(context, p))) if p.types else Command(("status",), program="lab")
-        ]
-
-    def _type(self, context: Context, p: ComponentParams) -> str:
-        """What this cloud calls it; the usual type where it does not have it, or on paper."""
-        try:
-            return next((service["type"] for service in registered(context, p.types)), p.types[0])
-        except (Absent, LabError):
-            return p.types[0]
+        if not p.types:
+            return [Command(("status",), program="lab")]
+        services, _ = _known(context, p)
+        return [Command(("catalog", "show", services[0]["type"] if services else p.types[0]))]
 
     def requests(self, context: Context, p: ComponentParams) -> list[Request]:
         if not p.types:
             return []
-        services = Request("GET", "identity", ("services",), query={"type": self._type(context, p)})
-        try:
-            addresses = public_addresses(context, registered(context, p.types))
-        except (Absent, LabError):
-            return [services]
-        return [
-            services,
-            *(Request("GET", "identity", (), at=version_address(url), token=False) for url in addresses[:1]),
-        ]
+        services, asked = _known(context, p)
+        query = {"type": services[0]["type"] if services else p.types[0]}
+        versions = [Request("GET", "identity", (), at=asked, token=False)] if asked else []
+        return [Request("GET", "identity", ("services",), query=query), *versions]
 
     def find_all(self, context: Context, p: ComponentParams) -> Iterable[Thing]:
         if not p.types:
-            address = context.dashboard()
-            return [{"name": p.name, "url": address, "asked": address, "answer": horizon_answers(context)}]
-        services = registered(context, p.types)
-        url = next(iter(public_addresses(context, services)), "")
-        asked = version_address(url) if url else ""
-        answer = _versions(context, asked) if url else ("nothing", False)
-        return [{"name": p.name, "services": services, "url": url, "asked": asked, "answer": answer}]
+            return [{"name": p.name, "asked": context.dashboard(), "answer": horizon_answers(context)}]
+        services, asked = _of_catalogue(context, p)
+        answer = _versions(context, asked) if asked else ("nothing", False)
+        return [{"name": p.name, "services": services, "asked": asked, "answer": answer}]
 
     def compare(self, context: Context, p: ComponentParams, thing: Thing) -> list[Difference]:
         if p.types and not thing["services"]:
             return [Difference("catalogue", f"a service of type {_or(p.types)}", "none")]
-        if p.types and not thing["url"]:
-            return [
-                Difference("catalogue", "an enabled service with a public endpoint", "it is registered, without one")
-            ]
+        if not thing["asked"]:
+            meant = "an enabled service with a public endpoint"
+            return [Difference("catalogue", meant, "it is registered, without one")]
         words, right = thing["answer"]
         expected = f"{thing['asked']} answers with {'its versions' if p.types else 'a login form'}"
         return [] if right else [Difference("answer", expected, words)]
@@ -115,17 +100,27 @@ class Component(Kind[ComponentParams]):
         return f"{p.name} is in the catalogue and answers" if p.types else f"{p.name} shows its login page"
 
 
+def _of_catalogue(context: Context, p: ComponentParams) -> tuple[list[Thing], str]:
+    """Its services in Keystone's catalogue, enabled or not; where the first public endpoint tells its versions."""
+    services = registered(context, p.types)
+    enabled = {service["id"] for service in services if service.get("enabled", True)}
+    endpoints = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
+    urls = [row["url"] for row in endpoints if row["enabled"] and row["service_id"] in enabled]
+    return services, version_address(urls[0]) if urls else ""
+
+
+def _known(context: Context, p: ComponentParams) -> tuple[list[Thing], str]:
+    """The same for showing how: nothing, on paper or where Keystone does not tell."""
+    try:
+        return _of_catalogue(context, p)
+    except (Absent, LabError):
+        return [], ""
+
+
 def registered(context: Context, types: Iterable[str]) -> list[Thing]:
     """The services of these types in Keystone's catalogue, enabled or not."""
     services = context.admin.get("identity", "services")["services"]
     return [service for service in services if service["type"] in set(types)]
-
-
-def public_addresses(context: Context, services: Iterable[Thing]) -> list[str]:
-    """The public endpoints of those of the services that are enabled."""
-    enabled = {service["id"] for service in services if service.get("enabled", True)}
-    endpoints = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
-    return [row["url"] for row in endpoints if row["enabled"] and row["service_id"] in enabled]
 
 
 def version_address(url: str) -> str:
