@@ -82,10 +82,6 @@ class Apache:
         self._values = {name: shlex.quote(value) for name, value in values.items()}
         self.known: dict[str, Any] = dict(facts()["apache"][family])
 
-    def why_not(self) -> str | None:
-        """Why there can be no Apache here, and which package brings it; None if there can."""
-        return None  # DevStack itself needs Apache
-
     @property
     def names(self) -> list[str]:
         """What the server certificate must be for: what endpoints carry."""

@@ -17,8 +17,8 @@ from stacklab.https.configuration import ServiceConfiguration
 from stacklab.https.virtual_hosts import HORIZON, EndpointCatalogue, VirtualHost
 from stacklab.waiting import NotYet, until
 
-APACHE = "apache"
-"""What the lab calls its notes of how Apache was."""
+APACHE, FRONTS = "apache", "fronts"
+"""What the lab calls its notes of how Apache was, and of the virtual hosts that were set up."""
 RELOAD_SECONDS = 30
 
 
@@ -61,8 +61,8 @@ class Https:
         self.rewrite = rewrite
 
     def why_not(self) -> str | None:
-        """Why there can be no Apache, and which package brings it; None if there can."""
-        return self.apache.why_not()
+        """Why there can be no Apache, and which package brings it; None if there can: DevStack itself needs Apache."""
+        return None
 
     # --- virtual hosts ---------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Https:
         """What must be known of Apache to put it back, as it was before the first virtual host."""
         if not self.begun(APACHE):
             self.begin(APACHE, self.apache.before())
-        return dict(read_precious(self.directory / f"{APACHE}.json"))
+        return self._noted(APACHE)
 
     def serve(self, hosts: Mapping[str, VirtualHost], among: Mapping[str, VirtualHost]) -> None:
         """Make Apache serve these, which are `among` all planned ones. Raises StepFailed with Apache's words."""
@@ -105,21 +105,16 @@ class Https:
         there = self.apache.there()
         return [host for name, host in self.remembered().items() if name in there]
 
-    @property
-    def _remembered(self) -> Path:
-        return self.directory / "fronts.json"
-
     def remembered(self) -> dict[str, VirtualHost]:
         """The virtual hosts that were set up, as they were then."""
-        return {name: VirtualHost(**values) for name, values in (read_precious(self._remembered) or {}).items()}
+        return {name: VirtualHost(**values) for name, values in self._noted(FRONTS).items()}
 
     def remember(self, hosts: Mapping[str, VirtualHost]) -> None:
         """Keep what is set up."""
         if hosts:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_precious(self._remembered, {name: asdict(host) for name, host in hosts.items()})
+            self.begin(FRONTS, {name: asdict(host) for name, host in hosts.items()})
         else:
-            remove_precious(self._remembered)
+            self.end(FRONTS)
 
     # --- the certificate -------------------------------------------------------------------------------------------
 
@@ -180,3 +175,6 @@ class Https:
     def end(self, what: str) -> None:
         """The change is taken back."""
         remove_precious(self.directory / f"{what}.json")
+
+    def _noted(self, what: str) -> dict[str, Any]:
+        return dict(read_precious(self.directory / f"{what}.json") or {})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -46,15 +44,6 @@ class OwnApache(Apache):
         self.sites = self.configuration.parent / "sites"
         self.known |= {"sites": str(self.sites), "enabled": str(self.sites)}
 
-    def why_not(self) -> str | None:
-        if _program() and _modules():
-            return None
-        how = facts()["packages"]
-        return (
-            "Apache with mod_ssl is not installed on this machine; "
-            f"on Debian: {how['debian']}; on Fedora and its kin: {how['redhat']} (its own service need not run)"
-        )
-
     @property
     def names(self) -> list[str]:
         return ["localhost", self.host]
@@ -89,10 +78,9 @@ class OwnApache(Apache):
 
     def groundwork(self) -> dict[str, str]:
         """Apache's main file."""
-        user, group = _account()
         text = template("httpd.conf.j2").render(
             root=self.directory, run=self.layout.run, pid_file=self.pid_file, log=self.log, sites=self.sites,
-            modules=_modules() or [], user=user, group=group,
+            modules=_modules() or [], root_starts=os.geteuid() == 0,
         )  # fmt: skip
         return {str(self.configuration): text}
 
@@ -159,6 +147,15 @@ class EmbeddedHttps(Https):
         super().__init__(directory, lab, apache, services, lambda: urls(own_ports())[HORIZON], rewrite)
         self._own_ports = own_ports
 
+    def why_not(self) -> str | None:
+        if _program() and _modules():
+            return None
+        how = facts()["packages"]
+        return (
+            "Apache with mod_ssl is not installed on this machine; "
+            f"on Debian: {how['debian']}; on Fedora and its kin: {how['redhat']} (its own service need not run)"
+        )
+
     def start(self, progress: Progress) -> str:
         """Start it again after a restart of the machine or `lab down`; the services' own ports may be others by now."""
         plain, hosts = urls(self._own_ports()), {}
@@ -216,16 +213,3 @@ def _modules() -> list[tuple[str, str]] | None:
         if {"ssl_module", "proxy_http_module"} <= {name for name, _ in found}:
             return found
     return None
-
-
-def _account() -> tuple[str, str]:
-    """Whom Apache's children run as when root starts it; empty for anybody else."""
-    if os.geteuid() != 0:
-        return "", ""
-    for name in facts()["users"]:
-        try:
-            account = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return name, grp.getgrgid(account.pw_gid).gr_name
-    return "nobody", grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
