@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import pytest
@@ -284,26 +283,6 @@ def certificate(
 
 
 @in_two_halves
-def rewritten(workspace: Workspace, service: str, change: Callable[[str], str]) -> Iterator[None]:
-    """The file of a virtual host says something else."""
-    https = workspace.https()
-    assert isinstance(https, EmbeddedHttps)
-    apache = https.apache
-    before = Path(apache.site_path(service)).read_text(encoding="utf-8")
-
-    def write(text: str) -> None:
-        first = int((apache.layout.run / "apache.pid").read_text())
-        old = {*processes(apache.configuration)} - {first}
-        apache.serve({service: text})
-        # A graceful restart is only asked for: until they end, the old processes answer.
-        until("the old processes have ended", lambda: not old & {*processes(apache.configuration)})
-
-    write(change(before))
-    yield
-    write(before)
-
-
-@in_two_halves
 def changed(workspace: Workspace, /, collection: str, find: dict[str, str], **values: Any) -> Iterator[None]:
     """Something of Placement's in the catalogue is another one; nothing that a check asks needs it."""
     service = workspace.admin.get("identity", "services", name="placement")["services"][0]
@@ -319,24 +298,28 @@ def changed(workspace: Workspace, /, collection: str, find: dict[str, str], **va
 
 
 @in_two_halves
-def in_file(
-    workspace: Workspace, path: Callable[[EmbeddedHttps], Path], change: Callable[[str], str]
-) -> Iterator[None]:
-    """A file says something else; nobody is told."""
+def otherwise(workspace: Workspace, file: str, pattern: str, replacement: str) -> Iterator[None]:
+    """A file below the cloud's directory says something else. Apache is told of a virtual host's; of others nobody."""
     https = workspace.https()
     assert isinstance(https, EmbeddedHttps)
-    file = path(https)
-    before, mode = file.read_text(encoding="utf-8"), file.stat().st_mode
-    file.write_text(change(before), encoding="utf-8")
-    assert file.read_text(encoding="utf-8") != before
+    path = https.directory.parent / file
+    before, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+
+    def write(text: str) -> None:
+        path.write_text(text, encoding="utf-8")
+        if path.parent.name == "sites":
+            apache = https.apache
+            old = {*processes(apache.configuration)} - {int(apache.pid_file.read_text())}
+            apache.reload()
+            # A graceful restart is only asked for: until they end, the old processes answer.
+            until("the old processes have ended", lambda: not old & {*processes(apache.configuration)})
+
+    after = re.sub(pattern, replacement, before, flags=re.DOTALL)
+    assert after != before
+    write(after)
     yield
-    file.write_text(before, encoding="utf-8")
-    file.chmod(mode)
-
-
-def in_clouds_file(pattern: str, replacement: str) -> Break:
-    """clouds.yaml says something else."""
-    return in_file(lambda https: https.clouds_file, lambda text: re.sub(pattern, replacement, text, flags=re.DOTALL))
+    write(before)
+    path.chmod(mode)
 
 
 @in_two_halves
@@ -348,47 +331,40 @@ def open_key(workspace: Workspace) -> Iterator[None]:
     file.chmod(0o600)
 
 
-def speaks_plain(text: str) -> str:
-    """The dashboard's plain port answers, and redirects nobody."""
-    return re.sub('Redirect permanent "/".*', 'Redirect 404 "/"', text)
+def site(service: str, pattern: str, replacement: str) -> Break:
+    """The file of a virtual host says something else."""
+    return otherwise(f"https/sites/{service}.conf", pattern, replacement)
 
 
-def other_link(text: str) -> str:
-    """The service is not told that TLS was before it."""
-    return text.replace('RequestHeader set X-Forwarded-Proto "https"', "RequestHeader unset X-Forwarded-Proto")
-
-
-def nowhere(text: str) -> str:
-    """What is passed on goes to a port where nobody listens."""
-    return re.sub(r'ProxyPass "/" "http://127.0.0.1:\d+/"', 'ProxyPass "/" "http://127.0.0.1:9/"', text)
-
-
-TRUSTED = in_clouds_file(r'("lab-https-no-ca": \{)', r'\1 "verify": false,')
+SPEAKS_PLAIN = ('Redirect permanent "/"[^\n]*', 'Redirect 404 "/"')
+"""The dashboard's plain port answers, and redirects nobody."""
+OTHER_LINK = ('RequestHeader set X-Forwarded-Proto "https"', "RequestHeader unset X-Forwarded-Proto")
+"""The service is not told that TLS was before it."""
+NOWHERE = (r'ProxyPass "/" "http://127.0.0.1:\d+/"', 'ProxyPass "/" "http://127.0.0.1:9/"')
+"""What is passed on goes to a port where nobody listens."""
+TRUSTED = otherwise("clouds.yaml", r'("lab-https-no-ca": \{)', r'\1 "verify": false,')
 """The entry without the authority has verification switched off, as people do who are in a hurry."""
 
 BREAKS: dict[str, Break] = {
     "services": changed("services", {}, enabled=False),
     "internal": changed("endpoints", {"interface": "internal"}, enabled=False),
-    "settings": in_file(
-        lambda https: https.apache.layout.conf / "neutron.conf",
-        lambda text: text.replace("endpoint_type = internal", "#"),
-    ),
+    "settings": otherwise("conf/neutron.conf", "endpoint_type = internal", "#"),
     "authority": open_key(),
     "certificate": certificate(names=["localhost", "192.0.2.1"]),
-    "horizon": rewritten("horizon", speaks_plain),
-    "keystone": rewritten("keystone", other_link),
-    "swift": rewritten("swift", nowhere),
-    "others": rewritten("glance", other_link),
+    "horizon": site("horizon", *SPEAKS_PLAIN),
+    "keystone": site("keystone", *OTHER_LINK),
+    "swift": site("swift", *NOWHERE),
+    "others": site("glance", *OTHER_LINK),
     # The entry for https has another file as its authority.
-    "logins": in_clouds_file(r'("lab-https": \{.*?"cacert": ")[^"]+"', r'\1/etc/hostname"'),
+    "logins": otherwise("clouds.yaml", r'("lab-https": \{.*?"cacert": ")[^"]+"', r'\1/etc/hostname"'),
     "endpoints": changed("endpoints", {"interface": "public"}, url=lambda url: f"{url}/elsewhere"),
     "chain": certificate(stranger=True),
     "name": certificate(names=["elsewhere.example"]),
     "dates": certificate(expired=True),
-    "plain": rewritten("horizon", speaks_plain),
+    "plain": site("horizon", *SPEAKS_PLAIN),
     "no-plain-url": changed("endpoints", {"interface": "public"}, url=lambda url: url.replace("https://", "http://")),
-    "login": rewritten("glance", nowhere),
-    "client": rewritten("nova", nowhere),
+    "login": site("glance", *NOWHERE),
+    "client": site("nova", *NOWHERE),
     "refusal": TRUSTED,
     "client-refusal": TRUSTED,
     "repair-certificate": certificate(expired=True),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from stacklab.cloud.connection import Connection
@@ -236,50 +237,16 @@ def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(mon
 # --- TLS, by the commands that are shown -------------------------------------------------------------------------------
 
 
-DATES = "notBefore=Jan  1 00:00:00 2020 GMT\nnotAfter=Jan  1 00:00:00 2120 GMT\n"
 PUBLIC = tls_look.Address(name="horizon", host="192.0.2.7", port="443", path="/dash/", public="https://192.0.2.7")
-LINK = 'HTTP/1.1 300 Multiple Choices\r\n\r\n{"href": "http://192.0.2.7/identity/v3/"}'
+ANSWERS = yaml.safe_load(Path(__file__).with_name("tls_answers.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("look", "output", "complaint", "status", "expected"),
-    [
-        ("chain", "", "Peer certificate: CN = x\nVerification: OK\n", 0, None),
-        ("chain", "", "verify error:num=20:unable to get local issuer certificate\n", 1, "a certificate that"),
-        ("chain", "", "connect:errno=111\nConnection refused\n", 1, "a certificate that"),
-        ("name", "IP 192.0.2.7 does match certificate\n", "", 0, None),
-        ("name", "IP 192.0.2.7 does NOT match certificate\n", "", 0, "for 192.0.2.7"),
-        ("dates", DATES + "Certificate will not expire", "", 0, None),
-        ("dates", DATES + "Certificate will expire", "", 1, "valid"),
-        ("plain", "HTTP/1.1 301 Moved\r\nLocation: https://192.0.2.7/\r\n\r\n", "", 0, None),
-        ("plain", "HTTP/1.1 302 Found\r\nLocation: https://192.0.2.7/\r\n\r\n", "", 0, None),
-        ("plain", "HTTP/1.1 400 Bad Request\r\n\r\nInstead use the HTTPS scheme", "", 0, None),
-        ("plain", "", "curl: (7) Connection refused", 7, None),
-        ("plain", "HTTP/1.1 200 OK\r\n\r\nhello", "", 0, "a redirect"),
-        ("login", "https://h/v3 https://h/compute https://h/image\n0 servers, 1 images\n", "", 0, None),
-        ("login", "https://h/v3 http://h/compute https://h/image\n0 servers, 1 images\n", "", 0, "https alone"),
-        ("login", "", "…certificate verify failed: certificate has expired", 1, "a token"),
-        ("refusal", "", "SSLError: certificate verify failed: unable to get local issuer", 1, None),
-        ("refusal", "", "no such cloud", 1, "a refusal"),
-        ("refusal", "", "", 0, "a refusal"),
-        ("front", "HTTP/1.1 200 OK\r\n\r\nhello", "", 0, None),
-        ("front", "HTTP/1.1 503 Unavailable\r\n\r\n", "", 0, "an answer of the service's"),
-        ("front", LINK, "", 0, "links that begin with https"),
-        ("front", "", "curl: (7) Failed to connect to 192.0.2.7 port 443", 7, "an answer by TLS"),
-        ("front", "", "curl: (35) wrong version number", 35, "an answer by TLS"),
-        ("dashboard", 'HTTP/1.1 200 OK\r\n\r\n<input name="password">', "", 0, None),
-        ("dashboard", "HTTP/1.1 200 OK\r\n\r\nIt works!", "", 0, "the login page"),
-        ("redirect", "HTTP/1.1 301 Moved\r\nLocation: https://192.0.2.7/dash/\r\n\r\n", "", 0, None),
-        ("redirect", "HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n", "", 0, "a redirect to https://192.0.2.7/dash/"),
-        ("redirect", "", "curl: (7) Connection refused", 7, "a redirect to https://192.0.2.7/dash/"),
-    ],
-)  # fmt: skip
-def test_what_openssl_curl_and_the_clients_say_of_tls_is_read(
-    look: str, output: str, complaint: str, status: int, expected: str | None
-) -> None:
-    _, instead = tls_look.looks()[look].read(PUBLIC, client.Result(status, output, complaint))
-    assert (instead is None) == (expected is None)
-    assert instead is None or instead.startswith(str(expected))
+@pytest.mark.parametrize(("look", "row"), [(look, row) for look, rows in ANSWERS.items() for row in rows])
+def test_what_openssl_curl_and_the_clients_say_of_tls_is_read(look: str, row: dict[str, Any]) -> None:
+    result = client.Result(row.get("status", 0), row.get("output", ""), row.get("complaint", ""))
+    _, expected = tls_look.looks()[look].read(PUBLIC, result)
+    assert (expected is None) == ("expected" not in row)
+    assert expected is None or expected.startswith(row["expected"])
 
 
 def test_an_endpoint_that_stays_plain_in_a_second_region_is_not_hidden_by_the_first() -> None:
