@@ -20,15 +20,20 @@ from stacklab.conditions.condition import Fault, Finding
 from stacklab.conditions.machine import Target
 from stacklab.conditions.runner import RepairOutcome, repair
 from stacklab.deploy.deployment import Deployment
+from stacklab.deploy.prepare.packages import restart
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Breakable, Recovery, Selinux
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import NotRunning
 from stacklab.events import Event
+from stacklab.homes.libvirt.vm import Vm
 from stacklab.lab import Lab
 from stacklab.machines.clock import ahead
-from tests.vm.guest import Guest, built_box, guest, missing
+from stacklab.machines.ssh import SshMachine
+from tests.vm.conftest import Journey, bring_up, put_back, quiet
 
+BOOT_SECONDS = 1200
+"""Emulated, on a machine that is busy with other tests."""
 MODULE = """module lab_memcached 1.0;
 
 require {
@@ -45,15 +50,19 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    if why := missing():
-        pytest.skip(why)
-    with guest(built_box(), tmp_path_factory.mktemp("selinux")) as running:
-        yield running
+def machine(made: tuple[Vm, Journey]) -> Iterator[SshMachine]:
+    """The VM of all tests here, put back afterwards."""
+    vm, _ = made
+    if vm.state() != "running":
+        bring_up(vm)
+    machine = vm.machine()
+    yield machine
+    machine.close()
+    put_back(vm)
 
 
 @pytest.fixture
-def deployment(debian: Guest, own_directories: Path) -> Deployment:
+def deployment(machine: SshMachine, own_directories: Path) -> Deployment:
     shipped = load_profile("debian12-2026.1")
     profile = shipped.model_copy(
         update={
@@ -62,7 +71,7 @@ def deployment(debian: Guest, own_directories: Path) -> Deployment:
             "recovery": Recovery(loops={**FILES, "never-made": "/opt/stack/data/never-made-backing-file"}),
         }
     )
-    return Deployment(Lab("intro"), profile, debian.machine, "192.0.2.1", Settings())
+    return Deployment(Lab("intro"), profile, machine, "192.0.2.1", Settings())
 
 
 def ignored(event: Event) -> None:
@@ -161,10 +170,6 @@ def settles(fault: Fault) -> Finding:
     return found
 
 
-def quiet(said: str) -> None:
-    """Nobody listens."""
-
-
 def test_the_agent_is_denied_its_port_and_permissive_mode_is_one_repair_and_the_module_another(
     deployment: Deployment, broken: dict[str, Fault]
 ) -> None:
@@ -258,7 +263,7 @@ def test_a_module_for_another_policy_is_refused_with_what_is_missing(deployment:
     assert "does not know the types of openvswitch_t:ovsdb_port_t:tcp_socket:name_bind" in found.evidence
 
 
-def test_permissive_mode_and_volume_groups_over_a_reboot(debian: Guest, deployment: Deployment) -> None:
+def test_permissive_mode_and_volume_groups_over_a_reboot(deployment: Deployment) -> None:
     machine = deployment.machine
     machine.script("setenforce 1; sed -i 's/^SELINUX=.*/SELINUX=enforcing/' /etc/selinux/config", user="root")
     found = check(deployment, "selinux")
@@ -276,7 +281,7 @@ def test_permissive_mode_and_volume_groups_over_a_reboot(debian: Guest, deployme
     )
     assert check(deployment, "loops").state == "good"
 
-    debian.reboot()
+    restart(machine, quiet, seconds=BOOT_SECONDS)
     assert machine.run("getenforce", user="root").out.strip() == "Permissive"
     assert check(deployment, "selinux").state == "good"
     found = check(deployment, "loops")
