@@ -56,6 +56,21 @@ def test_every_service_of_the_catalogue_is_asked_for_its_list_and_unknown_ones_a
     assert not any(path[0] == "dns" for path in cloud.asked)
 
 
+@pytest.mark.parametrize(
+    ("there", "asked"),
+    [
+        (("volume", "volumev2", "volumev3"), ["volumev3"]),  # Pike, where the first answers with 404
+        (("volumev3", "block-storage"), ["block-storage", "volumev3"]),
+        (("volumev2",), ["volumev2"]),
+        (("share", "sharev2"), ["sharev2"]),
+    ],
+)
+def test_an_api_that_a_newer_one_supersedes_is_not_asked(cloud: Any, there: tuple[str, ...], asked: list[str]) -> None:
+    cloud.answers["identity", "services"]["services"] += [{"type": kind} for kind in there]
+    assert "unknown here: surfing)" in prove(cloud)
+    assert sorted(path[0] for path in cloud.asked if path[0] in {*there, "volume"}) == asked
+
+
 def test_what_is_refused_at_first_is_asked_again(cloud: Any) -> None:
     cloud.refused = [("image", "images")]
     prove(cloud, seconds=60)
