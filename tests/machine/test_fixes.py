@@ -66,17 +66,17 @@ def machine(debian: System) -> Iterator[SshMachine]:
     reached.close()
 
 
-@pytest.fixture(autouse=True)
-def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stacklab.conditions.systemd.WATCH_SECONDS", WATCH_SECONDS)
-
-
 @pytest.fixture
 def deployment(machine: SshMachine, own_directories: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """The machine with two healthy units, keystone and q-agt, that are gone afterwards."""
     shipped = load_profile("debian12-2026.1")
     units = shipped.units.model_copy(
-        update={"devstack": ["keystone", "q-agt"], "network_agent": "q-agt", "switch": ["openvswitch-switch"]}
+        update={
+            "devstack": ["keystone", "q-agt"],
+            "network_agent": "q-agt",
+            "switch": ["openvswitch-switch"],
+            "watch_seconds": WATCH_SECONDS,
+        }
     )
     settings = {"net.ipv4.ip_forward": "1", "net.ipv4.ip_local_reserved_ports": "35357,35358"}
     recovery = Recovery(sysctl=settings, start_instances=False)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -14,10 +13,6 @@ from typing import Any
 import pytest
 import requests
 
-from stacklab.homes.plan import Plan
-from stacklab.lab import Lab
-from stacklab.replay.current import home_of
-from stacklab.stages import run_stages
 from tests import standin
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.machine.test_home_ssh import ON, Learner, learner  # noqa: F401 - a fixture
@@ -54,11 +49,7 @@ def stacked(learner: Learner) -> Learner:
     data = json.loads(profile.read_text())
     data["units"]["devstack"] = list(UNITS)
     profile.write_text(json.dumps(data))
-    with pytest.MonkeyPatch.context() as patched:
-        for name in [name for name in os.environ if name.startswith(("XDG_", "LAB_", "OS_"))]:
-            patched.delenv(name)
-        patched.setenv("HOME", str(home))
-        bring_up_without_watching(ON[1].removeprefix("ssh:"))
+    learner.lab("up", SESSION, "--image", str(learner.image), *ON)
     for path, content in FILES.items():
         machine.put(path, content.format(address=address), mode=0o640, owner="stack")
     machine.run("install", "-d", "-o", "stack", LOCAL_SETTINGS, user="root")
@@ -67,16 +58,6 @@ def stacked(learner: Learner) -> Learner:
     url = f"http://{address}/identity/v3/endpoints/identity"
     requests.patch(url, data=body, headers={"X-Auth-Token": "standin-token"}, timeout=30).raise_for_status()
     return learner
-
-
-def bring_up_without_watching(address: str) -> None:
-    """`lab up` without the fixes, one of which watches units for more than a minute; other tests are about them."""
-    lab = Lab("intro")
-    with lab.writing(new=True):
-        Plan(home="ssh", address=address, profile="standin").keep(lab)
-        lab.update(session=SESSION)
-        home = home_of(lab)
-        run_stages(lab, (stage for stage in home.stages() if stage.name != "fixes"), lambda event: None)
 
 
 def tree(learner: Learner) -> list[str]:

@@ -106,6 +106,7 @@ def profile_data(**changes: Any) -> dict[str, Any]:
             "switch": [],
             "libvirt": "libvirtd",
             "network_agent": "q-ovn-agent",
+            "watch_seconds": 8,
             "devstack": UNITS,
         },
     }

@@ -47,7 +47,7 @@ ActiveEnterTimestampMonotonic=0
 
 def test_units_are_read_in_the_order_of_the_question() -> None:
     up, failed, again, missing = systemd.read_units(SHOWN, ["libvirtd.service", "b.service", "c.service", "d.service"])
-    assert (up.running, up.age, up.young, up.at_boot) == (True, 40.0, True, True)
+    assert (up.running, up.age, up.young(75), up.at_boot) == (True, 40.0, True, True)
     assert up.triggers == ("libvirtd.socket", "libvirtd-ro.socket")
     assert up.said == "active for 40 s"
     assert (failed.failed, failed.running, failed.at_boot, failed.said) == (True, False, False, "failed (exit-code)")
@@ -66,8 +66,8 @@ def test_an_answer_for_another_number_of_units_is_not_taken() -> None:
 
 
 def test_a_unit_is_old_enough_after_the_watch() -> None:
-    young, *_ = systemd.read_units(SHOWN, ["a", "b", "c", "d"])
-    assert not dataclasses.replace(young, age=systemd.WATCH_SECONDS).young
+    first, *_ = systemd.read_units(SHOWN, ["a", "b", "c", "d"])
+    assert not dataclasses.replace(first, age=75).young(75)
 
 
 def test_unit_files_are_found_with_marks_and_columns() -> None:
@@ -87,11 +87,8 @@ def test_units_come_in_the_order_of_stacking_and_unknown_ones_last() -> None:
 def test_watching_tells_the_youngest_and_how_many_are_with_it() -> None:
     first, failed, *_ = systemd.read_units(SHOWN, ["devstack@q-agt.service", "devstack@n-api.service", "c", "d"])
     older = dataclasses.replace(first, name="devstack@n-cpu.service", age=60.0)
-    assert (
-        systemd.watching([older, first], [])
-        == f"watching devstack@q-agt: up for 40 of {systemd.WATCH_SECONDS} s, and 1 more"
-    )
-    assert systemd.watching([older], [failed.name]).endswith("; failed: devstack@n-api")
+    assert systemd.watching([older, first], [], 75) == "watching devstack@q-agt: up for 40 of 75 s, and 1 more"
+    assert systemd.watching([older], [failed.name], 75).endswith("; failed: devstack@n-api")
 
 
 def test_journal_lines_lose_colours_passwords_and_length() -> None:

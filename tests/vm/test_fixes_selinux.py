@@ -67,7 +67,9 @@ def deployment(machine: SshMachine, own_directories: Path) -> Deployment:
     profile = shipped.model_copy(
         update={
             "selinux": Selinux(module=MODULE, booleans=["httpd_can_network_connect"]),
-            "units": shipped.units.model_copy(update={"switch": ["memcached"], "network_agent": "q-agt"}),
+            "units": shipped.units.model_copy(
+                update={"switch": ["memcached"], "network_agent": "q-agt", "watch_seconds": 20}
+            ),
             "recovery": Recovery(loops={**FILES, "never-made": "/opt/stack/data/never-made-backing-file"}),
         }
     )
@@ -129,7 +131,7 @@ def test_the_module_allows_the_one_thing_that_was_denied_and_selinux_goes_on_enf
 # --- faults: from here on the module is loaded, and SELinux enforces ----------------------------------------------------
 
 AGENT = """[Service]
-ExecStart=/bin/bash -c "sleep 10; exec 3<>/dev/tcp/127.0.0.1/6640 || { echo \'Could not retrieve schema from \
+ExecStart=/bin/bash -c "sleep 5; exec 3<>/dev/tcp/127.0.0.1/6640 || { echo \'Could not retrieve schema from \
 tcp:127.0.0.1:6640: Connection refused\'; exit 1; }; exec sleep infinity"
 [Install]
 WantedBy=multi-user.target
@@ -149,7 +151,7 @@ def broken(deployment: Deployment) -> dict[str, Fault]:
     machine = deployment.machine
     machine.put("/etc/systemd/system/devstack@q-agt.service", AGENT)
     machine.put(
-        "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 10; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
+        "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 5; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
     )
     machine.script(STACKED, user="root", seconds=600)
     profile = deployment.profile.model_copy(update={"faults": Breakable(time=["chrony", "standin-time"])})

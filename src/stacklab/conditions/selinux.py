@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from stacklab.conditions.condition import Action, Finding
 from stacklab.conditions.machine import MachineCondition, MachineFault, Target
-from stacklab.conditions.systemd import RESTART_SECONDS, WATCH_SECONDS, Unit, service, stack_unit, why_down
+from stacklab.conditions.systemd import RESTART_SECONDS, Unit, service, stack_unit, why_down
 from stacklab.deploy.profile.model import Selinux
 from stacklab.errors import CommandFailed, ProfileInvalid
 from stacklab.machines.base import Machine
@@ -196,7 +196,7 @@ class SelinuxDenies(SelinuxCondition, MachineFault):
         if mode != ENFORCING and config_of(self.machine, self.settings.config) == "enforcing":
             said.append(f"until the next reboot only: {self.settings.config} has SELINUX=enforcing")
         unit = self._agent()
-        if unit.running and (not denied or unit.age >= WATCH_SECONDS):
+        if unit.running and (not denied or unit.age >= self.profile.units.watch_seconds):
             return Finding("good", "; ".join([f"{unit.plain} is {unit.said}", *said]))
         if unit.running or unit.starting:
             early = f"{unit.plain} is {unit.said}, too early to tell"

@@ -40,10 +40,11 @@ class StackUnits(MachineCondition):
         wrong = [unit for unit in units if self.wrong(unit)]
         if wrong:
             return Finding("bad", "\n".join(why_down(self.machine, unit) for unit in wrong))
-        young = [unit for unit in units if unit.young]
+        seconds = self.profile.units.watch_seconds
+        young = [unit for unit in units if unit.young(seconds)]
         if young:
             said = ", ".join(f"{unit.plain} ({unit.said})" for unit in young)
-            less = f"too early to tell, up for less than {systemd.WATCH_SECONDS} s"
+            less = f"too early to tell, up for less than {seconds} s"
             return Finding("unknown", f"{less}: {said}", early=True)
         return Finding("good", _told(units))
 
@@ -55,7 +56,7 @@ class StackUnits(MachineCondition):
         units = self.stack_units()
         # What this repair takes for well enough (a unit that was stopped, for `units`) is not watched either.
         names = [unit.name for unit in units if unit.running or unit.starting or self.wrong(unit)]
-        bad = systemd.watch(self.machine, names, progress)
+        bad = systemd.watch(self.machine, names, self.profile.units.watch_seconds, progress)
         return Finding("bad", self.masked("\n".join(bad.values()))) if bad else self.look()
 
 

@@ -12,10 +12,7 @@ from stacklab.machines.base import Machine
 from stacklab.stages import Progress
 from stacklab.waiting import looks
 
-WATCH_SECONDS = 75
-"""How long a unit must stay up before it counts: the course's network agent fails again after less than a minute."""
-
-LOOK_EVERY = 10.0
+LOOK_EVERY = 5.0
 STARTING_SECONDS = 180
 """How long a unit may be on its way up: twice systemd's own limit for a start."""
 
@@ -81,10 +78,9 @@ class Unit:
         """Whether it ended badly, also where systemd is about to try once more."""
         return self.active == "failed" or self.sub == "auto-restart"
 
-    @property
-    def young(self) -> bool:
-        """Whether it is too early to say that it stays up."""
-        return self.starting or (self.running and self.age < WATCH_SECONDS)
+    def young(self, seconds: float) -> bool:
+        """Whether it is too early to say that it stays up, which takes so long."""
+        return self.starting or (self.running and self.age < seconds)
 
     @property
     def at_boot(self) -> bool:
@@ -196,8 +192,8 @@ def why_down(machine: Machine, unit: Unit) -> str:
     return f"{unit.plain} is {unit.said}" + (f"; its journal ends:{words}" if words else "")
 
 
-def watch(machine: Machine, names: Sequence[str], progress: Progress) -> dict[str, str]:
-    """Watch units together until each has been up for WATCH_SECONDS; returns those that did not stay up, with the evidence.
+def watch(machine: Machine, names: Sequence[str], seconds: float, progress: Progress) -> dict[str, str]:
+    """Watch units together until each has been up for so long; returns those that did not stay up, with the evidence.
 
     Returns at once where all have been up for longer. A unit that systemd itself starts again while we look has failed, too.
     """
@@ -211,20 +207,20 @@ def watch(machine: Machine, names: Sequence[str], progress: Progress) -> dict[st
         for unit in units:
             if unit.running and seen.setdefault(unit.name, unit.entered) != unit.entered:
                 bad[unit.name] = f"{unit.plain} ended, and systemd started it again\n{why_down(machine, unit)}"
-            elif unit.young and (unit.running or time.monotonic() - began < STARTING_SECONDS):
+            elif unit.young(seconds) and (unit.running or time.monotonic() - began < STARTING_SECONDS):
                 waiting.append(unit)
             elif not unit.running:
                 bad[unit.name] = why_down(machine, unit)
         if not waiting:
             break
-        progress(watching(waiting, bad))
+        progress(watching(waiting, bad, seconds))
     return bad
 
 
-def watching(units: Sequence[Unit], bad: Iterable[str]) -> str:
+def watching(units: Sequence[Unit], bad: Iterable[str], seconds: float) -> str:
     """One line on what is being watched: the youngest, how long it is up, how many are with it."""
     youngest = min(units, key=lambda unit: unit.age if unit.running else -1)
-    how = f"up for {youngest.age:.0f} of {WATCH_SECONDS} s" if youngest.running else "starting"
+    how = f"up for {youngest.age:.0f} of {seconds:.0f} s" if youngest.running else "starting"
     others = f", and {len(units) - 1} more" if len(units) > 1 else ""
     failed = "; failed: " + ", ".join(name.removesuffix(".service") for name in bad) if bad else ""
     return f"watching {youngest.plain}: {how}{others}{failed}"

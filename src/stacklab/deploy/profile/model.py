@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stacklab.errors import NotServed, UnknownName
 from stacklab.suggest import closest_of
@@ -129,6 +129,7 @@ class Units(Part):
 
     `storage`: the iSCSI daemons that Cinder needs. `devstack`: in stack.sh's order, without `devstack@` and `.service`.
     `openstack`: those of OpenStack's services that have names of their own, where packages brought them (PackStack).
+    `watch_seconds`: how long one must stay up before it counts: the course's network agent fails again within a minute.
     """
 
     apache: str
@@ -141,6 +142,7 @@ class Units(Part):
     network_agent: str
     devstack: list[str]
     openstack: list[str] = []
+    watch_seconds: int = Field(75, gt=0)
 
 
 class CloudAddresses(Part):
