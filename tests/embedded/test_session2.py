@@ -29,7 +29,7 @@ from stacklab.replay.bringup import reset
 from stacklab.replay.check import check
 from stacklab.replay.current import home_of, journal_of, workspace_at
 from stacklab.replay.narrate import narrate
-from stacklab.replay.undo import dependants
+from stacklab.replay.undo import dependants, undo
 from stacklab.replay.vias import do
 from tests.embedded.breaks import (
     disabled,
@@ -46,8 +46,9 @@ from tests.embedded.breaks import (
     without_service_roles,
 )
 from tests.embedded.guests import PATIENCE
-from tests.embedded.inventory import outline
+from tests.embedded.inventory import inventory, outline
 from tests.embedded.mutation import Break, Mend, Mutations, applicable, by_names, failed, find, in_guest
+from tests.embedded.test_session4 import assert_becomes
 
 SESSION = load_session("session2")
 ONCE = {"by-client", "by-dashboard", "read", "large-object"}
@@ -72,6 +73,7 @@ def done(running: Lab, outlines: dict[str, Any]) -> Iterator[Workspace]:
     """The whole session, done."""
     reset(running, lambda detail: None)
     desk = open_workspace(running)
+    outlines["before"] = inventory(desk.admin)
     for step in SESSION.steps():
         if step.id == "second-server":
             outlines["rest"] = outline(desk.admin)
@@ -395,15 +397,27 @@ def test_an_image_that_a_broken_pipe_cut_off_fails_though_it_is_active(done: Wor
 # --- last, since they begin anew -----------------------------------------------------------------------------------
 
 
-def test_the_client_leaves_the_same_cloud(done: Workspace, running: Lab, outlines: dict[str, Any]) -> None:
+def test_the_client_leaves_the_same_cloud_which_another_replay_does_not_change_and_undo_puts_back(
+    done: Workspace, running: Lab, outlines: dict[str, Any]
+) -> None:
     reset(running, lambda detail: None)
     desk = open_workspace(running)
     steps = list(SESSION.steps())
-    for step in steps[: [one.id for one in steps].index("second-server")]:
+    steps = steps[: [step.id for step in steps].index("second-server")]
+    for step in steps:
         # A look is the same request whatever the way, and costs the client a second each time; the first one stands for all.
         if step.kind.leaves or step.id in ("services", "keystone", "listing", "deletion"):
             apply_step(desk, journal_of(running), step, "cli")
     assert outline(desk.admin) == outlines["rest"]
+
+    made = inventory(desk.admin)
+    lasting = [step for step in steps if step.kind.lasting(step.params)]
+    again = {step.id: apply_step(desk, journal_of(running), step, "rest").outcome for step in lasting}
+    assert "done" not in again.values(), again
+    assert inventory(desk.admin) == made
+    undo(desk, journal_of(running), steps, lambda step, detail: None)
+    assert_becomes(desk.admin, outlines["before"])
+    assert journal_of(running).entries("session2") == {}
 
 
 MIB = 1 << 20

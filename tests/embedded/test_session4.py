@@ -55,8 +55,10 @@ def not_passed(desk: Workspace, steps: list[Step]) -> dict[str, str]:
     return {grade.id: grade.actual for grade in grades if grade.status != "passed"}
 
 
-def test_both_ways_leave_the_same_cloud_with_every_step_passed(running: Lab, desk: Workspace) -> None:
-    left = {}
+def test_both_ways_leave_the_same_cloud_with_every_step_passed_and_undo_leaves_it_as_it_was(
+    running: Lab, desk: Workspace
+) -> None:
+    before, left = inventory(desk.admin), {}
     for via in ("rest", "cli"):
         reset(running, lambda detail: None)
         desk = open_workspace(running)
@@ -64,6 +66,8 @@ def test_both_ways_leave_the_same_cloud_with_every_step_passed(running: Lab, des
         assert not_passed(desk, STEPS) == {}, via
         left[via] = outline(desk.admin)
     assert left["cli"] == left["rest"]
+    undo(desk, journal_of(running), STEPS, lambda step, detail: None)
+    assert_becomes(desk.admin, before)
 
 
 def test_a_second_replay_changes_nothing(running: Lab, desk: Workspace) -> None:

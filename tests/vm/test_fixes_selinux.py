@@ -130,9 +130,10 @@ def test_the_module_allows_the_one_thing_that_was_denied_and_selinux_goes_on_enf
 
 # --- faults: from here on the module is loaded, and SELinux enforces ----------------------------------------------------
 
-AGENT = """[Service]
-ExecStart=/bin/bash -c "sleep 5; exec 3<>/dev/tcp/127.0.0.1/6640 || { echo \'Could not retrieve schema from \
-tcp:127.0.0.1:6640: Connection refused\'; exit 1; }; exec sleep infinity"
+CONNECTS = "sleep 5; exec 3<>/dev/tcp/127.0.0.1/6640"
+AGENT = f"""[Service]
+ExecStart=/bin/bash -c "{CONNECTS} || {{ echo \'Could not retrieve schema from \
+tcp:127.0.0.1:6640: Connection refused\'; exit 1; }}; exec sleep infinity"
 [Install]
 WantedBy=multi-user.target
 """
@@ -145,15 +146,17 @@ systemctl daemon-reload; systemctl enable --now apache2 devstack@q-agt standin-t
 """
 
 
-@pytest.fixture
-def broken(deployment: Deployment) -> dict[str, Fault]:
-    """The faults of the guest, as of one whose stack.sh has ended well."""
-    machine = deployment.machine
+@pytest.fixture(scope="module")
+def stacked(machine: SshMachine) -> None:
+    """The guest is as one whose stack.sh has ended well."""
     machine.put("/etc/systemd/system/devstack@q-agt.service", AGENT)
-    machine.put(
-        "/etc/systemd/system/standin-time.service", AGENT.replace("sleep 5; exec 3<>/dev/tcp/127.0.0.1/6640", ":")
-    )
+    machine.put("/etc/systemd/system/standin-time.service", AGENT.replace(CONNECTS, ":"))
     machine.script(STACKED, user="root", seconds=600)
+
+
+@pytest.fixture
+def broken(deployment: Deployment, stacked: None) -> dict[str, Fault]:
+    """Its faults."""
     profile = deployment.profile.model_copy(update={"faults": Breakable(time=["chrony", "standin-time"])})
 
     def nobody() -> Connection:
