@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
 from stacklab.errors import CloudUnreachable, DownloadFailed
-from stacklab.kinds import KINDS, client, component, stream, tls_look
+from stacklab.kinds import KINDS, client, component, stream, tls_check
 from stacklab.kinds.context import Context, OfflineContext
 from stacklab.kinds.kind import mentions
 from stacklab.kinds.narration import Command, Upload
@@ -237,14 +237,14 @@ def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(mon
 # --- TLS, by the commands that are shown -------------------------------------------------------------------------------
 
 
-PUBLIC = tls_look.Address(name="horizon", host="192.0.2.7", port="443", path="/dash/", public="https://192.0.2.7")
+PUBLIC = tls_check.Address(name="horizon", host="192.0.2.7", port="443", path="/dash/", public="https://192.0.2.7")
 ANSWERS = yaml.safe_load(Path(__file__).with_name("tls_answers.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(("look", "row"), [(look, row) for look, rows in ANSWERS.items() for row in rows])
 def test_what_openssl_curl_and_the_clients_say_of_tls_is_read(look: str, row: dict[str, Any]) -> None:
     result = client.Result(row.get("status", 0), row.get("output", ""), row.get("complaint", ""))
-    _, expected = tls_look.looks()[look].read(PUBLIC, result)
+    _, expected = tls_check.looks()[look].read(PUBLIC, result)
     assert (expected is None) == ("expected" not in row)
     assert expected is None or expected.startswith(row["expected"])
 

@@ -17,7 +17,7 @@ from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams, Params
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import PAPER, Command, Script, shell_lines
-from stacklab.kinds.tls_look import Address, wrong
+from stacklab.kinds.tls_check import Address, wrong
 
 P = TypeVar("P", bound=Params)
 

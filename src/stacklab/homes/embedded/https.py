@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from stacklab.files import read_derivable, remove_drafts, write_json
 from stacklab.homes.embedded import supervision
@@ -158,10 +157,8 @@ class EmbeddedHttps(Https):
 
     def start(self, progress: Progress) -> str:
         """Start it again after a restart of the machine or `lab down`; the services' own ports may be others by now."""
-        plain, hosts = urls(self._own_ports()), {}
-        for name, host in self.remembered().items():
-            parts = urlsplit(plain.get(name, host.backend))
-            hosts[name] = replace(host, backend=f"{parts.scheme}://{parts.netloc}{host.prefix}")
+        ports, remembered = self._own_ports(), self.remembered().items()
+        hosts = {name: replace(host, backend=f"http://{host.host}:{ports[name]}/") for name, host in remembered}
         self.remember(hosts)
         there = self.apache.there()
         progress("starting Apache")
