@@ -269,9 +269,6 @@ def test_an_endpoint_that_stays_plain_in_a_second_region_is_not_hidden_by_the_fi
         def https(self) -> Any:
             return self
 
-        def begun(self, name: str) -> bool:
-            return True
-
         def planned(self, catalogue: Any) -> Any:
             return {}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklab.errors import StepFailed
-from stacklab.files import precious_exists, read_precious, remove_precious, write_precious
+from stacklab.files import read_precious, remove_precious, write_precious
 from stacklab.https import virtual_hosts
 from stacklab.https.apache import Apache
 from stacklab.https.authority import Authority
@@ -80,9 +80,11 @@ class Https:
 
     def before(self) -> dict[str, Any]:
         """What must be known of Apache to put it back, as it was before the first virtual host."""
-        if not self.begun(APACHE):
-            self.begin(APACHE, self.apache.before())
-        return self._noted(APACHE)
+        before = self._noted(APACHE)
+        if before is None:
+            before = self.apache.before()
+            self._note(APACHE, before)
+        return before
 
     def serve(self, hosts: Mapping[str, VirtualHost], among: Mapping[str, VirtualHost]) -> None:
         """Make Apache serve these, which are `among` all planned ones. Raises StepFailed with Apache's words."""
@@ -97,7 +99,7 @@ class Https:
         left = self.apache.there()
         self.remember({name: host for name, host in self.remembered().items() if name in left})
         if not left:
-            self.end(APACHE)
+            self._forget(APACHE)
         return removed
 
     def serving(self) -> list[VirtualHost]:
@@ -107,14 +109,14 @@ class Https:
 
     def remembered(self) -> dict[str, VirtualHost]:
         """The virtual hosts that were set up, as they were then."""
-        return {name: VirtualHost(**values) for name, values in self._noted(FRONTS).items()}
+        return {name: VirtualHost(**values) for name, values in (self._noted(FRONTS) or {}).items()}
 
     def remember(self, hosts: Mapping[str, VirtualHost]) -> None:
         """Keep what is set up."""
         if hosts:
-            self.begin(FRONTS, {name: asdict(host) for name, host in hosts.items()})
+            self._note(FRONTS, {name: asdict(host) for name, host in hosts.items()})
         else:
-            self.end(FRONTS)
+            self._forget(FRONTS)
 
     # --- the certificate -------------------------------------------------------------------------------------------
 
@@ -161,20 +163,15 @@ class Https:
             what = f"the new certificate of {host.name}'s virtual host"
             until(shown, what, seconds=RELOAD_SECONDS, every=0.1, error=StepFailed)
 
-    # --- notes of how it was before a change ------------------------------------------------------------------------
+    # --- what the lab notes in its directory -------------------------------------------------------------------------
 
-    def begun(self, what: str) -> bool:
-        """Whether a change of this name has been begun and not taken back."""
-        return precious_exists(self.directory / f"{what}.json")
-
-    def begin(self, what: str, before: Mapping[str, Any]) -> None:
-        """Keep how it was before a change, in the lab's directory."""
+    def _note(self, what: str, content: Mapping[str, Any]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_precious(self.directory / f"{what}.json", dict(before))
+        write_precious(self.directory / f"{what}.json", dict(content))
 
-    def end(self, what: str) -> None:
-        """The change is taken back."""
+    def _noted(self, what: str) -> dict[str, Any] | None:
+        content: dict[str, Any] | None = read_precious(self.directory / f"{what}.json")
+        return content
+
+    def _forget(self, what: str) -> None:
         remove_precious(self.directory / f"{what}.json")
-
-    def _noted(self, what: str) -> dict[str, Any]:
-        return dict(read_precious(self.directory / f"{what}.json") or {})

@@ -15,12 +15,10 @@ from stacklab.kinds.declaration import NoParams
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.narration import Command, Later, Request
 
-INTERNAL, PUBLIC = "internal-endpoints", "public-endpoints"
-"""Also what the lab calls its notes of how it was before."""
-
 
 class _Endpoints(Kind[NoParams]):
     params = NoParams
+    changes = True
 
     def horizon(self, p: NoParams) -> str:
         return "(Horizon shows endpoints, under Project ▸ API Access, and changes none)"
@@ -36,7 +34,7 @@ class _Endpoints(Kind[NoParams]):
 class InternalEndpoints(_Endpoints):
     """An internal endpoint for every service: where the services reach each other, whatever becomes of the public ones."""
 
-    name = INTERNAL
+    name = "internal-endpoints"
 
     def title(self, p: NoParams) -> str:
         return "internal endpoint of every service"
@@ -62,13 +60,9 @@ class InternalEndpoints(_Endpoints):
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
         catalogue = EndpointCatalogue.read(context.admin)
-        before = {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(context)}
-        context.https().begin(INTERNAL, before)
-        return before
+        return {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(context)}
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        if _missing(context) and not context.https().begun(INTERNAL):
-            return []
         catalogue = EndpointCatalogue.read(context.admin)
         urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("internal")}
         return [{"name": self.title(p), "urls": urls}]
@@ -87,7 +81,6 @@ class InternalEndpoints(_Endpoints):
             new = one["id"] not in thing["there"] and one["interface"] == "internal"
             if new and (one["service_id"], one["url"]) in meant:
                 removed = context.admin.delete("identity", "endpoints", one["id"]) or removed
-        context.https().end(INTERNAL)
         return removed
 
     def shown(self, thing: Thing) -> str:
@@ -97,7 +90,7 @@ class InternalEndpoints(_Endpoints):
 class PublicEndpoints(_Endpoints):
     """The public endpoints point at the TLS fronts; ids, regions and all other endpoints stay."""
 
-    name = PUBLIC
+    name = "public-endpoints"
 
     def title(self, p: NoParams) -> str:
         return "public endpoints on https"
@@ -145,14 +138,11 @@ class PublicEndpoints(_Endpoints):
             for one in catalogue.endpoints
             if one["id"] in moved
         ]
-        context.https().begin(PUBLIC, {"endpoints": endpoints})
         return {"endpoints": endpoints}
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         catalogue = EndpointCatalogue.read(context.admin)
         urls = {_name(catalogue, one): one["url"] for one in catalogue.of_interface("public")}
-        if not context.https().begun(PUBLIC) and any(url.startswith("http://") for url in urls.values()):
-            return []
         return [{"name": self.title(p), "urls": urls}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
@@ -171,7 +161,6 @@ class PublicEndpoints(_Endpoints):
             if one["id"] in now and now[one["id"]]["url"] != url:
                 context.admin.patch("identity", "endpoints", one["id"], body={"endpoint": {"url": url}})
                 changed = True
-        context.https().end(PUBLIC)
         context.admin.forget()  # its token's catalogue is that of before
         return changed
 

@@ -45,6 +45,9 @@ class Kind(ABC, Generic[P]):
     repeatable: ClassVar[bool] = False
     """Whether doing it again is the way to put right what differs: a script, written so that it may run twice."""
 
+    changes: ClassVar[bool] = False
+    """Whether it changes what is there anyway: where that differs and the lab has not done it yet, it is to be done."""
+
     def lasting(self, p: P) -> bool:
         """Whether this step leaves something: `leaves`, where that does not depend on its parameters."""
         return self.leaves

@@ -125,14 +125,12 @@ class ServerCertificate(Certificate):
         return removed
 
 
-SETTINGS = "service-settings"
-
-
 class ServiceSettings(Tls[NoParams]):
     """The services' configuration: they reach each other inside, and believe the proxy that TLS was before it."""
 
-    name = SETTINGS
+    name = "service-settings"
     params = NoParams
+    changes = True
     words = "services that ask each other inside and know of the proxy"
     menus = "(not in Horizon: these are the services' configuration files)"
 
@@ -148,19 +146,17 @@ class ServiceSettings(Tls[NoParams]):
         ]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
-        https = context.https()
-        wrong = [setting for setting, _ in https.configuration.wrong(_services(context))]
-        files = https.configuration.keep(setting.file for setting in wrong)
-        before: Thing = {"files": files, "units": sorted({unit for setting in wrong for unit in setting.units})}
-        https.begin(SETTINGS, before)
-        return before
+        configuration = context.https().configuration
+        wrong = [setting for setting, _ in configuration.wrong(_services(context))]
+        files = configuration.keep(setting.file for setting in wrong)
+        return {"files": files, "units": sorted({unit for setting in wrong for unit in setting.units})}
 
     def run(self, context: Context, p: NoParams) -> None:
         configuration = context.https().configuration
         configuration.change(setting for setting, _ in configuration.wrong(_services(context)))
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        return [{"name": self.words}] if context.https().begun(SETTINGS) or not self.compare(context, p, {}) else []
+        return [{"name": self.words}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         configuration = context.https().configuration
@@ -171,9 +167,7 @@ class ServiceSettings(Tls[NoParams]):
         return different + [Difference(path, "there", "missing") for path in configuration.absent()]
 
     def remove(self, context: Context, thing: Thing) -> bool:
-        changed = context.https().configuration.put_back(thing["files"], thing["units"])
-        context.https().end(SETTINGS)
-        return changed
+        return context.https().configuration.put_back(thing["files"], thing["units"])
 
     def show_command(self, context: Context, p: NoParams) -> Command:
         return shell_lines(

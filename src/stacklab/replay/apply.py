@@ -141,8 +141,10 @@ def _apply(workspace: Workspace, context: Context, journal: Journal, step: Step,
     if entry and entry.state == "begin":
         # An earlier run was cut off in the middle of this step: what it left half made is ours to remove.
         take_back(workspace, journal, entry)
+        entry = None
     existing = step.kind.find(context, step.params)
-    if existing and not (existing[1] and step.kind.repeatable):
+    again = step.kind.repeatable or (step.kind.changes and not entry)
+    if existing and not (existing[1] and again):
         return _existing(step, *existing)
     before = step.kind.snapshot(context, step.params)
     journal.write(workspace.session.name, step.id, step.kind.name, "begin", before, declared(workspace.session, step))
