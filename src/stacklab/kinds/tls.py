@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, TypeVar
@@ -56,8 +57,9 @@ class Certificate(Tls[NoParams]):
         """What is looked at."""
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
-        """A key alone is what an interrupted run left: the certificate is written after it."""
-        files = [context.https().directory / f"{self.file}.{end}" for end in ("key", "pem")]
+        """A draft, or a key alone, is what an interrupted run left: the certificate is written last."""
+        directory = context.https().directory
+        files = [*directory.glob("new.*"), directory / f"{self.file}.key", directory / f"{self.file}.pem"]
         there = [str(file) for file in files if file.exists()]
         return [{"name": self.words, "files": there}] if there else []
 
@@ -65,7 +67,8 @@ class Certificate(Tls[NoParams]):
         return wrong(context, self.asked(context))
 
     def show_command(self, context: Context, p: NoParams) -> Command:
-        return shell_lines(f"openssl x509 -noout -text -in '{_authority(context).directory}/{self.file}.pem'")
+        file = _authority(context).directory / f"{self.file}.pem"
+        return shell_lines(f"openssl x509 -noout -text -in {shlex.quote(str(file))}")
 
     def shown(self, thing: Thing) -> str:
         return ", ".join(thing["files"])
@@ -301,7 +304,7 @@ class HttpsLogins(Tls[NoParams]):
         return [shell_lines(*lines)]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
-        return {"file": str(context.https().clouds_file), "entries": sorted(_entries(context))}
+        return {"name": self.words}
 
     def run(self, context: Context, p: NoParams) -> None:
         https = context.https()
