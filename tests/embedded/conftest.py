@@ -89,7 +89,7 @@ def running(cloud_home: EmbeddedHome) -> Lab:
 def home(cloud_home: EmbeddedHome) -> EmbeddedHome:
     """The cloud, up, whatever the test before did to its processes."""
     states = supervision.services(cloud_home.layout)
-    if any(one.state != "running" for one in states):
+    if any(state.state != "running" for state in states):
         bring_up(cloud_home)
     return cloud_home
 

@@ -33,12 +33,12 @@ def inventory(admin: Connection) -> dict[str, list[str]]:
     }
     found["security-groups"] = _without_living_defaults(admin, found["projects"])
     roles = admin.get("identity", "role_assignments")["role_assignments"]
-    found["roles"] = sorted(str((one["role"], one["scope"], one.get("user"), one.get("group"))) for one in roles)
+    found["roles"] = sorted(str((role["role"], role["scope"], role.get("user"), role.get("group"))) for role in roles)
     found["containers"], found["objects"] = _learners_objects(admin)
     found["object files"] = [str(_object_files(admin))]
     providers = _placement(admin, "/resource_providers")["resource_providers"]
     found["usages"] = [
-        str(_placement(admin, f"/resource_providers/{one['uuid']}/usages")["usages"]) for one in providers
+        str(_placement(admin, f"/resource_providers/{provider['uuid']}/usages")["usages"]) for provider in providers
     ]
     return found
 
@@ -47,7 +47,7 @@ def _learners_objects(admin: Connection) -> tuple[list[str], list[str]]:
     """What the learner's account in Swift holds. Only its own users may look into it, so without any nothing is seen."""
     query = {"include_names": "true"}
     roles = admin.get("identity", "role_assignments", **query)["role_assignments"]
-    mine = [one for one in roles if one["scope"].get("project", {}).get("name") == "lab-project" and "user" in one]
+    mine = [role for role in roles if role["scope"].get("project", {}).get("name") == "lab-project" and "user" in role]
     if not any(one["user"]["name"] == "learner" for one in mine):
         return [], []
     learner = Connection(admin.clouds_file, "lab-learner")
@@ -98,7 +98,7 @@ def outline(admin: Connection) -> dict[str, list[str]]:
     found["containers"], found["objects"] = _learners_objects(admin)
     servers = _rows(admin, "compute", ("servers", "detail"), {"all_tenants": "1"})
     found["server details"] = [
-        str((one["key_name"], sorted(one["addresses"]), one["security_groups"])) for one in servers
+        str((server["key_name"], sorted(server["addresses"]), server["security_groups"])) for server in servers
     ]
     project = next(row["id"] for row in _rows(admin, "identity", ("projects",), {}) if row["name"] == "lab-project")
     for service, collection in (

@@ -68,7 +68,7 @@ def lab_says(lab: Lab, capsys: pytest.CaptureFixture[str], *words: str) -> tuple
 def not_passed(lab: Lab) -> dict[str, str]:
     """The exercise's steps that did not pass though they make sense here, and how they ended."""
     grades = check(opened(lab), GRADED).grades
-    return {one.id: one.status for one in grades if one.status not in ("passed", "not_applicable")}
+    return {grade.id: grade.status for grade in grades if grade.status not in ("passed", "not_applicable")}
 
 
 def conf(lab: Lab, name: str) -> Path:
@@ -139,7 +139,9 @@ def network_does_not_stay(lab: Lab) -> None:
     home = EmbeddedHome(lab)
     supervision.order(home.layout, "restart", service="neutron")
     deadline = time.monotonic() + PATIENCE
-    while not (state := next(one for one in supervision.services(home.layout) if one.name == "neutron")).reason:
+    while not (
+        state := next(service for service in supervision.services(home.layout) if service.name == "neutron")
+    ).reason:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert "unable to open database file" in state.reason
@@ -340,7 +342,7 @@ def test_killed_in_the_middle_of_breaking_a_reset_makes_all_well(lab: Lab, name:
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert [one.state for one in breaking.broken_faults(lab)] == ["breaking"]
+    assert [fault.state for fault in breaking.broken_faults(lab)] == ["breaking"]
     reset(lab, quiet)
     assert breaking.broken_faults(lab) == []
     assert as_made(lab)
@@ -386,7 +388,9 @@ def test_what_is_broken_at_random_is_nowhere_named(
     monkeypatch.undo()
     assert [case for case in SESSION.faults if case.title in told or f"session4/{case.id}" in told] == []
     assert json.loads(lab_says(lab, capsys, "status", "--json")[1])["broken_on_purpose"] == [None]
-    assert {one["on_purpose"] for one in json.loads(lab_says(lab, capsys, "faults", "--json")[1])["faults"]} == {False}
+    assert {fault["on_purpose"] for fault in json.loads(lab_says(lab, capsys, "faults", "--json")[1])["faults"]} == {
+        False
+    }
     assert "nova-compute" not in lab_says(lab, capsys, "hint")[1].splitlines()[0]
     assert "session4/nova-compute" in lab_says(lab, capsys, "faults", "--tell")[1]
     assert lab_says(lab, capsys, "fix")[0] == 0
@@ -427,7 +431,7 @@ def test_a_class_may_look_for_room_at_once_and_what_a_killed_look_left_goes(
         found = list(pool.map(lambda number: home_of(lab).faults()["glance-full"].look(), range(16)))
     assert [(one.state, one.evidence) for one in found if one.state != "good"] == []
     images = admin.get("image", "images", name=store.NAME)["images"]
-    assert [one["id"] for one in images] == [left]  # it may be somebody's who is still at it
+    assert [image["id"] for image in images] == [left]  # it may be somebody's who is still at it
     monkeypatch.setattr(store, "ABANDONED", timedelta(-1))
     assert store.upload_refused(admin, 1 << 10) is None
     assert admin.get("image", "images", name=store.NAME)["images"] == []

@@ -61,12 +61,12 @@ def source(tmp_path: Path) -> Path:
 
 def everything(admin: Any) -> dict[str, list[str]]:
     return {
-        "projects": sorted(one.name for one in admin.identity.projects()),
-        "users": sorted(one.name for one in admin.identity.users()),
-        "images": [one.name for one in admin.image.images()],
-        "networks": [one.name for one in admin.network.networks()],
-        "volumes": [one.name for one in admin.block_storage.volumes(all_projects=True)],
-        "servers": [one.name for one in admin.compute.servers(all_projects=True)],
+        "projects": sorted(project.name for project in admin.identity.projects()),
+        "users": sorted(user.name for user in admin.identity.users()),
+        "images": [image.name for image in admin.image.images()],
+        "networks": [network.name for network in admin.network.networks()],
+        "volumes": [volume.name for volume in admin.block_storage.volumes(all_projects=True)],
+        "servers": [server.name for server in admin.compute.servers(all_projects=True)],
     }
 
 
@@ -87,10 +87,10 @@ def test_the_same_names_can_be_made_again_and_no_quota_is_used(fresh: EmbeddedHo
 
 
 def test_services_keep_running_over_a_restore(fresh: EmbeddedHome) -> None:
-    before = [(one.name, one.pid) for one in supervision.services(fresh.layout)]
+    before = [(service.name, service.pid) for service in supervision.services(fresh.layout)]
     with measured("the embedded cloud back to its start"):
         fresh.checkpoints.restore("start", quiet)
-    assert [(one.name, one.pid) for one in supervision.services(fresh.layout)] == before
+    assert [(service.name, service.pid) for service in supervision.services(fresh.layout)] == before
 
 
 def test_a_learners_data_comes_back_as_it_was(fresh: EmbeddedHome, admin: Any, source: Path) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 def pids(home: EmbeddedHome) -> dict[str, int | None]:
-    return {one.name: one.pid for one in supervision.services(home.layout)}
+    return {service.name: service.pid for service in supervision.services(home.layout)}
 
 
 def processes(home: EmbeddedHome) -> list[int]:
@@ -55,8 +55,8 @@ def listening(pid: int) -> set[tuple[str, int]]:
 def test_every_service_is_running(home: EmbeddedHome) -> None:
     status = home.status()
     assert status.state == "running"
-    assert {one.name: one.state for one in status.services} == dict.fromkeys(pids(home), "running")
-    assert all(one.memory and one.log for one in status.services)
+    assert {service.name: service.state for service in status.services} == dict.fromkeys(pids(home), "running")
+    assert all(service.memory and service.log for service in status.services)
 
 
 def test_a_second_up_changes_nothing(home: EmbeddedHome) -> None:

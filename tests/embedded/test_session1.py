@@ -58,13 +58,13 @@ def whole(running: Lab) -> Iterator[Workspace]:
 @pytest.fixture(scope="module")
 def done(whole: Workspace, running: Lab) -> Workspace:
     """The session's objects in the cloud."""
-    return part(running, [one for one in SESSION.exercises if one.id == "ec2"])
+    return part(running, [exercise for exercise in SESSION.exercises if exercise.id == "ec2"])
 
 
 @pytest.fixture(scope="module")
 def machine(whole: Workspace, running: Lab) -> Workspace:
     """The session's steps on the machine, which share nothing with its objects in the cloud."""
-    return part(running, [one for one in SESSION.exercises if one.id != "ec2"])
+    return part(running, [exercise for exercise in SESSION.exercises if exercise.id != "ec2"])
 
 
 def part(lab: Lab, exercises: list[Exercise]) -> Workspace:

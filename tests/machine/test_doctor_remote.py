@@ -44,7 +44,7 @@ def looked(address: str, *names: str) -> dict[str, Finding]:
     """The findings of these probes of a machine (all: none named)."""
     remote = Remote(Lab("intro"), address, None, Settings())
     try:
-        return {one.id: one.run() for one in remote.probes() if not names or one.id in names}
+        return {probe.id: probe.run() for probe in remote.probes() if not names or probe.id in names}
     finally:
         remote.close()
 
@@ -170,7 +170,7 @@ def test_an_account_without_sudo_is_told_and_nothing_behind_it_is_guessed(to_deb
 def test_a_profile_for_another_distribution_does_not_fit(to_debian: str) -> None:
     remote = Remote(Lab("intro"), to_debian, "rocky9-2026.1", Settings())
     try:
-        found = {one.id: one.run() for one in remote.probes() if one.id in ("distribution", "machine-disk")}
+        found = {probe.id: probe.run() for probe in remote.probes() if probe.id in ("distribution", "machine-disk")}
     finally:
         remote.close()
     assert found["distribution"].state == "bad"

@@ -125,10 +125,10 @@ def test_up_again_changes_nothing_and_a_changed_plan_is_refused(learner: Learner
 def test_status_names_every_unit_and_tells_when_one_is_dead(learner: Learner) -> None:
     told = json.loads(learner.lab("status", "--json"))
     assert told["state"] == "running"
-    assert {"keystone", "n-cpu", "apache2", "mariadb"} <= {one["name"] for one in told["services"]}
+    assert {"keystone", "n-cpu", "apache2", "mariadb"} <= {service["name"] for service in told["services"]}
     learner.machine.run("systemctl", "stop", "devstack@g-api", user="root")
     told = json.loads(learner.lab("status", "--json", expect=21))
-    assert [one["name"] for one in told["services"] if one["state"] != "running"] == ["g-api"]
+    assert [service["name"] for service in told["services"] if service["state"] != "running"] == ["g-api"]
     learner.lab("restart", "g-api")
     assert json.loads(learner.lab("status", "--json"))["state"] == "running"
 
@@ -166,7 +166,10 @@ def test_after_a_restart_up_makes_it_usable_again(learner: Learner) -> None:
     learner.machine.close()
     learner.system.reboot()
     told = json.loads(learner.lab("status", "--json", expect=21))
-    assert {one["name"] for one in told["services"] if one["state"] != "running"} == {"apache2", "memcached"}
+    assert {service["name"] for service in told["services"] if service["state"] != "running"} == {
+        "apache2",
+        "memcached",
+    }
     assert "✗ apache" in learner.lab("fixes", "list", expect=1)
     learner.up()
     assert json.loads(learner.lab("status", "--json"))["state"] == "running"

@@ -264,10 +264,14 @@ def test_killed_in_the_middle_it_is_taken_up_and_ends_usable(learner: Learner) -
 def test_status_names_the_units_by_their_real_names(learner: Learner) -> None:
     told = json.loads(learner.lab("status", "--json"))
     assert told["state"] == "running"
-    assert {"openstack-nova-compute", "neutron-server", "httpd", "mariadb"} <= {one["name"] for one in told["services"]}
+    assert {"openstack-nova-compute", "neutron-server", "httpd", "mariadb"} <= {
+        service["name"] for service in told["services"]
+    }
     learner.machine.run("systemctl", "stop", "openstack-glance-api", user="root")
     told = json.loads(learner.lab("status", "--json", expect=21))
-    assert [one["name"] for one in told["services"] if one["state"] != "running"] == ["openstack-glance-api"]
+    assert [service["name"] for service in told["services"] if service["state"] != "running"] == [
+        "openstack-glance-api"
+    ]
     learner.lab("restart", "openstack-glance-api")
     assert json.loads(learner.lab("status", "--json"))["state"] == "running"
     assert "openstack-nova-compute is ready" in learner.lab("logs", "openstack-nova-compute", "-n", "100")

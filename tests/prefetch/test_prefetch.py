@@ -30,7 +30,7 @@ def everything(world: World, parts: tuple[str, ...] = PARTS) -> dict[str, FetchO
 
 
 def failures(outcomes: dict[str, FetchOutcome]) -> list[str]:
-    return [f"{one.name}: {one.detail}" for one in outcomes.values() if one.outcome == "failed"]
+    return [f"{outcome.name}: {outcome.detail}" for outcome in outcomes.values() if outcome.outcome == "failed"]
 
 
 def test_only_what_is_wanted_is_mirrored(world: World) -> None:

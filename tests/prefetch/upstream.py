@@ -141,8 +141,8 @@ def wheel(
 ) -> tuple[str, bytes]:
     """A wheel that pip installs: one module that says its version."""
     module, info = name.replace("-", "_").lower(), f"{name.replace('-', '_')}-{version}.dist-info"
-    requires = "".join(f"Requires-Dist: {one}\n" for one in needs) + "".join(
-        f"Provides-Extra: {one}\n" for one in extras.split()
+    requires = "".join(f"Requires-Dist: {need}\n" for need in needs) + "".join(
+        f"Provides-Extra: {word}\n" for word in extras.split()
     )
     files = {
         f"{module}_of_test.py": f"VERSION = {version!r}\n",

@@ -58,8 +58,8 @@ def _summarise(console: Console, outcome: suite.Outcome, exclusions: list[Exclus
     console.print()
     for name, why in outcome.skipped:
         console.print(f"{console.mark('skipped')} skipped by Tempest: {name}: {why}")
-    for one in exclusions:
-        console.print(f"{console.mark('skipped')} excluded: {one.regex}: {one.why}")
+    for exclusion in exclusions:
+        console.print(f"{console.mark('skipped')} excluded: {exclusion.regex}: {exclusion.why}")
     for name in outcome.failed:
         console.print(f"{console.mark('failed')} failed: {name}")
     if not outcome.good and not outcome.failed:

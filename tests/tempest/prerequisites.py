@@ -39,7 +39,7 @@ def prepare(house: House) -> Facts:
     sdk, image = house.admin.sdk, house.assets.by_name()["guest-image"]()
     if sdk.identity.find_role(ROLE) is None:
         sdk.identity.create_role(name=ROLE)
-    network, flavors = sdk.network.find_network(NETWORK), {one.name: one.id for one in sdk.compute.flavors()}
+    network, flavors = sdk.network.find_network(NETWORK), {flavor.name: flavor.id for flavor in sdk.compute.flavors()}
     assert network is not None
     objects = sdk.session.get(f"{_address(house)}/info").json()
     return Facts(
@@ -52,10 +52,10 @@ def prepare(house: House) -> Facts:
         network_name=NETWORK,
         role=ROLE,
         region=str(sdk.config.get_region_name()),
-        network_extensions=[one.alias for one in sdk.network.extensions()],
-        volume_extensions=[one.alias for one in sdk.block_storage.extensions()],
+        network_extensions=[extension.alias for extension in sdk.network.extensions()],
+        volume_extensions=[extension.alias for extension in sdk.block_storage.extensions()],
         object_apis=sorted(set(objects) - {"swift"}),
-        pools=[one.capabilities["volume_backend_name"] for one in sdk.block_storage.backend_pools()],
+        pools=[pool.capabilities["volume_backend_name"] for pool in sdk.block_storage.backend_pools()],
         newest={name: _newest(house, name) for name in ("compute", "placement", "block-storage")},
     )
 

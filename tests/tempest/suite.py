@@ -42,7 +42,7 @@ class Outcome:
 def run(work: Path, exclusions: list[Exclusion], regex: str | None, console: Console) -> Outcome:
     """Run the smoke set, or what matches `regex`, but for the exclusions; all that is said goes to output.log."""
     listed = work / "excluded.txt"
-    listed.write_text("".join(f"{one.regex}\n" for one in exclusions), encoding="utf-8")
+    listed.write_text("".join(f"{exclusion.regex}\n" for exclusion in exclusions), encoding="utf-8")
     command = [
         str(environment.python()),
         "-m",

@@ -59,7 +59,7 @@ def read(text: str, directory: Path) -> Reading:
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == b""
     own = {"PATH", "PWD", "SHLVL", "_", "OLDPWD"}
-    pairs = (one.partition("=") for one in done.stdout.decode().split("\0") if one)
+    pairs = (word.partition("=") for word in done.stdout.decode().split("\0") if word)
     reading = Reading({name: value for name, _, value in pairs if name not in own})
     words = calls.read_bytes().decode().split("\0")[:-1]
     while words:

@@ -97,7 +97,7 @@ def test_wrong_usage_is_json_where_json_was_asked_for(
 def test_a_session_is_listed_for_scripts_with_what_each_step_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "session4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert {step["exercise"] for step in told["steps"]} == {one["id"] for one in told["exercises"]}
+    assert {step["exercise"] for step in told["steps"]} == {exercise["id"] for exercise in told["exercises"]}
     assert {
         "id": "router",
         "exercise": "network",

@@ -65,7 +65,7 @@ def test_what_is_good_is_not_touched_and_one_that_fails_does_not_keep_the_next_f
     doors = [Door("a", "open"), Door("b", stuck=True), Door("c")]
     events: list[Event] = []
     outcomes = repair(doors, events.append)
-    assert [(one.condition.id, one.result, one.changed) for one in outcomes] == [
+    assert [(outcome.condition.id, outcome.result, outcome.changed) for outcome in outcomes] == [
         ("a", "already", False),
         ("b", "failed", True),
         ("c", "done", True),

@@ -149,7 +149,7 @@ def test_a_broken_probe_fails_the_verb(
         value = json.loads(out)
         assert value["usable"] is False
         assert {"home", "usable", "findings"} == set(value)
-        (memory,) = [one for one in value["findings"] if one["id"] == "memory"]
+        (memory,) = [finding for finding in value["findings"] if finding["id"] == "memory"]
         assert memory["state"] == "unknown"
         assert memory["evidence"] == "the probe itself failed: OSError: no such file"
     else:
@@ -256,7 +256,7 @@ def doctor_with_path(path: Path, own: Path, *arguments: str, **more: str) -> tup
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     value = json.loads(done.stdout)
-    return done.returncode, {one["id"]: one for one in value["findings"]}
+    return done.returncode, {finding["id"]: finding for finding in value["findings"]}
 
 
 @pytest.mark.usefixtures("registry")
@@ -342,7 +342,7 @@ def test_where_nobody_listens_libvirt_is_bad_and_what_hangs_on_it_cannot_be_told
 ) -> None:
     monkeypatch.setenv("LAB_LIBVIRT_URI", f"qemu+unix:///system?socket={tmp_path}/nobody")
     with examine.Subject("libvirt", Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
-        probes = {one.id: one for one in subject.probes}
+        probes = {probe.id: probe for probe in subject.probes}
         found = {name: probes[name].run() for name in ("libvirt", "pool", "network", "guests")}
     assert found["libvirt"].state == "bad"
     assert "does not answer" in found["libvirt"].evidence
@@ -358,7 +358,7 @@ def test_a_pool_is_looked_at_and_not_started() -> None:
     assert libvirt.pool(where(uri, "default-pool")).state == "good"
     missing = libvirt.pool(where(uri, "nosuch"))
     assert missing.state == "warning"
-    assert [str(one).split()[3] for one in missing.remedies] == [
+    assert [str(remedy).split()[3] for remedy in missing.remedies] == [
         "pool-define-as",
         "pool-build",
         "pool-start",
@@ -394,7 +394,7 @@ def test_a_profile_that_wants_more_than_there_is_is_told(
         "profiles:\n  centos7-pike:\n    size: {disk: 1000000, memory: 99000000, least_memory: 98000000}\n"
     )
     with examine.Subject("libvirt", Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
-        probes = {one.id: one for one in subject.probes}
+        probes = {probe.id: probe for probe in subject.probes}
         disk, memory = probes["disk"].run(), probes["memory"].run()
     assert disk.state == "bad"
     assert memory.state == "bad"
@@ -488,13 +488,13 @@ def test_what_apt_says_counts_more_than_its_status(status: int, said: str, state
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="no apt-get here")
 def test_apt_is_asked_for_real_and_its_lists_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lists = Path("/var/lib/apt/lists")
-    before = sorted((one.name, one.stat().st_mtime_ns) for one in lists.iterdir()) if lists.is_dir() else []
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in lists.iterdir()) if lists.is_dir() else []
     sources = tmp_path / "apt.conf"
     sources.write_text(f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "-";\n')
     (tmp_path / "sources.list").write_text("deb [trusted=yes] http://127.0.0.1:9/debian bookworm main\n")
     monkeypatch.setenv("APT_CONFIG", str(sources))
     assert registries.distribution().state == "bad"
-    after = sorted((one.name, one.stat().st_mtime_ns) for one in lists.iterdir()) if lists.is_dir() else []
+    after = sorted((path.name, path.stat().st_mtime_ns) for path in lists.iterdir()) if lists.is_dir() else []
     assert after == before
 
 
@@ -604,7 +604,7 @@ def test_after_a_command_that_fails_the_next_one_is_not_run(tmp_path: Path) -> N
     first = Remedy((sys.executable, "-c", "import sys; sys.exit('no such unit')"))
     subject = subject_of(looks_for(file, first, Remedy(("touch", str(file)))))
     _, log = repaired(subject)
-    assert [one.status for one in log[0].attempts] == [1]
+    assert [attempt.status for attempt in log[0].attempts] == [1]
     assert log[0].attempts[0].output == "no such unit"
     assert not file.exists()
 

@@ -88,7 +88,7 @@ def test_a_leftover_file_does_not_look_like_a_running_cloud(layout: Layout) -> N
     (layout.run / "supervisor.lock").touch()
     (layout.run / "state.json").write_text(json.dumps({"pid": 1, "services": [{"name": "nova", "state": "running"}]}))
     assert not supervision.is_running(layout)
-    assert {one.state for one in supervision.services(layout)} == {"stopped"}
+    assert {service.state for service in supervision.services(layout)} == {"stopped"}
 
 
 def test_the_lock_says_that_the_cloud_runs(layout: Layout) -> None:
@@ -98,7 +98,7 @@ def test_the_lock_says_that_the_cloud_runs(layout: Layout) -> None:
             json.dumps({"pid": 4, "services": [{"name": "nova", "state": "failed", "reason": "killed"}]})
         )
         assert supervision.is_running(layout)
-        nova = next(one for one in supervision.services(layout) if one.name == "nova")
+        nova = next(service for service in supervision.services(layout) if service.name == "nova")
         assert (nova.state, nova.reason) == ("failed", "killed")
 
 

@@ -383,7 +383,7 @@ def test_one_broken_profile_keeps_nobody_from_seeing_the_others(
     assert "centos7-pike" in out
     assert "broken.yaml:1: based_on: a profile cannot be based on itself" in out
     assert run(["profiles", "--json"]) == 42
-    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    found = {load["name"]: load for load in json.loads(capsys.readouterr().out)}
     assert found["broken"]["error"] == "profile-invalid"
     assert "centos7-pike" in found
 

@@ -235,7 +235,7 @@ def known(variable: str, devstack: str, plugins: dict[str, str]) -> bool:
 def nowhere(profile: Profile, directory: Path) -> tuple[list[str], list[str], int]:
     """Variables that nobody knows; services whose plugin is not at hand; how many variables were looked for."""
     always = meant(profile, directory / "always", PLAIN)[1].variables
-    absent = [f"always: {one}" for one in always if not known(one, profile.devstack.ref, {})]
+    absent = [f"always: {fragment}" for fragment in always if not known(fragment, profile.devstack.ref, {})]
     unseen, looked = [], len(always)
     for service in profile.served:
         _, ours = meant(profile, directory / service, PLAIN, service)
@@ -322,7 +322,7 @@ def pikes_files(ref: str, profile: Profile) -> set[str]:
     assert digest
     archive = f"files/etcd-{version[1]}-linux-amd64.tar.gz"
     assert '! -f "$FILES/$ETCD_DOWNLOAD_FILE"' in etcd
-    placed = {one.path: one for one in profile.files}
+    placed = {file.path: file for file in profile.files}
     assert placed[archive].sha256 == digest[1]
     base = str(profile.values["etcd_download_url"])
     assert placed[archive].url == f"{base}/{version[1]}/{archive.removeprefix('files/')}"

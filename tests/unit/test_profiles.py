@@ -323,7 +323,7 @@ def test_a_value_that_a_fragment_of_ones_own_uses_is_fine(home: Path) -> None:
 def test_every_value_of_labs_own_profiles_is_used(name: str) -> None:
     profile = load_profile(name)
     values = [profile.values, *(variant.values for variant in profile.variants.values())]
-    assert {key for one in values for key in one} <= known_values()
+    assert {key for value in values for key in value} <= known_values()
 
 
 def test_a_variant_of_the_configuration_that_no_profile_has_is_refused(home: Path) -> None:

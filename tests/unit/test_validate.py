@@ -60,7 +60,7 @@ def report(tmp_path: Path, text: str, name: str = "demo") -> ValidationReport:
 
 def told(found: ValidationReport) -> list[tuple[int | None, str, str]]:
     """Line, key and problem of each."""
-    return [(one.line, one.key, one.problem) for one in found.problems]
+    return [(problem.line, problem.key, problem.problem) for problem in found.problems]
 
 
 def line_of(text: str, part: str) -> int:
@@ -76,7 +76,7 @@ def test_a_good_session_has_no_problems(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", session_names())
 def test_every_session_of_the_course_is_good(name: str) -> None:
     (found,) = validate(own_labs() / name)
-    assert [one.text() for one in found.problems] == []
+    assert [problem.text() for problem in found.problems] == []
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_fault_that_no_home_knows_is_told_with_the_closest(tmp_path: Path) -> 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     image = "{id: i, kind: image, as: admin, say: A., hint: Look at the list of images., with: {name: i, source: {file: /no}}}"
     found = report(tmp_path, GOOD + f"      - {image}\n")
-    assert [one.problem for one in found.problems] == ["there is no file /no"]
+    assert [problem.problem for problem in found.problems] == ["there is no file /no"]
     assert "/no" in found.scripts[0].text
 
 

@@ -165,7 +165,7 @@ def test_a_new_checkpoint_replaces_the_old_one_of_its_name(clean_vm: Vm) -> None
     vm.checkpoints.save("again", quiet)
     vm.machine().run("touch", "/root/second", user="root")
     vm.checkpoints.save("again", quiet)
-    names = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".again." in one.name]
+    names = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".again." in snapshot.name]
     assert len(names) == 1
     vm.machine().run("rm", "/root/first", "/root/second", user="root")
     vm.checkpoints.restore("again", quiet)
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_cannot_be_taken_leaves_the_old_one(clean_vm: Vm, tmp_
 def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(clean_vm: Vm) -> None:
     vm = clean_vm
     vm.checkpoints.save("kept", quiet)
-    (old,) = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name]
+    (old,) = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name]
 
     class Killed(BaseException):
         """Stands for kill -9: nothing of ours catches it."""
@@ -205,12 +205,12 @@ def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(cl
 
     with pytest.raises(Killed):
         vm.checkpoints.save("kept", at_the_worst_moment)
-    names = [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name]
+    names = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name]
     assert len(names) == 2
     again = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
     assert "kept" in again.checkpoints.names()
     again.checkpoints.tidy()
-    assert [one.name for one in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in one.name] == [old]
+    assert [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name] == [old]
 
 
 def test_an_interrupted_restore_is_finished_by_the_next_up(clean_vm: Vm) -> None:

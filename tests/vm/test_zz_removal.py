@@ -50,7 +50,7 @@ def test_the_boxes_image_stays_while_another_vm_is_made_from_it(vm: Vm) -> None:
     base = bases[0]
     virsh("vol-create-as", base.pool, "another", "6G", "--format", "qcow2",
           "--backing-vol", base.name, "--backing-vol-format", "qcow2")  # fmt: skip
-    used = [one.path for one in vm.hypervisor.volumes() if one.backing == base.path]
+    used = [volume.path for volume in vm.hypervisor.volumes() if volume.backing == base.path]
     assert len(used) == 2
     virsh("vol-delete", "another", "--pool", base.pool)
 

@@ -70,7 +70,7 @@ def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) 
 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
-    broken = {one.breaks: one for one in broken_faults(lab)}
+    broken = {fault.breaks: fault for fault in broken_faults(lab)}
     secret = any(one.surprise for one in broken.values()) and not tell
     home = _running(context)
     rows: list[dict[str, Any]] = []
@@ -203,7 +203,7 @@ def _any(context: Invocation, home: Home, session: Session) -> FaultCase:
     from stacklab.errors import NotServed
     from stacklab.replay.breaking import broken_faults, fault_of
 
-    broken = {one.breaks for one in broken_faults(context.lab)}
+    broken = {fault.breaks for fault in broken_faults(context.lab)}
     possible = []
     for case in session.faults:
         try:

@@ -237,8 +237,13 @@ def _finish(console: Console, outcomes: list[RepairOutcome]) -> None:
     from stacklab.conditions.runner import all_well
 
     results: list[dict[str, Any]] = [
-        {"id": one.condition.id, "result": one.result, "changed": one.changed, "evidence": one.after.evidence}
-        for one in outcomes
+        {
+            "id": outcome.condition.id,
+            "result": outcome.result,
+            "changed": outcome.changed,
+            "evidence": outcome.after.evidence,
+        }
+        for outcome in outcomes
     ]
     console.result_line({"event": "repaired", "fixes": results})
     console.print()

@@ -103,7 +103,7 @@ class WrongAddress(MachineFault, WrongValue):
         return None if status == "connected" else f"ovn-controller says of OVN's southbound database: {status}"
 
     def _of_agent(self, entry: FileEntry, value: str) -> str | None:
-        own = {one.split("/")[0] for one in addresses(self.probe("ip", "-o", "-4", "addr", "show").out)}
+        own = {address.split("/")[0] for address in addresses(self.probe("ip", "-o", "-4", "addr", "show").out)}
         unit = self.units(stack_unit(entry.unit))[0]
         down = None if unit.running else why_down(self.machine, unit)
         if value in own:

@@ -186,7 +186,7 @@ class DevstackHome(Home):
                 0,
                 f"{called(self.profile.program)} ended well, but the lab has no logins for the cloud yet; lab up goes on",
             )
-        well = all(one.state == "running" for one in services) and self.clouds_file.exists()
+        well = all(service.state == "running" for service in services) and self.clouds_file.exists()
         return HomeStatus("running" if well else "degraded", services, self.dashboard(), notes)
 
     def access(self) -> CloudAccess:

@@ -32,7 +32,7 @@ class Plan:
     def of(cls, lab: Lab) -> Plan:
         """What was planned for this lab."""
         record = lab.record
-        known = {name: value for name, value in record.plan.items() if name in {one.name for one in fields(cls)}}
+        known = {name: value for name, value in record.plan.items() if name in {field.name for field in fields(cls)}}
         known["services"] = tuple(known.get("services", ()))
         return replace(cls(**known), home=record.home)
 
@@ -67,7 +67,9 @@ class Plan:
         if later.home and later.home != self.home:
             return later
         said = {
-            one.name: getattr(later, one.name) for one in fields(later) if getattr(later, one.name) not in (None, ())
+            field.name: getattr(later, field.name)
+            for field in fields(later)
+            if getattr(later, field.name) not in (None, ())
         }
         return replace(self, **said)
 

@@ -60,7 +60,7 @@ class InternalEndpoints(_Endpoints):
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
         catalogue = EndpointCatalogue.read(context.admin)
-        return {"there": [one["id"] for one in catalogue.endpoints], "made": _missing(context)}
+        return {"there": [endpoint["id"] for endpoint in catalogue.endpoints], "made": _missing(context)}
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         catalogue = EndpointCatalogue.read(context.admin)
@@ -77,10 +77,10 @@ class InternalEndpoints(_Endpoints):
         """Only what came after `there` was noted, and is what was meant to be made, was made by the step."""
         removed = False
         meant = {(one["service_id"], one["url"]) for one in thing["made"]}
-        for one in EndpointCatalogue.read(context.admin).endpoints:
-            new = one["id"] not in thing["there"] and one["interface"] == "internal"
-            if new and (one["service_id"], one["url"]) in meant:
-                removed = context.admin.delete("identity", "endpoints", one["id"]) or removed
+        for endpoint in EndpointCatalogue.read(context.admin).endpoints:
+            new = endpoint["id"] not in thing["there"] and endpoint["interface"] == "internal"
+            if new and (endpoint["service_id"], endpoint["url"]) in meant:
+                removed = context.admin.delete("identity", "endpoints", endpoint["id"]) or removed
         return removed
 
     def shown(self, thing: Thing) -> str:
@@ -132,11 +132,11 @@ class PublicEndpoints(_Endpoints):
         moved = {identity for identity, _, _ in _moves(context)}
         endpoints = [
             {
-                **{key: one.get(key) for key in ("id", "url", "interface", "region_id", "service_id")},
-                "twin": twins.get((one["service_id"], one["url"])),
+                **{key: endpoint.get(key) for key in ("id", "url", "interface", "region_id", "service_id")},
+                "twin": twins.get((endpoint["service_id"], endpoint["url"])),
             }
-            for one in catalogue.endpoints
-            if one["id"] in moved
+            for endpoint in catalogue.endpoints
+            if endpoint["id"] in moved
         ]
         return {"endpoints": endpoints}
 
@@ -153,13 +153,15 @@ class PublicEndpoints(_Endpoints):
 
     def remove(self, context: Context, thing: Thing) -> bool:
         changed = False
-        now = {one["id"]: one for one in EndpointCatalogue.read(context.admin).endpoints}
-        for one in thing["endpoints"]:
-            url = one["url"]
-            if one["twin"] in now:  # the service may answer on another port by now, and its internal endpoint knows
-                url = now[one["twin"]]["url"]
-            if one["id"] in now and now[one["id"]]["url"] != url:
-                context.admin.patch("identity", "endpoints", one["id"], body={"endpoint": {"url": url}})
+        now = {endpoint["id"]: endpoint for endpoint in EndpointCatalogue.read(context.admin).endpoints}
+        for endpoint in thing["endpoints"]:
+            url = endpoint["url"]
+            if (
+                endpoint["twin"] in now
+            ):  # the service may answer on another port by now, and its internal endpoint knows
+                url = now[endpoint["twin"]]["url"]
+            if endpoint["id"] in now and now[endpoint["id"]]["url"] != url:
+                context.admin.patch("identity", "endpoints", endpoint["id"], body={"endpoint": {"url": url}})
                 changed = True
         context.admin.forget()  # its token's catalogue is that of before
         return changed

@@ -350,7 +350,7 @@ class ServerGone(Kind[ServerGoneParams]):
 
     def compare(self, context: Context, p: ServerGoneParams, thing: Thing) -> list[Difference]:
         volume = thing["volume"]
-        holding = {one.get("server_id") for one in volume.get("attachments", [])} & thing["ids"]
+        holding = {attachment.get("server_id") for attachment in volume.get("attachments", [])} & thing["ids"]
         if volume["status"] in ("available", "in-use") and not holding:
             return []
         return [Difference("volume", f"{volume['name']} is free for another instance", volume["status"])]

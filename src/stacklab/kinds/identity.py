@@ -56,11 +56,11 @@ def require_empty(context: Context, project: str) -> None:
     """Raises CloudRefused with what is still in a project; Keystone would let the project go all the same."""
     every = {"all_tenants": "1", "project_id": project}
     found = [
-        *(("instance", one) for one in context.admin.get("compute", "servers", **every)["servers"]),
-        *(("volume", one) for one in context.admin.get("block-storage", "volumes", "detail", **every)["volumes"]),
-        *(("network", one) for one in context.admin.get("network", "networks", project_id=project)["networks"]),
-        *(("router", one) for one in context.admin.get("network", "routers", project_id=project)["routers"]),
-        *(("image", one) for one in context.admin.get("image", "images", owner=project)["images"]),
+        *(("instance", server) for server in context.admin.get("compute", "servers", **every)["servers"]),
+        *(("volume", volume) for volume in context.admin.get("block-storage", "volumes", "detail", **every)["volumes"]),
+        *(("network", network) for network in context.admin.get("network", "networks", project_id=project)["networks"]),
+        *(("router", router) for router in context.admin.get("network", "routers", project_id=project)["routers"]),
+        *(("image", image) for image in context.admin.get("image", "images", owner=project)["images"]),
     ]
     if found:
         left = ", ".join(f"{kind} {one['name'] or one['id']}" for kind, one in found)

@@ -137,14 +137,16 @@ def _users(context: Context, p: LookParams) -> set[str]:
 def _endpoints(context: Context, p: LookParams) -> set[str]:
     """Names of the enabled services that have a public endpoint."""
     services = {
-        one["id"]: one["name"] for one in context.admin.get("identity", "services")["services"] if one["enabled"]
+        service["id"]: service["name"]
+        for service in context.admin.get("identity", "services")["services"]
+        if service["enabled"]
     }
     found = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
     return {services[one["service_id"]] for one in found if one["enabled"] and one["service_id"] in services}
 
 
 def _services(context: Context, p: LookParams) -> set[str]:
-    return {one["name"] for one in context.admin.get("identity", "services")["services"] if one["enabled"]}
+    return {service["name"] for service in context.admin.get("identity", "services")["services"] if service["enabled"]}
 
 
 def _containers(context: Context, p: LookParams) -> set[str]:

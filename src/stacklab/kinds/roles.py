@@ -84,22 +84,23 @@ class NodeRole(Kind[NodeRoleParams]):
     def report(self, thing: Thing) -> str:
         role = sorting().roles[thing["name"]]
         services = [
-            f"  {one['name']:<30} {one['state']:<8} {sorting().services[one['name']].what}" for one in thing["services"]
+            f"  {service['name']:<30} {service['state']:<8} {sorting().services[service['name']].what}"
+            for service in thing["services"]
         ]
         parts = [
-            f"  {one['binary']:<30} {'up' if one['up'] else 'down':<8} (as its own list says)"
-            for one in thing["parts"] or []
+            f"  {part['binary']:<30} {'up' if part['up'] else 'down':<8} (as its own list says)"
+            for part in thing["parts"] or []
         ]
         return "\n".join([f"{role.title}: {role.what}", *services, *parts])
 
     def find_all(self, context: Context, p: NodeRoleParams) -> Iterable[Thing]:
         known = sorting().services
         services = [
-            {"name": one.name, "state": one.state, "reason": one.reason}
-            for one in context.services()
-            if one.name in known and p.role in known[one.name].roles
+            {"name": service.name, "state": service.state, "reason": service.reason}
+            for service in context.services()
+            if service.name in known and p.role in known[service.name].roles
         ]
-        well = all(one["state"] == "running" for one in services)
+        well = all(service["state"] == "running" for service in services)
         # A service that does not run would make the question fail; that it does not run is the better answer.
         parts = self._parts(context, p) if well else None
         return [{"name": p.role, "services": services, "parts": parts}]
@@ -118,21 +119,25 @@ class NodeRole(Kind[NodeRoleParams]):
         if not thing["services"]:
             return [Difference("services", f"something that belongs to the {p.role} role", "nothing")]
         down = [
-            Difference(one["name"], "running", f"{one['state']} ({one['reason']})" if one["reason"] else one["state"])
-            for one in thing["services"]
-            if one["state"] != "running"
+            Difference(
+                service["name"],
+                "running",
+                f"{service['state']} ({service['reason']})" if service["reason"] else service["state"],
+            )
+            for service in thing["services"]
+            if service["state"] != "running"
         ]
         if thing["parts"] is None:
             return down
         parts = thing["parts"]
-        down += [Difference(f"{one['binary']} on {one['host']}", "up", "down") for one in parts if not one["up"]]
-        there = {one["binary"] for one in parts}
+        down += [Difference(f"{part['binary']} on {part['host']}", "up", "down") for part in parts if not part["up"]]
+        there = {part["binary"] for part in parts}
         must = [name for name in sorting().roles[p.role].must if name not in there]
         return down + [Difference(name, "in its service's own list", "not there") for name in must]
 
     def shown(self, thing: Thing) -> str:
-        names = ", ".join(one["name"] for one in thing["services"])
-        parts = ", ".join(sorted({one["binary"] for one in thing["parts"] or []}))
+        names = ", ".join(service["name"] for service in thing["services"])
+        parts = ", ".join(sorted({part["binary"] for part in thing["parts"] or []}))
         return f"running: {names}" + (f"; up by their own list: {parts}" if parts else "")
 
     def show_command(self, context: Context, p: NodeRoleParams) -> Command:

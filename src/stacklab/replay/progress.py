@@ -110,7 +110,7 @@ class ProgressFile:
         statuses = entry.get("steps", {})
         steps = list(session.steps())
         following = next((step for step in steps if statuses.get(step.id) not in DONE), None)
-        exercises = tuple(_exercise(one, statuses) for one in session.exercises)
+        exercises = tuple(_exercise(exercise, statuses) for exercise in session.exercises)
         return Progress(_counts(steps, statuses), exercises, following, entry.get("at"))
 
 

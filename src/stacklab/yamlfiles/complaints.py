@@ -102,7 +102,7 @@ def _settled(error: Any, value: Any) -> Where:
 
 
 def _rank(errors: list[Any]) -> tuple[bool, int]:
-    return max((one["type"] == "extra_forbidden", -len(one["loc"])) for one in errors)
+    return max((error["type"] == "extra_forbidden", -len(error["loc"])) for error in errors)
 
 
 def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Where) -> YamlComplaint:
@@ -126,7 +126,7 @@ def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Whe
         problem = f"has to be {form}" if form else "holds characters that cannot stand there"
         return YamlComplaint(full, problem + given)
     # Where a union was tried, each of its members has complained of the same place.
-    same = [one["type"] for one in errors if _real(one["loc"], value) == loc]
+    same = [error["type"] for error in errors if _real(error["loc"], value) == loc]
     wanted = list(dict.fromkeys(WANTED[kind] for kind in same if kind in WANTED))
     if wanted and len(wanted) == len(set(same)):
         advice = MAPPING if wanted[0] == WANTED["dict_type"] else LIST if wanted[0] == WANTED["list_type"] else ""
@@ -169,7 +169,7 @@ def _bare(annotation: Any) -> Any:
     """An annotation without `Annotated`, `None` and whatever else it is a union with, if a model or a container is in it."""
     if get_origin(annotation) in (None, dict, list):
         return annotation
-    inner = [_bare(one) for one in get_args(annotation)]
+    inner = [_bare(arg) for arg in get_args(annotation)]
     return next((one for one in inner if hasattr(one, "model_fields") or get_origin(one) in (dict, list)), None)
 
 

@@ -232,9 +232,9 @@ def _sh(value: object) -> _Quoted:
 def _words(values: object) -> _Quoted:
     """Names of DevStack's services, as arguments of enable_service and disable_service."""
     names = [values] if isinstance(values, str) else values
-    if not isinstance(names, list | tuple) or not all(re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(one)) for one in names):
+    if not isinstance(names, list | tuple) or not all(re.fullmatch(r"[a-z0-9][a-z0-9-]*", str(name)) for name in names):
         raise ProfileInvalid("names of DevStack's services are of a-z, 0-9 and '-'")
-    return _Quoted(" ".join(str(one) for one in names))
+    return _Quoted(" ".join(str(name) for name in names))
 
 
 def _variable(name: object) -> _Quoted:

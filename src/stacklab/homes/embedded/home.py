@@ -79,7 +79,7 @@ class EmbeddedHome(Home):
 
     def _has_services(self) -> str | None:
         states = supervision.services(self.layout)
-        return "all running" if all(one.state == "running" for one in states) else None
+        return "all running" if all(state.state == "running" for state in states) else None
 
     def _start(self, progress: Progress) -> str:
         began = time.monotonic()
@@ -143,10 +143,10 @@ class EmbeddedHome(Home):
         states = supervision.services(self.layout, memory=True)
         if not supervision.is_running(self.layout):
             return HomeStatus("stopped", states, notes=list(self.cloud.notes))
-        well = all(one.state == "running" for one in states)
+        well = all(state.state == "running" for state in states)
         notes = [
             *self.cloud.notes,
-            *(f"{one.name}: {one.reason}" for one in states if one.reason),
+            *(f"{state.name}: {state.reason}" for state in states if state.reason),
             *self._https.notes(),
         ]
         return HomeStatus("running" if well else "degraded", states, self._dashboard(), notes)

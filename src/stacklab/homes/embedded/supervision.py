@@ -226,17 +226,19 @@ def wait_until_running(
     """Until every service (or those named) accepts connections. Raises ServiceFailed naming the first that did not make it."""
     said = ""
     while True:
-        states = [one for one in services(layout) if names is None or one.name in names]
-        waiting = [one.name for one in states if one.state != "running"]
+        states = [service for service in services(layout) if names is None or service.name in names]
+        waiting = [state.name for state in states if state.state != "running"]
         if not waiting:
             return
         if not is_running(layout):
             raise ServiceFailed(
                 f"the supervisor died: {last_line(layout.logs / 'supervisor.log')}", advice="lab logs supervisor"
             )
-        for one in states:
-            if one.state == "failed":
-                raise ServiceFailed(f"{one.name} {one.reason}", advice=f"lab logs {one.name}; lab restart {one.name}")
+        for state in states:
+            if state.state == "failed":
+                raise ServiceFailed(
+                    f"{state.name} {state.reason}", advice=f"lab logs {state.name}; lab restart {state.name}"
+                )
         if time.monotonic() > deadline:
             said = last_line(layout.logs / f"{waiting[0]}.log")
             raise ServiceFailed(

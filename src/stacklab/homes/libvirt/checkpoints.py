@@ -93,7 +93,11 @@ class VmCheckpoints:
 
     def tidy(self) -> None:
         """Remove what interrupted runs left."""
-        ours = {one.name for one in self._hypervisor.snapshots(self._vm.site.domain) if one.name.startswith(OURS)}
+        ours = {
+            snapshot.name
+            for snapshot in self._hypervisor.snapshots(self._vm.site.domain)
+            if snapshot.name.startswith(OURS)
+        }
         self._remove(ours - set(self._present().values()))
 
     def forget(self) -> None:

@@ -42,7 +42,7 @@ def starting(systemd: bool, *, root: bool) -> str:
     """Advice for a libvirt of this machine that does not answer. Without systemd, it needs its log daemon started, too."""
     sudo = "" if root else "sudo "
     commands = ("systemctl start libvirtd",) if systemd else ("virtlogd --daemon", "libvirtd --daemon")
-    return f"{' && '.join(f'{sudo}{one}' for one in commands)}; or let lab do it: lab doctor --on libvirt --fix"
+    return f"{' && '.join(f'{sudo}{command}' for command in commands)}; or let lab do it: lab doctor --on libvirt --fix"
 
 
 @dataclass(frozen=True)
@@ -298,8 +298,8 @@ class Hypervisor:
             answer = json.loads(module.qemuMonitorCommand(self._existing(domain), order, 0))
         sizes: dict[str, int] = {}
         for device in answer["return"]:
-            for one in device.get("inserted", {}).get("image", {}).get("snapshots", []):
-                sizes[one["name"]] = max(sizes.get(one["name"], 0), int(one["vm-state-size"]))
+            for snapshot in device.get("inserted", {}).get("image", {}).get("snapshots", []):
+                sizes[snapshot["name"]] = max(sizes.get(snapshot["name"], 0), int(snapshot["vm-state-size"]))
         return sizes
 
     def memory_used(self, domain: str) -> int:
@@ -319,7 +319,10 @@ class Hypervisor:
         """All of libvirt's networks, running or not."""
         with self._asking("listing networks"):
             networks = self._connection.listAllNetworks()
-            return [HostNetwork(one.name(), bool(one.isActive()), tuple(_ranges(_xml(one)))) for one in networks]
+            return [
+                HostNetwork(network.name(), bool(network.isActive()), tuple(_ranges(_xml(network))))
+                for network in networks
+            ]
 
     def _network(self, name: str) -> Any:
         return self._unless(self._libvirt.VIR_ERR_NO_NETWORK, self._connection.networkLookupByName, name)
@@ -366,9 +369,9 @@ class Hypervisor:
         with self._asking("listing volumes"):
             for pool in self._connection.listAllStoragePools(self._libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
                 pool.refresh()
-                for one in pool.listAllVolumes():
-                    backing = _xml(one).findtext("./backingStore/path")
-                    volumes.append(PoolVolume(pool.name(), one.name(), one.path(), backing))
+                for volume in pool.listAllVolumes():
+                    backing = _xml(volume).findtext("./backingStore/path")
+                    volumes.append(PoolVolume(pool.name(), volume.name(), volume.path(), backing))
         return volumes
 
     def remove_volume(self, volume: PoolVolume) -> None:

@@ -60,9 +60,9 @@ def own_volumes(hypervisor: Hypervisor, site: VmSite) -> list[PoolVolume]:
     """The VM's disks, also those of a VM that is gone itself."""
     # Vagrant calls them <domain>.img, <domain>_1.img, …
     return [
-        one
-        for one in hypervisor.volumes()
-        if one.name in (f"{site.domain}.img",) or one.name.startswith(f"{site.domain}_")
+        volume
+        for volume in hypervisor.volumes()
+        if volume.name in (f"{site.domain}.img",) or volume.name.startswith(f"{site.domain}_")
     ]
 
 
@@ -72,5 +72,5 @@ def unused_base(hypervisor: Hypervisor, site: VmSite) -> list[PoolVolume]:
         return []
     begin = f"{site.box.replace('/', '-VAGRANTSLASH-')}_vagrant_box_image_{site.version}_"
     volumes = hypervisor.volumes()
-    used = {one.backing for one in volumes} | hypervisor.disks_of_all()
-    return [one for one in volumes if one.name.startswith(begin) and one.path not in used]
+    used = {volume.backing for volume in volumes} | hypervisor.disks_of_all()
+    return [volume for volume in volumes if volume.name.startswith(begin) and volume.path not in used]

@@ -76,9 +76,9 @@ class Answers(BaseHTTPRequestHandler):
             )
         if path == "/identity/v3/endpoints":
             rows = [
-                one
-                for one in self.endpoints().values()
-                if one["interface"] in (self.asked("interface") or [one["interface"]])
+                endpoint
+                for endpoint in self.endpoints().values()
+                if endpoint["interface"] in (self.asked("interface") or [endpoint["interface"]])
             ]
             return self.say(200, {"endpoints": rows})
         if path.startswith("/volume") and not things.cinder_logs_in():

@@ -43,7 +43,7 @@ def plan(cidr, address, gateway):
     def choose(wanted):
         chosen = ipaddress.ip_address(wanted) if wanted else None
         if chosen is None or chosen in taken or chosen not in network:
-            chosen = next((one for one in network.hosts() if one not in taken), None)
+            chosen = next((host for host in network.hosts() if host not in taken), None)
         if chosen is not None:
             taken.add(chosen)
         return chosen

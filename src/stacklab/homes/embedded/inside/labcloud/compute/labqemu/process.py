@@ -174,7 +174,7 @@ def end_many(processes):
     """End guests all at once, without their consent; the ones that were there to end."""
     ended = []
     with contextlib.ExitStack() as stack:
-        handles = [(one, stack.enter_context(one.handle())) for one in processes]
+        handles = [(process, stack.enter_context(process.handle())) for process in processes]
         for one, handle in handles:
             if handle is not None:
                 one._signal(handle, signal.SIGTERM)
