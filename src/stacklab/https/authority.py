@@ -66,7 +66,7 @@ class Authority:
             f"mkdir -p -m 700 {directory}; cd {directory}; umask 077",
             "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out new.key",
             f"openssl req -new -key new.key -subj {shlex.quote(f'/CN={subject[:64]}')} -out new.csr",
-            f"printf '%s\\n' {shlex.join([*extensions, 'subjectKeyIdentifier=hash'])} >new.ext",
+            *("cat >new.ext <<'END'", *extensions, "subjectKeyIdentifier=hash", "END"),
             f"openssl x509 -req -in new.csr {signer} -sha256 -days {days} -extfile new.ext -out new.pem",
             f"mv new.key {name}.key; chmod 644 new.pem; mv new.pem {name}.pem; rm new.*",
         ]

@@ -103,7 +103,7 @@ class ServerCertificate(Certificate):
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
         https = _https(context)
-        names = https.apache.names if https else ["ADDRESS"]
+        names = https.apache.names if https else ["192.0.2.10"]
         return [shell_lines(_authority(context).server_commands(names), *(https.apache.copying() if https else []))]
 
     def run(self, context: Context, p: NoParams) -> None:
