@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, read_session, session_names
@@ -16,28 +17,8 @@ from stacklab.lab import Lab
 from stacklab.replay import breaking
 from stacklab.replay.breaking import Broken, FaultRecord
 
-GOOD = """\
-session: demo
-title: A demonstration
-summary: A repair.
-exercises:
-  - id: trouble
-    title: Trouble
-    say: Why.
-    steps:
-      - {id: services, kind: look, as: admin, say: A., hint: B., with: {at: services}}
-      - {id: repair-web, kind: repair, as: admin, say: A., hint: B., with: {fault: httpd}}
-faults:
-  - id: web
-    breaks: httpd
-    title: No web
-    say: {devstack: It is refused., embedded: It is refused here.}
-    step: repair-web
-    trail:
-      - {look: systemctl status $APACHE, shows: dead, means: It is off., on: devstack}
-      - {look: lab status, shows: $CONF, means: It is off., on: embedded}
-      - {look: lab fix, shows: well, means: Done.}
-"""
+TABLES = yaml.safe_load(Path(__file__).with_name("session_faults.yaml").read_text(encoding="utf-8"))
+GOOD: str = TABLES["good"]
 
 
 @pytest.fixture
@@ -61,40 +42,21 @@ def test_a_fault_has_symptoms_and_a_trail_for_each_sort_of_cloud(write: Any) -> 
     assert [clue.look for clue in case.clues("devstack")] == ["systemctl status $APACHE", "lab fix"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "at", "says", "advises"),
-    [
-        (
-            GOOD.partition("faults:\n")[2],
-            GOOD.partition("faults:\n")[2] * 2,
-            "id: web",
-            "there is a fault 'web' already",
-            "",
-        ),
-        ("breaks: httpd", "braeks: httpd", "braeks", "no such key", "did you mean 'breaks'"),
-        (
-            "step: repair-web",
-            "step: repair-wep",
-            "step: repair-wep",
-            "no step is called 'repair-wep'",
-            "did you mean 'repair-web'",
-        ),
-        ("step: repair-web", "step: services", "step: services", "is a look, but a repair belongs here", ""),
-        ("{fault: httpd}", "{fault: quota}", "step: repair-web", "grades the repair of 'quota', not 'httpd'", ""),
-        ("on: embedded", "on: devstack", "trail:", "nothing of it", ""),
-        ("on: embedded", "on: moon", "- {look: lab status", "'devstack' or 'embedded'", ""),
-        ("shows: dead, ", "", "- {look: systemctl", "'shows' is missing", ""),
-        ("{devstack: It is refused., ", "{", "say:", "'devstack' is missing", ""),
-        ("title: No web", "title: 7", "title: 7", "has to be text", ""),
-    ],
-)
-def test_a_mistake_is_answered_with_file_line_key_and_advice(
-    write: Any, old: str, new: str, at: str, says: str, advises: str
-) -> None:
-    text = GOOD.replace(old, new, 1)
-    if at == "trail:":  # the last clue is true of both
+@pytest.mark.parametrize("row", TABLES["mistakes"], ids=lambda row: str(row["new"]))
+def test_a_mistake_is_answered_with_file_line_key_and_advice(write: Any, row: dict[str, str]) -> None:
+    text = GOOD.replace(row["old"], row["new"], 1)
+    if row["at"] == "trail:":  # the last clue is true of both
         text = text.replace("means: Done.}", "means: Done., on: devstack}")
     assert text != GOOD
+    assert_refused(write, text, **row)
+
+
+def test_two_faults_cannot_share_a_name(write: Any) -> None:
+    assert_refused(write, GOOD + GOOD.partition("faults:\n")[2], at="id: web", says="there is a fault 'web' already")
+
+
+def assert_refused(write: Any, text: str, at: str, says: str, advises: str = "", **_: str) -> None:
+    """The file is refused with these words, and with a line that has `at` in it."""
     with pytest.raises(SessionInvalid) as caught:
         write(text)
     assert says in caught.value.message
@@ -161,43 +123,20 @@ def test_what_was_chosen_at_random_has_no_name() -> None:
 # --- the verbs, without a cloud -------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("own_directories")
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["break", "session4/httpd"], 50, "lab up session4"),
-        (["break", "--random"], 50, "lab up session4"),
-        (["break"], 2, "--random"),
-        (["fix"], 50, "lab up session4"),
-        (["hint"], 50, "lab up session4"),
-        (["fixes", "session4/httpd"], 2, "lab fix"),
-    ],
-)
+@pytest.mark.parametrize("row", TABLES["nothing is up"], ids=lambda row: str(row["words"]))
 def test_nothing_is_broken_outside_of_a_lab(
-    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str], own_directories: Path
+    row: dict[str, Any], capsys: pytest.CaptureFixture[str], own_directories: Path
 ) -> None:
-    assert run(arguments) == code
-    assert says in capsys.readouterr().err
+    assert run(row["words"].split()) == row["code"]
+    assert row["says"] in capsys.readouterr().err
     assert not (own_directories / "state" / "stacklab" / "intro").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["break", "session4/htpd"], 41, "did you mean 'httpd'"),
-        (["break", "session4/httpd"], 23, "lab up"),
-        (["fix", "apache"], 41, "lab fixes apply apache"),
-        (["hint"], 2, "name a step"),
-        (["hint", "httpd"], 2, "lab break session4/httpd"),
-        (["hint", "session4/service-project"], 2, "no single step"),
-    ],
-)
+@pytest.mark.parametrize("row", TABLES["in a lab"], ids=lambda row: str(row["words"]))
 @pytest.mark.usefixtures("lab")
-def test_a_mistake_is_one_clear_line(
-    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(arguments) == code
-    assert says in capsys.readouterr().err
+def test_a_mistake_is_one_clear_line(row: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(row["words"].split()) == row["code"]
+    assert row["says"] in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("lab")
