@@ -16,11 +16,6 @@ def login_url(dashboard: str) -> str:
     return f"{dashboard.rstrip('/')}/{LOGIN}"
 
 
-def is_login_page(status: int, text: str) -> bool:
-    """Whether an answer is Horizon's login page."""
-    return status == 200 and 'name="password"' in text
-
-
 def login_page(dashboard: str, verify: bool | str = True) -> tuple[bool, str]:
     """Whether Horizon shows its login page, and what was seen: "HTTP 200, with a login form". `verify`: as requests has it.
 
@@ -35,5 +30,5 @@ def login_page(dashboard: str, verify: bool | str = True) -> tuple[bool, str]:
         raise CloudUnreachable(
             f"{url}: no answer ({type(error).__name__})", advice="lab status shows what runs"
         ) from error
-    shown = is_login_page(answer.status_code, answer.text)
+    shown = answer.status_code == 200 and 'name="password"' in answer.text
     return shown, f"HTTP {answer.status_code}, {'with' if shown else 'without'} a login form"

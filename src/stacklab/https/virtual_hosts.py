@@ -115,15 +115,10 @@ def plan(
 
     `port_for`: (name, the service's own port) → TLS port.
     """
-    hosts: dict[str, VirtualHost] = {}
-    places: set[tuple[str, str]] = set()
+    services: dict[tuple[str, str], tuple[str, str]] = {}
     for kind, url in sorted(urls, key=lambda pair: (pair[0] not in TYPES, pair[0])):
-        place = shape(url)
-        if place in places:  # an older name of a service that has its virtual host
-            continue
-        places.add(place)
-        name = TYPES.get(kind, kind)
-        hosts[name] = _before(name, url, port_for)
+        services.setdefault(shape(url), (TYPES.get(kind, kind), url))  # not again by an older name of the service
+    hosts = {name: _before(name, url, port_for) for name, url in services.values()}
     horizon = _before(HORIZON, dashboard, port_for)
     asked = f"{horizon.prefix.rstrip('/')}/{LOOK_AT[HORIZON]}"
     hosts[HORIZON] = replace(horizon, ask=asked, plain_port=plain_port)
