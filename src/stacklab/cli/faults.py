@@ -71,7 +71,7 @@ def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) 
     lab, console = context.lab, context.console(as_json)
     chosen = session_of(lab, session)
     broken = {fault.breaks: fault for fault in broken_faults(lab)}
-    secret = any(one.surprise for one in broken.values()) and not tell
+    secret = any(fault.surprise for fault in broken.values()) and not tell
     home = _running(context)
     rows: list[dict[str, Any]] = []
     for case in chosen.faults:
@@ -234,13 +234,13 @@ def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
     if fault:
         session, case = fault_addressed(context, fault)
         chosen = {case.breaks: f"{session.name}/{case.id}"}
-        recorded = {one.breaks for one in broken_faults(lab)}
+        recorded = {fault.breaks for fault in broken_faults(lab)}
         if case.breaks not in recorded and fault_of(home_of(lab), case).look().fine:
             console.print(f"{session.name}/{case.id} is well: nothing to mend")
             console.result_line({"event": "mended", "faults": []})
             return
     else:
-        chosen = {one.breaks: one.address for one in broken_faults(lab)}
+        chosen = {fault.breaks: fault.address for fault in broken_faults(lab)}
     if chosen:
         with console.working(f"mending {', '.join(chosen.values())}") as progress:
             repair(lab, chosen, progress)

@@ -92,18 +92,18 @@ def show(context: Invocation, fix: str, module: bool | None, as_json: bool) -> N
     """Show why a fix is there, how things are, and the exact commands that it would run now as root; changes nothing."""
     lab, console = context.lab, context.console(as_json)
     deployment, catalogue = _opened(lab, module)
-    one = catalogue[fix]
+    condition = catalogue[fix]
     _said_if_unfinished(deployment, as_json)
-    console.heading(f"{one.id}: {one.title}")
-    console.print(one.why)
+    console.heading(f"{condition.id}: {condition.title}")
+    console.print(condition.why)
     console.print()
-    finding = one.look()
+    finding = condition.look()
     evidence = finding.evidence
     console.print(f"{console.mark(MARKS[finding.state])} {finding.state.replace('_', ' ')}")
     console.indented(evidence)
     commands = []
     if finding.state != "not_applicable":
-        commands = [one.masked(action.text) for action in one.repairing()]
+        commands = [condition.masked(action.text) for action in condition.repairing()]
     console.print()
     console.print(
         ("what it runs as root:" if finding.state == "bad" else "what it would run as root, were it broken:")
@@ -114,9 +114,9 @@ def show(context: Invocation, fix: str, module: bool | None, as_json: bool) -> N
         console.indented(text)
     console.result(
         {
-            "id": one.id,
-            "title": one.title,
-            "why": one.why,
+            "id": condition.id,
+            "title": condition.title,
+            "why": condition.why,
             "state": finding.state,
             "evidence": evidence,
             "commands": commands,

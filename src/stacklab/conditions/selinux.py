@@ -289,6 +289,6 @@ def rules(source: str) -> list[str]:
         r"\ballow\s+({[^}]*}|\w+)\s+({[^}]*}|\w+)\s*:\s*({[^}]*}|\w+)\s+({[^}]*}|\w+)\s*;", text
     ):
         parts = [part.strip("{}").split() for part in (sources, targets, classes, permissions)]
-        for one, target, class_, permission in itertools.product(*parts):
-            found.append(f"{one}:{one if target == 'self' else target}:{class_}:{permission}")
+        for source, target, class_, permission in itertools.product(*parts):
+            found.append(f"{source}:{source if target == 'self' else target}:{class_}:{permission}")
     return found

@@ -45,8 +45,8 @@ class InternalEndpoints(_Endpoints):
                 Command(("endpoint", "create", "--region", Later("REGION"), Later("SERVICE"), "internal", Later("URL")))
             ]
         return [
-            Command(("endpoint", "create", *region(one), one["service_id"], "internal", one["url"]))
-            for one in _missing(context)
+            Command(("endpoint", "create", *region(endpoint), endpoint["service_id"], "internal", endpoint["url"]))
+            for endpoint in _missing(context)
         ] or [Command(("endpoint", "list", "--interface", "internal"))]
 
     def requests(self, context: Context, p: NoParams) -> list[Request]:
@@ -54,8 +54,8 @@ class InternalEndpoints(_Endpoints):
             {"service_id": Later("SERVICE_ID"), "region_id": Later("REGION"), "url": Later("URL")}
         ]
         return [
-            Request("POST", "identity", ("endpoints",), {"endpoint": {**one, "interface": "internal"}})
-            for one in (_missing(context) if _connected(context) else made)
+            Request("POST", "identity", ("endpoints",), {"endpoint": {**endpoint, "interface": "internal"}})
+            for endpoint in (_missing(context) if _connected(context) else made)
         ] or [Request("GET", "identity", ("endpoints",), query={"interface": "internal"})]
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
@@ -64,19 +64,22 @@ class InternalEndpoints(_Endpoints):
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         catalogue = EndpointCatalogue.read(context.admin)
-        urls = {catalogue.called(one["service_id"]): one["url"] for one in catalogue.of_interface("internal")}
+        urls = {
+            catalogue.called(endpoint["service_id"]): endpoint["url"] for endpoint in catalogue.of_interface("internal")
+        }
         return [{"name": self.title(p), "urls": urls}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         catalogue = EndpointCatalogue.read(context.admin)
         return [
-            Difference(catalogue.called(one["service_id"]), "an internal endpoint", "none") for one in _missing(context)
+            Difference(catalogue.called(endpoint["service_id"]), "an internal endpoint", "none")
+            for endpoint in _missing(context)
         ]
 
     def remove(self, context: Context, thing: Thing) -> bool:
         """Only what came after `there` was noted, and is what was meant to be made, was made by the step."""
         removed = False
-        meant = {(one["service_id"], one["url"]) for one in thing["made"]}
+        meant = {(endpoint["service_id"], endpoint["url"]) for endpoint in thing["made"]}
         for endpoint in EndpointCatalogue.read(context.admin).endpoints:
             new = endpoint["id"] not in thing["there"] and endpoint["interface"] == "internal"
             if new and (endpoint["service_id"], endpoint["url"]) in meant:
@@ -128,7 +131,9 @@ class PublicEndpoints(_Endpoints):
 
     def snapshot(self, context: Context, p: NoParams) -> Thing:
         catalogue = EndpointCatalogue.read(context.admin)
-        twins = {(one["service_id"], one["url"]): one["id"] for one in catalogue.of_interface("internal")}
+        twins = {
+            (endpoint["service_id"], endpoint["url"]): endpoint["id"] for endpoint in catalogue.of_interface("internal")
+        }
         moved = {identity for identity, _, _ in _moves(context)}
         endpoints = [
             {
@@ -142,7 +147,7 @@ class PublicEndpoints(_Endpoints):
 
     def find_all(self, context: Context, p: NoParams) -> Iterable[Thing]:
         catalogue = EndpointCatalogue.read(context.admin)
-        urls = {_name(catalogue, one): one["url"] for one in catalogue.of_interface("public")}
+        urls = {_name(catalogue, endpoint): endpoint["url"] for endpoint in catalogue.of_interface("public")}
         return [{"name": self.title(p), "urls": urls}]
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
@@ -178,14 +183,14 @@ def region(endpoint: Mapping[str, Any]) -> tuple[str, ...]:
 def _missing(context: Context) -> list[dict[str, Any]]:
     """What an internal endpoint must be made of, for each enabled service (and region) that has only a public one."""
     catalogue = EndpointCatalogue.read(context.admin)
-    have = {(one["service_id"], one.get("region_id")) for one in catalogue.of_interface("internal")}
+    have = {(endpoint["service_id"], endpoint.get("region_id")) for endpoint in catalogue.of_interface("internal")}
     plain = catalogue.plain()
     missing = {}
-    for one in catalogue.of_interface("public"):
-        place = (one["service_id"], one.get("region_id"))
-        if place in have or one["service_id"] not in plain:
+    for endpoint in catalogue.of_interface("public"):
+        place = (endpoint["service_id"], endpoint.get("region_id"))
+        if place in have or endpoint["service_id"] not in plain:
             continue
-        url = one["url"] if one["url"].startswith("http://") else plain[one["service_id"]][1]
+        url = endpoint["url"] if endpoint["url"].startswith("http://") else plain[endpoint["service_id"]][1]
         missing[place] = {"service_id": place[0], "region_id": place[1], "url": url}
     return list(missing.values())
 
@@ -195,13 +200,13 @@ def _moves(context: Context) -> list[tuple[str, str, str]]:
     catalogue = EndpointCatalogue.read(context.admin)
     fronts, plain = context.https().planned(catalogue), catalogue.plain()
     moves = []
-    for one in catalogue.of_interface("public"):
-        if one["service_id"] not in plain:
+    for endpoint in catalogue.of_interface("public"):
+        if endpoint["service_id"] not in plain:
             continue
-        inside = one["url"] if one["url"].startswith("http://") else plain[one["service_id"]][1]
+        inside = endpoint["url"] if endpoint["url"].startswith("http://") else plain[endpoint["service_id"]][1]
         front = virtual_host_of(fronts, inside)
-        if front and front.public_url(inside) != one["url"]:
-            moves.append((str(one["id"]), _name(catalogue, one), front.public_url(inside)))
+        if front and front.public_url(inside) != endpoint["url"]:
+            moves.append((str(endpoint["id"]), _name(catalogue, endpoint), front.public_url(inside)))
     return moves
 
 

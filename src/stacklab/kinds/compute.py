@@ -69,7 +69,7 @@ class KeyPair(Kind[KeyPairParams]):
         query = {"version": KEY_PAIRS_VERSION, "user_id": thing["user"]}
         owned = context.admin.get("compute", "os-keypairs", **query)["keypairs"]
         # The learner may have replaced the lab's key pair by one of the same name: that one is not ours.
-        if not any(one["keypair"]["fingerprint"] == thing["fingerprint"] for one in owned):
+        if not any(row["keypair"]["fingerprint"] == thing["fingerprint"] for row in owned):
             return False
         return context.admin.delete("compute", *path, **query)
 
@@ -87,7 +87,7 @@ def _key_pairs(context: Context, name: str) -> list[Thing]:
     # A key pair has no id: it is known by its name and its owner.
     user = context.user_id()
     found = context.admin.get("compute", "os-keypairs", version=KEY_PAIRS_VERSION, user_id=user)["keypairs"]
-    return [one["keypair"] | {"user": user} for one in found if one["keypair"]["name"] == name]
+    return [row["keypair"] | {"user": user} for row in found if row["keypair"]["name"] == name]
 
 
 class FlavorParams(NamedParams):
@@ -263,7 +263,7 @@ class Attachment(Kind[AttachmentParams]):
         server, volume = context.thing(p.server, "server"), context.thing(p.volume, "volume")
         found = context.admin.get("compute", "servers", server["id"], "os-volume_attachments")["volumeAttachments"]
         attached = {"server": server["id"], "volume": volume["id"], "status": volume["status"]}
-        return [attached | {"device": one["device"]} for one in found if one["volumeId"] == volume["id"]]
+        return [attached | {"device": row["device"]} for row in found if row["volumeId"] == volume["id"]]
 
     def compare(self, context: Context, p: AttachmentParams, thing: Thing) -> list[Difference]:
         return differing([("volume status", "in-use", thing["status"])])
@@ -296,7 +296,7 @@ class Attachment(Kind[AttachmentParams]):
 
 def _detached(context: Context, volume: str) -> bool:
     found = context.admin.get("block-storage", "volumes", "detail", all_tenants="1")["volumes"]
-    return not any(one["id"] == volume and one["status"] not in ("available", "error") for one in found)
+    return not any(row["id"] == volume and row["status"] not in ("available", "error") for row in found)
 
 
 GONE_SECONDS = 180
@@ -345,8 +345,10 @@ class ServerGone(Kind[ServerGoneParams]):
         if Server().by_name(context, name):
             return []
         # Only one that is younger than the volume can have had it: an earlier replay's, which was undone, does not count.
-        deleted = [one for one in _deleted(context, name) if _moment(one["created"]) >= _moment(volume["created_at"])]
-        return [{"name": name, "ids": {one["id"] for one in deleted}, "volume": volume}] if deleted else []
+        deleted = [
+            server for server in _deleted(context, name) if _moment(server["created"]) >= _moment(volume["created_at"])
+        ]
+        return [{"name": name, "ids": {server["id"] for server in deleted}, "volume": volume}] if deleted else []
 
     def compare(self, context: Context, p: ServerGoneParams, thing: Thing) -> list[Difference]:
         volume = thing["volume"]
@@ -375,7 +377,7 @@ def _deleted(context: Context, name: str) -> list[Thing]:
     """Servers of this name in the acting project that Nova remembers as deleted; only an admin may ask."""
     query = {"all_tenants": "1", "project_id": context.project_id(), "deleted": "true"}
     found = context.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
-    return [one for one in found if one["name"] == name]
+    return [row for row in found if row["name"] == name]
 
 
 def _moment(text: str) -> datetime:

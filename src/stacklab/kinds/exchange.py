@@ -150,7 +150,7 @@ def _by_http(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[s
     told = [
         f"POST {login.at}: HTTP {answer.status_code}, a token for {token['user']['name']} in {token['project']['name']} "
         f"until {token['expires_at']}",
-        f"its catalogue: {_listing(one['name'] for one in token['catalog'])}",
+        f"its catalogue: {_listing(service['name'] for service in token['catalog'])}",
     ]
     url = f"{address}/{_listed(p).path}"
     headers = {"Accept": "application/json", "X-Auth-Token": answer.headers["X-Subject-Token"]}
@@ -206,8 +206,8 @@ def _asked_of(debug: str) -> list[str]:
     """The requests that the client's --debug tells of, in order."""
     pattern = r"REQ: curl .*?-X (?P<method>\w+) (?P<url>\S+)|Making authentication request to (?P<login>\S+)"
     found = [
-        f"POST {one['login']}" if one["login"] else f"{one['method']} {one['url']}"
-        for one in re.finditer(pattern, debug)
+        f"POST {match['login']}" if match["login"] else f"{match['method']} {match['url']}"
+        for match in re.finditer(pattern, debug)
     ]
     return [f"it asked: {line}" for line in dict.fromkeys(found)]
 

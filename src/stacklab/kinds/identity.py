@@ -63,7 +63,7 @@ def require_empty(context: Context, project: str) -> None:
         *(("image", image) for image in context.admin.get("image", "images", owner=project)["images"]),
     ]
     if found:
-        left = ", ".join(f"{kind} {one['name'] or one['id']}" for kind, one in found)
+        left = ", ".join(f"{kind} {row['name'] or row['id']}" for kind, row in found)
         raise CloudRefused(f"the project still holds {left}")
 
 
@@ -150,7 +150,9 @@ class RoleAssignment(Kind[RoleParams]):
         found = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
         role = self._role_id(context, p.role)
         return [
-            {"id": role, "name": p.role, "user": user, "project": project} for one in found if one["role"]["id"] == role
+            {"id": role, "name": p.role, "user": user, "project": project}
+            for assignment in found
+            if assignment["role"]["id"] == role
         ][:1]
 
     def undo_data(self, context: Context, p: RoleParams, thing: Thing) -> Thing:

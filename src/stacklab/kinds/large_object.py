@@ -94,8 +94,8 @@ class LargeObject(Kind[LargeObjectParams]):
         path, box = context.asset(p.source).path, context.name_of(p.container)
         if not path.exists():  # on paper
             etag: Word = Later("MD5")
-            one = {"path": f"{box}/{segment_name(p.name, 0)}", "etag": etag}
-            return [self._put_segment(p, path, box, 0, etag), self._put_manifest(p, box, [one])]
+            segment = {"path": f"{box}/{segment_name(p.name, 0)}", "etag": etag}
+            return [self._put_segment(p, path, box, 0, etag), self._put_manifest(p, box, [segment])]
         parts = segments_of(path, p.name, p.segment)
         sent = [self._put_segment(p, path, box, part.number, part.etag) for part in parts]
         return [*sent, self._put_manifest(p, box, [part.entry(box) for part in parts])]

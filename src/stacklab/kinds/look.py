@@ -131,7 +131,7 @@ def _users(context: Context, p: LookParams) -> set[str]:
         return {user["name"] for user in context.admin.get("identity", "users")["users"]}
     query = {"scope.project.id": context.thing(p.of, "project")["id"], "include_names": "true"}
     found = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
-    return {one["user"]["name"] for one in found if "user" in one}
+    return {assignment["user"]["name"] for assignment in found if "user" in assignment}
 
 
 def _endpoints(context: Context, p: LookParams) -> set[str]:
@@ -142,7 +142,11 @@ def _endpoints(context: Context, p: LookParams) -> set[str]:
         if service["enabled"]
     }
     found = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
-    return {services[one["service_id"]] for one in found if one["enabled"] and one["service_id"] in services}
+    return {
+        services[endpoint["service_id"]]
+        for endpoint in found
+        if endpoint["enabled"] and endpoint["service_id"] in services
+    }
 
 
 def _services(context: Context, p: LookParams) -> set[str]:

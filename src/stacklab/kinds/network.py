@@ -189,7 +189,7 @@ class Router(NamedKind[RouterParams]):
         if gateway != context.thing(p.external, "network")["id"]:
             actual = "another network" if gateway else "none"
             found.append(Difference("external gateway", context.name_of(p.external), actual))
-        bare = [one for one in p.subnets if context.thing(one, "subnet")["id"] not in thing["subnets"]]
+        bare = [subnet for subnet in p.subnets if context.thing(subnet, "subnet")["id"] not in thing["subnets"]]
         found += [Difference("interface", f"on {context.name_of(subnet)}", "none there") for subnet in bare]
         return found
 

@@ -109,10 +109,10 @@ class NodeRole(Kind[NodeRoleParams]):
         found = []
         for asked in self._asks(p):
             lists = PARTS[asked]
-            for one in context.admin.get(lists.service, *lists.list_path)[lists.list_key]:
-                if p.role in sorting().parts.get(one["binary"], []):
-                    up = bool(one["alive"]) if "alive" in one else one["state"] == "up"
-                    found.append({"binary": one["binary"], "host": one.get("host", ""), "up": up})
+            for row in context.admin.get(lists.service, *lists.list_path)[lists.list_key]:
+                if p.role in sorting().parts.get(row["binary"], []):
+                    up = bool(row["alive"]) if "alive" in row else row["state"] == "up"
+                    found.append({"binary": row["binary"], "host": row.get("host", ""), "up": up})
         return found
 
     def compare(self, context: Context, p: NodeRoleParams, thing: Thing) -> list[Difference]:

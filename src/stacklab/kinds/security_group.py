@@ -108,7 +108,7 @@ class SecurityGroup(NamedKind[SecurityGroupParams]):
 
     def compare(self, context: Context, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
         existing = thing["security_group_rules"]
-        missing = [rule for rule in p.rules if not any(rule.allowed_by(one) for one in existing)]
+        missing = [rule for rule in p.rules if not any(rule.allowed_by(existing_rule) for existing_rule in existing)]
         return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
 
     def show_command(self, context: Context, p: SecurityGroupParams) -> Command:

@@ -73,7 +73,9 @@ def piped(pipeline: tuple[tuple[str, ...], ...]) -> Iterator[IO[bytes]]:
         failed = [(argv, status) for argv, process in zip(pipeline, started, strict=True) if (status := process.wait())]
         if whole and failed:
             # Who was cut off by the failure of a later one is not the cause.
-            raise DownloadFailed(_failed(*next((one for one in failed if one[1] not in CUT_OFF), failed[0])))
+            raise DownloadFailed(
+                _failed(*next((process for process in failed if process[1] not in CUT_OFF), failed[0]))
+            )
     except FileNotFoundError as error:
         raise MissingProgram(
             f"{error.filename} is not installed", advice="install it and run the step again"

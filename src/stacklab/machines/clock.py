@@ -16,7 +16,7 @@ SHIFT = """date -u -s "@$(date +%s.%N | awk -v by="$1" '{printf "%.3f", $1 + by}
 
 def ahead(machine: Machine) -> float:
     """By how many seconds the machine's clock is ahead of ours. Raises CommandFailed."""
-    off, _ = min((_look(machine) for _ in range(LOOKS)), key=lambda one: one[1])
+    off, _ = min((_look(machine) for _ in range(LOOKS)), key=lambda measured: measured[1])
     return off
 
 

@@ -243,7 +243,7 @@ def missing_services(home: Home, access: CloudAccess, session: Session) -> list[
         listed = Connection(access.clouds_file, access.admin).get("identity", "services")["services"]
     except CloudRefused as error:
         return [f"which services the cloud has cannot be told: {error.message}"]
-    there = {str(one.get("name", "")) for one in listed if one.get("enabled", True)}
+    there = {str(service.get("name", "")) for service in listed if service.get("enabled", True)}
     if home.name == "embedded":
         remedy = "the home 'embedded' has no such service; its steps say so where they need it"
     else:

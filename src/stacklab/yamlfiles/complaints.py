@@ -107,7 +107,7 @@ def _rank(errors: list[Any]) -> tuple[bool, int]:
 
 def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Where) -> YamlComplaint:
     """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
-    first = max(errors, key=lambda one: (one["type"] == "extra_forbidden", -len(one["loc"])))
+    first = max(errors, key=lambda error: (error["type"] == "extra_forbidden", -len(error["loc"])))
     loc = _real(first["loc"], value)
     full = (*where, *loc)
     if first["type"] == "extra_forbidden":
@@ -170,7 +170,14 @@ def _bare(annotation: Any) -> Any:
     if get_origin(annotation) in (None, dict, list):
         return annotation
     inner = [_bare(arg) for arg in get_args(annotation)]
-    return next((one for one in inner if hasattr(one, "model_fields") or get_origin(one) in (dict, list)), None)
+    return next(
+        (
+            annotation
+            for annotation in inner
+            if hasattr(annotation, "model_fields") or get_origin(annotation) in (dict, list)
+        ),
+        None,
+    )
 
 
 def _inside(annotation: Any, part: str | int) -> Any:

@@ -24,9 +24,11 @@ def how_to_switch_on(service: str, *, profile: str, session: str) -> str:
     """
     if profile:
         return _on(service, _profile(profile), session)
-    with_devstack = [one for one in map(_profile, profile_names()) if one.deployed_by == "devstack"]
-    able = [one.name for one in with_devstack if service in one.served]
-    refusing = [f"{one.name}: {_refusal(service, one)}" for one in with_devstack if one.name not in able]
+    with_devstack = [profile for profile in map(_profile, profile_names()) if profile.deployed_by == "devstack"]
+    able = [profile.name for profile in with_devstack if service in profile.served]
+    refusing = [
+        f"{profile.name}: {_refusal(service, profile)}" for profile in with_devstack if profile.name not in able
+    ]
     if not able:
         return f"no profile of lab serves it; {refusing[0]}" if refusing else "there are no profiles"
     command = f"lab up {session} --on libvirt --with {service}"

@@ -235,11 +235,11 @@ def unfinished(machine: Machine, program: Program = "stack") -> Unfinished | Non
 def verdict(stack: StackRun, unstack: StackRun) -> Unfinished | None:
     """What the last runs of the two programs amount to."""
     name = called(stack.program)
-    for one in (unstack, stack):
-        if one.state == "running":
+    for run in (unstack, stack):
+        if run.state == "running":
             # `lab attach` watches stack.sh; an unstack.sh is a part of `lab up` and is followed by it.
-            todo = "lab up takes it up and goes on" if one.program == "unstack" else "lab attach watches it"
-            return Unfinished(f"{called(one.program)} is running there", todo)
+            todo = "lab up takes it up and goes on" if run.program == "unstack" else "lab attach watches it"
+            return Unfinished(f"{called(run.program)} is running there", todo)
     if unstack.state in ("failed", "vanished"):
         return Unfinished("an unstack.sh there did not end well", "lab up clears the rest away and stacks anew")
     if unstack.state == "done" and unstack.began_after(stack):

@@ -114,8 +114,8 @@ def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") ->
 
 def _known(lines: list[str], program: str) -> Failure | None:
     # A program's own words tell more than those of whatever it ran.
-    fitting = [one for one in catalogue() if one.program in (None, program)]
-    for failure in sorted(fitting, key=lambda one: one.program is None):
+    fitting = [failure for failure in catalogue() if failure.program in (None, program)]
+    for failure in sorted(fitting, key=lambda failure: failure.program is None):
         pattern = re.compile(failure.pattern)
         # The command that is traced may quote the words of a failure: only what programs said counts.
         if any(pattern.search(line) for line in lines if not line.startswith("+")):

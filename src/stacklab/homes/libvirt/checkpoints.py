@@ -109,7 +109,7 @@ class VmCheckpoints:
         known: dict[str, str] = read_precious(self._file) or {}
         if not known or self._vm.state() is None:
             return {}
-        there = {one.name for one in self._hypervisor.snapshots(self._vm.site.domain)}
+        there = {snapshot.name for snapshot in self._hypervisor.snapshots(self._vm.site.domain)}
         return {name: snapshot for name, snapshot in known.items() if snapshot in there}
 
     def _check_space(self, domain: str) -> None:
@@ -123,7 +123,7 @@ class VmCheckpoints:
 
     def _verify(self, domain: str, snapshot: str) -> None:
         """libvirt lists it as the state of a running VM with its memory, QEMU finds that memory on disk, and the VM runs on."""
-        listed = next((one for one in self._hypervisor.snapshots(domain) if one.name == snapshot), None)
+        listed = next((known for known in self._hypervisor.snapshots(domain) if known.name == snapshot), None)
         state = self._hypervisor.state(domain)
         if listed is None or not listed.memory or listed.state != "running":
             raise VmFailed(f"libvirt does not list the new snapshot as a running VM's: {listed}", advice="try again")

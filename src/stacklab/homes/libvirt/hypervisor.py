@@ -184,7 +184,7 @@ class Hypervisor:
         """Why the host cannot run an x86_64 guest with `driver` (kvm, qemu), or None if libvirt says it can."""
         with self._asking("asking what the host can run"):
             root = ET.fromstring(self._connection.getCapabilities())  # noqa: S314 - libvirt's own words
-        types = {one.get("type") for one in root.findall("./guest/arch[@name='x86_64']/domain")}
+        types = {domain.get("type") for domain in root.findall("./guest/arch[@name='x86_64']/domain")}
         if driver in types:
             return None
         hint = "" if types else ": QEMU is not installed"
@@ -267,7 +267,10 @@ class Hypervisor:
     def snapshots(self, name: str) -> list[Snapshot]:
         """The VM's saved states, oldest first."""
         with self._asking(f"listing {name}'s snapshots"):
-            return sorted(map(_snapshot, self._existing(name).listAllSnapshots()), key=lambda one: (one.at, one.name))
+            return sorted(
+                map(_snapshot, self._existing(name).listAllSnapshots()),
+                key=lambda snapshot: (snapshot.at, snapshot.name),
+            )
 
     def take_snapshot(self, domain: str, name: str, text: str) -> None:
         """Save RAM (if it runs) and disks inside the disks' own qcow2 files; the VM goes on afterwards."""
@@ -382,7 +385,9 @@ class Hypervisor:
     def disks_of_all(self) -> set[str]:
         """Every path that any VM's definition names as a disk, or (of running ones) as what a disk is an overlay on."""
         with self._asking("looking at all VMs"):
-            sources = [one for domain in self._connection.listAllDomains() for one in _xml(domain).iterfind(DISKS)]
+            sources = [
+                source for domain in self._connection.listAllDomains() for source in _xml(domain).iterfind(DISKS)
+            ]
         return {str(source.get("file")) for source in sources if source.get("file")}
 
 
@@ -403,9 +408,9 @@ def _dotted(number: int) -> str:
 
 
 def _ranges(root: ET.Element) -> Iterator[IPv4Network]:
-    for one in root.findall("ip"):
-        if one.get("family", "ipv4") == "ipv4" and one.get("address"):
-            size = one.get("prefix") or one.get("netmask") or "24"
-            network = ip_interface(f"{one.get('address')}/{size}").network
+    for entry in root.findall("ip"):
+        if entry.get("family", "ipv4") == "ipv4" and entry.get("address"):
+            size = entry.get("prefix") or entry.get("netmask") or "24"
+            network = ip_interface(f"{entry.get('address')}/{size}").network
             if isinstance(network, IPv4Network):
                 yield network

@@ -42,7 +42,7 @@ def remove_vm(hypervisor: Hypervisor, vagrant: Vagrant, site: VmSite, progress: 
         detail = [f"{snapshots} snapshots"] if snapshots else []
         detail += ["its saved memory"] if saved else []
         yield f"the VM {site.domain}" + (f" ({', '.join(detail)})" if detail else "")
-    left = {one.path for one in own_volumes(hypervisor, site)}
+    left = {volume.path for volume in own_volumes(hypervisor, site)}
     for volume in volumes:
         if volume.path in left:
             hypervisor.remove_volume(volume)

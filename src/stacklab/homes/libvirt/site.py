@@ -118,9 +118,9 @@ class SiteFile:
 
 def free_networks(taken: Iterable[IPv4Network]) -> IPv4Network:
     """The first /23 of RANGE that overlaps nothing that is taken. Raises UnsupportedMachine."""
-    used = [one for one in taken if one.prefixlen > 0]
+    used = [network for network in taken if network.prefixlen > 0]
     for candidate in RANGE.subnets(new_prefix=23):
-        if not any(candidate.overlaps(one) for one in used):
+        if not any(candidate.overlaps(network) for network in used):
             return candidate
     raise UnsupportedMachine(
         f"no two networks are free in {RANGE} for the VM", advice="virsh net-list --all and ip route show who has them"

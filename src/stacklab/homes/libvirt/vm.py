@@ -138,7 +138,7 @@ class Vm:
             why_not = self.hypervisor.offers(accelerator.driver)
             if why_not:
                 raise UnsupportedMachine(why_not, advice="sudo apt-get install -y qemu-system-x86, then try again")
-            taken = [one for network in self.hypervisor.networks() for one in network.ranges]
+            taken = [block for network in self.hypervisor.networks() for block in network.ranges]
             if ROUTES.exists():
                 taken += routes(ROUTES.read_text(encoding="ascii"))
             site = self._file.choose(self.hypervisor.uri, self.settings.libvirt_pool, accelerator.driver, taken)

@@ -46,18 +46,18 @@ def start_services():
         host=host, service_name="lab", binary=constants.VOLUME_BINARY, coordination=True, cluster=None
     )
     # the scheduler asks the volume service what it has, and waits a minute for it: so the volume service comes first
-    for one in (volume, scheduler):
-        one.report_state = heartbeat(service.Service, one)
-        one.start()
-        SERVICES.append(one)
+    for worker in (volume, scheduler):
+        worker.report_state = heartbeat(service.Service, worker)
+        worker.start()
+        SERVICES.append(worker)
 
 
-def heartbeat(kind, one):
+def heartbeat(kind, worker):
     """Cinder keeps the id of *the* service of a process on the class; here are two, so each says which it is."""
-    report_state = one.report_state
+    report_state = worker.report_state
 
     def report():
-        kind.service_id = one.origin_service_id
+        kind.service_id = worker.origin_service_id
         report_state()
 
     return report
@@ -84,13 +84,13 @@ def forget():
     from cinder import context, objects
 
     admin = context.get_admin_context()
-    volume, scheduler = (one.manager for one in SERVICES)
+    volume, scheduler = (worker.manager for worker in SERVICES)
     hosts = scheduler.driver.host_manager
     for known in (hosts.service_states, hosts.backend_state_map, hosts.service_states_last_update):
         known.clear()
     volume.stats = {"pools": {}, "allocated_capacity_gb": 0}
-    for one in objects.VolumeList.get_all_by_host(admin, volume.host):
-        volume._count_allocated_capacity(admin, one)
+    for listed in objects.VolumeList.get_all_by_host(admin, volume.host):
+        volume._count_allocated_capacity(admin, listed)
     for service in SERVICES:
         service.report_state()
     volume.publish_service_capabilities(admin)

@@ -46,9 +46,9 @@ def start_services():
         ("nova-scheduler", scheduler.RPC_TOPIC, None),
         ("nova-compute", compute.RPC_TOPIC, compute.RPC_TOPIC_ALT),
     ):
-        one = service.Service.create(binary=binary, topic=topic, topic_alt=other)
-        one.start()
-        SERVICES.append(one)
+        worker = service.Service.create(binary=binary, topic=topic, topic_alt=other)
+        worker.start()
+        SERVICES.append(worker)
 
 
 def wait_for(*names, patience=90):
@@ -67,7 +67,7 @@ def wait_for(*names, patience=90):
 
 
 def manager_of(binary):
-    return next(one.manager for one in SERVICES if one.binary == binary)
+    return next(worker.manager for worker in SERVICES if worker.binary == binary)
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
@@ -119,8 +119,8 @@ def forget():
     admin = context.get_admin_context()
     compute = manager_of("nova-compute")
     forget_schedule(admin)
-    for one in SERVICES:
-        one.servicegroup_api._driver._report_state(one)
+    for worker in SERVICES:
+        worker.servicegroup_api._driver._report_state(worker)
     compute.driver.forget()
     forget_resources(compute.rt)
     wanted = ["info_cache", "metadata", "numa_topology"]

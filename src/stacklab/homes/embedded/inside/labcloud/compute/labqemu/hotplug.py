@@ -14,7 +14,7 @@ BOOTED = 45
 
 
 def _devices(directory):
-    return {one["name"] for one in qmp.ask(directory, "qom-list", path="/machine/peripheral")}
+    return {device["name"] for device in qmp.ask(directory, "qom-list", path="/machine/peripheral")}
 
 
 def _await_names(directory):
@@ -33,7 +33,7 @@ def _await_names(directory):
     while time.time() - began < BOOTED:
         with qmp.conversation(directory) as talk:
             filters = talk.run("query-rx-filter")
-            if not filters or not all(one["promiscuous"] for one in filters):
+            if not filters or not all(nic["promiscuous"] for nic in filters):
                 return
             if talk.run("query-status")["status"] != "running":
                 return  # paused: it gets no further
@@ -62,7 +62,7 @@ def detach_disk(directory, connection_info):
 def _close_disk(directory, name):
     """Let QEMU close the file; the device that has just gone may hold it for a moment longer."""
     deadline = time.monotonic() + 10
-    while any(one.get("node-name") == name for one in qmp.ask(directory, "query-named-block-nodes", flat=True)):
+    while any(node.get("node-name") == name for node in qmp.ask(directory, "query-named-block-nodes", flat=True)):
         try:
             qmp.ask(directory, "blockdev-del", node_name=name)
         except qmp.QmpError as error:

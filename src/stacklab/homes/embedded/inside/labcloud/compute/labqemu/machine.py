@@ -74,8 +74,8 @@ def _disk_pairs(directory, block_device_info):
         if path.exists():
             name = path.suffix[1:]
             pairs.append((disks.file_node(name, path, "qcow2"), disks.virtio_disk(f"{name}-disk", name)))
-    others = [one for one in info.get("block_device_mapping") or [] if one is not root]
-    others.sort(key=lambda one: (len(one["mount_device"] or ""), one["mount_device"] or ""))
+    others = [device for device in info.get("block_device_mapping") or [] if device is not root]
+    others.sort(key=lambda device: (len(device["mount_device"] or ""), device["mount_device"] or ""))
     pairs += [disks.volume_pair(mapping["connection_info"]) for mapping in others]
     return pairs
 

@@ -89,7 +89,7 @@ def _as_words(options):
     words = [options["type"]]
     for name, value in options.items():
         if name == "hostfwd":
-            words += [f"hostfwd={one['str']}" for one in value]
+            words += [f"hostfwd={entry['str']}" for entry in value]
         elif name != "type":
             words.append(f"{name}={('off', 'on')[value] if isinstance(value, bool) else value}")
     return ",".join(words)

@@ -175,18 +175,18 @@ def end_many(processes):
     ended = []
     with contextlib.ExitStack() as stack:
         handles = [(process, stack.enter_context(process.handle())) for process in processes]
-        for one, handle in handles:
+        for process, handle in handles:
             if handle is not None:
-                one._signal(handle, signal.SIGTERM)
-        for one, handle in handles:
+                process._signal(handle, signal.SIGTERM)
+        for process, handle in handles:
             if handle is None:
                 continue
             if not _ended(handle, 3):
-                one._signal(handle, signal.SIGKILL)
+                process._signal(handle, signal.SIGKILL)
                 _ended(handle, 5)
-            ended.append(one)
-    for one in processes:
-        one.tidy()
+            ended.append(process)
+    for process in processes:
+        process.tidy()
     return ended
 
 

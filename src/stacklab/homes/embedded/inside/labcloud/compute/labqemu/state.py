@@ -197,7 +197,7 @@ class LabStateDriver(driver.ComputeDriver):
 
     def get_host_uptime(self):
         seconds = float(Path("/proc/uptime").read_text().split()[0])
-        load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
+        load = ", ".join(f"{average:.2f}" for average in os.getloadavg())
         days, hours, minutes = int(seconds // 86400), int(seconds // 3600) % 24, int(seconds // 60) % 60
         return f"up {days} days, {hours}:{minutes:02}, load average: {load}"
 
