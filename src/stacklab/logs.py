@@ -48,15 +48,15 @@ class FileLog:
             return []
         if self.path.stat().st_size < self._read:
             self._read = 0
-        found = []
+        lines = []
         with self.path.open("rb") as file:
             file.seek(self._read)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                found.append(line.decode(errors="replace").rstrip("\n"))
-        return found
+                lines.append(line.decode(errors="replace").rstrip("\n"))
+        return lines
 
 
 def follow_logs(logs: Mapping[str, Log]) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,7 @@ def plain(text: str, *, coloured: bool = False) -> str:
 
 def visible(text: str) -> str:
     """`text` with everything that a terminal would obey, or not show, spelled out: for what has to be read before it runs."""
-    return _HIDDEN.sub(lambda found: _spelled(found.group()), text)
+    return _HIDDEN.sub(lambda match: _spelled(match.group()), text)
 
 
 def _spelled(character: str) -> str:
@@ -43,7 +43,7 @@ def _spelled(character: str) -> str:
 def in_json(text: str) -> str:
     """JSON text with the same characters escaped, so that a terminal may show it and a parser reads what was there."""
     return _HIDDEN.sub(
-        lambda found: _json_escaped(found.group()) if found.group() not in "\n\t" else found.group(), text
+        lambda match: _json_escaped(match.group()) if match.group() not in "\n\t" else match.group(), text
     )
 
 

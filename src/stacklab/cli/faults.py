@@ -126,8 +126,8 @@ def _standing(home: Home | None, case: FaultCase, secret: bool) -> tuple[str, st
         return "not_applicable", why or "", ""
     if secret:
         return "", "", ""
-    found: Finding = fault.look()
-    return found.state, "", found.evidence
+    finding: Finding = fault.look()
+    return finding.state, "", finding.evidence
 
 
 @click.command("break")

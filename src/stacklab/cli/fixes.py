@@ -202,12 +202,12 @@ def _said_if_unfinished(deployment: Deployment, as_json: bool) -> bool:
     """Whether stack.sh has ended well; says so first if not, for then "broken" means "not made yet"."""
     from stacklab.deploy.stack.detached import unfinished
 
-    found = unfinished(deployment.machine)
-    if found is None:
+    running = unfinished(deployment.machine)
+    if running is None:
         return True
     # With --json the document is all that may be on standard output.
     click.echo(
-        f"note: {deployment.machine.name}: {found.said}; {found.todo}. What follows is no fault yet.\n", err=as_json
+        f"note: {deployment.machine.name}: {running.said}; {running.todo}. What follows is no fault yet.\n", err=as_json
     )
     return False
 

@@ -66,10 +66,10 @@ def _step(context: Invocation, what: str) -> tuple[Session, Step] | None:
         session = session_of(context.lab, address.session)
         if address.exercise in {fault.id for fault in session.faults}:
             return None
-    session, found = addressed(context, what)
+    session, named = addressed(context, what)
     if address.step is None:
         raise click.UsageError(f"'{what}' is no single step; lab show {what} lists the steps")
-    return session, found[0]
+    return session, named[0]
 
 
 def _of_step(context: Invocation, session: Session, chosen: Step, *, as_json: bool) -> None:

@@ -27,15 +27,15 @@ def whole_course(lab: Lab) -> dict[str, tuple[Session, Progress] | None]:
     from stacklab.replay.progress import ProgressFile
 
     file = ProgressFile(lab)
-    found: dict[str, tuple[Session, Progress] | None] = {}
+    standing: dict[str, tuple[Session, Progress] | None] = {}
     for name in all_sessions(lab.labs):
         try:
             session = load_session(name, variables=clouds_variables(lab), also=lab.labs)
         except SessionInvalid:  # `lab list` and `lab validate` say what is wrong with it
-            found[name] = None
+            standing[name] = None
         else:
-            found[name] = (session, file.of(session))
-    return found
+            standing[name] = (session, file.of(session))
+    return standing
 
 
 def as_json(name: str, known: tuple[Session, Progress] | None) -> dict[str, object]:

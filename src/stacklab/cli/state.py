@@ -34,9 +34,9 @@ def status(context: Invocation, as_json: bool) -> None:
 
     lab, console = context.lab, context.console(as_json)
     home = home_of(lab)
-    found, interrupted = home.status(), interruption(lab)
-    if interrupted and found.state == "running":
-        found = replace(found, state="degraded")
+    cloud, interrupted = home.status(), interruption(lab)
+    if interrupted and cloud.state == "running":
+        cloud = replace(cloud, state="degraded")
     standing, trouble = None, None
     try:
         session = session_of(lab, None)
@@ -45,13 +45,13 @@ def status(context: Invocation, as_json: bool) -> None:
         trouble = error
     course = whole_course(lab)
     broken = broken_faults(lab)
-    services = [asdict(service) | {"log": str(service.log) if service.log else None} for service in found.services]
+    services = [asdict(service) | {"log": str(service.log) if service.log else None} for service in cloud.services]
     console.result(
         {
             "lab": lab.name,
             "home": home.name,
-            "state": found.state,
-            "dashboard": found.dashboard,
+            "state": cloud.state,
+            "dashboard": cloud.dashboard,
             "session": lab.record.session,
             "passed": standing.passed if standing else 0,
             "failed": standing.failed if standing else 0,
@@ -63,10 +63,10 @@ def status(context: Invocation, as_json: bool) -> None:
             "sessions": [session_json(name, progress) for name, progress in course.items()],
             "broken_on_purpose": [None if fault.surprise else fault.address for fault in broken],
             "services": services,
-            "notes": [*found.notes, *([interrupted.message] if interrupted else [])],
+            "notes": [*cloud.notes, *([interrupted.message] if interrupted else [])],
         }
     )
-    _show_status(console, lab, home.name, found)
+    _show_status(console, lab, home.name, cloud)
     if interrupted:
         console.print(f"! {interrupted.message}\n    → {interrupted.advice}")
     if broken:
@@ -74,37 +74,37 @@ def status(context: Invocation, as_json: bool) -> None:
     if trouble:
         raise trouble
     assert standing is not None  # noqa: S101 -- else there was trouble
-    show_standing(console, session, standing, course, running=found.state == "running")
+    show_standing(console, session, standing, course, running=cloud.state == "running")
     if interrupted:
         click.get_current_context().exit(interrupted.exit_code)
-    if found.state in ("absent", "stopped"):
+    if cloud.state in ("absent", "stopped"):
         console.print("→ lab up starts it")
-    if found.state != "running":
-        click.get_current_context().exit(23 if found.state in ("absent", "stopped") else 21)
+    if cloud.state != "running":
+        click.get_current_context().exit(23 if cloud.state in ("absent", "stopped") else 21)
 
 
-def _show_status(console: Console, lab: Lab, home: str, found: HomeStatus) -> None:
-    console.print(f"lab:     {lab.name}, home {home}: {console.mark(found.state)} {found.state}")
+def _show_status(console: Console, lab: Lab, home: str, status: HomeStatus) -> None:
+    console.print(f"lab:     {lab.name}, home {home}: {console.mark(status.state)} {status.state}")
     rows = []
-    for service in found.services:
+    for service in status.services:
         age = _age(time.time() - service.since) if service.since and service.state == "running" else ""
         memory = f"{service.memory >> 20} MB" if service.memory else ""
         restarts = f"restarted {service.restarts}x" if service.restarts else ""
         rows.append((f"  {service.name}", service.state, str(service.pid or ""), age, memory, restarts))
     if rows:
         console.table(("  SERVICE", "STATE", "PID", "SINCE", "MEMORY", ""), rows)
-    for service in found.services:
+    for service in status.services:
         if service.reason:
             console.wrapped("  ! ", f"{service.name}: {shortened(service.reason, 160)}")
-    total = sum(service.memory or 0 for service in found.services)
+    total = sum(service.memory or 0 for service in status.services)
     if total:
         console.print(f"  together {total >> 20} MB")
-    reasons = {service.reason for service in found.services}
-    for note in found.notes:
+    reasons = {service.reason for service in status.services}
+    for note in status.notes:
         if not any(reason and reason in note for reason in reasons):
             console.wrapped("note:    ", shortened(note, 160))
-    if found.dashboard:
-        console.print(f"Horizon: {found.dashboard}")
+    if status.dashboard:
+        console.print(f"Horizon: {status.dashboard}")
 
 
 def shortened(text: str, width: int) -> str:
@@ -133,16 +133,16 @@ def logs(context: Invocation, service: str | None, follow: bool, lines: int) -> 
     from stacklab.replay.current import home_of
 
     console = context.console(verbatim=True)
-    found = home_of(context.lab).logs(service)
-    for name, log in found.items():
-        if len(found) > 1:
+    service_logs = home_of(context.lab).logs(service)
+    for name, log in service_logs.items():
+        if len(service_logs) > 1:
             console.heading(f"{name}  {log.where}")
         for line in log.last(lines):
             console.print(line)
     if follow:
         with suppress(KeyboardInterrupt):  # how one stops looking, not an interruption of work
-            for name, line in follow_logs(found):
-                console.print(f"{name}: {line}" if len(found) > 1 else line)
+            for name, line in follow_logs(service_logs):
+                console.print(f"{name}: {line}" if len(service_logs) > 1 else line)
 
 
 @click.command()
@@ -248,6 +248,6 @@ def completion(shell: str) -> None:
 
     from stacklab.cli.main import cli
 
-    found = get_completion_class(shell)
-    assert found is not None  # noqa: S101 -- the choice above holds only shells that click knows
-    click.echo(found(cli, {}, "lab", "_LAB_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # noqa: S101 -- the choice above holds only shells that click knows
+    click.echo(completion_class(cli, {}, "lab", "_LAB_COMPLETE").source())

@@ -130,8 +130,8 @@ class Connection:
     @property
     def verify(self) -> bool | str:
         """How TLS certificates are checked: True, or the file of the CA that this cloud's are signed by."""
-        found = self.sdk.session.verify
-        return True if found is None else found
+        verify = self.sdk.session.verify
+        return True if verify is None else verify
 
     def fetch(
         self,

@@ -151,8 +151,8 @@ def address(profile: Profile) -> str:
 
 def is_up(text: str) -> bool:
     """Whether `ip -o link show` has the flag UP. Not `state`, which an Open vSwitch port always has as UNKNOWN."""
-    found = re.search(r"<([^>]*)>", text)
-    return found is not None and "UP" in found[1].split(",")
+    match = re.search(r"<([^>]*)>", text)
+    return match is not None and "UP" in match[1].split(",")
 
 
 def addresses(text: str) -> list[str]:
@@ -181,8 +181,8 @@ def joined(has: str | None, wanted: str) -> str:
 
 def ports(text: str) -> set[int]:
     """`1,5-7` as numbers, which is how the kernel writes what it was given as 5,6,7,1."""
-    found: set[int] = set()
+    ports: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
+        ports |= set(range(int(first), int(last or first) + 1))
+    return ports

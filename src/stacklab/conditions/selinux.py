@@ -275,20 +275,20 @@ def read_booleans(text: str) -> dict[str, bool]:
 
 def module_name(source: str) -> str:
     """The name that the module gives itself. Raises ProfileInvalid."""
-    found = re.search(r"^\s*module\s+(\w+)\s+[\d.]+\s*;", source, re.MULTILINE)
-    if not found:
+    match = re.search(r"^\s*module\s+(\w+)\s+[\d.]+\s*;", source, re.MULTILINE)
+    if not match:
         raise ProfileInvalid("selinux.module of the profile does not begin with 'module NAME VERSION;'")
-    return found[1]
+    return match[1]
 
 
 def rules(source: str) -> list[str]:
     """Every `allow` rule, taken apart: `source:target:class:permission`. `self` is the source type."""
     text = re.sub(r"#.*", "", source)
-    found = []
+    rules = []
     for sources, targets, classes, permissions in re.findall(
         r"\ballow\s+({[^}]*}|\w+)\s+({[^}]*}|\w+)\s*:\s*({[^}]*}|\w+)\s+({[^}]*}|\w+)\s*;", text
     ):
         parts = [part.strip("{}").split() for part in (sources, targets, classes, permissions)]
         for source, target, class_, permission in itertools.product(*parts):
-            found.append(f"{source}:{source if target == 'self' else target}:{class_}:{permission}")
-    return found
+            rules.append(f"{source}:{source if target == 'self' else target}:{class_}:{permission}")
+    return rules

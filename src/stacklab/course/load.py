@@ -148,8 +148,8 @@ def load_session(
     Raises UnknownName, SessionInvalid.
     """
     if root is None:
-        found = find_session(name, also)
-        return read_session(found.file, variables, foreign=found.foreign)
+        place = find_session(name, also)
+        return read_session(place.file, variables, foreign=place.foreign)
     if name not in session_names(root):
         raise UnknownName(f"there is no session '{name}'", advice=closest(name, session_names(root), "lab list"))
     return read_session(root / name / FILE, variables)
@@ -280,8 +280,8 @@ class _Builder:
 
     def exercises(self, listed: list[Any]) -> tuple[Exercise, ...]:
         """All that are good."""
-        found = [self._exercise(value, ("exercises", index)) for index, value in enumerate(listed)]
-        return tuple(exercise for exercise in found if exercise)
+        exercises = [self._exercise(value, ("exercises", index)) for index, value in enumerate(listed)]
+        return tuple(exercise for exercise in exercises if exercise)
 
     def _exercise(self, value: Any, where: Where) -> Exercise | None:
         raw = self.model(ExerciseDeclared, value, where)
@@ -292,8 +292,8 @@ class _Builder:
             self.names.add(name)
         listed = value.get("steps") if isinstance(value, dict) else None
         steps = listed if isinstance(listed, list) else []
-        found = [self._step(str(name), step, (*where, "steps", at)) for at, step in enumerate(steps)]
-        return Exercise(raw.id, raw.title, raw.say, tuple(step for step in found if step)) if raw else None
+        loaded = [self._step(str(name), step, (*where, "steps", at)) for at, step in enumerate(steps)]
+        return Exercise(raw.id, raw.title, raw.say, tuple(step for step in loaded if step)) if raw else None
 
     def _step(self, exercise: str, value: Any, where: Where) -> Step | None:
         raw = self.model(StepDeclared, value, where)
@@ -330,16 +330,16 @@ class _Builder:
     def _needs(self, raw: StepDeclared, params: Params | None, where: Where) -> frozenset[str]:
         for index, name in enumerate(raw.needs):
             self._earlier(name, (*where, "needs", index))
-        found = set(raw.needs)
+        needs = set(raw.needs)
         for key, ref, allowed in params.references() if params else ():
             place = (*where, "with", key)
-            found.add(ref.step)
+            needs.add(ref.step)
             if not self._earlier(ref.step, place):
                 continue
             kind = self.seen[ref.step]
             if allowed and kind and kind not in allowed:
                 self.complain(place, f"step '{ref.step}' is a {kind}, but a {' or '.join(allowed)} belongs here")
-        return frozenset(found)
+        return frozenset(needs)
 
     def _earlier(self, name: str, where: Where) -> bool:
         if name in self.seen:

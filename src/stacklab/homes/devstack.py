@@ -173,14 +173,14 @@ class DevstackHome(Home):
         try:
             machine = self.machine()
             left = unfinished(machine, self.profile.program)
-            found = units(machine, self.profile) if left is None or left.begun else {}
+            running = units(machine, self.profile) if left is None or left.begun else {}
         except LabError as error:
             return HomeStatus("degraded", notes=[*notes, error.message])
         if left:
             # What is not there yet is no fault of a service's.
-            services = [_service(name, unit) for name, unit in found.items() if unit.there]
+            services = [_service(name, unit) for name, unit in running.items() if unit.there]
             return HomeStatus("degraded", services, notes=[f"{left.said}; {left.todo}", *notes])
-        services = [_service(name, unit) for name, unit in found.items()]
+        services = [_service(name, unit) for name, unit in running.items()]
         if not self.clouds_file.exists():
             notes.insert(
                 0,

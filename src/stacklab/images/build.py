@@ -83,10 +83,10 @@ def _build(catalogue: ImageCatalogue, work: Path, name: str, target: Path, progr
 
 
 def _one(tree: Path, pattern: str) -> Path:
-    found = sorted(path for path in tree.glob(pattern) if path.is_file())
-    if not found:
+    matching = sorted(path for path in tree.glob(pattern) if path.is_file())
+    if not matching:
         raise StageFailed(f"the distribution's packages carry no {pattern}", advice=ADVICE)
-    return found[-1]
+    return matching[-1]
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -139,13 +139,13 @@ def _libraries(guest: Path, program: str) -> dict[str, Path]:
         capture_output=True,
         text=True,
     ).stdout
-    found = {loader.name: _follow(loader, guest)}
+    needed = {loader.name: _follow(loader, guest)}
     for line in listing.splitlines():
         name, arrow, rest = line.strip().partition(" => ")
         # The loader itself is listed by its absolute path.
-        if arrow and rest.startswith("/") and Path(name).name not in found:
-            found[Path(name).name] = Path(rest.split(" (")[0])
-    return found
+        if arrow and rest.startswith("/") and Path(name).name not in needed:
+            needed[Path(name).name] = Path(rest.split(" (")[0])
+    return needed
 
 
 def _follow(path: Path, guest: Path) -> Path:

@@ -26,10 +26,10 @@ FIXED_UUID = "6c616221-7469-4e79-8c69-6e7578726f6f"
 def find_program(name: str, tools: Path) -> str:
     """A program of the unpacked tools, else of the system (also from where only root's PATH looks)."""
     path = os.pathsep.join([str(tools / "usr/bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    found = shutil.which(name, path=path)
-    if found is None:
+    program = shutil.which(name, path=path)
+    if program is None:
         raise MissingProgram(f"{name} is needed to build an image", advice=ADVICE)
-    return found
+    return program
 
 
 class DiskMaker:

@@ -57,9 +57,9 @@ def find_image(user: str | None, progress: Progress, *, catalogue: ImageCatalogu
     with locked(folder / ".lock", wait=True):
         if user is not None:
             return _users(user, folder, catalogue, progress)
-        found = _cached_cirros(folder, catalogue) or _cached_tiny(folder, catalogue)
-        if found is not None:
-            return found
+        cached = _cached_cirros(folder, catalogue) or _cached_tiny(folder, catalogue)
+        if cached is not None:
+            return cached
         try:
             return _fetched_cirros(folder, catalogue, progress)
         except Unreachable as error:

@@ -37,8 +37,8 @@ def loading_order(tree: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
         if path is None or f"{module_name(path)}.ko" in ordered:
             return
         content = module_content(path)
-        found = _DEPENDS.search(content)
-        for needed in found.group(1).decode().split(",") if found else ():
+        match = _DEPENDS.search(content)
+        for needed in match.group(1).decode().split(",") if match else ():
             add(needed)
         ordered[f"{module_name(path)}.ko"] = content
 

@@ -69,8 +69,8 @@ class Packages:
         wanted, todo = set(names), list(names)
         while todo:
             text = self._run("apt-cache", "depends", "--important", "--no-recommends", *sorted(todo))
-            found = set(re.findall(r"^\s+(?:Pre)?Depends: ([^<\s]\S*)$", text, re.MULTILINE))
-            todo = [name for name in found - wanted if re.search(follow, name) and not re.search(skip, name)]
+            needed = set(re.findall(r"^\s+(?:Pre)?Depends: ([^<\s]\S*)$", text, re.MULTILINE))
+            todo = [name for name in needed - wanted if re.search(follow, name) and not re.search(skip, name)]
             wanted |= set(todo)
         return sorted(wanted)
 

@@ -86,8 +86,8 @@ class KeyPair(Kind[KeyPairParams]):
 def _key_pairs(context: Context, name: str) -> list[Thing]:
     # A key pair has no id: it is known by its name and its owner.
     user = context.user_id()
-    found = context.admin.get("compute", "os-keypairs", version=KEY_PAIRS_VERSION, user_id=user)["keypairs"]
-    return [row["keypair"] | {"user": user} for row in found if row["keypair"]["name"] == name]
+    rows = context.admin.get("compute", "os-keypairs", version=KEY_PAIRS_VERSION, user_id=user)["keypairs"]
+    return [row["keypair"] | {"user": user} for row in rows if row["keypair"]["name"] == name]
 
 
 class FlavorParams(NamedParams):
@@ -183,10 +183,10 @@ class Server(NamedKind[ServerParams]):
 
     def _optional(self, context: Context, p: ServerParams) -> dict[str, object]:
         """The parts of the request that the session may leave out."""
-        found: dict[str, object] = {"key_name": context.name_of(p.key_pair)} if p.key_pair else {}
+        more: dict[str, object] = {"key_name": context.name_of(p.key_pair)} if p.key_pair else {}
         if p.security_groups:
-            found["security_groups"] = [{"name": context.name_of(group)} for group in p.security_groups]
-        return found
+            more["security_groups"] = [{"name": context.name_of(group)} for group in p.security_groups]
+        return more
 
     def settle_seconds(self, p: ServerParams) -> float:
         return BOOT_SECONDS
@@ -196,7 +196,7 @@ class Server(NamedKind[ServerParams]):
         image = (
             context.name_of(p.image) if right else "another one" if thing["image"] else "none (it boots from a volume)"
         )
-        found = differing(
+        differences = differing(
             [
                 ("status", "ACTIVE", _status(thing)),
                 ("image", context.name_of(p.image), image),
@@ -206,12 +206,12 @@ class Server(NamedKind[ServerParams]):
         )
         networks = {context.name_of(network) for network in p.networks}
         if networks - set(thing["addresses"]):
-            found.append(Difference("networks", _listing(networks), _listing(thing["addresses"])))
+            differences.append(Difference("networks", _listing(networks), _listing(thing["addresses"])))
         groups = {context.name_of(group) for group in p.security_groups}
         actual = {group["name"] for group in thing.get("security_groups", [])}
         if groups - actual:
-            found.append(Difference("security groups", _listing(groups), _listing(actual)))
-        return found
+            differences.append(Difference("security groups", _listing(groups), _listing(actual)))
+        return differences
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is {thing['status']}"
@@ -261,9 +261,11 @@ class Attachment(Kind[AttachmentParams]):
 
     def find_all(self, context: Context, p: AttachmentParams) -> Iterable[Thing]:
         server, volume = context.thing(p.server, "server"), context.thing(p.volume, "volume")
-        found = context.admin.get("compute", "servers", server["id"], "os-volume_attachments")["volumeAttachments"]
+        attachments = context.admin.get("compute", "servers", server["id"], "os-volume_attachments")[
+            "volumeAttachments"
+        ]
         attached = {"server": server["id"], "volume": volume["id"], "status": volume["status"]}
-        return [attached | {"device": row["device"]} for row in found if row["volumeId"] == volume["id"]]
+        return [attached | {"device": row["device"]} for row in attachments if row["volumeId"] == volume["id"]]
 
     def compare(self, context: Context, p: AttachmentParams, thing: Thing) -> list[Difference]:
         return differing([("volume status", "in-use", thing["status"])])
@@ -295,8 +297,8 @@ class Attachment(Kind[AttachmentParams]):
 
 
 def _detached(context: Context, volume: str) -> bool:
-    found = context.admin.get("block-storage", "volumes", "detail", all_tenants="1")["volumes"]
-    return not any(row["id"] == volume and row["status"] not in ("available", "error") for row in found)
+    rows = context.admin.get("block-storage", "volumes", "detail", all_tenants="1")["volumes"]
+    return not any(row["id"] == volume and row["status"] not in ("available", "error") for row in rows)
 
 
 GONE_SECONDS = 180
@@ -376,15 +378,15 @@ class ServerGone(Kind[ServerGoneParams]):
 def _deleted(context: Context, name: str) -> list[Thing]:
     """Servers of this name in the acting project that Nova remembers as deleted; only an admin may ask."""
     query = {"all_tenants": "1", "project_id": context.project_id(), "deleted": "true"}
-    found = context.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
-    return [row for row in found if row["name"] == name]
+    rows = context.admin.get("compute", "servers", "detail", version=VERSION, **query)["servers"]
+    return [row for row in rows if row["name"] == name]
 
 
 def _moment(text: str) -> datetime:
     """Nova writes a Z after its times, Cinder does not; both mean UTC."""
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return found.replace(microsecond=0)  # Nova's are whole seconds
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.replace(microsecond=0)  # Nova's are whole seconds
 
 
 KINDS: list[Kind[Any]] = [KeyPair(), Flavor(), Server(), Attachment(), ServerGone()]

@@ -60,15 +60,15 @@ class Params(Declaration):
 
     def references(self) -> list[tuple[str, StepRef, tuple[str, ...]]]:
         """Every StepRef in the parameters: (key, reference, kinds it may point to)."""
-        found: list[tuple[str, StepRef, tuple[str, ...]]] = []
+        references: list[tuple[str, StepRef, tuple[str, ...]]] = []
         for key, field in type(self).model_fields.items():
             allowed = next((m.kinds for m in _metadata(field) if isinstance(m, Refers)), ())
             value = getattr(self, key)
-            found += [(key, item, allowed) for item in _flat(value) if isinstance(item, StepRef)]
+            references += [(key, item, allowed) for item in _flat(value) if isinstance(item, StepRef)]
             for item in _flat(value):
                 if isinstance(item, Params):
-                    found += item.references()
-        return found
+                    references += item.references()
+        return references
 
 
 class NoParams(Params):
@@ -77,13 +77,13 @@ class NoParams(Params):
 
 def _metadata(field: Any) -> list[Any]:
     """A field's markers, also those inside list[...] or Optional."""
-    found = list(field.metadata)
+    metadata = list(field.metadata)
     pending = [field.annotation]
     while pending:
         annotation = pending.pop()
-        found += getattr(annotation, "__metadata__", ())
+        metadata += getattr(annotation, "__metadata__", ())
         pending += getattr(annotation, "__args__", ())
-    return found
+    return metadata
 
 
 def _flat(value: object) -> list[object]:

@@ -205,11 +205,11 @@ def _by_client(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set
 def _asked_of(debug: str) -> list[str]:
     """The requests that the client's --debug tells of, in order."""
     pattern = r"REQ: curl .*?-X (?P<method>\w+) (?P<url>\S+)|Making authentication request to (?P<login>\S+)"
-    found = [
+    asked = [
         f"POST {match['login']}" if match["login"] else f"{match['method']} {match['url']}"
         for match in re.finditer(pattern, debug)
     ]
-    return [f"it asked: {line}" for line in dict.fromkeys(found)]
+    return [f"it asked: {line}" for line in dict.fromkeys(asked)]
 
 
 def _by_dashboard(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[str], list[str]]:

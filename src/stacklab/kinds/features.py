@@ -45,11 +45,11 @@ def possible(site: Site, wanted: Sequence[Feature], user: str | None) -> Possibl
     if not wanted:
         return Possible()
     key = (site.machine.name, site.scratch, user or "", *wanted)
-    at, found = _known.get(key, (-KNOWN_FOR, Possible()))
+    at, known = _known.get(key, (-KNOWN_FOR, Possible()))
     if time.monotonic() - at > KNOWN_FOR:
-        found = _tried(site, wanted, user)
-        _known[key] = (time.monotonic(), found)
-    return found
+        known = _tried(site, wanted, user)
+        _known[key] = (time.monotonic(), known)
+    return known
 
 
 def _tried(site: Site, wanted: Sequence[Feature], user: str | None) -> Possible:
@@ -57,11 +57,11 @@ def _tried(site: Site, wanted: Sequence[Feature], user: str | None) -> Possible:
     text = Path(__file__).with_suffix(".sh").read_text(encoding="utf-8")
     whose = "root" if user == "root" else "user"
     done = site.machine.script(text, site.scratch, group_name(site.scratch), whose, *wanted, user=user)
-    found = Possible()
+    possible = Possible()
     for line in done.lines:
         word, name, *rest = line.split(" ", 2)
-        {"set": found.variables, "no": found.missing}[word][name] = "".join(rest)
-    return found
+        {"set": possible.variables, "no": possible.missing}[word][name] = "".join(rest)
+    return possible
 
 
 def make_scratch(site: Site, below: str = "") -> None:

@@ -55,15 +55,15 @@ class Project(NamedKind[ProjectParams]):
 def require_empty(context: Context, project: str) -> None:
     """Raises CloudRefused with what is still in a project; Keystone would let the project go all the same."""
     every = {"all_tenants": "1", "project_id": project}
-    found = [
+    left_over = [
         *(("instance", server) for server in context.admin.get("compute", "servers", **every)["servers"]),
         *(("volume", volume) for volume in context.admin.get("block-storage", "volumes", "detail", **every)["volumes"]),
         *(("network", network) for network in context.admin.get("network", "networks", project_id=project)["networks"]),
         *(("router", router) for router in context.admin.get("network", "routers", project_id=project)["routers"]),
         *(("image", image) for image in context.admin.get("image", "images", owner=project)["images"]),
     ]
-    if found:
-        left = ", ".join(f"{kind} {row['name'] or row['id']}" for kind, row in found)
+    if left_over:
+        left = ", ".join(f"{kind} {row['name'] or row['id']}" for kind, row in left_over)
         raise CloudRefused(f"the project still holds {left}")
 
 
@@ -147,11 +147,11 @@ class RoleAssignment(Kind[RoleParams]):
         user, project = context.thing(p.user, "user")["id"], context.thing(p.project, "project")["id"]
         # "effective" also shows roles that come through a group or an implied role: granted is granted.
         query = {"user.id": user, "scope.project.id": project, "effective": "true"}
-        found = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
+        assignments = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
         role = self._role_id(context, p.role)
         return [
             {"id": role, "name": p.role, "user": user, "project": project}
-            for assignment in found
+            for assignment in assignments
             if assignment["role"]["id"] == role
         ][:1]
 

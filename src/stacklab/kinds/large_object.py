@@ -131,14 +131,14 @@ class LargeObject(Kind[LargeObjectParams]):
         path = context.asset(p.source).path
         if thing["etag"] is None:
             return [Difference("manifest", f"{p.name} is there", "only segments are")]
-        found = differing([("in segments", True, thing["segmented"])])
+        differences = differing([("in segments", True, thing["segmented"])])
         start = 0
         for part in thing["manifest"]:
             wanted = md5_of(pieces_of(path, start, part["bytes"]))
-            found += differing([(f"etag of segment {part['name']}", wanted, part["hash"])])
+            differences += differing([(f"etag of segment {part['name']}", wanted, part["hash"])])
             start += part["bytes"]
         whole = md5_of(pieces_of(path))
-        return found + differing(
+        return differences + differing(
             [("size", path.stat().st_size, thing["size"]), ("MD5 of what was read back", whole, thing["md5"])]
         )
 
@@ -176,10 +176,10 @@ def _manifest(context: Context, box: str, name: str) -> list[dict[str, Any]]:
     """The segments that a manifest names, in order. Raises CloudRefused."""
     query = {"multipart-manifest": "get", "format": "json"}
     answer = context.user.fetch("GET", context.user.address("object-store", box, name), query=query)
-    found = answer.json()
-    if not isinstance(found, list):
+    segments = answer.json()
+    if not isinstance(segments, list):
         raise CloudRefused(f"the manifest of {name} is no list of segments")
-    return found
+    return segments
 
 
 KINDS: list[Kind[Any]] = [LargeObject()]

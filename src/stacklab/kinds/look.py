@@ -130,8 +130,8 @@ def _users(context: Context, p: LookParams) -> set[str]:
     if p.of is None:
         return {user["name"] for user in context.admin.get("identity", "users")["users"]}
     query = {"scope.project.id": context.thing(p.of, "project")["id"], "include_names": "true"}
-    found = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
-    return {assignment["user"]["name"] for assignment in found if "user" in assignment}
+    assignments = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
+    return {assignment["user"]["name"] for assignment in assignments if "user" in assignment}
 
 
 def _endpoints(context: Context, p: LookParams) -> set[str]:
@@ -141,10 +141,10 @@ def _endpoints(context: Context, p: LookParams) -> set[str]:
         for service in context.admin.get("identity", "services")["services"]
         if service["enabled"]
     }
-    found = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
+    endpoints = context.admin.get("identity", "endpoints", interface="public")["endpoints"]
     return {
         services[endpoint["service_id"]]
-        for endpoint in found
+        for endpoint in endpoints
         if endpoint["enabled"] and endpoint["service_id"] in services
     }
 

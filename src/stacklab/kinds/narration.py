@@ -170,14 +170,14 @@ class Request:
 
     def headers(self) -> dict[str, str]:
         """Headers beside the token."""
-        found = {"Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         if self.version:
-            found["OpenStack-API-Version"] = f"{self.service} {self.version}"
+            headers["OpenStack-API-Version"] = f"{self.service} {self.version}"
         if self.upload:
-            found["Content-Type"] = "application/octet-stream"
+            headers["Content-Type"] = "application/octet-stream"
         elif self.body is not None:
-            found["Content-Type"] = "application/json"
-        return found
+            headers["Content-Type"] = "application/json"
+        return headers
 
     def sent_headers(self, saved: Saved) -> dict[str, str]:
         """All headers but the token's, with what their variables stand for."""

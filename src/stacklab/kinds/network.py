@@ -16,8 +16,8 @@ from stacklab.kinds.narration import Command, Later, Request
 
 
 def listed(context: Context, collection: str, key: str | None = None, **query: str) -> list[Thing]:
-    found: list[Thing] = context.admin.listed("network", collection, key=key or collection.replace("-", "_"), **query)
-    return found
+    rows: list[Thing] = context.admin.listed("network", collection, key=key or collection.replace("-", "_"), **query)
+    return rows
 
 
 class NetworkParams(NamedParams):
@@ -178,20 +178,20 @@ class Router(NamedKind[RouterParams]):
     def find_all(self, context: Context, p: RouterParams) -> Iterable[Thing]:
         for ref in (p.external, *p.subnets):
             context.thing(ref, "network" if ref == p.external else "subnet")
-        found = self.by_name(context, p.name)
-        for router in found:
+        routers = self.by_name(context, p.name)
+        for router in routers:
             router["subnets"] = sorted(_router_subnets(context, router["id"]))
-        return found
+        return routers
 
     def compare(self, context: Context, p: RouterParams, thing: Thing) -> list[Difference]:
         gateway = (thing["external_gateway_info"] or {}).get("network_id")
-        found = []
+        differences = []
         if gateway != context.thing(p.external, "network")["id"]:
             actual = "another network" if gateway else "none"
-            found.append(Difference("external gateway", context.name_of(p.external), actual))
+            differences.append(Difference("external gateway", context.name_of(p.external), actual))
         bare = [subnet for subnet in p.subnets if context.thing(subnet, "subnet")["id"] not in thing["subnets"]]
-        found += [Difference("interface", f"on {context.name_of(subnet)}", "none there") for subnet in bare]
-        return found
+        differences += [Difference("interface", f"on {context.name_of(subnet)}", "none there") for subnet in bare]
+        return differences
 
     def undo_data(self, context: Context, p: RouterParams, thing: Thing) -> Thing:
         return {"id": thing["id"], "name": thing["name"], "subnets": thing["subnets"]}
@@ -258,8 +258,8 @@ class FloatingIp(Kind[FloatingIpParams]):
     def find_all(self, context: Context, p: FloatingIpParams) -> Iterable[Thing]:
         server = context.thing(p.server, "server")
         ports = {port["id"] for port in listed(context, "ports", device_id=server["id"])}
-        found = listed(context, "floatingips", project_id=context.project_id())
-        return [address | {"name": address["floating_ip_address"]} for address in found if address["port_id"] in ports]
+        rows = listed(context, "floatingips", project_id=context.project_id())
+        return [address | {"name": address["floating_ip_address"]} for address in rows if address["port_id"] in ports]
 
     def compare(self, context: Context, p: FloatingIpParams, thing: Thing) -> list[Difference]:
         outside = context.name_of(p.network)

@@ -181,8 +181,8 @@ class Object(Kind[ObjectParams]):
 
     def compare(self, context: Context, p: ObjectParams, thing: Thing) -> list[Difference]:
         wanted = md5_of(pieces_of(context.asset(p.source).path))
-        found = differing([("etag", wanted, thing["etag"]), ("MD5 of what was read back", wanted, thing["md5"])])
-        return found + metadata_differences("object", p.metadata, thing["headers"])
+        differences = differing([("etag", wanted, thing["etag"]), ("MD5 of what was read back", wanted, thing["md5"])])
+        return differences + metadata_differences("object", p.metadata, thing["headers"])
 
     def undo_data(self, context: Context, p: ObjectParams, thing: Thing) -> Thing:
         return {key: thing[key] for key in ("name", "container", "etag")}
@@ -284,16 +284,16 @@ class Deletion(Kind[DeletionParams]):
 
     def compare(self, context: Context, p: DeletionParams, thing: Thing) -> list[Difference]:
         names = thing["names"]
-        found = [
+        rows = [
             Difference("objects", f"{name} is listed", _listing(names))
             for name in map(context.name_of, p.keeps)
             if name not in names
         ]
         if thing["there"]:
-            found.append(Difference("GET", "404: it is deleted", f"{p.name} can still be read"))
+            rows.append(Difference("GET", "404: it is deleted", f"{p.name} can still be read"))
         if p.name in names:
-            found.append(Difference("objects", f"{p.name} is not listed", _listing(names)))
-        return found
+            rows.append(Difference("objects", f"{p.name} is not listed", _listing(names)))
+        return rows
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is gone; the container holds {_listing(thing['names'])}"

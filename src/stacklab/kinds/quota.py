@@ -65,8 +65,8 @@ class Quota(Kind[QuotaParams]):
         return "quotas " + ", ".join(f"{key}={value}" for key, value in self._limits(p).items())
 
     def _limits(self, p: QuotaParams) -> dict[str, int]:
-        found = p.model_dump(exclude={"project"}, exclude_none=True)
-        return {key: value for key, value in found.items() if value is not None}
+        limits = p.model_dump(exclude={"project"}, exclude_none=True)
+        return {key: value for key, value in limits.items() if value is not None}
 
     def _owned(self, p: QuotaParams) -> dict[Service, dict[str, int]]:
         """The declared limits by service, by their names there."""

@@ -106,14 +106,14 @@ class NodeRole(Kind[NodeRoleParams]):
         return [{"name": p.role, "services": services, "parts": parts}]
 
     def _parts(self, context: Context, p: NodeRoleParams) -> list[Thing]:
-        found = []
+        rows = []
         for asked in self._asks(p):
             lists = PARTS[asked]
             for row in context.admin.get(lists.service, *lists.list_path)[lists.list_key]:
                 if p.role in sorting().parts.get(row["binary"], []):
                     up = bool(row["alive"]) if "alive" in row else row["state"] == "up"
-                    found.append({"binary": row["binary"], "host": row.get("host", ""), "up": up})
-        return found
+                    rows.append({"binary": row["binary"], "host": row.get("host", ""), "up": up})
+        return rows
 
     def compare(self, context: Context, p: NodeRoleParams, thing: Thing) -> list[Difference]:
         if not thing["services"]:

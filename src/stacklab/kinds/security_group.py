@@ -51,13 +51,13 @@ class Rule(Params):
     def body(self) -> dict[str, object]:
         """The rule as the API wants it, without its group."""
         ports: dict[str, object] = {"port_range_min": self.port, "port_range_max": self.port} if self.port else {}
-        found = {
+        fields = {
             "direction": "ingress",
             "ethertype": "IPv4",
             "protocol": self.protocol,
             "remote_ip_prefix": self.source,
         }
-        return found | ports
+        return fields | ports
 
 
 class SecurityGroupParams(NamedParams):

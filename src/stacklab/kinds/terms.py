@@ -81,29 +81,29 @@ class Terms(Kind[TermsParams]):
         return [row for row in p.rows if row.kind != "container" or swift]
 
     def commands(self, context: Context, p: TermsParams) -> list[Command]:
-        found = []
+        commands = []
         for row in self._rows(context, p):
             thing = context.name_of(row.thing) if row.kind != "floating-ip" else context.id_of(row.thing, row.kind)
             resource = RESOURCES[row.kind]
             columns = tuple(part for column in resource.columns for part in ("-c", column))
-            found.append(Command((*resource.show(), *columns, "-f", "value", thing)))
-        return found
+            commands.append(Command((*resource.show(), *columns, "-f", "value", thing)))
+        return commands
 
     def requests(self, context: Context, p: TermsParams) -> list[Request]:
-        found = []
+        requests = []
         for row in self._rows(context, p):
             by_name = row.kind in _BY_NAME
             last = context.name_of(row.thing) if by_name else context.id_of(row.thing, row.kind)
             resource = RESOURCES[row.kind]
             query = {"format": "json"} if row.kind == "container" else {}
-            found.append(
+            requests.append(
                 Request("GET", resource.service, (*((resource.path,) if resource.path else ()), last), query=query)
             )
-        return found
+        return requests
 
     def _seen(self, context: Context, p: TermsParams) -> list[dict[str, str]]:
         """Each row with its object's name and id; with `missing` where it has none."""
-        found = []
+        things = []
         for row in self._rows(context, p):
             seen = {
                 "ec2": row.ec2,
@@ -117,8 +117,8 @@ class Terms(Kind[TermsParams]):
             except Absent as absent:
                 step = row.thing.step if isinstance(row.thing, StepRef) else None
                 seen["missing"] = f"{absent.what}" + (f" (step {step})" if step else "")
-            found.append(seen)
-        return found
+            things.append(seen)
+        return things
 
     def report(self, thing: Thing) -> str:
         return table(thing["rows"])

@@ -35,11 +35,11 @@ def config_of(machine: Machine, path: str) -> str:
 
 def read_config(text: str) -> str:
     """The mode in /etc/selinux/config; a file without one means enforcing, as for the init program that reads it."""
-    found = re.findall(r"^\s*SELINUX\s*=\s*(\w+)", text, re.MULTILINE)
-    return found[-1].lower() if found else "enforcing"
+    modes = re.findall(r"^\s*SELINUX\s*=\s*(\w+)", text, re.MULTILINE)
+    return modes[-1].lower() if modes else "enforcing"
 
 
 def forced(cmdline: str) -> str | None:
     """What `enforcing=` on the kernel's command line decides, if it is there. (S: libselinux, load_policy.c)"""
-    found = re.findall(r"(?:^|\s)enforcing=([01])(?=\s|$)", cmdline)
-    return {"0": "permissive", "1": "enforcing"}[found[-1]] if found else None
+    flags = re.findall(r"(?:^|\s)enforcing=([01])(?=\s|$)", cmdline)
+    return {"0": "permissive", "1": "enforcing"}[flags[-1]] if flags else None

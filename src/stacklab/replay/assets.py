@@ -87,16 +87,16 @@ class Assets:
         return image.source
 
     def _find_image(self, wanted: str | None, progress: Progress) -> str:
-        found = find_image(wanted, progress)
-        image = ImageRecord(
-            path=str(found.path),
-            disk_format=found.disk_format,
+        image = find_image(wanted, progress)
+        record = ImageRecord(
+            path=str(image.path),
+            disk_format=image.disk_format,
             wanted=wanted,
-            login_user=found.login_user,
-            source=found.source,
+            login_user=image.login_user,
+            source=image.source,
         )
-        self.lab.update(image=image)
-        return found.source
+        self.lab.update(image=record)
+        return image.source
 
     def _guest_image(self) -> Asset:
         image = self._image

@@ -47,7 +47,7 @@ def what_goes(lab: Lab, home: Home) -> list[str]:
     """What `clear` would remove, in words. Raises NotRunning, CloudUnreachable."""
     access = home.access()
     admin = Connection(access.clouds_file, access.admin)
-    found = [
+    going = [
         f"{name}/{entry.step}: {entry.kind} {(entry.kept or {}).get('name', '')}".rstrip() + ", made by the lab"
         for name in journal_of(lab).sessions()
         for entry in reversed(journal_of(lab).entries(name).values())
@@ -55,10 +55,10 @@ def what_goes(lab: Lab, home: Home) -> list[str]:
     project = _find(admin, "projects", LEARNER["learner_project"])
     if project:
         with _cleaner(admin, project) as connection:
-            found += [
+            going += [
                 f"{thing} in project {LEARNER['learner_project']}" for thing in _clean(connection, project, dry=True)
             ]
-    return found + [f"key pair {name} of user {LEARNER['learner']}" for name in _key_pairs(admin)[1]]
+    return going + [f"key pair {name} of user {LEARNER['learner']}" for name in _key_pairs(admin)[1]]
 
 
 def clear(lab: Lab, home: Home, progress: Progress) -> None:
@@ -136,11 +136,11 @@ def _clean(
         connection.project_cleanup(
             dry_run=dry, status_queue=met, resource_evaluation_fn=lambda thing, filters, others: _is_of(thing, project)
         )
-    found: dict[str, None] = {}
+    things: dict[str, None] = {}
     while not met.empty():
         thing = met.get()
-        found[f"{_kind(thing)} {getattr(thing, 'name', '') or thing.id}"] = None
-    return list(found)
+        things[f"{_kind(thing)} {getattr(thing, 'name', '') or thing.id}"] = None
+    return list(things)
 
 
 def _is_of(thing: Any, project: str) -> bool:
@@ -213,11 +213,11 @@ def _key_pairs(admin: Connection) -> tuple[str | None, list[str]]:
     user = _find(admin, "users", LEARNER["learner"])
     if user is None:
         return None, []
-    found = admin.get("compute", "os-keypairs", version=KEYPAIRS_OF_OTHERS, user_id=user)["keypairs"]
-    return user, [str(pair["keypair"]["name"]) for pair in found]
+    rows = admin.get("compute", "os-keypairs", version=KEYPAIRS_OF_OTHERS, user_id=user)["keypairs"]
+    return user, [str(pair["keypair"]["name"]) for pair in rows]
 
 
 def _find(admin: Connection, what: str, name: str) -> str | None:
     """The id of a user or a project of the default domain."""
-    found = admin.get("identity", what, name=name, domain_id=DOMAIN)[what]
-    return str(found[0]["id"]) if found else None
+    rows = admin.get("identity", what, name=name, domain_id=DOMAIN)[what]
+    return str(rows[0]["id"]) if rows else None

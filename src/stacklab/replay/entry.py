@@ -50,8 +50,8 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
 
 def _chosen(instance: str, servers: list[dict[str, Any]], admin: Connection) -> dict[str, Any]:
     """By id, else by name; the learner's own before anybody else's of the same name."""
-    found = [server for server in servers if instance in (server["id"], server["name"])]
-    if not found:
+    matching = [server for server in servers if instance in (server["id"], server["name"])]
+    if not matching:
         names = [server["name"] for server in servers]
         raise UnknownName(
             f"there is no instance '{instance}'",
@@ -59,4 +59,4 @@ def _chosen(instance: str, servers: list[dict[str, Any]], admin: Connection) -> 
         )
     projects = admin.get("identity", "projects", name=LEARNER["learner_project"])["projects"]
     own = {project["id"] for project in projects}
-    return min(found, key=lambda server: server["tenant_id"] not in own)
+    return min(matching, key=lambda server: server["tenant_id"] not in own)

@@ -115,8 +115,8 @@ class ProgressFile:
 
 
 def _counts(steps: Sequence[Step], statuses: Mapping[str, str]) -> Counts:
-    found = {status: sum(statuses.get(step.id) == status for step in steps) for status in COUNTED}
-    return Counts(**found, total=len(steps))
+    counts = {status: sum(statuses.get(step.id) == status for step in steps) for status in COUNTED}
+    return Counts(**counts, total=len(steps))
 
 
 def _exercise(exercise: Exercise, statuses: Mapping[str, str]) -> ExerciseProgress:

@@ -61,28 +61,28 @@ def validate(path: Path) -> list[ValidationReport]:
     """Look at every session of a directory, or at one: its folder, or its file. Raises UnknownName where there is none."""
     target = path.expanduser().absolute()
     if target.is_file() or (target.is_symlink() and target.name == FILE):
-        found = [SessionFile(target.parent.name, target.parent.parent, True)]
+        files = [SessionFile(target.parent.name, target.parent.parent, True)]
         if target.name != FILE:
             raise UnknownName(f"{target} is no session's file", advice=f"a session is a folder with a {FILE}")
     elif (target / FILE).exists() or (target / FILE).is_symlink():
-        found = [SessionFile(target.name, target.parent, True)]
+        files = [SessionFile(target.name, target.parent, True)]
     else:
-        found = sessions_in(target, foreign=True)
-    if not found:
+        files = sessions_in(target, foreign=True)
+    if not files:
         raise UnknownName(f"{target} holds no session", advice=f"a session is a folder with a {FILE}")
-    return [_report(session) for session in found]
+    return [_report(session) for session in files]
 
 
-def _report(found: SessionFile) -> ValidationReport:
-    report = ValidationReport(found.name, str(found.file))
-    foreign = found.labs.resolve() != own_labs().resolve()
+def _report(file: SessionFile) -> ValidationReport:
+    report = ValidationReport(file.name, str(file.file))
+    foreign = file.labs.resolve() != own_labs().resolve()
     try:
-        SessionFile(found.name, found.labs, foreign).require_inside()
-        if foreign and (clash := _clash(found)):
+        SessionFile(file.name, file.labs, foreign).require_inside()
+        if foreign and (clash := _clash(file)):
             raise clash
-        examined = examine(found.file, foreign=foreign)
+        examined = examine(file.file, foreign=foreign)
     except SessionInvalid as error:
-        report.problems.append(_from_error(error, found.file))
+        report.problems.append(_from_error(error, file.file))
         return report
     report.problems += [
         _at(examined, complaint.place, complaint.problem, complaint.advice) for complaint in examined.problems
@@ -101,51 +101,51 @@ def _report(found: SessionFile) -> ValidationReport:
     return report
 
 
-def _clash(found: SessionFile) -> SessionInvalid | None:
+def _clash(file: SessionFile) -> SessionInvalid | None:
     """A session of the same name that a learner with this directory would meet, too."""
-    same = [other for other in all_sessions().get(found.name, []) if other.labs.resolve() != found.labs.resolve()]
-    return clash_of([*same, found])
+    same = [other for other in all_sessions().get(file.name, []) if other.labs.resolve() != file.labs.resolve()]
+    return clash_of([*same, file])
 
 
 # --- what loads, but is bad ----------------------------------------------------------------------------------------
 
 
 def _bad_steps(examined: Examined, session: Session) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     broken = {case.breaks for case in session.faults}
     known = _known_faults()
     for index, case in enumerate(session.faults):
         if case.breaks not in known:
             advice = closest_of(case.breaks, known, "what homes can break")
-            found.append(_at(examined, ("faults", index), f"no home knows a fault '{case.breaks}'", advice))
+            problems.append(_at(examined, ("faults", index), f"no home knows a fault '{case.breaks}'", advice))
     for step in session.steps():
         where = examined.places[step.id]
         if len(step.hint) < SHORT or step.hint in (step.say, step.title):
-            found.append(
+            problems.append(
                 _at(
                     examined, (*where, "hint"), "this hint helps nobody", "say what to look at, and what it has to show"
                 )
             )
         if step.kind.name == "repair" and getattr(step.params, "fault", None) not in broken:
-            found.append(
+            problems.append(
                 _at(examined, (*where, "with"), "no fault of this session breaks what it repairs", "add one to faults:")
             )
         if trouble := _untold(session, step):
-            found.append(_at(examined, where, f"the step cannot be told: {trouble}", "look at its with:"))
+            problems.append(_at(examined, where, f"the step cannot be told: {trouble}", "look at its with:"))
         if trouble := _file_missing(step):
-            found.append(
+            problems.append(
                 _at(examined, (*where, "with", "source"), trouble, "name a file that learners have, or a url:")
             )
-    return found
+    return problems
 
 
 def _known_faults() -> list[str]:
     """What the course's own sessions break: between them they name all that homes can."""
-    found: set[str] = set()
+    faults: set[str] = set()
     for name in session_names():
         with suppress(SessionInvalid):  # that one has a report of its own
-            found |= {case.breaks for case in load_session(name).faults}
-    return sorted(found)
+            faults |= {case.breaks for case in load_session(name).faults}
+    return sorted(faults)
 
 
 def _untold(session: Session, step: Step) -> str:
@@ -171,18 +171,18 @@ def _file_missing(step: Step) -> str:
 
 def _controls(examined: Examined) -> list[Problem]:
     """Texts with characters that a terminal would obey, or not show: whoever reads the session would not see what is there."""
-    found = []
+    problems = []
     for where, value in _texts(examined.file.value, ()):
         if visible(value) != value:
-            found.append(_at(examined, where, "holds control characters or invisible ones", "remove them"))
-    return found
+            problems.append(_at(examined, where, "holds control characters or invisible ones", "remove them"))
+    return problems
 
 
 def _texts(value: Any, where: Where) -> list[tuple[Where, str]]:
     if isinstance(value, str):
         return [(where, value)]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [found for key, item in items for found in _texts(item, (*where, key))]
+    return [text for key, item in items for text in _texts(item, (*where, key))]
 
 
 # --- places --------------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def _at(examined: Examined, where: Where, problem: str, advice: str) -> Problem:
 
 
 def _from_error(error: LabError, path: Path) -> Problem:
-    found = re.fullmatch(re.escape(str(path)) + r":(?:(\d+):)? (.*)", error.message, re.DOTALL)
-    if not found:
+    match = re.fullmatch(re.escape(str(path)) + r":(?:(\d+):)? (.*)", error.message, re.DOTALL)
+    if not match:
         return Problem(str(path), None, "", error.message, error.advice)
-    return Problem(str(path), int(found[1]) if found[1] else None, "", found[2], error.advice)
+    return Problem(str(path), int(match[1]) if match[1] else None, "", match[2], error.advice)

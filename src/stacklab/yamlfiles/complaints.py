@@ -143,17 +143,17 @@ def _shown(value: Any) -> str:
 
 def _real(loc: tuple[int | str, ...], value: Any) -> Where:
     """`loc` without the names of union members that pydantic puts in between; an unknown last key stays."""
-    found: list[str | int] = []
+    way: list[str | int] = []
     for index, part in enumerate(loc):
         last = index == len(loc) - 1
         try:
             value = value[part]
         except (KeyError, IndexError, TypeError):
             if last and isinstance(value, dict):
-                found.append(part)
+                way.append(part)
             continue
-        found.append(part)
-    return tuple(found)
+        way.append(part)
+    return tuple(way)
 
 
 def _keys(model: type[BaseModel], loc: Where) -> list[str]:

@@ -88,15 +88,15 @@ class YamlFile:
             raise self.error(where, f"the tag {value.tag.value} has no place in a {self._what}")
         if isinstance(value, CommentedMap):
             self._lines.setdefault(where, value.lc.line + 1)
-            found = {}
+            marks = {}
             for key, item in value.items():
                 # A key that a merge (`<<: *anchor`) brings has no place of its own: it stands where the mapping does.
                 line = (value.lc.data or {}).get(key, [value.lc.line])[0] + 1
                 if not isinstance(key, str):
                     raise self._invalid(f"{self.path}:{line}: the key {key!r} is not text", advice="put it in quotes")
                 self._lines[(*where, key)] = line
-                found[key] = self._plain(item, (*where, key))
-            return found
+                marks[key] = self._plain(item, (*where, key))
+            return marks
         if isinstance(value, CommentedSeq):
             self._lines.setdefault(where, value.lc.line + 1)
             for index in range(len(value)):

@@ -35,8 +35,8 @@ class LabQemuDriver(LabStateDriver):
         super().init_host(host)
         let_nova_find_qemu_img()
         said = subprocess.run([qemu_binary(), "--version"], capture_output=True, text=True, check=True).stdout
-        found = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
-        major, minor, micro = map(int, found.groups()) if found else (0, 0, 0)
+        match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+        major, minor, micro = map(int, match.groups()) if match else (0, 0, 0)
         self.hypervisor = ("QEMU", major * 1000000 + minor * 1000 + micro)
         self.watch = Watch(self.emit_event)
         for uuid in self.list_instance_uuids():

@@ -38,9 +38,9 @@ def qemu_img():
 
 def let_nova_find_qemu_img():
     """Nova's image code calls `qemu-img` by name: its directory has to be in PATH."""
-    found = qemu_img()
-    if found and shutil.which("qemu-img") is None:
-        os.environ["PATH"] += os.pathsep + str(Path(found).parent)
+    program = qemu_img()
+    if program and shutil.which("qemu-img") is None:
+        os.environ["PATH"] += os.pathsep + str(Path(program).parent)
 
 
 def instance_directory(uuid):
