@@ -169,8 +169,8 @@ class Console:
         self._stop_spinning()
         took = seconds(event.seconds) if event.outcome != "already" else "already"
         # Why something failed is what the error says, which comes next.
-        told = event.detail if event.outcome != "failed" else ""
-        detail = f"  {self.style(told, 'bright_black')}" if told else ""
+        shown = event.detail if event.outcome != "failed" else ""
+        detail = f"  {self.style(shown, 'bright_black')}" if shown else ""
         self.print(f"{self.mark(event.outcome)} {event.title}  {took}{detail}")
 
     @contextmanager

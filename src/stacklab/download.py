@@ -84,8 +84,8 @@ def download(
             part.replace(target)
             return digest
     except requests.RequestException as error:  # an OSError too: it has to come first
-        said = f"{without_password(url)} could not be fetched: {reason(error)}"
-        raise Unreachable(said, advice=advice) from error
+        message = f"{without_password(url)} could not be fetched: {reason(error)}"
+        raise Unreachable(message, advice=advice) from error
     except OSError as error:
         better = disk_error(error, target)
         if isinstance(better, NotEnoughSpace):
@@ -166,12 +166,12 @@ def _receive(url: str, file: BinaryIO, part: Path, progress: Progress, ca_file: 
 def _write(
     chunks: Iterable[bytes], file: BinaryIO, name: str, done: int, total: int | None, progress: Progress
 ) -> None:
-    said = time.monotonic()
+    reported = time.monotonic()
     for chunk in chunks:
         file.write(chunk)
         done += len(chunk)
-        if time.monotonic() - said > 1:
-            said = time.monotonic()
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
             of = f" of {total >> 20}" if total else ""
             progress(f"{name}: {done >> 20}{of} MB")
     file.flush()

@@ -51,7 +51,7 @@ def run_stages(lab: Lab, stages: Iterable[Stage], emit: Emit) -> None:
             seconds = time.monotonic() - began
             outcome = "failed" if isinstance(error, Exception) else "interrupted"
             lab.record_stage(stage.name, outcome, seconds)
-            said = error.message if isinstance(error, LabError) else outcome
-            emit(StageEnded(stage.name, stage.title, "failed", seconds, said))
+            detail = error.message if isinstance(error, LabError) else outcome
+            emit(StageEnded(stage.name, stage.title, "failed", seconds, detail))
             raise
         emit(StageEnded(stage.name, stage.title, "done", seconds, detail))

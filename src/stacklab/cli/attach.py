@@ -23,6 +23,6 @@ def attach(context: Invocation, as_json: bool) -> None:
     lab, console = context.lab, context.console(as_json)
     deployment = home_of(lab).deployment()
     with console.working(called(deployment.profile.program), lab.usual_seconds("stack")) as progress:
-        said = follow(deployment, progress)
-    console.print(said)
+        outcome = follow(deployment, progress)
+    console.print(outcome)
     console.print(f"goes on with the rest: lab up {lab.record.session or ''}".rstrip())

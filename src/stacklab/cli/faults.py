@@ -87,8 +87,10 @@ def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) 
             }
             | ({"evidence": evidence} if tell else {})
         )
-        said = {"bad": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(state, "")
-        console.print(f"{console.mark(MARKS.get(state, ''))} {chosen.name}/{case.id:<16} {case.title}{said}")
+        state_words = {"bad": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(
+            state, ""
+        )
+        console.print(f"{console.mark(MARKS.get(state, ''))} {chosen.name}/{case.id:<16} {case.title}{state_words}")
         for line in (why, evidence if tell else ""):
             if line:
                 console.indented(console.style(line, "bright_black"), 4)

@@ -86,11 +86,11 @@ def show(context: Invocation, address: str | None, as_json: bool) -> None:
     exercise = next(exercise for exercise in session.exercises if exercise.id == steps[0].exercise)
     console.heading(f"{session.name}/{exercise.id}: {exercise.title}")
     console.indented(_wrapped(exercise.say), 0)
-    for step, told in zip(steps, narrated, strict=True):
+    for step, narration in zip(steps, narrated, strict=True):
         console.print()
-        _tell(console, step, told)
+        _tell(console, step, narration)
     console.print("\n$TOKEN is a token: openstack token issue -f value -c id")
-    if any(re.search(r'"\$[A-Z_]+/', line) for told in narrated for line in told["requests"]):
+    if any(re.search(r'"\$[A-Z_]+/', line) for narration in narrated for line in narration["requests"]):
         versions = ", ".join(f"/{version} ({service})" for service, version in VERSIONS.items())
         console.print("$NETWORK and the like are the services' URLs: openstack catalog list;")
         console.print(f"where one ends without the API's version, add it: {versions}")
@@ -110,16 +110,16 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, max(width, 20), break_on_hyphens=False)
 
 
-def _tell(console: Console, step: Step, told: dict[str, object]) -> None:
+def _tell(console: Console, step: Step, narration: dict[str, object]) -> None:
     console.heading(f"{step.id}: {step.title}  (as {step.who})")
     console.indented(_wrapped(step.say))
     for key, title in (("commands", "command"), ("requests", "REST"), ("horizon", "Horizon")):
-        value = told[key]
+        value = narration[key]
         for line in [value] if isinstance(value, str) else list(value):  # type: ignore[call-overload]
             # What has several lines is a script, which a terminal is given as it stands: indented, its end would not be seen.
             begin = "\n" if "\n" in line else " "
             console.print(f"    {console.style(title.ljust(8), 'bright_black')}{begin}{line}")
-    for line in told["more"]:  # type: ignore[attr-defined]
+    for line in narration["more"]:  # type: ignore[attr-defined]
         console.print(f"    {line}")
 
 

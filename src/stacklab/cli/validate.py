@@ -46,8 +46,8 @@ def _show(console: Console, report: ValidationReport) -> None:
 
     mark = console.mark("failed" if report.problems else "passed")
     number = len(report.problems)
-    said = counted(report.steps, "step") if not number else counted(number, "problem")
-    console.print(f"{mark} {visible(report.name)}: {said}")
+    verdict = counted(report.steps, "step") if not number else counted(number, "problem")
+    console.print(f"{mark} {visible(report.name)}: {verdict}")
     for problem in report.problems:
         console.print(f"    {visible(problem.text())}")
         if problem.advice:

@@ -72,17 +72,17 @@ class WrongAddress(MachineFault, WrongValue):
 
     def see(self) -> Finding:
         value = self.value.read() or "not set"
-        said = f"{self.value.name} is {value}"
+        evidence = f"{self.value.name} is {value}"
         entry = self._where.entry
         trouble = self._of_agent(entry, value) if entry else self._of_controller()
         if trouble:
-            return Finding("bad", f"{said}; {trouble}")
+            return Finding("bad", f"{evidence}; {trouble}")
         agents = self._agents()
         dead = [f"{agent['agent_type']} on {agent['host']}" for agent in agents if not agent["alive"]]
         if dead or not agents:
             what = f"no life in {', '.join(dead)}" if dead else f"no agent {self._where.agent}"
-            return Finding("bad", f"{said}; Neutron's list of agents shows {what}")
-        return Finding("good", f"{said}; Neutron's list of agents shows {self._where.agent} alive")
+            return Finding("bad", f"{evidence}; Neutron's list of agents shows {what}")
+        return Finding("good", f"{evidence}; Neutron's list of agents shows {self._where.agent} alive")
 
     def see_symptoms(self) -> Finding:
         """An agent that Neutron takes for alive still gets ports, which then never come up: launching fails, but late."""

@@ -32,10 +32,10 @@ class SlowClock(MachineFault):
         units = self._units()
         there = [unit for unit in units if unit.there and unit.at_boot]
         idle = [] if any(unit.running for unit in units) else there
-        said = "agrees with ours" if abs(off) <= OFF_SECONDS else f"is {_spoken(off)} ours"
+        difference = "agrees with ours" if abs(off) <= OFF_SECONDS else f"is {_spoken(off)} ours"
         kept = "; ".join(f"{unit.plain} is {unit.said}" for unit in there) or "it has no time service"
         wrong = abs(off) > OFF_SECONDS or bool(idle)
-        return Finding("bad" if wrong else "good", f"the machine's clock {said}; {kept}")
+        return Finding("bad" if wrong else "good", f"the machine's clock {difference}; {kept}")
 
     def breaking(self) -> Iterator[Action]:
         running = [unit.name for unit in self._units() if unit.running]

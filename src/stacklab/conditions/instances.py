@@ -103,8 +103,8 @@ class Instances(MachineCondition):
             moving = [f"{guest.name} is {guest.state}" for guest in guests if guest.moving]
             if finding.fine and not moving:
                 return finding
-            said = ", ".join(moving) or finding.evidence.splitlines()[0]
-            progress(f"waiting for instances (up to {START_SECONDS} s): {said}")
+            evidence = ", ".join(moving) or finding.evidence.splitlines()[0]
+            progress(f"waiting for instances (up to {START_SECONDS} s): {evidence}")
         if finding.fine:
             return Finding("bad", f"Nova is at it for {START_SECONDS} s already: {finding.evidence}")
         return finding

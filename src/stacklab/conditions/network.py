@@ -37,10 +37,10 @@ class Bridge(MachineCondition):
             return Finding("bad", f"{why}: Open vSwitch makes it (the fix switch)")
         up = is_up(done.out)
         has = addresses(self.probe("ip", "-o", "-4", "addr", "show", "dev", bridge).out)
-        said = f"{bridge} is {'up' if up else 'down'}, with {', '.join(has) or 'no address'}"
+        evidence = f"{bridge} is {'up' if up else 'down'}, with {', '.join(has) or 'no address'}"
         if up and wanted in has:
-            return Finding("good", said)
-        return Finding("bad", f"{said}; it should be up, with {wanted}")
+            return Finding("good", evidence)
+        return Finding("bad", f"{evidence}; it should be up, with {wanted}")
 
     def repairing(self) -> Iterator[Action]:
         bridge = self.profile.cloud.bridge

@@ -70,8 +70,8 @@ class QuotaExhausted(Fault):
         if project is None:
             return Finding("not_applicable", f"there is no project {self._project}")
         memory = _read(admin, project)
-        said = f"project {self._project}: {memory.said}"
-        return Finding("bad", f"{said}, so no flavor fits") if memory.exhausted else Finding("good", said)
+        evidence = f"project {self._project}: {memory.said}"
+        return Finding("bad", f"{evidence}, so no flavor fits") if memory.exhausted else Finding("good", evidence)
 
     def breaking(self) -> Iterator[Action]:
         admin = self._admin()

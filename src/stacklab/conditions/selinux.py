@@ -122,20 +122,20 @@ class SelinuxAllows(SelinuxCondition):
         settings, config = self.settings, config_of(self.machine, self.settings.config)
         # The mode that the kernel is booted into whatever the configuration says.
         at_boot = forced((self.machine.read("/proc/cmdline") or b"").decode(errors="replace")) or config
-        said = f"getenforce says {mode}; {settings.config} has SELINUX={config}"
+        evidence = f"getenforce says {mode}; {settings.config} has SELINUX={config}"
         if at_boot != config:
-            said += f", but the kernel's command line overrules it: {at_boot}"
+            evidence += f", but the kernel's command line overrules it: {at_boot}"
         if self.permissive:
             well = mode == "Permissive" and at_boot in ("permissive", "disabled")
-            return Finding("good" if well else "bad", said)
+            return Finding("good" if well else "bad", evidence)
         if not settings.module:
-            return Finding("not_applicable", f"the profile {self.profile.name} has no policy module; {said}")
+            return Finding("not_applicable", f"the profile {self.profile.name} has no policy module; {evidence}")
         lacks = [*self.denied(), *self._off(settings.booleans)]
         if lacks:
-            return Finding("bad", "\n".join([said, *lacks]))
+            return Finding("bad", "\n".join([evidence, *lacks]))
         if mode != ENFORCING or at_boot != "enforcing":
-            return Finding("bad", f"{said}; with the module there is no need for that")
-        return Finding("good", f"{said}, and the policy allows all of module {module_name(settings.module)}")
+            return Finding("bad", f"{evidence}; with the module there is no need for that")
+        return Finding("good", f"{evidence}, and the policy allows all of module {module_name(settings.module)}")
 
     def repairing(self) -> Iterator[Action]:
         if self.permissive:
@@ -192,16 +192,16 @@ class SelinuxDenies(SelinuxCondition, MachineFault):
         if why := is_off(mode):
             return Finding("not_applicable", why)
         denied = self.denied() if mode == ENFORCING else []
-        said = [f"getenforce says {mode}", *denied]
+        evidence = [f"getenforce says {mode}", *denied]
         if mode != ENFORCING and config_of(self.machine, self.settings.config) == "enforcing":
-            said.append(f"until the next reboot only: {self.settings.config} has SELINUX=enforcing")
+            evidence.append(f"until the next reboot only: {self.settings.config} has SELINUX=enforcing")
         unit = self._agent()
         if unit.running and (not denied or unit.age >= self.profile.units.watch_seconds):
-            return Finding("good", "; ".join([f"{unit.plain} is {unit.said}", *said]))
+            return Finding("good", "; ".join([f"{unit.plain} is {unit.said}", *evidence]))
         if unit.running or unit.starting:
             early = f"{unit.plain} is {unit.said}, too early to tell"
-            return Finding("unknown", "; ".join([early, *said]), early=True)
-        return Finding("bad", "\n".join([why_down(self.machine, unit), *said, *self._audited()]))
+            return Finding("unknown", "; ".join([early, *evidence]), early=True)
+        return Finding("bad", "\n".join([why_down(self.machine, unit), *evidence, *self._audited()]))
 
     def breaking(self) -> Iterator[Action]:
         mode = mode_of(self.machine)

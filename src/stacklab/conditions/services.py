@@ -63,13 +63,13 @@ class Greeting:
 
     def ask(self, machine: Machine) -> tuple[bool, str]:
         """Whether it answered as it should, and what happened, in words."""
-        status, said = _exchange(machine, self.port, self.say, self.length, ANSWER_SECONDS)
+        status, answer = _exchange(machine, self.port, self.say, self.length, ANSWER_SECONDS)
         if status == 124:
             return False, f"nothing came from port {self.port} within {ANSWER_SECONDS} s"
-        if not said:
+        if not answer:
             return False, f"nobody answers on port {self.port}"
-        if not said.startswith(self.answer):
-            return False, f"port {self.port} answered {said!r}, which is not {self.name}"
+        if not answer.startswith(self.answer):
+            return False, f"port {self.port} answered {answer!r}, which is not {self.name}"
         return True, f"{self.name} answers on port {self.port}"
 
 
@@ -122,13 +122,13 @@ class DistributionService(MachineCondition):
             return Finding("unknown", f"{', '.join(unit.plain for unit in wrong)} is just starting", early=True)
         if wrong:
             return Finding("bad", "\n".join(self._evidence(unit) for unit in wrong))
-        said = [f"{unit.plain} is {unit.said}, and starts at boot" for unit in units]
+        evidence = [f"{unit.plain} is {unit.said}, and starts at boot" for unit in units]
         if self.greeting:
             works, answer = self.greeting.ask(self.machine)
             if not works:
-                return Finding("bad", f"{'; '.join(said)}, but {answer}")
-            said.append(answer)
-        return Finding("good", "; ".join(said))
+                return Finding("bad", f"{'; '.join(evidence)}, but {answer}")
+            evidence.append(answer)
+        return Finding("good", "; ".join(evidence))
 
     def repairing(self) -> Iterator[Action]:
         units = self._units()
@@ -243,8 +243,8 @@ class WebServer(MachineCondition):
     def see(self) -> Finding:
         paths = (self.profile.cloud.identity, self.profile.cloud.dashboard)
         answers = {path: http_status(self.machine, path) for path in paths}
-        said = "; ".join(f"GET {path}: {status or 'no answer'}" for path, status in answers.items())
-        return Finding("bad" if any((status or 500) >= 400 for status in answers.values()) else "good", said)
+        evidence = "; ".join(f"GET {path}: {status or 'no answer'}" for path, status in answers.items())
+        return Finding("bad" if any((status or 500) >= 400 for status in answers.values()) else "good", evidence)
 
     def repairing(self) -> list[Action]:
         return [self.command("systemctl", "restart", service(self.profile.units.apache), seconds=RESTART_SECONDS)]

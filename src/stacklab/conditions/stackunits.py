@@ -43,9 +43,9 @@ class StackUnits(MachineCondition):
         seconds = self.profile.units.watch_seconds
         young = [unit for unit in units if unit.young(seconds)]
         if young:
-            said = ", ".join(f"{unit.plain} ({unit.said})" for unit in young)
+            names = ", ".join(f"{unit.plain} ({unit.said})" for unit in young)
             less = f"too early to tell, up for less than {seconds} s"
-            return Finding("unknown", f"{less}: {said}", early=True)
+            return Finding("unknown", f"{less}: {names}", early=True)
         return Finding("good", _told(units))
 
     def repairing(self) -> list[Action]:
@@ -111,13 +111,13 @@ LONG_AGO = (
 def compute_services(services: list[dict[str, Any]]) -> Finding:
     """What Nova's list of services says of nova-compute: it must be up, and enabled."""
     own = [service for service in services if service["binary"] == NOVA_COMPUTE]
-    said = "; ".join(
+    evidence = "; ".join(
         f"{NOVA_COMPUTE} on {service['host']} is {service['state']} and {service['status']}"
         + (", forced down" if service.get("forced_down") else "")
         for service in own
     )
     well = own and all((service["state"], service["status"]) == ("up", "enabled") for service in own)
-    return Finding("good" if well else "bad", said or f"Nova knows no {NOVA_COMPUTE}")
+    return Finding("good" if well else "bad", evidence or f"Nova knows no {NOVA_COMPUTE}")
 
 
 class ComputeDown(MachineFault):

@@ -93,12 +93,12 @@ class StoreFull(MachineFault):
     def see(self) -> Finding:
         store = self._store()
         room = int(self.machine.run("df", "--block-size=1M", "--output=avail", store, user="root").lines[-1])
-        said = f"{store} has room for {room} MiB"
+        evidence = f"{store} has room for {room} MiB"
         if trouble := upload_refused(self.target.cloud(), PROBE_BYTES):
-            return Finding("bad", f"{said}, and Glance takes no image: {trouble}")
+            return Finding("bad", f"{evidence}, and Glance takes no image: {trouble}")
         if room < LEAST_MIB:
-            return Finding("bad", f"{said}: Glance takes a very small image, but no real one (df -h {store})")
-        return Finding("good", f"{said}, and Glance takes an image")
+            return Finding("bad", f"{evidence}: Glance takes a very small image, but no real one (df -h {store})")
+        return Finding("good", f"{evidence}, and Glance takes an image")
 
     def breaking(self) -> Iterator[Action]:
         store, where = self._store(), self._where

@@ -37,9 +37,9 @@ def session_schema() -> Schema:
     definitions["Exercise"]["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
     session["properties"]["exercises"]["items"] = {"$ref": "#/$defs/Exercise"}
     session["properties"]["faults"]["items"] = {"$ref": "#/$defs/Fault"}
-    said = definitions["Fault"]["properties"]["say"]
+    description = definitions["Fault"]["properties"]["say"]
     definitions["Fault"]["properties"]["say"] = {
-        "description": said["description"],
+        "description": description["description"],
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Symptoms"}],
     }
     _add_kinds(definitions)

@@ -45,7 +45,7 @@ def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[
     """This machine's. `urls`: where to ask for the date; without them, the Python package indexes."""
     of_pip, _, asking = registries.indexes_of_pip(settings)
     pages = [registries.page(url) for url in of_pip] if urls is None else list(urls)
-    said = _KERNEL[synchronised()]
+    kernel = _KERNEL[synchronised()]
     trouble = []
     for url in pages:
         if urlsplit(url).scheme not in ("http", "https"):
@@ -67,19 +67,19 @@ def clock(settings: Settings, urls: Iterable[str] | None = None, now: Callable[[
             trouble.append(f"{without_password(url)} answers without a date")
             continue
         theirs = parsedate_to_datetime(date).timestamp() + (int(age) if age.isdigit() else 0)
-        return judged(began, now(), theirs, f"{urlsplit(url).hostname}'s", said)
+        return judged(began, now(), theirs, f"{urlsplit(url).hostname}'s", kernel)
     return unknown(
-        f"{said}; nobody to compare it with: {'; '.join(trouble) or 'no index is reached over HTTP'}", "date -u"
+        f"{kernel}; nobody to compare it with: {'; '.join(trouble) or 'no index is reached over HTTP'}", "date -u"
     )
 
 
-def judged(began: float, ended: float, theirs: float, whose: str, said: str) -> Finding:
+def judged(began: float, ended: float, theirs: float, whose: str, kernel: str) -> Finding:
     """`theirs` was told between `began` and `ended` (seconds since the epoch); it has whole seconds only."""
     off = max(0.0, theirs - ended, began - theirs - 1)
     if off > OFF_SECONDS:
         way = "behind" if theirs > ended else "ahead of"
-        return bad(f"{off:.0f} s {way} {whose} date; {said}", *_set())
-    return good(f"agrees with {whose} date ({'within a second' if off < 1 else f'{off:.0f} s off'}); {said}")
+        return bad(f"{off:.0f} s {way} {whose} date; {kernel}", *_set())
+    return good(f"agrees with {whose} date ({'within a second' if off < 1 else f'{off:.0f} s off'}); {kernel}")
 
 
 def _set() -> tuple[Remedy | str, ...]:

@@ -275,8 +275,8 @@ class Remote:
             done = machine.script(text, *limit, *command, seconds=60, check=False)
             if done.ok and done.out.strip():
                 return good(f"{without_password(url)} answers and has {devstack.ref}")
-            said = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS, mirrors.complaint)
-            return self._elsewhere(f"{without_password(url)}: {said}")
+            complaint = "has no such ref" if done.ok else _said(done, registries.GIT_SECONDS, mirrors.complaint)
+            return self._elsewhere(f"{without_password(url)}: {complaint}")
         if url.startswith(("http://", "https://")):
             return self._asked(f"{url.rstrip('/')}/info/refs?service=git-upload-pack")
         return unknown(
@@ -296,10 +296,10 @@ class Remote:
             return good(f"{shown} answers")
         return self._elsewhere(f"{shown}: {f'the server answered {code}' if done.ok else _said(done, 15)}")
 
-    def _elsewhere(self, said: str) -> Finding:
-        if self.settings.ca_file and "certificate" in said.lower():
-            return unknown(f"{said} (before lab up has put the certificates of ca_file there)")
-        return bad(said, "deploy: mirrors: or pip_index: or proxy: in config.yaml names another way")
+    def _elsewhere(self, complaint: str) -> Finding:
+        if self.settings.ca_file and "certificate" in complaint.lower():
+            return unknown(f"{complaint} (before lab up has put the certificates of ca_file there)")
+        return bad(complaint, "deploy: mirrors: or pip_index: or proxy: in config.yaml names another way")
 
 
 def on(address: str) -> str:

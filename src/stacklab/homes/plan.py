@@ -66,12 +66,12 @@ class Plan:
         """This plan with what `later` says in its place; another home takes nothing over."""
         if later.home and later.home != self.home:
             return later
-        said = {
+        meanings = {
             field.name: getattr(later, field.name)
             for field in fields(later)
             if getattr(later, field.name) not in (None, ())
         }
-        return replace(self, **said)
+        return replace(self, **meanings)
 
     def keep(self, lab: Lab) -> None:
         """Write it down."""

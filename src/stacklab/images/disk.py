@@ -59,8 +59,8 @@ class DiskMaker:
             timeout=120,
         )
         if done.returncode != 0:
-            said = " ".join((done.stderr or done.stdout).split())[-400:]
-            raise StageFailed(f"building the tiny image: {name} failed: {said}", advice=ADVICE)
+            complaint = " ".join((done.stderr or done.stdout).split())[-400:]
+            raise StageFailed(f"building the tiny image: {name} failed: {complaint}", advice=ADVICE)
 
     def make(self, boot_files: dict[str, bytes], root: Path, root_megabytes: int) -> None:
         """Write the whole disk: `boot_files` by name onto the FAT partition, the tree `root` onto the other."""

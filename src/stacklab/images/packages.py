@@ -57,8 +57,8 @@ class Packages:
             timeout=600,
         )
         if done.returncode != 0:
-            said = " ".join(done.stderr.split())[-400:]
-            raise DownloadFailed(f"{program} {arguments[0]} failed: {said}", advice=ADVICE)
+            complaint = " ".join(done.stderr.split())[-400:]
+            raise DownloadFailed(f"{program} {arguments[0]} failed: {complaint}", advice=ADVICE)
         return done.stdout
 
     def closure(self, names: Iterable[str], follow: str, skip: str) -> list[str]:

@@ -102,11 +102,11 @@ class Exchange(Kind[ExchangeParams]):
             return [{"name": p.at, "rows": set(), "told": [], "refused": error.message, "shows": []}]
 
     def _asked(self, context: Context, p: ExchangeParams) -> Thing:
-        rows, told = {"http": _by_http, "client": _by_client, "dashboard": _by_dashboard}[p.by](self, context, p)
+        rows, lines = {"http": _by_http, "client": _by_client, "dashboard": _by_dashboard}[p.by](self, context, p)
         return {
             "name": p.at,
             "rows": rows,
-            "told": told,
+            "told": lines,
             "refused": None,
             "shows": [context.name_of(ref) for ref in p.shows],
         }
@@ -147,7 +147,7 @@ def _by_http(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[s
     answer = _send(context, login.method, str(login.at), login.headers(), login.content({}))
     token = answer.json()["token"]
     address = _address_in(token["catalog"], p)
-    told = [
+    lines = [
         f"POST {login.at}: HTTP {answer.status_code}, a token for {token['user']['name']} in {token['project']['name']} "
         f"until {token['expires_at']}",
         f"its catalogue: {_listing(service['name'] for service in token['catalog'])}",
@@ -156,7 +156,7 @@ def _by_http(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set[s
     headers = {"Accept": "application/json", "X-Auth-Token": answer.headers["X-Subject-Token"]}
     listed = _send(context, "GET", url, headers, None)
     rows = {str(row["name"]) for row in listed.json()[p.at]}
-    return rows, [*told, f"GET {url}: HTTP {listed.status_code}, {_listing(rows)}"]
+    return rows, [*lines, f"GET {url}: HTTP {listed.status_code}, {_listing(rows)}"]
 
 
 def _address_in(catalogue: list[dict[str, Any]], p: ExchangeParams) -> str:
@@ -190,12 +190,12 @@ def _by_client(kind: Exchange, context: Context, p: ExchangeParams) -> tuple[set
 
     result = client.run(kind.commands(context, p)[0], {}, context.user.clouds_file, context.user.name)
     if result.status != 0:
-        said = [
+        asked = [
             line
             for line in result.complaint.splitlines()
             if re.search(r"HTTP \d|[A-Z]\w*(Error|Exception|Failure)\b", line)
         ]
-        message = said[-1] if said else f"the client ended with status {result.status}"
+        message = asked[-1] if asked else f"the client ended with status {result.status}"
         if _NO_ANSWER.search(result.complaint):
             raise CloudUnreachable(message, advice="lab status shows what runs")
         raise CloudRefused(message, status=400)

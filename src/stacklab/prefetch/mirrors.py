@@ -187,11 +187,11 @@ def complaint(text: str) -> str:
 
 
 def _failure(url: str, lines: list[str]) -> LabError:
-    said = "\n".join(lines)
-    if "No space left on device" in said:
+    output = "\n".join(lines)
+    if "No space left on device" in output:
         full = f"no space left to mirror {without_password(url)}"
         return NotEnoughSpace(full, advice="free some space and run the same command again")
-    why = complaint(said) or "git said nothing"
+    why = complaint(output) or "git said nothing"
     return Unreachable(f"{without_password(url)} could not be mirrored: {why}", advice=ADVICE)
 
 
@@ -224,7 +224,7 @@ def _followed(path: Path, arguments: list[str], progress: Progress) -> list[str]
     """
     patience = ["-c", "http.lowSpeedLimit=100", "-c", f"http.lowSpeedTime={STALL_SECONDS}"]
     last: deque[str] = deque(maxlen=20)
-    said = time.monotonic()
+    reported = time.monotonic()
     command, login = without_login("git", *patience, *arguments)
     with subprocess.Popen(
         command, cwd=path, env=_environment() | login, stdin=subprocess.DEVNULL,
@@ -236,8 +236,8 @@ def _followed(path: Path, arguments: list[str], progress: Progress) -> list[str]
             for line in process.stderr or ():  # lines of progress, which end in a carriage return, are lines, too
                 if line.strip():
                     last.append(line.strip())
-                if line.strip() and time.monotonic() - said > 1:  # there are hundreds of them
-                    said = time.monotonic()
+                if line.strip() and time.monotonic() - reported > 1:  # there are hundreds of them
+                    reported = time.monotonic()
                     progress(f"{path.name.removesuffix('.git')}: {line.strip()}")
             status = process.wait()
         finally:

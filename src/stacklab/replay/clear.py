@@ -120,9 +120,9 @@ def _clean_up(connection: Sdk, project: str, progress: Progress) -> None:
         _clean(connection, project, dry=False, complain=complaints.append)
     left = _clean(connection, project, dry=True)
     if left:
-        said = f": {complaints[-1]}" if complaints else ""
+        complaint = f": {complaints[-1]}" if complaints else ""
         raise UndoIncomplete(
-            f"in project {LEARNER['learner_project']} is left: {', '.join(left)}{said}",
+            f"in project {LEARNER['learner_project']} is left: {', '.join(left)}{complaint}",
             advice="remove it, or unlock what is protected, then run lab reset again",
         )
 

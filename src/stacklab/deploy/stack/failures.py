@@ -99,11 +99,11 @@ def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") ->
     excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
     failure = _known([line.text for line in lines[-WINDOW:]], program)
     if failure is None:
-        said = _last_said(lines)
+        last = _last_said(lines)
         return Diagnosis(
             command,
             where,
-            "not one of the known causes" + (f"; the last that was said: {said}" if said not in ("", command) else ""),
+            "not one of the known causes" + (f"; the last that was said: {last}" if last not in ("", command) else ""),
             "read the end of the log",
             "after-unstack",
             excerpt,
@@ -134,14 +134,14 @@ def _before_the_summary(lines: list[Line]) -> list[Line]:
 def _puppet(lines: list[Line]) -> tuple[str, str]:
     """What PackStack says that failed: "ERROR : " and what it was; where it was Puppet, Puppet's own words and the manifest."""
     for index in range(len(lines) - 1, -1, -1):
-        said = _PACKSTACK_SAID.match(lines[index].text)
-        if said is None:
+        match = _PACKSTACK_SAID.match(lines[index].text)
+        if match is None:
             continue
-        run = _PUPPET_RUN.match(said["what"])
+        run = _PUPPET_RUN.match(match["what"])
         after = [line.text.strip() for line in lines[index + 1 :] if line.text.strip()]
         if run and after:
             return after[0], run["manifest"]
-        return said["what"], ""
+        return match["what"], ""
     return _last_said(lines) or "(the log is empty)", ""
 
 
@@ -159,9 +159,9 @@ def _before_the_end(lines: list[Line]) -> list[Line]:
 def _failing(lines: list[Line]) -> tuple[str, str]:
     """The command that failed, and where it stands."""
     for line in reversed(lines[-WINDOW:]):
-        said = _DIE.match(line.text)
-        if said:
-            return said["what"], _short(said["where"])
+        match = _DIE.match(line.text)
+        if match:
+            return match["what"], _short(match["where"])
     trap = lines[-1] if lines and _is_trap(lines[-1]) else None
     traced = [line for line in lines[-WINDOW:] if line.command and not _is_trap(line)]
     if trap:

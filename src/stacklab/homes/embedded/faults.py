@@ -90,10 +90,10 @@ class EmbeddedFault(Fault):
     def unanswered(self, error: LabError) -> Finding:
         """What it means that the service does not answer as it should: bad, unless it is only just coming up."""
         state = self.state()
-        said = f"{error.message}; {self.service} is {state.state}" + (f" ({state.reason})" if state.reason else "")
+        evidence = f"{error.message}; {self.service} is {state.state}" + (f" ({state.reason})" if state.reason else "")
         if state.state == "starting" and not state.reason:
-            return Finding("unknown", said, early=True)
-        return Finding("bad", said)
+            return Finding("unknown", evidence, early=True)
+        return Finding("bad", evidence)
 
     def state(self) -> ServiceState:
         """How the process is."""

@@ -156,16 +156,16 @@ def run(command: list[str], environment: dict[str, str], progress: Progress) -> 
             raise
     if process.returncode == 0:
         return
-    said = "\n".join(last)
-    if "No space left on device" in said or "os error 28" in said or "Disk quota exceeded" in said:
+    output = "\n".join(last)
+    if "No space left on device" in output or "os error 28" in output or "Disk quota exceeded" in output:
         raise NotEnoughSpace("the disk filled up while OpenStack was being installed; nothing half-made was kept",
                              advice="free some space and run the same command again")  # fmt: skip
     if Path(command[0]).name == "uv":
         raise DownloadFailed(
-            f"OpenStack's packages could not be installed:\n{said}",
+            f"OpenStack's packages could not be installed:\n{output}",
             advice="check the network, or UV_DEFAULT_INDEX / PIP_INDEX_URL, and run the same command again",
         )
-    raise StageFailed(f"{' '.join(command[-2:])} ended with status {process.returncode}:\n{said}")
+    raise StageFailed(f"{' '.join(command[-2:])} ended with status {process.returncode}:\n{output}")
 
 
 # --- what labs share, and who needs which of it ----------------------------------------------------------------------

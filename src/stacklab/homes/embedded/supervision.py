@@ -224,7 +224,7 @@ def wait_until_running(
     layout: Layout, progress: Progress, deadline: float, *, names: tuple[str, ...] | None = None
 ) -> None:
     """Until every service (or those named) accepts connections. Raises ServiceFailed naming the first that did not make it."""
-    said = ""
+    last = ""
     while True:
         states = [service for service in services(layout) if names is None or service.name in names]
         waiting = [state.name for state in states if state.state != "running"]
@@ -240,14 +240,14 @@ def wait_until_running(
                     f"{state.name} {state.reason}", advice=f"lab logs {state.name}; lab restart {state.name}"
                 )
         if time.monotonic() > deadline:
-            said = last_line(layout.logs / f"{waiting[0]}.log")
+            last = last_line(layout.logs / f"{waiting[0]}.log")
             raise ServiceFailed(
-                f"{waiting[0]} did not start in time; it last said: {said}", advice=f"lab logs {waiting[0]}"
+                f"{waiting[0]} did not start in time; it last said: {last}", advice=f"lab logs {waiting[0]}"
             )
         now = f"waiting for {', '.join(waiting)}"
-        if now != said:
+        if now != last:
             progress(now)
-            said = now
+            last = now
         time.sleep(0.1)
 
 

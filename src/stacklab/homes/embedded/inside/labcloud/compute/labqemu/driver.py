@@ -34,8 +34,8 @@ class LabQemuDriver(LabStateDriver):
     def init_host(self, host):
         super().init_host(host)
         let_nova_find_qemu_img()
-        said = subprocess.run([qemu_binary(), "--version"], capture_output=True, text=True, check=True).stdout
-        match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+        version = subprocess.run([qemu_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+        match = re.search(r"(\d+)\.(\d+)\.(\d+)", version)
         major, minor, micro = map(int, match.groups()) if match else (0, 0, 0)
         self.hypervisor = ("QEMU", major * 1000000 + minor * 1000 + micro)
         self.watch = Watch(self.emit_event)
@@ -221,32 +221,32 @@ class LabQemuDriver(LabStateDriver):
         self, context, connection_info, instance, mountpoint, disk_bus=None, device_type=None, encryption=None
     ):
         super().attach_volume(context, connection_info, instance, mountpoint, disk_bus, device_type, encryption)
-        with self._plugging(instance, lambda said: exception.InvalidVolume(reason=said)) as directory:
+        with self._plugging(instance, lambda reason: exception.InvalidVolume(reason=reason)) as directory:
             if directory:
                 hotplug.attach_disk(directory, connection_info)
 
     def detach_volume(self, context, connection_info, instance, mountpoint, encryption=None):
         with self._plugging(
-            instance, lambda said: exception.DeviceDetachFailed(device=mountpoint, reason=said)
+            instance, lambda reason: exception.DeviceDetachFailed(device=mountpoint, reason=reason)
         ) as directory:
             if directory:
                 hotplug.detach_disk(directory, connection_info)
 
     def extend_volume(self, context, connection_info, instance, requested_size):
-        with self._plugging(instance, lambda said: exception.InternalError(said)) as directory:
+        with self._plugging(instance, lambda reason: exception.InternalError(reason)) as directory:
             if directory:
                 hotplug.resize_disk(directory, connection_info, requested_size)
 
     def attach_interface(self, context, instance, image_meta, vif):
         with self._plugging(
-            instance, lambda said: exception.InterfaceAttachFailed(instance_uuid=instance.uuid)
+            instance, lambda reason: exception.InterfaceAttachFailed(instance_uuid=instance.uuid)
         ) as directory:
             if directory:
                 hotplug.attach_interface(directory, vif)
 
     def detach_interface(self, context, instance, vif):
         with self._plugging(
-            instance, lambda said: exception.InterfaceDetachFailed(instance_uuid=instance.uuid)
+            instance, lambda reason: exception.InterfaceDetachFailed(instance_uuid=instance.uuid)
         ) as directory:
             if directory:
                 hotplug.detach_interface(directory, vif)

@@ -96,8 +96,8 @@ class GuestProcess:
                 timeout=120,
             )
         if done.returncode != 0:
-            said = log.read_text(errors="replace").strip()[-1000:]
-            raise exception.InternalError(f"QEMU did not start (status {done.returncode}): {said}")
+            output = log.read_text(errors="replace").strip()[-1000:]
+            raise exception.InternalError(f"QEMU did not start (status {done.returncode}): {output}")
         answer = qmp.ask(self.directory, "query-uuid")["UUID"]
         if answer != self.uuid:
             raise exception.InternalError(f"QEMU of instance {answer} answers in the place of {self.uuid}")
