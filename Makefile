@@ -42,7 +42,7 @@ up: install
 	@echo "  lab reset                  back to the start;  lab replay $(SESSION) --step  does it step by step"
 
 test: dev
-	@$(BIN)/python -m tests
+	@$(BIN)/python -m tests $(ARGS)
 
 lint: dev
 	@$(BIN)/ruff check .

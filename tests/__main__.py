@@ -1,9 +1,10 @@
 """All tests, in two lanes: a machine may have no more than two cores, and emulated guests leave little of one.
 
-    python -m tests [OPTIONS OF PYTEST]
+    python -m tests [--tempest] [OPTIONS OF PYTEST]
 
-Each part is a pytest of its own. The first lane is seen as it runs, the parts of the other when they have ended. The last
-lines are the summary of all, with every failure, for whoever keeps only the end. Exit 0 only if all are well.
+`--tempest`: OpenStack's own suite, too. Each other part is a pytest of its own. The first lane is seen as it runs, the parts
+of the other when they have ended. The last lines are the summary of all, with every failure, for whoever keeps only the end.
+Exit 0 only if all are well.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from tests.summary import summary
 
 HERE = Path(__file__).parent
-LANES = (("embedded", "vm"), ("machine", "unit"))
+LANES = (("embedded", "unit", "tempest"), ("machine", "vm"))
+"""Emulated guests take a core each: the VM comes last, beside what is lighter."""
 DIRECTORIES = {"unit": ("unit", "prefetch")}
-AFTER = {"vm": "machine"}
-"""A VM boots beside light tests only: where it gets too little of a core, what it says comes too late."""
+TEMPEST = "--tempest"
 
 
 @dataclass
@@ -32,27 +32,25 @@ class Run:
 
     scratch: Path
     options: list[str]
-    ended: dict[str, Event] = field(default_factory=lambda: {part: Event() for lane in LANES for part in lane})
     interrupted: bool = False
 
     def lane(self, parts: tuple[str, ...]) -> int:
         """The worst exit code of some parts, one after the other."""
         codes = [0]
         for part in parts:
-            if part in AFTER:
-                self.ended[AFTER[part]].wait()
-            try:
-                codes.append(130 if self.interrupted else self.part(part, seen=parts is LANES[0]))
-            finally:
-                self.ended[part].set()
+            if part == "tempest" and TEMPEST not in self.options:
+                continue
+            codes.append(130 if self.interrupted else self.part(part, seen=parts is LANES[0]))
         return max(codes, key=abs)
 
     def part(self, name: str, *, seen: bool) -> int:
-        """The exit code of one part's pytest."""
+        """The exit code of one part."""
         # pytest empties its directory when it begins, so two must not share one; short, for there are unix sockets in it.
         report, base = self.scratch / f"{name}.xml", self.scratch / name[0]
         paths = [str(HERE / directory) for directory in DIRECTORIES.get(name, (name,))]
-        argv = [sys.executable, "-m", "pytest", *self.options, f"--junit-xml={report}", f"--basetemp={base}", *paths]
+        options = [option for option in self.options if option != TEMPEST]
+        argv = [sys.executable, "-m", "pytest", *options, f"--junit-xml={report}", f"--basetemp={base}", *paths]
+        argv = [sys.executable, "-m", "tests.tempest"] if name == "tempest" else argv
         print(f"• tests of {name}", flush=True)
         if seen:
             return subprocess.run(argv, check=False).returncode
