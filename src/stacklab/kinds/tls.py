@@ -207,29 +207,28 @@ class TlsFront(Tls[FrontParams]):
     def applicable(self, context: Context, p: FrontParams) -> str | None:
         if why := context.https().why_not():
             return why
-        return None if self._chosen(context, p) else f"the catalogue of this cloud has no {p.service}"
+        return None if _planned(context, p)[0] else f"the catalogue of this cloud has no {p.service}"
 
     def commands(self, context: Context, p: FrontParams) -> list[Command]:
         https = _https(context)
         if https is None:  # on paper nobody knows which Apache, which addresses
             why = "# the files, and the commands that switch them on, are shown once there is a cloud: lab up https-endpoints"
             return [shell_lines(why)]
-        apache, hosts = https.apache, self._all(context)
-        contents = {name: apache.content(host, hosts) for name, host in self._chosen(context, p).items()}
+        apache, (chosen, everything) = https.apache, _planned(context, p)
+        contents = {name: apache.content(host, everything) for name, host in chosen.items()}
         root, machine = apache.account == "root", apache.machine.name
         return [Script((), program="sh", script=apache.script(contents), machine=machine, root=root)]
 
     def run(self, context: Context, p: FrontParams) -> None:
-        https, hosts = context.https(), self._all(context)
-        if not https.authority.server_certificate_file.exists():
+        if not context.https().authority.server_certificate_file.exists():
             raise Absent("server certificate")
-        https.serve(self._chosen(context, p), hosts)
+        context.https().serve(*_planned(context, p))
 
     def snapshot(self, context: Context, p: FrontParams) -> Thing:
-        return {"fronts": sorted(self._chosen(context, p)), "apache": context.https().before()}
+        return {"fronts": sorted(_planned(context, p)[0]), "apache": context.https().before()}
 
     def find_all(self, context: Context, p: FrontParams) -> Iterable[Thing]:
-        chosen = self._chosen(context, p)
+        chosen, _ = _planned(context, p)
         answers = {host.public: self._wrong(context, host) for host in chosen.values()}
         if all(answers.values()) and not context.https().apache.there() & set(chosen):
             return []
@@ -267,14 +266,17 @@ class TlsFront(Tls[FrontParams]):
     def shown(self, thing: Thing) -> str:
         return f"answers at {thing['name']}"
 
-    def _all(self, context: Context) -> dict[str, VirtualHost]:
-        return context.https().planned(EndpointCatalogue.read(context.admin))
 
-    def _chosen(self, context: Context, p: FrontParams) -> dict[str, VirtualHost]:
-        return _chosen(self._all(context), p)
+Hosts = dict[str, VirtualHost]
 
 
-def _chosen(hosts: dict[str, VirtualHost], p: FrontParams) -> dict[str, VirtualHost]:
+def _planned(context: Context, p: FrontParams) -> tuple[Hosts, Hosts]:
+    """The virtual hosts that a step is about, and all that are planned."""
+    hosts = context.https().planned(EndpointCatalogue.read(context.admin))
+    return _chosen(hosts, p), hosts
+
+
+def _chosen(hosts: Hosts, p: FrontParams) -> Hosts:
     """Those of the hosts that a step is about."""
     apart = (HORIZON, KEYSTONE, SWIFT)
     return {name: host for name, host in hosts.items() if (name if name in apart else "others") == p.service}
