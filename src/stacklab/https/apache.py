@@ -146,14 +146,17 @@ class Apache:
         names = self.machine.script(_THERE, self.known["enabled"], prefix, user=self.account).lines
         return {name.removeprefix(prefix) for name in names}
 
-    def install(self, key: bytes, certificate: bytes) -> None:
-        """Put a certificate where Apache reads it; `reload` makes it read it."""
-        self.machine.put(self.key_path, key, mode=0o600)
-        self.machine.put(self.certificate_path, certificate)
+    def outdated(self, lab: Path) -> list[str]:
+        """Which of the two files Apache does not read as they are in the lab's directory."""
+        files = {name: lab / name for name in ("server.key", "server.pem")}
+        contents = {name: file.read_bytes() if file.exists() else None for name, file in files.items()}
+        return [name for name, content in contents.items() if self.machine.read(f"{self.directory}/{name}") != content]
 
-    def installed(self, key: bytes, certificate: bytes) -> bool:
-        """Whether these are what Apache reads."""
-        return self.machine.read(self.key_path) == key and self.machine.read(self.certificate_path) == certificate
+    def install(self, lab: Path) -> None:
+        """Put the lab's certificate where Apache reads it; `reload` makes it read it."""
+        for name in self.outdated(lab):
+            mode = 0o600 if name.endswith(".key") else 0o644
+            self.machine.put(f"{self.directory}/{name}", (lab / name).read_bytes(), mode=mode)
 
     def uninstall(self) -> None:
         """Take the certificate away from there."""

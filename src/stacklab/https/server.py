@@ -133,20 +133,10 @@ class Https:
 
     def install(self) -> None:
         """Put the lab's certificate where Apache reads it, and let a running Apache read it."""
-        if not self.installed():
-            self.apache.install(*self._certificate())
+        self.apache.install(self.directory)
         if hosts := self.serving():
             self.apache.reload()
             self.await_certificate(hosts)
-
-    def installed(self) -> bool:
-        """Whether Apache's files are those that the lab keeps."""
-        authority = self.authority
-        there = authority.server_key_file.exists() and authority.server_certificate_file.exists()
-        return there and self.apache.installed(*self._certificate())
-
-    def _certificate(self) -> tuple[bytes, bytes]:
-        return self.authority.server_key_file.read_bytes(), self.authority.server_certificate_file.read_bytes()
 
     def await_certificate(self, hosts: Iterable[VirtualHost]) -> None:
         """Until all these show the lab's certificate: after a reload the old processes answer for a moment."""

@@ -117,7 +117,7 @@ class ServerCertificate(Certificate):
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         differences = super().compare(context, p, thing)
-        if not context.https().installed():
+        if context.https().apache.outdated(context.https().directory):
             differences.append(Difference("where Apache reads it", "the same", "none, or another one"))
         return differences
 
