@@ -299,10 +299,7 @@ def test_root_is_asked_for_where_it_is_allowed(bench: Make) -> None:
 
 def test_a_machine_that_cannot_be_reached_is_cannot_tell(bench: Make) -> None:
     class Away(LocalMachine):
-        def run(self, *argv: str, **options: Any) -> Finished:
-            raise MachineUnreachable("this machine is away")
-
-        def script(self, text: str, *arguments: str, **options: Any) -> Finished:
+        def _execute(self, *_: Any, **__: Any) -> Any:
             raise MachineUnreachable("this machine is away")
 
     step = bench({"machine": Away()}, **FILE)
