@@ -81,11 +81,9 @@ class Apache:
         values |= {"unit": unit, "key": self.key_path, "certificate": self.certificate_path, "machine": machine.name}
         self._values = {name: shlex.quote(value) for name, value in values.items()}
         self.known: dict[str, Any] = dict(facts()["apache"][family])
-
-    @property
-    def names(self) -> list[str]:
+        self.names: list[str] = [*self.known["names"], host]
         """What the server certificate must be for: what endpoints carry."""
-        return [self.host]
+        self.advice = f"journalctl -u {unit}; where SELinux enforces: lab fixes apply selinux --permissive"
 
     # --- ports -----------------------------------------------------------------------------------------------------
 
@@ -205,13 +203,9 @@ class Apache:
             self.machine.script(script, user=self.account, seconds=INSTALL_SECONDS)
         except CommandFailed as error:
             why = " ".join((error.said or error.message).split())[-400:]
-            raise StepFailed(f"Apache does not serve it: {why}", advice=self._advice) from error
+            raise StepFailed(f"Apache does not serve it: {why}", advice=self.advice) from error
         what = "Apache's answer"
-        until(self._answers, what, seconds=ANSWER_SECONDS, every=0.3, advice=self._advice, error=StepFailed)
-
-    @property
-    def _advice(self) -> str:
-        return f"journalctl -u {self.unit}; where SELinux enforces: lab fixes apply selinux --permissive"
+        until(self._answers, what, seconds=ANSWER_SECONDS, every=0.3, advice=self.advice, error=StepFailed)
 
     def _answers(self) -> bool | NotYet:
         """Whether it passes on what is asked of Keystone."""

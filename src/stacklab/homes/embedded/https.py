@@ -42,14 +42,7 @@ class OwnApache(Apache):
         super().__init__(LocalMachine(), "own", "apache", "127.0.0.1", "", directory, **words)
         self.sites = self.configuration.parent / "sites"
         self.known |= {"sites": str(self.sites), "enabled": str(self.sites)}
-
-    @property
-    def names(self) -> list[str]:
-        return ["localhost", self.host]
-
-    @property
-    def _advice(self) -> str:
-        return f"see {self.log}; where a port is taken, lab undo https-endpoints and replay it: others are chosen then"
+        self.advice = f"see {self.log}; where a port is taken, lab undo https-endpoints, and replay it with others"
 
     # --- ports -----------------------------------------------------------------------------------------------------
 
