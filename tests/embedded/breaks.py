@@ -138,11 +138,11 @@ def without_address(step: str) -> Break:
     return broken
 
 
-def other_flavor(desk: Workspace) -> Mend:
+def other_flavor(desk: Workspace, ram: int = 512, **more: int) -> Mend:
     """A flavor of the same name, but larger."""
     compute, old = desk.admin.sdk.compute, find(desk, "flavor")
     compute.delete_flavor(old["id"])
-    other = compute.create_flavor(name=old["name"], vcpus=1, ram=512, disk=1)
+    other = compute.create_flavor(name=old["name"], vcpus=1, ram=ram, disk=1, **more)
 
     def mend() -> None:
         compute.delete_flavor(other)

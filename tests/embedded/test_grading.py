@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -135,6 +136,97 @@ BREAKS: dict[str, Break] = {
     "repair-compute": faulty("nova-compute"),
 }
 
+
+def changed(service: str, collection: str, step: str, wrong: dict[str, Any], right: dict[str, Any]) -> Break:
+    """The thing is as declared, but for what is easily overlooked."""
+
+    def broken(desk: Workspace) -> Mend:
+        path, key = (collection, find(desk, step)["id"]), collection.removesuffix("s").replace("-", "_")
+        desk.admin.put(service, *path, body={key: wrong})
+        return lambda: desk.admin.put(service, *path, body={key: right})
+
+    return broken
+
+
+def other_password(desk: Workspace) -> Mend:
+    """The user is there, and the lab's password does not let in."""
+
+    def password(value: str) -> None:
+        body = {"user": {"password": value}}
+        desk.admin.request("PATCH", "identity", ("users", find(desk, "user")["id"]), body=body)
+
+    password("another-one")
+    return lambda: password(desk.secrets("learner"))
+
+
+def administrator(desk: Workspace) -> Mend:
+    """The learner has the role, and with it one that may do everything."""
+    thing = find(desk, "member")
+    admin = desk.admin.get("identity", "roles", name="admin")["roles"][0]["id"]
+    path = ("projects", thing["project"], "users", thing["user"], "roles", admin)
+    desk.admin.put("identity", *path, body=None)
+
+    def mend() -> None:
+        desk.admin.delete("identity", *path)
+
+    return mend
+
+
+def with_any_protocol(desk: Workspace) -> Mend:
+    """Beside the two rules the group has one that lets in everything."""
+    rule = {"security_group_id": find(desk, "security-group")["id"], "direction": "ingress", "ethertype": "IPv4"}
+    made = desk.admin.post("network", "security-group-rules", body={"security_group_rule": rule})
+
+    def mend() -> None:
+        desk.admin.delete("network", "security-group-rules", made["security_group_rule"]["id"])
+
+    return mend
+
+
+def leading_nowhere(desk: Workspace) -> Mend:
+    """The subnet has no gateway; as long as the router has an interface there, Neutron would not let it be taken away."""
+    mend_router = without_gateway(desk)
+    mend_subnet = changed("network", "subnets", "subnet", {"gateway_ip": None}, {"gateway_ip": "10.4.0.1"})(desk)
+
+    def mend() -> None:
+        mend_subnet()
+        mend_router()
+
+    return mend
+
+
+def of_other_bytes(desk: Workspace) -> Mend:
+    """An active image of that name and format holds something else."""
+    image, right = find(desk, "image"), desk.admin.sdk.image
+    right.update_image(image["id"], name="kept-aside")
+    other = desk.learner.sdk.image.create_image(
+        image["name"], data=bytes(1 << 16), disk_format="raw", container_format="bare", wait=True
+    )
+
+    def mend() -> None:
+        right.delete_image(other.id)
+        right.update_image(image["id"], name=image["name"])
+
+    return mend
+
+
+def with_swap(desk: Workspace) -> Mend:
+    """A flavor with the three numbers, and swap and a second disk besides."""
+    return other_flavor(desk, ram=256, swap=64, ephemeral=1)
+
+
+LOOKS_RIGHT: dict[str, Break] = {
+    "user": other_password,
+    "member": administrator,
+    "network": changed("network", "networks", "network", {"shared": True}, {"shared": False}),
+    "subnet": leading_nowhere,
+    "router": changed("network", "routers", "router", {"admin_state_up": False}, {"admin_state_up": True}),
+    "security-group": with_any_protocol,
+    "image": of_other_bytes,
+    "flavor": with_swap,
+}
+"""What a glance would pass."""
+
 SHARED = {
     # A repair is seen by doing, so it needs the catalogue, and the services' own accounts.
     "services": {step.id for step in SESSION.select("troubleshooting")},
@@ -163,6 +255,17 @@ def test_breaking_what_steps_declare_fails_them_and_only_what_needs_them(
     done: Workspace, steps: tuple[str, ...]
 ) -> None:
     MUTATIONS.assert_noticed(done, steps)
+
+
+@pytest.mark.parametrize("step", LOOKS_RIGHT)
+def test_what_only_looks_right_fails_its_step(done: Workspace, step: str) -> None:
+    mend = LOOKS_RIGHT[step](done)
+    try:
+        done.memory.clear()
+        grade = check(done, [SESSION.step(step)]).grades[0]
+    finally:
+        mend()
+    assert grade.status == "failed", grade
 
 
 def test_after_all_mutations_everything_is_as_it_was(done: Workspace) -> None:

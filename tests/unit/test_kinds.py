@@ -168,6 +168,39 @@ def test_values_that_no_cloud_would_take_are_refused_in_words(kind: str, values:
         KINDS[kind].params.model_validate(values)
 
 
+# --- what is graded, however it was made ---------------------------------------------------------------------------
+
+
+SSH = {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+PING = {"protocol": "icmp", "port_range_min": None, "port_range_max": None}
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ([SSH, PING], []),
+        ([SSH | {"protocol": "6"}, PING | {"protocol": "1"}], []),  # by number
+        ([SSH | {"remote_ip_prefix": None}, PING], []),
+        ([SSH, PING, SSH | {"port_range_min": 80, "port_range_max": 80}], []),  # of the learner's own, beside them
+        ([SSH], ["no such rule"]),
+        ([SSH | {"remote_ip_prefix": "10.0.0.0/8"}, PING], ["no such rule"]),
+        ([SSH | {"direction": "egress"}, PING], ["no such rule"]),
+        ([SSH | {"remote_group_id": "itself"}, PING], ["no such rule"]),
+        ([SSH, PING | {"protocol": None}], ["more than that: everything from 0.0.0.0/0"] * 2),
+        ([SSH | {"port_range_min": 1, "port_range_max": 1023}, PING], ["more than that: tcp 1-1023 from 0.0.0.0/0"]),
+        ([SSH | {"port_range_min": 1, "port_range_max": 65535}, PING], ["more than that: tcp from 0.0.0.0/0"]),
+    ],
+)
+def test_a_group_lets_in_what_is_declared_and_no_more_in_whatever_notation(
+    rules: list[dict[str, Any]], says: list[str]
+) -> None:
+    kind, nowhere = KINDS["security-group"], {"direction": "ingress", "ethertype": "IPv4", "remote_group_id": None}
+    params = kind.params.model_validate({"name": "x", "rules": [{"protocol": "tcp", "port": 22}, {"protocol": "icmp"}]})
+    thing = {"security_group_rules": [nowhere | {"remote_ip_prefix": "0.0.0.0/0"} | rule for rule in rules]}
+    context: Any = None
+    assert [difference.actual for difference in kind.compare(context, params, thing)] == says
+
+
 # --- answers -------------------------------------------------------------------------------------------------------
 
 

@@ -122,7 +122,9 @@ class Flavor(NamedKind[FlavorParams]):
         return [Request("POST", "compute", ("flavors",), {"flavor": flavor})]
 
     def compare(self, context: Context, p: FlavorParams, thing: Thing) -> list[Difference]:
-        return differing([(key, getattr(p, key), thing[key]) for key in ("vcpus", "ram", "disk")])
+        sizes = [(key, getattr(p, key), thing[key]) for key in ("vcpus", "ram", "disk")]
+        more = [("ephemeral", 0, thing["OS-FLV-EXT-DATA:ephemeral"]), ("swap", 0, thing["swap"] or 0)]
+        return differing([*sizes, *more, ("public", True, thing["os-flavor-access:is_public"])])
 
 
 class ServerParams(NamedParams):

@@ -100,7 +100,36 @@ class User(NamedKind[UserParams]):
         return [Request("POST", "identity", ("users",), {"user": user})]
 
     def compare(self, context: Context, p: UserParams, thing: Thing) -> list[Difference]:
-        return differing([("enabled", True, thing["enabled"])])
+        differences = differing([("enabled", True, thing["enabled"])])
+        secret = context.secret(p.password)
+        if not differences and not _lets_in(context, thing["id"], secret.value):
+            differences.append(Difference("password", f"${secret.name} (lab password)", "another one"))
+        return differences
+
+
+def _implied(context: Context, role: str) -> set[str]:
+    """Ids of all roles that come with this one (admin brings manager, that member, that reader)."""
+    implied: set[str] = set()
+    todo = [role]
+    while todo:
+        inference = context.admin.get("identity", "roles", todo.pop(), "implies")["role_inference"]
+        new = {row["id"] for row in inference["implies"]} - implied
+        implied |= new
+        todo += new
+    return implied
+
+
+def _lets_in(context: Context, user: str, password: str) -> bool:
+    """Whether Keystone takes this password of this user's. Raises CloudUnreachable, CloudRefused."""
+    identity = {"methods": ["password"], "password": {"user": {"id": user, "password": password}}}
+    body = {"auth": {"identity": identity, "scope": "unscoped"}}
+    try:
+        context.admin.fetch("POST", f"{context.admin.auth_url}/auth/tokens", json=body, token=False)
+    except CloudRefused as error:
+        if error.status != 401:
+            raise
+        return False
+    return True
 
 
 class RoleParams(Params):
@@ -154,6 +183,15 @@ class RoleAssignment(Kind[RoleParams]):
             for assignment in assignments
             if assignment["role"]["id"] == role
         ][:1]
+
+    def compare(self, context: Context, p: RoleParams, thing: Thing) -> list[Difference]:
+        query = {"user.id": thing["user"], "scope.project.id": thing["project"], "include_names": "true"}
+        given = context.admin.get("identity", "role_assignments", **query)["role_assignments"]
+        others = {assignment["role"]["id"]: assignment["role"]["name"] for assignment in given}
+        stronger = [
+            name for other, name in others.items() if other != thing["id"] and thing["id"] in _implied(context, other)
+        ]
+        return [Difference("role", p.role, f"{name}, which can do more") for name in stronger]
 
     def undo_data(self, context: Context, p: RoleParams, thing: Thing) -> Thing:
         return thing

@@ -12,7 +12,7 @@ from stacklab.kinds.declaration import AssetRef, Declaration, shouted
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request, Upload
-from stacklab.kinds.stream import AT_MOST, FETCH, MOST_MIB, expanded_pieces, md5_of
+from stacklab.kinds.stream import AT_MOST, FETCH, MOST_MIB, expanded_pieces, md5_of, pieces_of
 
 UNPACK = {"gzip": ("gunzip", "-c"), "xz": ("xz", "-dc")}
 
@@ -89,13 +89,21 @@ class Image(NamedKind[ImageParams]):
     def compare(self, context: Context, p: ImageParams, thing: Thing) -> list[Difference]:
         properties = [(key, value, thing.get(key, "none")) for key, value in p.properties.items()]
         # What came through a pipe may have been cut off, and is no less active for that.
-        wanted = None
-        if p.unpack and isinstance(p.source, AssetRef) and thing.get("checksum"):
-            wanted = md5_of(expanded_pieces(context.asset(p.source).path, p.unpack))
-        # An asset's format is whatever this machine has; only a format that the session names is graded.
+        content, checksum = "content", None
+        if isinstance(p.source, AssetRef) and thing.get("checksum"):
+            path = context.asset(p.source).path
+            content = f"MD5 of {'the expanded image' if p.unpack else path}"
+            checksum = md5_of(expanded_pieces(path, p.unpack) if p.unpack else pieces_of(path))
+        # A file's or URL's format is whatever it is; an asset's, and one that the session names, is graded.
+        form = self._format(context, p) if isinstance(p.source, AssetRef) else p.disk_format
         return differing(
-            [("status", "active", thing["status"]), ("format", p.disk_format, thing["disk_format"]), *properties]
-        ) + differing([("MD5 of the expanded image", wanted, thing.get("checksum"))])
+            [
+                ("status", "active", thing["status"]),
+                ("format", form, thing["disk_format"]),
+                *properties,
+                (content, checksum, thing.get("checksum")),
+            ]
+        )
 
     def runs(self, p: ImageParams) -> str:
         unpacked = f", unpacked by {' '.join(UNPACK[p.unpack])}," if p.unpack else ""

@@ -133,6 +133,8 @@ class LargeObject(Kind[LargeObjectParams]):
             return [Difference("manifest", f"{p.name} is there", "only segments are")]
         differences = differing([("in segments", True, thing["segmented"])])
         start = 0
+        for part in thing["manifest"][:-1]:
+            differences += differing([(f"MiB of segment {part['name']}", p.segment, part["bytes"] / (1 << 20))])
         for part in thing["manifest"]:
             wanted = md5_of(pieces_of(path, start, part["bytes"]))
             differences += differing([(f"etag of segment {part['name']}", wanted, part["hash"])])

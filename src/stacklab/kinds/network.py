@@ -40,7 +40,7 @@ class Network(NamedKind[NetworkParams]):
         return [Request("POST", "network", ("networks",), {"network": {"name": p.name, "admin_state_up": True}})]
 
     def compare(self, context: Context, p: NetworkParams, thing: Thing) -> list[Difference]:
-        return differing([("admin_state_up", True, thing["admin_state_up"])])
+        return differing([("admin_state_up", True, thing["admin_state_up"]), ("shared", False, thing["shared"])])
 
     def named(self, context: Context, name: str) -> Thing | None:
         things = self.by_name(context, name) or self.listed(context, name, {"name": name, "router:external": "true"})
@@ -118,11 +118,12 @@ class Subnet(NamedKind[SubnetParams]):
     def compare(self, context: Context, p: SubnetParams, thing: Thing) -> list[Difference]:
         own = context.name_of(p.network)
         network = own if thing["network_id"] == context.thing(p.network, "network")["id"] else "another network"
+        first = str(IPv4Network(p.cidr).network_address + 1)
         return differing(
             [
                 ("network", own, network),
                 ("cidr", p.cidr, thing["cidr"]),
-                ("gateway", p.gateway, thing["gateway_ip"]),
+                ("gateway", p.gateway or first, thing["gateway_ip"] or "none"),
                 ("dhcp", True, thing["enable_dhcp"]),
                 ("dns", p.dns or None, thing["dns_nameservers"]),
             ]
@@ -185,7 +186,7 @@ class Router(NamedKind[RouterParams]):
 
     def compare(self, context: Context, p: RouterParams, thing: Thing) -> list[Difference]:
         gateway = (thing["external_gateway_info"] or {}).get("network_id")
-        differences = []
+        differences = differing([("admin_state_up", True, thing["admin_state_up"])])
         if gateway != context.thing(p.external, "network")["id"]:
             actual = "another network" if gateway else "none"
             differences.append(Difference("external gateway", context.name_of(p.external), actual))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,9 @@ from stacklab.kinds.declaration import Params, shouted
 from stacklab.kinds.kind import Difference, Kind
 from stacklab.kinds.named import NamedKind, NamedParams
 from stacklab.kinds.narration import Command, Later, Request
+
+PROTOCOLS = {"1": "icmp", "6": "tcp", "17": "udp", "any": None, "None": None}
+"""Protocols by number (IANA), as Neutron keeps them where a rule was made so."""
 
 
 class Rule(Params):
@@ -32,18 +36,6 @@ class Rule(Params):
         except ValueError as error:
             raise ValueError(f"'{value}' is no IPv4 network like 10.0.0.0/24 (a rule's source is one)") from error
 
-    def allowed_by(self, rule: Thing) -> bool:
-        """Whether this one existing rule lets in what we declare (it may let in more)."""
-        if rule["direction"] != "ingress" or rule["ethertype"] != "IPv4" or rule["remote_group_id"]:
-            return False
-        if rule["protocol"] not in (None, self.protocol):
-            return False
-        low, high = rule["port_range_min"], rule["port_range_max"]
-        if rule["protocol"] and low is not None and (self.port is None or not low <= self.port <= (high or low)):
-            return False
-        allowed = IPv4Network(rule["remote_ip_prefix"] or "0.0.0.0/0", strict=False)
-        return IPv4Network(self.source).subnet_of(allowed)
-
     def words(self) -> str:
         """`tcp 22 from 0.0.0.0/0`"""
         return f"{self.protocol}{f' {self.port}' if self.port else ''} from {self.source}"
@@ -58,6 +50,38 @@ class Rule(Params):
             "remote_ip_prefix": self.source,
         }
         return fields | ports
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What one rule lets in, however it was written. `protocol`: None is every one; `ports`: None is all of them."""
+
+    protocol: str | None
+    ports: tuple[int, int] | None
+    source: IPv4Network
+
+    @classmethod
+    def of(cls, rule: Thing) -> Opening | None:
+        """Of an existing rule; None where it lets in nothing that comes over IPv4 from a network."""
+        if rule["direction"] != "ingress" or rule["ethertype"] != "IPv4" or rule["remote_group_id"]:
+            return None
+        protocol = PROTOCOLS.get(str(rule["protocol"]), rule["protocol"])
+        low, high = rule["port_range_min"], rule["port_range_max"]
+        whole = low is None or (protocol in ("tcp", "udp") and (low, high) == (1, 65535))
+        source = IPv4Network(rule["remote_ip_prefix"] or "0.0.0.0/0", strict=False)
+        return cls(protocol, None if whole else (low, low if high is None else high), source)
+
+    def covers(self, other: Opening) -> bool:
+        """Whether this lets in all that the other does."""
+        inside = self.ports is None or (
+            other.ports is not None and self.ports[0] <= other.ports[0] and other.ports[1] <= self.ports[1]
+        )
+        return self.protocol in (None, other.protocol) and inside and other.source.subnet_of(self.source)
+
+    def words(self) -> str:
+        """`tcp 20-22 from 0.0.0.0/0`, `everything from 0.0.0.0/0`"""
+        ports = "" if self.ports is None else f" {'-'.join(str(port) for port in dict.fromkeys(self.ports))}"
+        return f"{self.protocol or 'everything'}{ports} from {self.source}"
 
 
 class SecurityGroupParams(NamedParams):
@@ -107,9 +131,18 @@ class SecurityGroup(NamedKind[SecurityGroupParams]):
         ]
 
     def compare(self, context: Context, p: SecurityGroupParams, thing: Thing) -> list[Difference]:
-        existing = thing["security_group_rules"]
-        missing = [rule for rule in p.rules if not any(rule.allowed_by(existing_rule) for existing_rule in existing)]
-        return [Difference("rule", f"lets in {rule.words()}", "no such rule") for rule in missing]
+        existing = [opening for rule in thing["security_group_rules"] if (opening := Opening.of(rule))]
+        differences = []
+        for rule in p.rules:
+            port = (rule.port, rule.port) if rule.port else None
+            declared = Opening(rule.protocol, port, IPv4Network(rule.source))
+            more = next(
+                (opening.words() for opening in existing if opening != declared and opening.covers(declared)), None
+            )
+            if more or declared not in existing:
+                lets_in = f"more than that: {more}" if more else "no such rule"
+                differences.append(Difference("rule", f"lets in {rule.words()}", lets_in))
+        return differences
 
     def show_command(self, context: Context, p: SecurityGroupParams) -> Command:
         return Command(("security", "group", "rule", "list", p.name))
