@@ -141,7 +141,7 @@ class CheckpointBroken(CheckpointMissing):
 
 
 class BrokenOnPurpose(LabError):
-    """`lab break` broke it, and it has not been mended; the message says what, unless it shall be a surprise."""
+    """`lab break` broke it, and it has not been repaired; the message says what, unless it shall be a surprise."""
 
     id = "broken-on-purpose"
     exit_code = 21

@@ -19,5 +19,5 @@ def closest_of(word: str, known: Iterable[str], what: str) -> str:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """The question whether the closest of `known` was meant; empty where none is close."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""

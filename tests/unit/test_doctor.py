@@ -269,7 +269,7 @@ def test_without_vagrant_and_qemu_it_says_what_installs_them(own_directories: Pa
     code, found = doctor_with_path(path, own_directories, "--on", "libvirt", LAB_LIBVIRT_URI=where)
     assert code == 1
     assert found["vagrant"]["state"] == "bad"
-    assert "vagrant-libvirt" in str(found["vagrant"]["mend"])
+    assert "vagrant-libvirt" in str(found["vagrant"]["repair"])
     assert found["vagrant"]["safe"] is True
     assert found["libvirt"]["state"] in ("bad", "unknown")
     assert found["packages"]["state"] == "bad"  # that apt-get answers with 100

@@ -40,7 +40,7 @@ NOT_USABLE = 1
 @json_option
 @click.pass_obj
 def doctor(context: Invocation, home_name: str | None, profile: str | None, fix: bool, as_json: bool) -> None:
-    """Look at what a home needs: the evidence for each thing, and the command that mends it.
+    """Look at what a home needs: the evidence for each thing, and the command that repairs it.
 
     Exit code 0 only if all that the home needs is there; what could not be told is no pass. Warnings (!) pass, and say what
     they cost. NO_SYSTEM=1 keeps --fix from installing packages.
@@ -67,7 +67,7 @@ def doctor(context: Invocation, home_name: str | None, profile: str | None, fix:
         _show(console, _heading(plan), answers)
         if fix:
             answers, repaired = _repaired(console, subject, answers)
-            document["mended"] = [repair.document() for repair in repaired]
+            document["repaired"] = [repair.document() for repair in repaired]
             console.print()
             if repaired:
                 _show(console, f"{_heading(plan)}, looked at again", answers)

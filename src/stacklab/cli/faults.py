@@ -1,4 +1,4 @@
-"""`lab faults`, `break`, `fix`: what can be broken on purpose, breaking it, mending it."""
+"""`lab faults`, `break`, `fix`: what can be broken on purpose, breaking it, repairing it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) 
     lab faults                    of the session that is up
     lab break session4/httpd      break it, and be told the symptoms
     lab hint                      a clue on the way to the cause; again, the next one
-    lab fix                       mend what lab break has broken
+    lab fix                       repair what lab break has broken
 
     Repairs of the machine that DevStack runs on are something else: lab fixes.
     """
@@ -224,7 +224,7 @@ def _any(context: Invocation, home: Home, session: Session) -> FaultCase:
 @json_option
 @click.pass_obj
 def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
-    """Mend what lab break has broken: what is named, or else whatever is recorded as broken on purpose.
+    """Repair what lab break has broken: what is named, or else whatever is recorded as broken on purpose.
 
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
     """
@@ -238,14 +238,14 @@ def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
         chosen = {case.breaks: f"{session.name}/{case.id}"}
         recorded = {fault.breaks for fault in broken_faults(lab)}
         if case.breaks not in recorded and fault_of(home_of(lab), case).look().fine:
-            console.print(f"{session.name}/{case.id} is well: nothing to mend")
-            console.result_line({"event": "mended", "faults": []})
+            console.print(f"{session.name}/{case.id} is well: nothing to repair")
+            console.result_line({"event": "repaired", "faults": []})
             return
     else:
         chosen = {fault.breaks: fault.address for fault in broken_faults(lab)}
     if chosen:
-        with console.working(f"mending {', '.join(chosen.values())}") as progress:
+        with console.working(f"repairing {', '.join(chosen.values())}") as progress:
             repair(lab, chosen, progress)
-    console.result_line({"event": "mended", "faults": list(chosen.values())})
+    console.result_line({"event": "repaired", "faults": list(chosen.values())})
     if not chosen:
         console.print("nothing is broken on purpose (lab faults: what can be)")

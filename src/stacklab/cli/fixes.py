@@ -42,7 +42,7 @@ class _Fixes(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             known = ", ".join(self.commands)
-            ctx.fail(f"'{args[0]}' is none of {known}; what lab break has broken is mended by: lab fix")
+            ctx.fail(f"'{args[0]}' is none of {known}; what lab break has broken is repaired by: lab fix")
         return super().resolve_command(ctx, args)
 
 
@@ -50,7 +50,7 @@ class _Fixes(click.Group):
 def fixes() -> None:
     """Repairs of the machine that the cloud runs on: after stack.sh, after a reboot.
 
-    What you broke on purpose is mended by something else: lab fix.
+    What you broke on purpose is repaired by something else: lab fix.
 
     \b
     lab fixes list                    what is well and what is not, with the evidence

@@ -30,20 +30,37 @@ def complete_hint(ctx: click.Context, param: click.Parameter, incomplete: str) -
 @json_option
 @click.pass_obj
 def hint(context: Invocation, what: str | None, everything: bool, as_json: bool) -> None:
-    """Show the hint for a step; without STEP, the next clue on the trail of what lab break has broken.
+    """Show the hint for a step; without STEP, the next clue on the trail of what lab break has broken, or of your next step.
 
     A clue says what to look at, what it shows, and what that means. Each call goes one further, to the last one.
 
     \b
     lab hint router              of a step
-    lab hint                     of what is broken, one clue at a time
+    lab hint                     of what is broken, one clue at a time; else of the step that comes next
     lab hint session4/httpd      …of this one, where several are
     """
-    step = None if what is None else _step(context, what)
+    step = _next_step(context) if what is None else _step(context, what)
     if step:
         _of_step(context, *step, as_json=as_json)
     else:
         _of_fault(context, what, everything, as_json=as_json)
+
+
+def _next_step(context: Invocation) -> tuple[Session, Step] | None:
+    """The step whose turn it is in the session that is up; None where something is broken on purpose. Raises NoLab."""
+    from stacklab.replay.breaking import broken_faults
+    from stacklab.replay.current import session_of
+    from stacklab.replay.progress import ProgressFile
+
+    if broken_faults(context.lab):
+        return None
+    session = session_of(context.lab, None)
+    following = ProgressFile(context.lab).of(session).next
+    if following is None:
+        raise click.UsageError(
+            "nothing is broken on purpose, and every step has passed; lab hint STEP shows any step's"
+        )
+    return session, following
 
 
 def _step(context: Invocation, what: str) -> tuple[Session, Step] | None:
@@ -108,7 +125,7 @@ def _of_fault(context: Invocation, what: str | None, everything: bool, *, as_jso
     for clue in clues:
         _tell(context, clue, as_json=as_json)
     if not clues:
-        console.print("    nobody has written its trail for this sort of cloud; lab fix mends it")
+        console.print("    nobody has written its trail for this sort of cloud; lab fix repairs it")
     elif clues[-1].last and what is None and (others := _others(lab, address)):
         further = " or ".join(f"lab hint {fault.address}" for fault in others if not fault.surprise)
         again = further or "lab check grades what was repaired"
@@ -126,8 +143,6 @@ def _meant(context: Invocation, what: str | None) -> tuple[Session, FaultCase, B
 
     entries = broken_faults(context.lab)
     if what is None:
-        if not entries:
-            raise click.UsageError("nothing is broken on purpose, so name a step (lab show lists them)")
         chosen = entries[0] if len(entries) == 1 else (_still_broken(context.lab, entries) or entries)[-1]
         session = session_of(context.lab, chosen.session)
         return session, session.fault(chosen.fault), chosen

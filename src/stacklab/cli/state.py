@@ -70,7 +70,7 @@ def status(context: Invocation, as_json: bool) -> None:
     if interrupted:
         console.print(f"! {interrupted.message}\n    → {interrupted.advice}")
     if broken:
-        console.print(f"broken on purpose: {in_words(broken)}   (lab hint: a clue; fix: mend it)")
+        console.print(f"broken on purpose: {in_words(broken)}   (lab hint: a clue; lab fix repairs it)")
     if trouble:
         raise trouble
     assert standing is not None  # noqa: S101 -- else there was trouble

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def validate(context: Invocation, path: str, as_json: bool) -> None:
     """Read the sessions of a directory (or one session), and tell what is wrong with them.
 
-    What a mistake hides (a step that cannot be read at all, say) shows when that is mended.
+    What a mistake hides (a step that cannot be read at all, say) shows when that is repaired.
 
     Also what could be read, but is bad for learners, and everything that the sessions would run on their machines.
     Nothing of it is run. Exit 40 if anything is wrong.

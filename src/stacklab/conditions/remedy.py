@@ -1,4 +1,4 @@
-"""A command that mends what was found, and that lab may run itself: it is safe, and needs no decision of anybody."""
+"""A command that repairs what was found, and that lab may run itself: it is safe, and needs no decision of anybody."""
 
 from __future__ import annotations
 

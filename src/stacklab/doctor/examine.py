@@ -110,7 +110,7 @@ class Subject:
 
 
 def _behind(look: Callable[[], Finding]) -> Callable[[], Finding]:
-    """What only libvirt can tell is not told without it; libvirt's own line has said why, and what mends it."""
+    """What only libvirt can tell is not told without it; libvirt's own line has said why, and what repairs it."""
 
     def looked() -> Finding:
         try:
@@ -145,7 +145,7 @@ class DoctorReport:
         lines = [str(remedy) for remedy in self.finding.remedies]
         return {
             "id": self.id, "title": self.probe.title, "state": self.finding.state, "evidence": self.finding.evidence,
-            "mend": lines, "safe": self.safe,
+            "repair": lines, "safe": self.safe,
         }  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def daemon(where: Where) -> Finding:
             version = hypervisor.version()
     except HomeUnavailable as error:
         if where.uri == DEFAULT_URI and any(_listens(LOG_DAEMON.with_name(name)) for name in SOCKETS):
-            return failed(error)  # it runs, and refuses: starting it again would mend nothing
+            return failed(error)  # it runs, and refuses: starting it again would repair nothing
         return bad(error.message, *_start(where))
     if where.uri == DEFAULT_URI and not _listens(LOG_DAEMON):
         return bad(

@@ -31,7 +31,7 @@ class Repaired:
         """For --json."""
         return {
             "id": self.before.id, "before": self.before.finding.state, "after": self.after.state,
-            "evidence": self.after.evidence, "mended": self.better,
+            "evidence": self.after.evidence, "repaired": self.better,
             "commands": [{"line": it.line, "status": it.status, "said": it.output} for it in self.attempts],
         }  # fmt: skip
 

@@ -29,7 +29,7 @@ def here() -> Finding:
 
 
 def _find() -> Accelerator:
-    # what was found may have been mended since
+    # what was found may have been repaired since
     find_accelerator.cache_clear()
     if shutil.which(accelerator.QEMU) is None and not os.environ.get("LAB_LIBVIRT_DRIVER"):
         # What the processor shows decides as far as it can; the rest takes a guest, and there is nothing to run one with.

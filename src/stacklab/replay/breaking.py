@@ -122,7 +122,7 @@ def inject(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, s
         fault = fault_of(home, case)
         known = next((entry for entry in record.all() if entry.breaks == case.breaks), None)
         if known and known.state == "breaking":
-            progress("an earlier lab break was interrupted; mending what it left")
+            progress("an earlier lab break was interrupted; repairing what it left")
             fault.clear(progress)
             record.drop([case.breaks])
         _must_be_well(fault, known)
@@ -142,7 +142,7 @@ def _must_be_well(fault: Fault, known: Broken | None) -> None:
         what = "something that was broken at random" if known.surprise else known.address
         raise BrokenOnPurpose(
             f"{what} is broken already" + ("" if known.surprise else f": {finding.evidence}"),
-            advice="lab hint walks the trail to the cause; lab fix mends it",
+            advice="lab hint walks the trail to the cause; lab fix repairs it",
         )
     if finding.state == "unknown":
         raise ServiceFailed(
@@ -157,7 +157,7 @@ def _must_be_well(fault: Fault, known: Broken | None) -> None:
 def repair(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
     """Repair the home's faults of these names (→ what messages call them), whatever the record says of them.
 
-    Raises NoLab, NotRunning, UnknownName, and what a fault that cannot be mended raises.
+    Raises NoLab, NotRunning, UnknownName, and what a fault that cannot be repaired raises.
     """
     with lab.writing():
         home = home_of(lab)
@@ -165,7 +165,7 @@ def repair(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
         for name, called in chosen.items():
             if name not in faults:
                 raise UnknownName(f"there is no fault '{name}' here", advice=closest(name, faults, "lab faults"))
-            progress(f"mending {called}")
+            progress(f"repairing {called}")
             faults[name].clear(progress)
             FaultRecord(lab).drop([name])
 
@@ -173,7 +173,7 @@ def repair(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
 def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) -> None:
     """Repair whatever is recorded as broken, also half-way, and forget it. The caller holds the lab's lock.
 
-    What cannot be mended now is told and stays recorded; `strict`: it is raised, after all others were mended.
+    What cannot be repaired now is told and stays recorded; `strict`: it is raised, after all others were repaired.
     """
     record = FaultRecord(lab)
     entries = record.all()
@@ -183,13 +183,13 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
     trouble: LabError | None = None
     for entry in entries:
         called = "what was broken at random" if entry.surprise else f"{entry.address}, broken on purpose"
-        progress(f"mending {called}")
+        progress(f"repairing {called}")
         try:
             if entry.breaks in faults:
                 faults[entry.breaks].clear(progress)
             record.drop([entry.breaks])
         except LabError as error:
-            progress(f"{called}: not mended: {error.message}")
+            progress(f"{called}: not repaired: {error.message}")
             trouble = trouble or error
     if strict and trouble:
         raise trouble

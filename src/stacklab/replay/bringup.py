@@ -56,14 +56,14 @@ def _leave_broken(lab: Lab, home: Home) -> None:
     if broken and not lab.record.restoring and home.status().state in ("running", "degraded"):
         raise BrokenOnPurpose(
             f"the cloud runs, but this is broken on purpose: {in_words(broken)}; nothing was started or repaired",
-            advice="lab hint walks the trail to the cause, lab fix mends it, lab reset takes everything back",
+            advice="lab hint walks the trail to the cause, lab fix repairs it, lab reset takes everything back",
         )
 
 
 def _mending(lab: Lab, home: Home) -> Iterator[Stage]:
-    """The home's stages. A cloud that has to be started is started whole: what was broken on purpose is mended, aloud.
+    """The home's stages. A cloud that has to be started is started whole: what was broken on purpose is repaired, aloud.
 
-    Some of it can be mended before the services run, and the rest only then.
+    Some of it can be repaired before the services run, and the rest only then.
     """
     for stage in home.stages():
         if stage.name in ("services", "ready") and broken_faults(lab):
@@ -78,7 +78,9 @@ def _mend_stage(lab: Lab, home: Home, *, last: bool) -> Stage:
         left = in_words(broken_faults(lab))
         return f"{what}; lab break breaks it again" + (f" (still to come: {left})" if left else "")
 
-    return Stage(f"faults-{'last' if last else 'first'}", "mending what was broken on purpose", lambda: None, clear, 5)
+    return Stage(
+        f"faults-{'last' if last else 'first'}", "repairing what was broken on purpose", lambda: None, clear, 5
+    )
 
 
 def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:
@@ -134,11 +136,11 @@ def destroy(lab: Lab, progress: Progress) -> Iterator[str]:
 
 
 def _leave_well(lab: Lab, progress: Progress) -> None:
-    """The machine stays, so what was broken on it is mended; what cannot be is told, and keeps nobody from leaving."""
+    """The machine stays, so what was broken on it is repaired; what cannot be is told, and keeps nobody from leaving."""
     try:
         repair_all(lab, home_of(lab), progress)
     except LabError as error:
-        progress(f"what was broken on purpose is not mended: {error.message}")
+        progress(f"what was broken on purpose is not repaired: {error.message}")
 
 
 def _home_to_remove(lab: Lab) -> str | None:

@@ -65,7 +65,7 @@ def goto(
     say: Callable[[str], None],
     working: Working,
 ) -> Arrived:
-    """Bring the lab to the session's start, or to just before a step. The same call mends what an interrupted one left.
+    """Bring the lab to the session's start, or to just before a step. The same call repairs what an interrupted one left.
 
     Raises NoLab, NotRunning, UnknownName, and whatever a step raises.
     """
@@ -120,7 +120,7 @@ def go_back(lab: Lab, home: Home, checkpoint: str, progress: Progress) -> None:
     repair_all(lab, home, progress)
     lab.update(restoring=checkpoint)
     home.checkpoints.restore(checkpoint, progress)
-    forget_all(lab)  # what could not be mended, as the cloud did not run, was part of what has been put back
+    forget_all(lab)  # what could not be repaired, as the cloud did not run, was part of what has been put back
     Assets(lab).forget_instances()
     Records(lab).put_back(checkpoint)
     lab.update(restoring=None)

@@ -16,7 +16,7 @@ from stacklab.deploy.stack.log import Line, parse
 Retry = Literal["safe", "after-unstack", "no"]
 
 WINDOW = 400
-"""Lines before the end in which a cause is looked for: further up, the same words may belong to something that was mended."""
+"""Lines before the end in which a cause is looked for: further up, the same words may belong to something that was repaired."""
 EXCERPT = 12
 _RETRIES: dict[str, str] = {
     "safe": "then run lab up again: stack.sh starts anew",
