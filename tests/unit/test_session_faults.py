@@ -140,6 +140,12 @@ def test_a_mistake_is_one_clear_line(row: dict[str, Any], capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("lab")
+def test_a_bare_hint_speaks_of_the_next_step_where_nothing_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["hint", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "services"
+
+
+@pytest.mark.usefixtures("lab")
 def test_a_step_keeps_its_hint_where_a_fault_has_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["hint", "network", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "network"

@@ -52,6 +52,7 @@ def _next_step(context: Invocation) -> tuple[Session, Step] | None:
     from stacklab.replay.current import session_of
     from stacklab.replay.progress import ProgressFile
 
+    context.lab.require()
     if broken_faults(context.lab):
         return None
     session = session_of(context.lab, None)
