@@ -505,7 +505,7 @@ def main() -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="systems-", dir="/var/tmp"))
         )
         scratch.mkdir(parents=True, exist_ok=True)
-        one = system(
+        running = system(
             scratch,
             arguments.package,
             bare=arguments.bare,
@@ -514,7 +514,7 @@ def main() -> int:
             identity=arguments.identity,
             orderly=True,
         )
-        machine = stack.enter_context(one)
+        machine = stack.enter_context(running)
         print("ssh", *machine.ssh_options(), f"{machine.user}@{machine.address}", flush=True)
         while machine.running():
             time.sleep(1)

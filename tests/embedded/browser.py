@@ -95,7 +95,7 @@ class Browser:
                 calm = time.monotonic()
             assert time.monotonic() < deadline, f"{self._page} still waits for {sorted(self._unanswered)}"
             time.sleep(0.1)
-        alerts = [one.text.strip() for one in self.all(".alert-danger, .toast.alert-danger")]
+        alerts = [alert.text.strip() for alert in self.all(".alert-danger, .toast.alert-danger")]
         self.complaints += [f"{self._page}: it alerts: {text}" for text in alerts if text]
 
     def login(self, user: str, password: str) -> None:

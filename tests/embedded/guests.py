@@ -127,7 +127,7 @@ class Guests:
                 for command in ("qmp_capabilities", *commands):
                     link.sendall(json.dumps({"execute": command}).encode() + b"\n")
                     lines = (json.loads(line) for line in answers)
-                    found.append(next(one for one in lines if "event" not in one))
+                    found.append(next(line for line in lines if "event" not in line))
                 return found[1:]
         finally:
             os.close(folder)

@@ -48,7 +48,7 @@ def _learners_objects(admin: Connection) -> tuple[list[str], list[str]]:
     query = {"include_names": "true"}
     roles = admin.get("identity", "role_assignments", **query)["role_assignments"]
     mine = [role for role in roles if role["scope"].get("project", {}).get("name") == "lab-project" and "user" in role]
-    if not any(one["user"]["name"] == "learner" for one in mine):
+    if not any(role["user"]["name"] == "learner" for role in mine):
         return [], []
     learner = Connection(admin.clouds_file, "lab-learner")
     containers = [row["name"] for row in learner.fetch("GET", learner.endpoint("object-store"), query=JSON).json()]

@@ -59,7 +59,7 @@ def strangers_things(desk: Workspace) -> None:
 def replay_to(lab: Lab, desk: Workspace, step: str) -> None:
     """Session 4 up to this step."""
     steps = list(SESSION.steps())
-    wanted = steps[: [one.id for one in steps].index(step) + 1]
+    wanted = steps[: [step.id for step in steps].index(step) + 1]
     do_steps(lab, desk, journal_of(lab), wanted, "rest", lambda shown: None)
 
 
@@ -120,8 +120,8 @@ def test_the_learner_s_things_go_and_nothing_else(running: Lab, desk: Workspace)
         "key pair mine",
         "session4/router",
     ):
-        assert any(thing in one for one in told), (thing, told)
-    assert not any("attached-to-nothing" in one or "stranger" in one for one in told)
+        assert any(thing in line for line in told), (thing, told)
+    assert not any("attached-to-nothing" in line or "stranger" in line for line in told)
 
     go(running)
     assert_becomes(desk.admin, before)

@@ -383,7 +383,7 @@ def test_several_can_be_broken_none_twice_and_lab_up_leaves_them(lab: Lab, capsy
 def test_what_is_broken_at_random_is_nowhere_named(
     lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("random.choice", lambda cases: next(one for one in cases if one.id == "nova-compute"))
+    monkeypatch.setattr("random.choice", lambda cases: next(case for case in cases if case.id == "nova-compute"))
     told = lab_says(lab, capsys, "break", "--random")[1]
     monkeypatch.undo()
     assert [case for case in SESSION.faults if case.title in told or f"session4/{case.id}" in told] == []
@@ -429,7 +429,7 @@ def test_a_class_may_look_for_room_at_once_and_what_a_killed_look_left_goes(
     left = admin.post("image", "images", body=store.BODY)["id"]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: home_of(lab).faults()["glance-full"].look(), range(16)))
-    assert [(one.state, one.evidence) for one in found if one.state != "good"] == []
+    assert [(entry.state, entry.evidence) for entry in found if entry.state != "good"] == []
     images = admin.get("image", "images", name=store.NAME)["images"]
     assert [image["id"] for image in images] == [left]  # it may be somebody's who is still at it
     monkeypatch.setattr(store, "ABANDONED", timedelta(-1))

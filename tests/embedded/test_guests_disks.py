@@ -33,13 +33,13 @@ def await_disk(guests: Guests, server: Any, volume: Any) -> None:
 
 
 def test_a_volume_moves_its_data_from_one_guest_to_another(guests: Guests) -> None:
-    one, other, volume = guests.start("one"), guests.start("other"), guests.volume("data")
-    assert "vdb" not in guests.run(one, "cat /proc/partitions")
-    guests.attach(one, volume)
-    await_disk(guests, one, volume)
-    guests.run(one, WRITE.format("carried"))
-    guests.detach(one, volume)
-    assert "vdb" not in guests.run(one, "cat /proc/partitions")
+    guest, other, volume = guests.start("one"), guests.start("other"), guests.volume("data")
+    assert "vdb" not in guests.run(guest, "cat /proc/partitions")
+    guests.attach(guest, volume)
+    await_disk(guests, guest, volume)
+    guests.run(guest, WRITE.format("carried"))
+    guests.detach(guest, volume)
+    assert "vdb" not in guests.run(guest, "cat /proc/partitions")
     guests.attach(other, volume)
     await_disk(guests, other, volume)
     assert guests.run(other, READ) == "carried"
@@ -52,7 +52,7 @@ def test_a_volume_moves_its_data_from_one_guest_to_another(guests: Guests) -> No
     sectors = str(2 << 30 >> 9)
     until("the guest sees the larger volume", lambda: guests.run(other, "cat /sys/block/vdb/size") == sectors)
     guests.detach(other, volume)
-    guests.delete(one)
+    guests.delete(guest)
     guests.delete(other)
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 
 def service(home: EmbeddedHome, name: str) -> ServiceState:
-    return next(one for one in supervision.services(home.layout) if one.name == name)
+    return next(service for service in supervision.services(home.layout) if service.name == name)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
@@ -84,7 +84,7 @@ def test_a_restart_is_asked_for_by_name(home: EmbeddedHome) -> None:
 
 def test_a_killed_supervisor_leaves_no_half_of_a_cloud_and_up_brings_it_back(home: EmbeddedHome, admin: Any) -> None:
     network = admin.network.create_network(name="survivor")
-    pids = [one.pid for one in supervision.services(home.layout) if one.pid]
+    pids = [service.pid for service in supervision.services(home.layout) if service.pid]
     supervisor = supervision.supervisor_pid(home.layout)
     assert supervisor
     os.kill(supervisor, signal.SIGKILL)
@@ -100,7 +100,7 @@ def test_a_killed_supervisor_leaves_no_half_of_a_cloud_and_up_brings_it_back(hom
 
 def test_down_and_up_keep_what_the_learner_made(home: EmbeddedHome, admin: Any) -> None:
     network = admin.network.create_network(name="kept")
-    pids = [one.pid for one in supervision.services(home.layout) if one.pid]
+    pids = [service.pid for service in supervision.services(home.layout) if service.pid]
     home.down(quiet)
     assert not any(alive(pid) for pid in pids)
     assert home.status().state == "stopped"
@@ -187,7 +187,7 @@ def test_two_ups_at_once_make_one_template(directories: Path, tmp_path: Path) ->
 
 def test_destroy_leaves_nothing_and_says_what_it_removed(own_home: EmbeddedHome) -> None:
     bring_up(own_home)
-    pids = [one.pid for one in supervision.services(own_home.layout) if one.pid]
+    pids = [service.pid for service in supervision.services(own_home.layout) if service.pid]
     told: list[str] = []
     removed = list(own_home.destroy(told.append))
     assert not any(alive(pid) for pid in pids)

@@ -135,11 +135,14 @@ def test_two_labs_share_no_secret(home: EmbeddedHome, own_home: EmbeddedHome) ->
     assert not {*home.lab.secrets()} & {*own_home.lab.secrets()}
     assert set(home.cloud.ports.values()).isdisjoint(own_home.cloud.ports.values())
     for name in ("fernet/0", "fernet/1", "credential/0", "credential/1"):
-        mine, other = (one.layout.home / "keys" / name for one in (home, own_home))
+        mine, other = (each.layout.home / "keys" / name for each in (home, own_home))
         assert mine.read_bytes() != other.read_bytes()
     hashes = [
-        {row[0] for row in sqlite3.connect(one.layout.db / "keystone.db").execute("SELECT password_hash FROM password")}
-        for one in (home, own_home)
+        {
+            row[0]
+            for row in sqlite3.connect(each.layout.db / "keystone.db").execute("SELECT password_hash FROM password")
+        }
+        for each in (home, own_home)
     ]
     assert hashes[0].isdisjoint(hashes[1])
 

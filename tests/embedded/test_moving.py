@@ -120,7 +120,7 @@ def go(lab: Lab, step: str | None) -> Arrived:
 
 def done(arrived: Arrived) -> list[str]:
     """The steps that were done for the learner."""
-    return [one.step.id for one in arrived.applied]
+    return [step.step.id for step in arrived.applied]
 
 
 def passed(lab: Lab) -> set[str]:
@@ -369,7 +369,7 @@ def test_goto_says_whose_turn_it_is_and_status_says_where_the_learner_is(lab: La
     assert code == 0, said
     arrived = next(json.loads(line) for line in said.splitlines() if '"arrived"' in line)
     assert (arrived["step"], arrived["as"], arrived["exercise"]) == ("router", "admin", "first")
-    assert [one["id"] for one in arrived["done"]] == ["network", "subnet", "script"]
+    assert [step["id"] for step in arrived["done"]] == ["network", "subnet", "script"]
     assert "away-router" in arrived["look"]
 
     code, said = lab_says(lab, "check", "elsewhere/first/last", "--trust")

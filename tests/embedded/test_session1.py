@@ -105,8 +105,8 @@ def redone(step: str, lines: str, *after: str) -> Break:
         shell(desk, step, lines, ":")(desk)
 
         def mend() -> None:
-            for one in (step, *after):
-                done_anew(desk, one)
+            for name in (step, *after):
+                done_anew(desk, name)
 
         return mend
 
@@ -321,7 +321,7 @@ def test_a_learner_who_types_what_is_shown_is_graded_for_it(running: Lab) -> Non
     """The text of `lab show`, given to a shell of the learner's own, passes the check without the lab having done anything."""
     reset(running, lambda detail: None)
     desk = workspace_at(home_of(running), running, SESSION, lambda text: None)
-    chosen = [SESSION.step(one) for one in ("box", "layers", "copy-on-write", "whiteout", "image")]
+    chosen = [SESSION.step(name) for name in ("box", "layers", "copy-on-write", "whiteout", "image")]
     chosen = [step for step in chosen if step.id in applicable(desk)]
     for step in chosen:
         told = narrate(desk, desk.offline(step), step)["commands"]

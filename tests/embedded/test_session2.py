@@ -89,7 +89,9 @@ def elsewhere(kind: str, address: Callable[[Workspace], str], interface: str = "
     """The catalogue sends everybody who asks for this type of service to another address."""
 
     def broken(desk: Workspace) -> Mend:
-        service = next(one for one in desk.admin.get("identity", "services")["services"] if one["type"] == kind)
+        service = next(
+            service for service in desk.admin.get("identity", "services")["services"] if service["type"] == kind
+        )
         query = {"service_id": service["id"], "interface": interface}
         endpoint = desk.admin.get("identity", "endpoints", **query)["endpoints"][0]
         path = ("endpoints", endpoint["id"])
@@ -338,7 +340,7 @@ def test_the_curl_lines_typed_into_a_shell_get_a_token_and_the_list(done: Worksp
         text=True,
         timeout=60,
     )
-    assert "tour-net" in {one["name"] for one in json.loads(typed.stdout)["networks"]}, typed.stderr
+    assert "tour-net" in {network["name"] for network in json.loads(typed.stdout)["networks"]}, typed.stderr
 
 
 def test_the_client_is_seen_to_ask_keystone_first_and_then_the_address_of_its_catalogue(done: Workspace) -> None:

@@ -133,7 +133,7 @@ def test_every_process_of_this_home_has_its_role() -> None:
 
 
 def test_parts_that_share_a_process_are_told_apart_by_their_own_list(done: Workspace) -> None:
-    said = {one: check_step(done, SESSION.step(one)).actual for one in ("controller", "compute", "storage")}
+    said = {name: check_step(done, SESSION.step(name)).actual for name in ("controller", "compute", "storage")}
     assert "nova-scheduler" in said["controller"]
     assert "nova-compute" not in said["controller"]
     assert "nova-compute" in said["compute"]
@@ -144,7 +144,7 @@ def test_parts_that_share_a_process_are_told_apart_by_their_own_list(done: Works
 @pytest.mark.parametrize("via", ["rest", "cli"])
 def test_a_file_is_written_for_its_owner_alone_and_undone(running: Lab, done: Workspace, step: str, via: str) -> None:
     path = file_of(done, step)
-    undo(done, journal_of(running), [SESSION.step(step)], lambda one, detail: None)
+    undo(done, journal_of(running), [SESSION.step(step)], lambda undone, detail: None)
     assert not path.exists()
     assert check_step(done, SESSION.step(step)).status == "failed"
     assert apply_step(done, journal_of(running), SESSION.step(step), via).outcome == "done"
@@ -156,7 +156,7 @@ def test_a_file_is_written_for_its_owner_alone_and_undone(running: Lab, done: Wo
 def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, done: Workspace) -> None:
     step = SESSION.step("local-conf")
     path = file_of(done, "local-conf")
-    undo(done, journal_of(running), [step], lambda one, detail: None)
+    undo(done, journal_of(running), [step], lambda undone, detail: None)
     path.parent.mkdir(exist_ok=True)
     passwords = "".join(f"{name}_PASSWORD=mine4me\n" for name in ("ADMIN", "DATABASE", "RABBIT", "SERVICE"))
     path.write_text(f"[[local|localrc]]\n{passwords}HOST_IP=192.0.2.10\n")
@@ -166,7 +166,7 @@ def test_a_file_that_the_learner_wrote_is_graded_and_left_alone(running: Lab, do
         grade = check_step(done, step)
         assert grade.status == "failed"
         assert "local.conf, line 7" in grade.actual
-        undo(done, journal_of(running), [step], lambda one, detail: None)
+        undo(done, journal_of(running), [step], lambda undone, detail: None)
         assert path.exists()
     finally:
         path.unlink()

@@ -38,10 +38,10 @@ def stage(deployment: Deployment, name: str) -> Stage:
 
 def done(deployment: Deployment, name: str) -> str:
     """Run a stage that is not done yet, and see that it is then."""
-    one = stage(deployment, name)
-    assert one.already() is None
-    said = one.run(lambda _: None)
-    assert one.already() is not None
+    chosen = stage(deployment, name)
+    assert chosen.already() is None
+    said = chosen.run(lambda _: None)
+    assert chosen.already() is not None
     return said
 
 
@@ -68,38 +68,38 @@ def test_missing_package_is_installed_an_unwanted_one_removed_and_the_upgrade_co
     deployment: Deployment,
 ) -> None:
     wanted = {"install": ["git", "tree"], "remove": ["nano"], "upgrade": True}
-    one = with_profile(deployment, packages=wanted)
-    done(one, "packages")
+    changed = with_profile(deployment, packages=wanted)
+    done(changed, "packages")
     machine = deployment.machine
     assert machine.run("tree", "--version", check=False).ok
     assert not machine.run("sh", "-c", "command -v nano", check=False).ok
     machine.run("apt-get", "-y", "-q", "remove", "tree", user="root", seconds=300)
-    assert stage(one, "packages").already() is None
+    assert stage(changed, "packages").already() is None
     said: list[str] = []
-    stage(one, "packages").run(said.append)
+    stage(changed, "packages").run(said.append)
     assert not [line for line in said if "upgrading" in line]
 
 
 def test_package_that_does_not_exist_is_named_with_the_cause(deployment: Deployment) -> None:
-    one = with_profile(deployment, packages={"install": ["git", "no-such-package-anywhere"]})
+    changed = with_profile(deployment, packages={"install": ["git", "no-such-package-anywhere"]})
     with pytest.raises(
         CommandFailed, match=r"Unable to locate package no-such-package-anywhere.*none of the machine's repos"
     ) as raised:
-        stage(one, "packages").run(lambda _: None)
+        stage(changed, "packages").run(lambda _: None)
     assert "apt-cache policy" in raised.value.advice
 
 
 def test_repository_files_are_put_with_their_mirrors(deployment: Deployment) -> None:
     path = "/etc/apt/sources.list.d/lab-test.list"
     content = "# deb http://deb.example/debian bookworm main\n"
-    one = replace(
+    changed = replace(
         with_profile(deployment, repositories=[{"path": path, "content": content, "why": "a test"}]),
         settings=Settings(mirrors={"http://deb.example/": "http://mirror.example/"}),
     )
-    done(one, "repositories")
+    done(changed, "repositories")
     assert deployment.machine.read(path) == b"# deb http://mirror.example/debian bookworm main\n"
     deployment.machine.run("rm", path, user="root")
-    assert stage(one, "repositories").already() is None
+    assert stage(changed, "repositories").already() is None
 
 
 def test_own_certificates_are_trusted_by_the_machine(deployment: Deployment, tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_own_certificates_are_trusted_by_the_machine(deployment: Deployment, tmp
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=lab test authority", "-days", "2",
          "-keyout", str(tmp_path / "key.pem"), "-out", str(authority)], check=True, capture_output=True,
     )  # fmt: skip
-    one = replace(deployment, settings=Settings(ca_file=authority))
-    done(one, "trust")
+    changed = replace(deployment, settings=Settings(ca_file=authority))
+    done(changed, "trust")
     deployment.machine.put("/tmp/lab-ca.pem", authority.read_text())  # noqa: S108 - on a throw-away machine
     verified = deployment.machine.run(
         "openssl",
@@ -119,11 +119,11 @@ def test_own_certificates_are_trusted_by_the_machine(deployment: Deployment, tmp
         "/tmp/lab-ca.pem",  # noqa: S108
     )
     assert verified.out.strip() == "/tmp/lab-ca.pem: OK"  # noqa: S108
-    assert b"cert = /etc/ssl/certs/ca-certificates.crt" in one_pip(one)
+    assert b"cert = /etc/ssl/certs/ca-certificates.crt" in one_pip(changed)
 
     authority.write_text("no certificate\n")
     with pytest.raises(ProfileInvalid, match="holds no certificate"):
-        stage(one, "trust").run(lambda _: None)
+        stage(changed, "trust").run(lambda _: None)
     deployment.machine.run("rm", "/usr/local/share/ca-certificates/stacklab.crt", user="root")
     deployment.machine.run("update-ca-certificates", user="root")
 
@@ -134,11 +134,11 @@ def one_pip(deployment: Deployment) -> bytes:
 
 
 def test_pip_on_the_machine_obeys_the_constraints(deployment: Deployment) -> None:
-    one = replace(
+    changed = replace(
         with_profile(deployment, pip_constraints=["no-such-thing===2.0.20"]),
         settings=Settings(pip_index="http://index.invalid/simple"),
     )
-    done(one, "pip")
+    done(changed, "pip")
     machine = deployment.machine
     machine.run("python3", "-m", "venv", "/srv/venv", user="root", seconds=300)
     told = machine.run("/srv/venv/bin/pip", "config", "list").lines
@@ -148,10 +148,10 @@ def test_pip_on_the_machine_obeys_the_constraints(deployment: Deployment) -> Non
 
 
 def test_programs_that_lab_runs_get_the_proxy_and_spare_the_machine_itself(deployment: Deployment) -> None:
-    one = replace(deployment, settings=Settings(proxy="http://me:it's@proxy.example:3128"))
-    said = done(one, "proxy")
+    changed = replace(deployment, settings=Settings(proxy="http://me:it's@proxy.example:3128"))
+    said = done(changed, "proxy")
     assert "it's" not in said
-    stage(one, "user").run(lambda _: None)
+    stage(changed, "user").run(lambda _: None)
     for user in ("root", "stack"):
         shown = run_through_proxy(deployment.machine, "env", user=user, seconds=60).lines
         assert "https_proxy=http://me:it's@proxy.example:3128" in shown
@@ -164,7 +164,7 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
 ) -> None:
     mirror = "https://me:zq7pass@127.0.0.1:9"
     repository = {"path": "/etc/apt/sources.list.d/own.list", "content": "# https://a.example/x\n", "why": "a test"}
-    one = replace(
+    changed = replace(
         with_profile(
             deployment,
             repositories=[repository],
@@ -178,12 +178,12 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
         ),
     )
     for name in ("proxy", "repositories", "accounts", "pip"):
-        stage(one, "user").run(lambda _: None)
-        done(one, name)
-    clone = source.stages(one)[0]
+        stage(changed, "user").run(lambda _: None)
+        done(changed, name)
+    clone = source.stages(changed)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "PAUSES", ())
-        for run in (stage(one, "packages").run, clone.run):
+        for run in (stage(changed, "packages").run, clone.run):
             with pytest.raises((CommandFailed, DownloadFailed)) as caught:
                 run(lambda _: None)
             assert "zq7pass" not in f"{caught.value.message} {caught.value.advice}"
@@ -233,15 +233,15 @@ def test_user_stack_is_made_and_one_with_another_home_is_refused(deployment: Dep
 def test_selinux_is_permissive_for_the_next_boot_too(deployment: Deployment) -> None:
     # Debian's machine has no SELinux: what can be tried here is the file that decides at boot.
     config = "/etc/selinux/lab-test-config"
-    one = with_profile(deployment, selinux={"config": config})
-    assert stage(one, "selinux").already() == "not there"
+    changed = with_profile(deployment, selinux={"config": config})
+    assert stage(changed, "selinux").already() == "not there"
     deployment.machine.put(config, "# SELINUX= can take one of these\nSELINUX=enforcing\nSELINUXTYPE=targeted\n")
-    stage(one, "selinux").run(lambda _: None)
+    stage(changed, "selinux").run(lambda _: None)
     assert (
         deployment.machine.read(config)
         == b"# SELINUX= can take one of these\nSELINUX=permissive\nSELINUXTYPE=targeted\n"
     )
-    kept = replace(one, permissive=False)
+    kept = replace(changed, permissive=False)
     assert "the fixes bring the rules" in str(stage(kept, "selinux").already())
 
 
@@ -253,6 +253,6 @@ def test_restart_comes_back_as_another_boot(deployment: Deployment) -> None:
 
 
 def test_stages_that_nobody_asked_for_are_left_out(deployment: Deployment) -> None:
-    names = [one.name for one in preparation.stages(deployment)]
+    names = [stage.name for stage in preparation.stages(deployment)]
     assert names == ["machine", "proxy", "packages", "clock", "locale", "user", "pip"]
     assert isinstance(deployment.profile, Profile)

@@ -330,10 +330,10 @@ def test_of_two_that_start_at_the_same_moment_one_is_refused(
 ) -> None:
     prepare(deployment)
     others = [replace(deployment, machine=connection(debian)) for _ in range(2)]
-    with elsewhere(lambda: stacking.start(others[0])) as one, elsewhere(lambda: stacking.start(others[1])) as two:
+    with elsewhere(lambda: stacking.start(others[0])) as first, elsewhere(lambda: stacking.start(others[1])) as two:
         pass
-    assert sorted(len(raised) for raised in (one, two)) == [0, 1]
-    assert isinstance((one or two)[0], MachineInUse)
+    assert sorted(len(raised) for raised in (first, two)) == [0, 1]
+    assert isinstance((first or two)[0], MachineInUse)
     assert follow(deployment, lambda _: None, patience=QUICK).startswith("stack.sh took")
 
 

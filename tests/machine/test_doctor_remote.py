@@ -51,7 +51,7 @@ def looked(address: str, *names: str) -> dict[str, Finding]:
 
 def test_the_door_is_open(home: Path, sshd: Sshd) -> None:
     found = looked(configured(home, port=sshd.port, key=sshd.key), *DOOR)
-    assert {name: one.state for name, one in found.items() if name != "sudo"} == dict.fromkeys(DOOR[:3], "good")
+    assert {name: finding.state for name, finding in found.items() if name != "sudo"} == dict.fromkeys(DOOR[:3], "good")
     printed = HostKey(*sshd.host_key.with_suffix(".pub").read_text().split()[:2]).fingerprint
     assert printed in found["host-key"].evidence
     assert "for the first time" in found["host-key"].evidence
@@ -61,7 +61,7 @@ def test_the_door_is_open(home: Path, sshd: Sshd) -> None:
 def test_the_findings_come_through_examine_in_order(home: Path, sshd: Sshd) -> None:
     plan = Plan(home="ssh", address=configured(home, port=sshd.port, key=sshd.key))
     with Subject("ssh", Lab("intro"), plan, Settings()) as subject:
-        names = [one.id for one in examine(subject)]
+        names = [report.id for report in examine(subject)]
     assert names[:5] == ["python", *DOOR]
     assert names[-1] == "clock"
 
@@ -69,7 +69,7 @@ def test_the_findings_come_through_examine_in_order(home: Path, sshd: Sshd) -> N
 def test_nobody_listening_is_bad_and_all_behind_it_cannot_be_told(home: Path, tmp_path: Path) -> None:
     found = looked(configured(home, port=free_port(), key=new_key(tmp_path / "key")))
     assert found["reachable"].state == "bad"
-    assert {one.state for name, one in found.items() if name != "reachable"} == {"unknown"}
+    assert {finding.state for name, finding in found.items() if name != "reachable"} == {"unknown"}
     assert found["machine-memory"].evidence == "not looked at: there is no connection"
 
 
@@ -126,7 +126,7 @@ def test_a_fresh_machine_is_what_its_profile_wants(to_debian: str, debian: Syste
     shared = ("machine-memory", "machine-disk")
     found = looked(to_debian, *DOOR, *names, *shared)
     assert "unknown" not in [found.pop(name).state for name in shared]
-    assert {name: one.evidence for name, one in found.items() if not one.fine} == {}
+    assert {name: finding.evidence for name, finding in found.items() if not finding.fine} == {}
     assert found["login"].evidence == f"as {debian.user}"
     assert "debian 12, which profile debian12-" in found["distribution"].evidence
     assert "3.11" in found["machine-python"].evidence

@@ -328,7 +328,7 @@ def test_a_machine_without_the_thing_says_so(target: Target) -> None:
 def test_everything_broken_at_once_is_mended_after_a_reboot(target: Target, debian: System) -> None:
     machine = target.deployment().machine
     for name in ("network-ovn", "network-ovs"):  # one at a time: both are the fault `network`
-        every = [CASES[one].of(target) for one in CASES if not one.startswith("network")]
+        every = [CASES[name].of(target) for name in CASES if not name.startswith("network")]
         every.insert(-1, CASES[name].of(target))
         before = state(machine)
         for fault in reversed(every):  # Apache last: the others' symptoms are seen through it

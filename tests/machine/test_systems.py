@@ -34,13 +34,13 @@ def test_comes_back_from_a_reboot_that_it_was_told_inside(fresh_debian: System) 
 def test_two_at_once_are_apart_and_leave_nothing(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)
-    with system(tmp_path) as one, system(tmp_path) as two:
-        assert one.address != two.address
-        one.ssh("sudo systemctl stop apache2")
+    with system(tmp_path) as first, system(tmp_path) as two:
+        assert first.address != two.address
+        first.ssh("sudo systemctl stop apache2")
         assert two.ssh("systemctl is-active apache2").stdout.strip() == "active"
         assert two.ssh("test ! -e /etc/only-here && sudo touch /etc/only-here").returncode == 0
-        one.ssh("test ! -e /etc/only-here")
-    for name, pid in ((one.name, one.pid), (two.name, two.pid)):
+        first.ssh("test ! -e /etc/only-here")
+    for name, pid in ((first.name, first.pid), (two.name, two.pid)):
         assert not Path(f"/proc/{pid}").exists()
         assert not list(Path("/sys/fs/cgroup").glob(f"*/{name}"))
         assert not list(Path("/sys/class/net").glob(f"*{name}"))

@@ -44,7 +44,7 @@ def test_a_second_prefetch_fetches_nothing_and_a_moved_branch_is_followed(world:
     everything(world)
     world.web.asked.clear()
     again = everything(world)
-    assert {one.outcome for one in again.values()} == {"already"}
+    assert {report.outcome for report in again.values()} == {"already"}
     assert [path for path in world.web.paths() if path.endswith((".img", ".box"))] == []
     moved = world.repositories.commit("openstack/keystone", BRANCH, {"requirements.txt": "beta\n"})
     outcome = everything(world, ("git",))[f"keystone {BRANCH}"]
@@ -201,17 +201,17 @@ def test_two_prefetches_at_once_do_not_disturb_each_other(world: World) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [failures(one) for one in found] == [[], []]
+    assert [failures(result) for result in found] == [[], []]
     assert len([path for path in world.web.paths() if path == "/lab.box"]) == 1
-    assert {one.outcome for one in everything(world).values()} == {"already"}
+    assert {report.outcome for report in everything(world).values()} == {"already"}
     assert [path for path in cache_root().rglob("*.part*")] == []  # noqa: C416
 
 
 def test_without_a_mirror_of_devstack_nothing_is_guessed(world: World) -> None:
     world.repositories.take_away()
     found = failures(everything(world, ("git", "wheels")))
-    assert any("without its stackrc" in one for one in found)
-    assert any("mirror of the requirements repository is not there" in one for one in found)
+    assert any("without its stackrc" in entry for entry in found)
+    assert any("mirror of the requirements repository is not there" in entry for entry in found)
 
 
 def test_an_account_in_an_address_is_not_shown(world: World) -> None:
@@ -224,7 +224,7 @@ def test_an_account_in_an_address_is_not_shown(world: World) -> None:
     assert "hunter2" not in json.dumps(outcome.as_json())
     everything(world, ("git",))
     world.settings = settings.model_copy(update={"mirrors": world.settings.mirrors})
-    told = json.dumps([one.as_json() for one in everything(world, ("wheels",)).values()])
+    told = json.dumps([report.as_json() for report in everything(world, ("wheels",)).values()])
     assert "do" in told
     assert "hunter2" not in told
 
@@ -232,6 +232,6 @@ def test_an_account_in_an_address_is_not_shown(world: World) -> None:
 def test_the_plan_is_read_from_devstacks_own_words(world: World) -> None:
     everything(world, ("git",))
     wanted = fill.repositories(world.profile, ())
-    assert [(one.name, one.ref) for one in wanted] == [
+    assert [(source.name, source.ref) for source in wanted] == [
         ("devstack", BRANCH), ("requirements", BRANCH), ("keystone", BRANCH), ("novnc", "v1.3.0"),
     ]  # fmt: skip

@@ -185,7 +185,7 @@ def test_any_text_gets_an_answer(text: str) -> None:
     assert isinstance(diagnose(text), Diagnosis)
 
 
-@pytest.mark.parametrize(("failure", "line"), [(one, line) for one in catalogue() for line in one.examples])
+@pytest.mark.parametrize(("failure", "line"), [(failure, line) for failure in catalogue() for line in failure.examples])
 def test_what_programs_say_is_known(failure: Failure, line: str) -> None:
     before = log("+ lib/some:thing:1                        :   do_it\n")
     after = log("+ lib/some:thing:1                        :   exit_trap\n")
@@ -222,11 +222,13 @@ def test_stack_sh_is_not_explained_with_packstacks_words() -> None:
 
 
 def test_every_known_failure_is_tried_and_says_where_it_comes_from() -> None:
-    for one in catalogue():
-        assert one.examples, one.id
-        re.compile(one.pattern)
-        assert re.match("DevStack |PackStack |measured|published log|documented|unproven|Keystone", one.source), one.id
-        assert not one.remedy.endswith("."), one.id  # the advice goes on behind it
+    for failure in catalogue():
+        assert failure.examples, failure.id
+        re.compile(failure.pattern)
+        assert re.match("DevStack |PackStack |measured|published log|documented|unproven|Keystone", failure.source), (
+            failure.id
+        )
+        assert not failure.remedy.endswith("."), failure.id  # the advice goes on behind it
 
 
 def test_harmless_lines_of_a_good_run_are_no_failure() -> None:

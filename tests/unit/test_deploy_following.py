@@ -43,9 +43,9 @@ RUN = (
 
 
 def course(text: str = RUN) -> StackProgress:
-    one = StackProgress(T0)
-    one.feed(text.encode())
-    return one
+    progress = StackProgress(T0)
+    progress.feed(text.encode())
+    return progress
 
 
 def test_phases_are_what_the_main_part_says_and_nothing_else() -> None:
@@ -69,11 +69,11 @@ def test_durations_come_from_the_logs_own_times() -> None:
 # The second is cut where one secret, which another begins with, is whole.
 @given(cuts=st.lists(st.integers(0, len(RUN.encode())), max_size=12))
 def test_it_does_not_matter_where_the_log_is_cut(cuts: list[int]) -> None:
-    raw, one = RUN.encode(), StackProgress(T0)
+    raw, progress = RUN.encode(), StackProgress(T0)
     places = [0, *sorted(cuts), len(raw)]
     for begin, end in pairwise(places):
-        one.feed(raw[begin:end])
-    assert (one.phases, one.last) == (course().phases, course().last)
+        progress.feed(raw[begin:end])
+    assert (progress.phases, progress.last) == (course().phases, course().last)
 
 
 @pytest.mark.parametrize(

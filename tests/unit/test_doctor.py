@@ -73,13 +73,13 @@ class Registry:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """The only index that pip is configured with."""
-    one = Registry()
+    registry = Registry()
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_")) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", f"{one.url}/simple")
-    yield one
-    one.close()
+    monkeypatch.setenv("PIP_INDEX_URL", f"{registry.url}/simple")
+    yield registry
+    registry.close()
 
 
 @pytest.fixture
@@ -184,10 +184,10 @@ def test_without_a_home_each_gets_a_verdict_and_the_one_that_would_be_taken_deci
         Lab("intro").update(home=home, plan={})
     assert run(["doctor", "--json"]) == 1  # the registry here has no Keystone
     value = json.loads(capsys.readouterr().out)
-    assert [one["home"] for one in value["homes"]] == ["embedded", "libvirt", "ssh"]
+    assert [home["home"] for home in value["homes"]] == ["embedded", "libvirt", "ssh"]
     assert value["chosen"]["home"] == (home or "embedded")
     assert value["chosen"]["why"]
-    verdicts = {one["home"]: one["usable"] for one in value["homes"]}
+    verdicts = {home["home"]: home["usable"] for home in value["homes"]}
     assert verdicts == {"embedded": False, "libvirt": False, "ssh": None}
     assert any(lack.startswith("software: uv cannot get keystone") for lack in value["homes"][0]["lacks"])
     assert value["usable"] is False

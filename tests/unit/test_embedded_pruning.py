@@ -93,11 +93,11 @@ def test_clouds_of_other_state_directories_count(
 
 
 def test_a_cloud_that_is_gone_leaves_the_roster(root: Path) -> None:
-    one, two = cloud("one", environment="old"), cloud("two", environment="old")
-    software.register(root, one.home_directory)
-    shutil.rmtree(one.directory)
+    first, two = cloud("one", environment="old"), cloud("two", environment="old")
+    software.register(root, first.home_directory)
+    shutil.rmtree(first.directory)
     software.register(root, two.home_directory)
-    assert str(one.home_directory) not in (root / software.ROSTER).read_text()
+    assert str(first.home_directory) not in (root / software.ROSTER).read_text()
 
 
 def test_templates_are_copied_from_so_only_the_newest_is_kept(root: Path) -> None:

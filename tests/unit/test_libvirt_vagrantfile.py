@@ -98,7 +98,7 @@ def test_a_vm_without_processor_or_disk_is_refused(profile: Profile, cpus: int, 
 
 
 def test_values_of_other_types_become_ruby_ones() -> None:
-    assert [ruby(one) for one in (True, False, None, 5)] == ["true", "false", "nil", "5"]
+    assert [ruby(value) for value in (True, False, None, 5)] == ["true", "false", "nil", "5"]
 
 
 @given(st.text())

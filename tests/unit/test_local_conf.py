@@ -53,7 +53,7 @@ def test_what_every_profile_says(name: str, empty: Path) -> None:
 def test_what_pike_needs_beside(empty: Path) -> None:
     found = reading(load_profile("centos7-pike"), empty)
     branches = {name for name, value in found.variables.items() if value == "pike-eol"}
-    assert branches == {f"{one}_BRANCH" for one in ("REQUIREMENTS", "KEYSTONE", "GLANCE", "NOVA", "NEUTRON")}
+    assert branches == {f"{project}_BRANCH" for project in ("REQUIREMENTS", "KEYSTONE", "GLANCE", "NOVA", "NEUTRON")}
     assert found.variables["SKIP_EPEL_INSTALL"] == "True"
     assert ("disable_service", "tempest") in found.calls
     assert not {"PYTHON3_VERSION", "USE_PYTHON3", "GIT_DEPTH", "LIBVIRT_CPU_MODE"} & found.variables.keys()
@@ -231,9 +231,9 @@ def test_what_cannot_be_served_is_refused_with_the_profiles_reason(name: str, se
 
 def test_what_a_service_needs_comes_before_it_and_says_who_wants_it() -> None:
     found = fragments(load_profile("centos7-pike"), Settings(), services=["magnum", "heat"])
-    chosen = [(one.name, one.chosen) for one in found if one.service]
+    chosen = [(entry.name, entry.chosen) for entry in found if entry.service]
     assert chosen == [("heat", "magnum needs it"), ("barbican", "magnum needs it"), ("magnum", "--with")]
-    assert all(one.why for one in found)
+    assert all(entry.why for entry in found)
 
 
 def test_a_need_that_is_refused_names_both() -> None:
@@ -247,7 +247,7 @@ def test_a_need_that_is_refused_names_both() -> None:
 def test_who_asks_for_a_service_is_told() -> None:
     profile = load_profile("debian12-2026.1")
     used = fragments(profile, Settings(), services=["swift", "heat"], asked_by={"swift": "session session9"})
-    assert [(one.name, one.chosen) for one in used if one.service] == [
+    assert [(entry.name, entry.chosen) for entry in used if entry.service] == [
         ("swift", "session session9"),
         ("heat", "--with"),
     ]
@@ -427,4 +427,4 @@ def test_parts_sessions_and_variants_complete() -> None:
 
 def completed(words: list[str], begun: str) -> list[str]:
     found = ShellComplete(cli, {}, "lab", "_LAB_COMPLETE").get_completions(words, begun)
-    return [one.value for one in found]
+    return [entry.value for entry in found]

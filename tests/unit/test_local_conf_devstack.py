@@ -52,9 +52,9 @@ def git(name: str, *arguments: str) -> str:
 @cache
 def resolved(name: str, ref: str) -> str | None:
     """The commit of a tag or a branch, None if there is neither."""
-    for one in (f"refs/tags/{ref}", f"refs/heads/{ref}", f"refs/remotes/origin/{ref}"):
+    for name in (f"refs/tags/{ref}", f"refs/heads/{ref}", f"refs/remotes/origin/{ref}"):
         try:
-            return git(name, "rev-parse", "--verify", "--quiet", f"{one}^{{commit}}").strip()
+            return git(name, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
         except subprocess.CalledProcessError:
             continue
     return None
@@ -353,8 +353,8 @@ def test_every_unit_is_started_by_the_scripts(name: str) -> None:
         if path.is_file()
     )
     started = set(re.findall(r"run_process \"?([\w-]+(?:\$\{?\w+\}?)?)\"?", sources))
-    started |= {one for one in re.findall(r"neutron_process_name\S*|devstack@([\w-]+)\.service", sources) if one}
-    started = {re.sub(r"\$\{?\w+\}?$", "", one) for one in started}
+    started |= {name for name in re.findall(r"neutron_process_name\S*|devstack@([\w-]+)\.service", sources) if name}
+    started = {re.sub(r"\$\{?\w+\}?$", "", name) for name in started}
     for unit in profile.units.devstack:
         assert unit in started or re.sub(r"\d+$", "", unit) in started, unit
     agents = {"q-agt", "q-ovn-agent"}

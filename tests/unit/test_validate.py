@@ -126,7 +126,7 @@ def test_each_step_with_several_mistakes_has_all_of_them_told(tmp_path: Path) ->
 def test_what_is_bad_is_told_with_its_key_and_line(tmp_path: Path, old: str, new: str, key: str, says: str) -> None:
     assert old in GOOD
     found = report(tmp_path, GOOD.replace(old, new, 1))
-    (problem,) = [one for one in found.problems if one.key == key]
+    (problem,) = [problem for problem in found.problems if problem.key == key]
     assert says in problem.problem
     assert problem.advice
     assert problem.line
@@ -190,7 +190,7 @@ def test_all_sessions_of_a_directory_are_read_whatever_is_wrong_with_one(tmp_pat
     (tmp_path / "labs" / "linked").mkdir()
     (tmp_path / "labs" / "linked" / "session.yaml").symlink_to("/etc/passwd")
     (tmp_path / "labs" / "not-a-session").mkdir()
-    found = {one.name: [problem.problem for problem in one.problems] for one in validate(tmp_path / "labs")}
+    found = {problem.name: [problem.problem for problem in problem.problems] for problem in validate(tmp_path / "labs")}
     assert set(found) == {"demo", "broken", "other", "linked"}
     assert (found["demo"], found["other"]) == ([], [])
     assert "leads out" in found["linked"][0]

@@ -62,7 +62,7 @@ class Course:
     def pids(self) -> dict[str, str]:
         """The main process of every stand-in service."""
         shown = self.vm.machine().run(
-            "systemctl", "show", *(f"devstack@{one}" for one in UNITS), "--property=Id,MainPID"
+            "systemctl", "show", *(f"devstack@{unit}" for unit in UNITS), "--property=Id,MainPID"
         )
         blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.out.strip().split("\n\n")]
         return {block["Id"]: block["MainPID"] for block in blocks}

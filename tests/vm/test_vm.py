@@ -75,12 +75,12 @@ def test_the_vagrant_of_a_killed_lab_is_ended_and_what_it_left_is_made_anew(made
     assert started(journey.vagrant) is None
     assert any("cut short" in line for line in journey.second), journey.second
     assert any(line.startswith("removed the VM") for line in journey.second), journey.second
-    assert [one.outcome for one in journey.ended.values()] == ["already", "already", "done", "already"]
+    assert [stage.outcome for stage in journey.ended.values()] == ["already", "already", "done", "already"]
 
 
 def test_a_second_up_has_nothing_to_do(vm: Vm) -> None:
     ended, said = bring_up(vm)
-    assert {one.outcome for one in ended.values()} == {"already"}
+    assert {stage.outcome for stage in ended.values()} == {"already"}
     assert said == []
 
 
@@ -103,7 +103,7 @@ def test_its_addresses_are_the_static_one_and_one_from_dhcp(vm: Vm) -> None:
     there = vm.machine().run("ip", "-4", "-o", "addr", "show", "scope", "global").out
     assert f" {vm.address}/24 " in there
     leased = [word for word in virsh("domifaddr", vm.site.domain).split() if word.endswith("/24")]
-    assert any(f" {one} " in there for one in leased)
+    assert any(f" {address} " in there for address in leased)
     assert f"{vm.address}/24" not in leased
 
 

@@ -45,7 +45,7 @@ def left(word: str, seconds: float = 30) -> list[str]:
 def test_the_boxes_image_stays_while_another_vm_is_made_from_it(vm: Vm) -> None:
     assert removal.unused_base(vm.hypervisor, vm.site) == []  # this one is
     there = vm.hypervisor.volumes()
-    bases = [one for one in there if "_vagrant_box_image_" in one.name and one.pool == vm.site.pool]
+    bases = [volume for volume in there if "_vagrant_box_image_" in volume.name and volume.pool == vm.site.pool]
     assert len(bases) == 1, (vm.site.pool, there)
     base = bases[0]
     virsh("vol-create-as", base.pool, "another", "6G", "--format", "qcow2",

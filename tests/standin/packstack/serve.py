@@ -66,8 +66,8 @@ class Answers(BaseHTTPRequestHandler):
         if path.startswith("/dashboard"):
             return self.say(200, '<form><input type="password" name="password"></form>', kind="text/html")
         if path in ("", "/v3"):
-            one = {"id": "v3.8", "status": "stable", "links": [{"rel": "self", "href": f"{host}/v3/"}]}
-            return self.say(200, {"version": one} if path else {"versions": {"values": [one]}})
+            keystone = {"id": "v3.8", "status": "stable", "links": [{"rel": "self", "href": f"{host}/v3/"}]}
+            return self.say(200, {"version": keystone} if path else {"versions": {"values": [keystone]}})
         if version := self.version(path, host):
             return self.say(200, version)
         if self.headers.get("X-Auth-Token") != TOKEN:
@@ -105,11 +105,11 @@ class Answers(BaseHTTPRequestHandler):
         name, below, micro = VERSIONS[root]
         if path not in (root, root + below):
             return None
-        one: dict[str, Any] = {"id": name, "status": "CURRENT"}
-        one["links"] = [{"rel": "self", "href": f"{host}{root}{below}/"}]
+        entry: dict[str, Any] = {"id": name, "status": "CURRENT"}
+        entry["links"] = [{"rel": "self", "href": f"{host}{root}{below}/"}]
         if micro:
-            one |= {"version": micro, "min_version": micro, "max_version": micro}
-        return {"version": one} if below and path.endswith(below) else {"versions": [one]}
+            entry |= {"version": micro, "min_version": micro, "max_version": micro}
+        return {"version": entry} if below and path.endswith(below) else {"versions": [entry]}
 
     def say(self, status: int, value: Any, *, kind: str = "application/json", token: str = "") -> None:
         body = (value if isinstance(value, str) else json.dumps(value)).encode()

@@ -62,8 +62,8 @@ class Answers(BaseHTTPRequestHandler):
                 200, '<form><input name="username"><input type="password" name="password"></form>', "text/html"
             )
         if path in ("/identity", "/identity/v3"):
-            one = {"id": "v3.14", "status": "stable", "links": [{"rel": "self", "href": f"{host}/identity/v3/"}]}
-            return self.say(200, {"version": one} if path.endswith("v3") else {"versions": {"values": [one]}})
+            keystone = {"id": "v3.14", "status": "stable", "links": [{"rel": "self", "href": f"{host}/identity/v3/"}]}
+            return self.say(200, {"version": keystone} if path.endswith("v3") else {"versions": {"values": [keystone]}})
         if version := self.version(path, host):
             return self.say(200, version)
         if self.headers.get("X-Auth-Token") != TOKEN:
@@ -86,15 +86,15 @@ class Answers(BaseHTTPRequestHandler):
             return self.say(503, {"error": {"code": 503, "message": "Service Unavailable"}})
         if path == "/compute/v2.1/os-services":
             state = "up" if things.active("devstack@n-cpu") else "down"
-            one = {"binary": "nova-compute", "host": "standin", "state": state, "status": "enabled"}
-            return self.say(200, {"services": [one]})
+            agent = {"binary": "nova-compute", "host": "standin", "state": state, "status": "enabled"}
+            return self.say(200, {"services": [agent]})
         if path == "/identity/v3/users":
             return self.say(200, {"users": [{"id": f"id-of-{name}", "name": name} for name in self.asked_names()]})
         if path == "/networking/v2.0/agents":
             return self.say(200, {"agents": things.agents()})
         if path == "/image/v2/images":
             names = self.asked("name")
-            found = [one for one in things.images().values() if not names or one["name"] in names]
+            found = [image for image in things.images().values() if not names or image["name"] in names]
             return self.say(200, {"images": found})
         if path.startswith("/image/v2/images/") and (image := things.images().get(path.rsplit("/", 1)[1])):
             return self.say(200, image)
@@ -178,7 +178,7 @@ class Answers(BaseHTTPRequestHandler):
                 "id": kind,
                 "type": kind,
                 "name": NAMES[kind],
-                "endpoints": [one for one in known if one["service_id"] == kind],
+                "endpoints": [endpoint for endpoint in known if endpoint["service_id"] == kind],
             }
             for kind in TYPES
         ]
@@ -211,14 +211,14 @@ class Answers(BaseHTTPRequestHandler):
             "/volume": "/volume/v3/",
         }
         root = "/" + path.split("/")[1]
-        one: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "id": name,
             "status": "CURRENT",
             "links": [{"rel": "self", "href": host + base[root] if root in base else ""}],
         }
         if least:
-            one |= {"version": "2.96" if root == "/compute" else least, "min_version": least, "max_version": least}
-        return {"version": one} if path.endswith(("v2.1", "v3")) else {"versions": [one]}
+            entry |= {"version": "2.96" if root == "/compute" else least, "min_version": least, "max_version": least}
+        return {"version": entry} if path.endswith(("v2.1", "v3")) else {"versions": [entry]}
 
     def say(
         self, status: int, value: Any, kind: str = "application/json", headers: dict[str, str] | None = None
@@ -239,9 +239,9 @@ def main() -> None:
         return
     name = sys.argv[1]
     served = [name, "horizon"] if name == "keystone" else [name]  # Horizon is no unit of DevStack's
-    for one in served:
-        if one in APIS:
-            server = ThreadingHTTPServer(("127.0.0.1", APIS[one][0]), Answers)
+    for entry in served:
+        if entry in APIS:
+            server = ThreadingHTTPServer(("127.0.0.1", APIS[entry][0]), Answers)
             threading.Thread(target=server.serve_forever, daemon=True).start()
     if name == "q-agt" and (trouble := things.tunnel_trouble()):
         sys.exit(trouble)
