@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -90,3 +91,17 @@ def test_every_step_can_be_told_without_a_cloud(step: object) -> None:
         assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0, command
     for request in told["requests"]:
         assert subprocess.run(["sh", "-n", "-c", request], check=False).returncode == 0, request
+
+
+@pytest.mark.parametrize("name", ["session1", "session2", "session4"])
+def test_every_id_that_a_request_stands_on_is_named_by_an_earlier_one_or_is_none_of_the_sessions(name: str) -> None:
+    session = load_session(name)
+    known: set[str] = set()
+    for step in session.steps():
+        offline = OfflineContext(session, step, PAPER, lambda name: "s3cret")
+        for line in narrate(None, offline, step)["requests"]:
+            sent, _, comment = line.partition("   # ")
+            unknown = set(re.findall(r"\$([A-Z_]+_ID)\b", sent)) - known
+            # The administrator's network and the services' project are in every cloud.
+            assert unknown <= {"PUBLIC_ID", "SERVICE_ID"}, (step.id, line)
+            known |= set(re.findall(r"([A-Z_]+_ID) = ", comment))

@@ -90,7 +90,13 @@ def show(context: Invocation, address: str | None, as_json: bool) -> None:
         console.print()
         _tell(console, step, narration)
     console.print("\n$TOKEN is a token: openstack token issue -f value -c id")
-    if any(re.search(r'"\$[A-Z_]+/', line) for narration in narrated for line in narration["requests"]):
+    requests = [line for narration in narrated for line in narration["requests"]]
+    if any(re.search(r"\$[A-Z_]+_ID\b", line) for line in requests):
+        console.print(
+            "$LAB_NET_ID and the like are ids: a comment says in which answer the id is; of what was there before:"
+        )
+        console.print("openstack network show public -f value -c id")
+    if any(re.search(r'"\$[A-Z_]+/', line) for line in requests):
         versions = ", ".join(f"/{version} ({service})" for service, version in VERSIONS.items())
         console.print("$NETWORK and the like are the services' URLs: openstack catalog list;")
         console.print(f"where one ends without the API's version, add it: {versions}")

@@ -253,7 +253,13 @@ class FloatingIp(Kind[FloatingIpParams]):
                 query={"device_id": context.id_of(p.server, "server")},
                 saves={port.name: ("ports", 0, "id")},
             ),
-            Request("POST", "network", ("floatingips",), {"floatingip": body}),
+            Request(
+                "POST",
+                "network",
+                ("floatingips",),
+                {"floatingip": body},
+                saves={shouted(context.step.id, "id"): ("floatingip", "id")},
+            ),
         ]
 
     def find_all(self, context: Context, p: FloatingIpParams) -> Iterable[Thing]:

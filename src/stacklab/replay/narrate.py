@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from typing import Any
 
 from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, CloudUnreachable, NoLab, NotRunning, NotTrusted
 from stacklab.kinds.context import Absent, OfflineContext, Workspace
+from stacklab.kinds.declaration import shouted
 from stacklab.kinds.narration import Command, Request
 from stacklab.lab import Lab
 from stacklab.replay.assets import PAPER, Assets
@@ -19,7 +21,7 @@ def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) ->
     context: Any = workspace.context(step) if workspace else offline
     try:
         commands = step.kind.commands(context, step.params)
-        requests = step.kind.requests(context, step.params)
+        requests = [_noting_its_id(step, request) for request in step.kind.requests(context, step.params)]
         urls = [_base(workspace, step, request) for request in requests]
         more = step.kind.more(context, step.params)
     except (CloudRefused, CloudUnreachable, Absent):
@@ -35,6 +37,17 @@ def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) ->
         "horizon": step.kind.horizon(step.params),
         "more": more,
     }
+
+
+def _noting_its_id(step: Step, request: Request) -> Request:
+    """A request that makes the step's thing also says where its id is: later steps' requests stand on `$NAME_ID`."""
+    name, body = getattr(step.params, "name", None), request.body
+    if request.saves or request.method != "POST" or not isinstance(body, dict) or len(body) != 1:
+        return request
+    ((key, made),) = body.items()
+    if name is None or not isinstance(made, dict) or made.get("name") != name:
+        return request
+    return replace(request, saves={shouted(name, "id"): (key, "id")})
 
 
 def named(step: Step) -> dict[str, str]:
