@@ -150,7 +150,7 @@ def test_session_3_looks_at_what_devstack_was_really_deployed_with(learner: Lear
     passed = {step["id"]: step["actual"] for step in told["steps"] if step["status"] == "passed"}
     assert set(passed) == {"clone", "local-conf", "stack", "horizon"}
     assert passed["local-conf"].startswith("/opt/stack/devstack/local.conf: ")
-    assert "stack.sh ended well after" in passed["stack"]
+    assert "stack.sh: ended well after" in passed["stack"]
     assert learner.system.address in passed["horizon"]
     change = 'sed -i "s/^HOST_IP=.*/HOST_IP=$1/" /opt/stack/devstack/local.conf'
     learner.machine.script(change, "192.0.2.9", user="root")

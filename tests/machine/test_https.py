@@ -20,7 +20,7 @@ from tests.machine.test_home_ssh import ON, Learner, learner  # noqa: F401 - a f
 SESSION = "https-endpoints"
 NOT_HERE = {"swift"}
 """The stand-in has no object store."""
-UNITS = ("keystone", "n-api", "n-cpu", "placement-api", "c-api", "g-api", "neutron-api", "q-ovn-agent")
+UNITS = ("keystone", "n-api", "q-ovn-agent", "n-cpu", "placement-api", "c-api", "g-api", "neutron-api", "q-ovn-agent")
 FILES = {
     "/etc/keystone/keystone.conf": "[DEFAULT]\npublic_endpoint = http://{address}/identity\n\n[token]\nprovider = fernet\n",
     "/etc/nova/nova.conf": "[DEFAULT]\nmy_ip = {address}\n\n[cinder]\nos_region_name = RegionOne",

@@ -365,7 +365,7 @@ class _Socket(socket.socket):
         program, self.program = self.program, None
         if program is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGHUP)
+                os.killpg(program.pid, signal.SIGTERM)  # ssh sends SIGHUP, which what runs under nohup ignores
             threading.Thread(target=program.wait, name="ssh-proxy", daemon=True).start()
 
 
