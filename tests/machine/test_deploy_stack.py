@@ -268,7 +268,7 @@ def test_lab_killed_in_the_middle_goes_on_where_it_was(
     debian: System,
     tmp_path: Path,
 ) -> None:
-    behave(deployment, STANDIN_SECONDS="20")
+    behave(deployment, STANDIN_SECONDS="10")
     prepare(deployment)
     first, second = tmp_path / "first", tmp_path / "second"
     with lab_process(debian, first) as process:
@@ -292,7 +292,7 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_attach_does(
     debian: System,
     tmp_path: Path,
 ) -> None:
-    behave(deployment, STANDIN_SECONDS="20")
+    behave(deployment, STANDIN_SECONDS="10")
     prepare(deployment)
     out = tmp_path / "out"
     with lab_process(debian, out) as process:
@@ -308,7 +308,7 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_attach_does(
 
 
 def test_two_at_once_are_refused(deployment: Deployment, debian: System, tmp_path: Path) -> None:
-    behave(deployment, STANDIN_SECONDS="20")
+    behave(deployment, STANDIN_SECONDS="10")
     prepare(deployment)
     stacking.start(deployment)
     with (
@@ -415,7 +415,7 @@ def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_
     said: list[str] = []
     # The deadline counts from stack.sh's start, and is at least three times what the profile says it takes.
     short = replace(deployment, profile=deployment.profile.model_copy(update={"usual_minutes": 0}))
-    patience = Patience(poll=0.2, silent=2, reconnect=60, least_deadline=45)
+    patience = Patience(poll=0.2, silent=2, reconnect=60, least_deadline=20)
     with pytest.raises(
         StackFailed, match=r"is in 'Installing OpenStack .*'; its last line was: .*sleep infinity"
     ) as raised:
