@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.summary import summary
 
 HERE = Path(__file__).parent
-LANES = (("embedded", "unit", "tempest"), ("machine", "vm"))
+LANES = (("embedded", "tempest"), ("unit", "machine", "vm"))
 """Emulated guests take a core each: the VM comes last, beside what is lighter."""
 DIRECTORIES = {"unit": ("unit", "prefetch")}
 TEMPEST = "--tempest"
