@@ -29,8 +29,9 @@ ANSWERS = f"{BASE}/answers.txt"
 """PackStack's answer file on the machine, root's alone."""
 State = Literal["absent", "running", "done", "failed", "vanished"]
 
-# The start refuses with these exit statuses; any other is an error.
-_RUNS_ALREADY, _BY_HAND, _UNSTACK_UNFINISHED = 71, 72, 73
+# How the command lines look where a person runs them, as pgrep -f knows them.
+_SHELL_SCRIPT = "^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)"
+_PYTHON_PROGRAM = "^([^ ]*/)?(python[0-9.]* (-[a-zA-Z]+ )*)?([^ ]*/)?packstack( |$)"
 
 
 @dataclass(frozen=True)
@@ -39,106 +40,75 @@ class StackRun:
 
     absent: never run; running; done: exit status 0; failed: another one; vanished: it ended without one (the machine was
     restarted in the middle, or the unit was killed). `run` names the run, so that a log is never taken for another's.
-    Times are seconds since the epoch by the machine's clock, `now` too. `size`: bytes in the log.
+    `started`: seconds since the epoch by the machine's clock; `seconds`: how long it ran, or has been running; `ago`: how long
+    it has been over.
     """
 
     program: Program
     state: State
-    log: str
-    size: int = 0
     run: str = ""
-    started: float | None = None
-    ended: float | None = None
+    started: float = 0.0
+    seconds: float = 0.0
+    ago: float = 0.0
     exit_status: int | None = None
-    now: float = 0.0
     rebooted: bool = False
     profile: str = ""
     services: tuple[str, ...] = ()
     host_ip: str = ""
 
     @property
-    def seconds(self) -> float:
-        """How long it ran, or has been running."""
-        if self.started is None:
-            return 0.0
-        return (self.now if self.ended is None else self.ended) - self.started
+    def log(self) -> str:
+        """Its path on the machine."""
+        return log_of(self.program)
+
+    @property
+    def why_vanished(self) -> str:
+        """Why it ended without an exit status."""
+        return "the machine was restarted while it ran" if self.rebooted else "its unit was ended from outside"
 
     def began_after(self, other: StackRun) -> bool:
         """Whether this is the later one of two that ran; one that never did is no later one."""
-        return self.state != "absent" and (self.started or 0.0) > (other.started or 0.0)
+        return self.state != "absent" and self.started > other.started
 
 
-def _shell(name: str) -> str:
-    """One of the scripts beside this module."""
-    return (Path(__file__).parent / f"{name}.sh").read_text(encoding="utf-8")
-
-
-def state(machine: Machine, program: Program = "stack") -> StackRun:
-    """Look at the machine. Raises what Machine raises."""
-    log = f"{BASE}/{program}/log"
-    facts = dict(
-        line.partition("=")[::2]
-        for line in machine.script(_shell("state"), f"{BASE}/{program}", _unit(program), user="root").lines
-    )
-    if "began.run" not in facts:
-        return StackRun(program, "absent", log)
-    rebooted = facts["began.boot"] != facts["boot"]
-    ended = "ended.status" in facts
-    exit_status = int(facts["ended.status"]) if ended else None
-    if not ended and facts["ActiveState"] == "failed" and facts.get("Result") == "exit-code":
-        exit_status = int(facts["ExecMainStatus"])  # the disk was too full even for the status file
-    return StackRun(
-        program,
-        _state_of(exit_status, alive=facts["ActiveState"] in ("active", "activating", "deactivating")),
-        log,
-        size=int(facts["size"]),
-        run=facts["began.run"],
-        started=float(facts["began.at"]),
-        ended=float(facts["ended.at"]) if ended else None,
-        exit_status=exit_status,
-        now=float(facts["now"]),
-        rebooted=rebooted,
-        profile=facts["began.profile"],
-        services=tuple(facts["began.services"].split()),
-        host_ip=facts["began.host_ip"],
-    )
-
-
-def _state_of(exit_status: int | None, *, alive: bool) -> State:
-    if exit_status is not None:
-        return "done" if exit_status == 0 else "failed"
-    return "running" if alive else "vanished"
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """How a program is run: where, as whom, with which words. `stamped`: its own output has times already.
-
-    `by_hand`: how its command line looks where a person runs it, as pgrep -f knows it.
-    """
-
-    argv: tuple[str, ...]
-    at: str
-    account: str
-    stamped: bool
-    by_hand: str
-
-
-_SHELL_SCRIPT = "^([^ ]*/)?(env )?(ba)?sh (-[a-z]+ )*([^ ]*/)?(un)?stack[.]sh( |$)"
-_PYTHON_PROGRAM = "^([^ ]*/)?(python[0-9.]* (-[a-zA-Z]+ )*)?([^ ]*/)?packstack( |$)"
-
-
-def _recipe(deployment: Deployment, program: Program) -> _Recipe:
-    profile = deployment.profile
-    if program == "packstack":
-        argv = (f"{BASE}/run-packstack", ANSWERS, str(profile.packstack.timeout))
-        return _Recipe(argv, "/root", "root", stamped=False, by_hand=_PYTHON_PROGRAM)
-    return _Recipe((f"./{program}.sh",), profile.devstack.directory, STACK_USER, stamped=True, by_hand=_SHELL_SCRIPT)
+def log_of(program: Program) -> str:
+    """Where the machine has the log of its last run."""
+    return f"{BASE}/{program}/log"
 
 
 def called(program: Program) -> str:
     """As people say it: `stack.sh`, `packstack`."""
     return program if program == "packstack" else f"{program}.sh"
+
+
+def state(machine: Machine, program: Program = "stack") -> StackRun:
+    """Look at the machine. Raises what Machine raises."""
+    look = machine.script(_shell("state"), f"{BASE}/{program}", _unit(program), user="root")
+    facts = dict(line.partition("=")[::2] for line in look.lines)
+    if "began.run" not in facts:
+        return StackRun(program, "absent")
+    now, started = float(facts["now"]), float(facts["began.at"])
+    ended = float(facts["ended.at"]) if "ended.at" in facts else now
+    exit_status = int(facts["ended.status"]) if "ended.status" in facts else None
+    if exit_status is None and facts["ActiveState"] == "failed" and facts.get("Result") == "exit-code":
+        exit_status = int(facts["ExecMainStatus"])  # the disk was too full even for the status file
+    if exit_status is None:
+        became: State = "running" if facts["ActiveState"] in ("active", "activating", "deactivating") else "vanished"
+    else:
+        became = "done" if exit_status == 0 else "failed"
+    return StackRun(
+        program,
+        became,
+        run=facts["began.run"],
+        started=started,
+        seconds=ended - started,
+        ago=now - ended,
+        exit_status=exit_status,
+        rebooted=facts["began.boot"] != facts["boot"],
+        profile=facts["began.profile"],
+        services=tuple(facts["began.services"].split()),
+        host_ip=facts["began.host_ip"],
+    )
 
 
 def start(deployment: Deployment, program: Program = "stack") -> StackRun:
@@ -147,43 +117,45 @@ def start(deployment: Deployment, program: Program = "stack") -> StackRun:
     Raises MachineInUse if one runs already (whoever started it), StackFailed if an unstack.sh was cut off before: DevStack
     cannot stack on what that leaves ("No project network is available for allocation").
     """
-    machine, recipe = deployment.machine, _recipe(deployment, program)
+    machine, profile = deployment.machine, deployment.profile
     machine.put(f"{BASE}/run", _shell("run"), mode=0o755)
     if program == "packstack":
         machine.put(f"{BASE}/run-packstack", _shell("run-packstack"), mode=0o755)
-    arguments = [
-        BASE,
-        program,
-        " ".join(map(_unit, PROGRAMS)),
-        recipe.at,
-        "yes" if recipe.stamped else "no",
-        uuid.uuid4().hex,
-        deployment.profile.name,
-        " ".join(deployment.services),
-        deployment.host_ip,
-        ENVIRONMENT,
-        recipe.account,
-        recipe.by_hand,
-        called(program),
-        *recipe.argv,
-    ]
-    ended = machine.script(_shell("start"), *arguments, user="root", check=False)
-    if ended.status == _RUNS_ALREADY:
-        problem = f"{machine.name} is being stacked already ({ended.out.strip()} runs there)"
-        raise MachineInUse(
-            problem, advice="lab up or lab attach of the lab that started it follows it; else wait for its end"
-        )
-    if ended.status == _BY_HAND:
-        what = "packstack" if program == "packstack" else "stack.sh or unstack.sh"
-        problem = f"somebody runs a {what} by hand on {machine.name} (process {ended.out.strip()})"
-        raise MachineInUse(problem, advice="wait for its end")
-    if ended.status == _UNSTACK_UNFINISHED:
-        problem = f"an unstack.sh on {machine.name} did not end well, and DevStack cannot stack on what it left"
-        raise StackFailed(problem, advice="lab up finishes the unstack first")
+        # Its lines carry no times, DevStack's do.
+        account, by_hand, at, stamped = "root", _PYTHON_PROGRAM, "/root", "no"
+        command = [f"{BASE}/run-packstack", ANSWERS, str(profile.packstack.timeout)]
+    else:
+        account, by_hand, at, stamped = STACK_USER, _SHELL_SCRIPT, profile.devstack.directory, "yes"
+        command = [f"./{program}.sh"]
+    about = {
+        "run": uuid.uuid4().hex, "profile": profile.name, "services": " ".join(deployment.services),
+        "host_ip": deployment.host_ip,
+    }  # fmt: skip
+    note = "".join(f"{name}={value}\n" for name, value in about.items())
+    units = " ".join(map(_unit, PROGRAMS))
+    words = [BASE, program, units, by_hand, account, ENVIRONMENT, note, at, stamped, *command]
+    ended = machine.script(_shell("start"), *words, user="root", check=False)
     if not ended.ok:
-        problem = f"{called(program)} could not be started on {machine.name}: {(ended.err or ended.out).strip()[-300:]}"
-        raise StackFailed(problem, advice=f"look there: systemctl status {_unit(program)}")
+        raise _refusal(machine, program, ended.status, ended.out.strip(), ended.err.strip())
     return state(machine, program)
+
+
+def _refusal(machine: Machine, program: Program, status: int, output: str, errors: str) -> MachineInUse | StackFailed:
+    """What the exit status of start.sh means."""
+    if status == 71:
+        return MachineInUse(
+            f"{machine.name} is being stacked already ({output} runs there)",
+            advice="lab up or lab attach of the lab that started it follows it; else wait for its end",
+        )
+    if status == 72:
+        what = "packstack" if program == "packstack" else "stack.sh or unstack.sh"
+        problem = f"somebody runs a {what} by hand on {machine.name} (process {output})"
+        return MachineInUse(problem, advice="wait for its end")
+    if status == 73:
+        problem = f"an unstack.sh on {machine.name} did not end well, and DevStack cannot stack on what it left"
+        return StackFailed(problem, advice="lab up finishes the unstack first")
+    problem = f"{called(program)} could not be started on {machine.name}: {(errors or output)[-300:]}"
+    return StackFailed(problem, advice=f"look there: systemctl status {_unit(program)}")
 
 
 def devstack_units(machine: Machine) -> list[str]:
@@ -211,6 +183,11 @@ def unit_states(machine: Machine, units: Iterable[str]) -> dict[str, tuple[str, 
     return states
 
 
+def _shell(name: str) -> str:
+    """One of the scripts beside this module."""
+    return (Path(__file__).parent / f"{name}.sh").read_text(encoding="utf-8")
+
+
 def _unit(program: Program) -> str:
     return f"lab-{program}.service"
 
@@ -235,11 +212,10 @@ def unfinished(machine: Machine, program: Program = "stack") -> Unfinished | Non
 def verdict(stack: StackRun, unstack: StackRun) -> Unfinished | None:
     """What the last runs of the two programs amount to."""
     name = called(stack.program)
-    for run in (unstack, stack):
-        if run.state == "running":
-            # `lab attach` watches stack.sh; an unstack.sh is a part of `lab up` and is followed by it.
-            todo = "lab up takes it up and goes on" if run.program == "unstack" else "lab attach watches it"
-            return Unfinished(f"{called(run.program)} is running there", todo)
+    if unstack.state == "running":
+        return Unfinished("unstack.sh is running there", "lab up takes it up and goes on")
+    if stack.state == "running":
+        return Unfinished(f"{name} is running there", "lab attach watches it")
     if unstack.state in ("failed", "vanished"):
         return Unfinished("an unstack.sh there did not end well", "lab up clears the rest away and stacks anew")
     if unstack.state == "done" and unstack.began_after(stack):
@@ -247,13 +223,11 @@ def verdict(stack: StackRun, unstack: StackRun) -> Unfinished | None:
     if stack.state == "absent":
         return Unfinished(f"{name} was never run there", "lab up goes on", begun=False)
     if stack.state == "failed":
-        return Unfinished(
-            f"{name} failed there with exit status {stack.exit_status}", "lab attach says why, lab up tries again"
-        )
+        problem = f"{name} failed there with exit status {stack.exit_status}"
+        return Unfinished(problem, "lab attach says why, lab up tries again")
     if stack.state == "vanished":
-        why = ": the machine was restarted while it ran" if stack.rebooted else ""
         anew = "lab up stacks anew" if stack.program == "stack" else "lab up runs it again"
-        return Unfinished(f"{name} ended there without an exit status{why}", anew)
+        return Unfinished(f"{name} ended there without an exit status: {stack.why_vanished}", anew)
     return None
 
 

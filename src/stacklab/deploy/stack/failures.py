@@ -25,7 +25,7 @@ _RETRIES: dict[str, str] = {
 }
 _AGAIN = "then run lab up again: packstack goes over everything once more and changes what is not as it should be"
 """PackStack may be run on what it has left half done: Puppet looks at each thing before it makes it."""
-_PACKSTACK_SAID = re.compile(r"^ERROR : (?P<what>.*)")
+_PACKSTACK_ERROR = re.compile(r"^ERROR : (?P<what>.*)")
 _PUPPET_RUN = re.compile(r"^Error appeared during Puppet run: (?P<manifest>\S+)")
 _TRAPS = ("exit_trap", "err_trap")
 _ENDS = re.compile(r"^(Error on exit|exit_trap: cleaning up child processes|World dumping\.\.\.|[\w.]+\.sh failed)")
@@ -99,7 +99,7 @@ def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") ->
     excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
     failure = _known([line.text for line in lines[-WINDOW:]], program)
     if failure is None:
-        last = _last_said(lines)
+        last = _last_words(lines)
         return Diagnosis(
             command,
             where,
@@ -134,7 +134,7 @@ def _before_the_summary(lines: list[Line]) -> list[Line]:
 def _puppet(lines: list[Line]) -> tuple[str, str]:
     """What PackStack says that failed: "ERROR : " and what it was; where it was Puppet, Puppet's own words and the manifest."""
     for index in range(len(lines) - 1, -1, -1):
-        match = _PACKSTACK_SAID.match(lines[index].text)
+        match = _PACKSTACK_ERROR.match(lines[index].text)
         if match is None:
             continue
         run = _PUPPET_RUN.match(match["what"])
@@ -142,7 +142,7 @@ def _puppet(lines: list[Line]) -> tuple[str, str]:
         if run and after:
             return after[0], run["manifest"]
         return match["what"], ""
-    return _last_said(lines) or "(the log is empty)", ""
+    return _last_words(lines) or "(the log is empty)", ""
 
 
 def _before_the_end(lines: list[Line]) -> list[Line]:
@@ -172,10 +172,10 @@ def _failing(lines: list[Line]) -> tuple[str, str]:
     # After `set +x` nothing is traced: what failed is not what was traced last.
     if telling and not _UNTRACED.match(traced[-1].command):
         return telling[-1].command, f"{telling[-1].file}:{telling[-1].number}" if telling[-1].file else ""
-    return _last_said(lines) or (traced[-1].command if traced else "(the log is empty)"), ""
+    return _last_words(lines) or (traced[-1].command if traced else "(the log is empty)"), ""
 
 
-def _last_said(lines: list[Line]) -> str:
+def _last_words(lines: list[Line]) -> str:
     """The last line that a program printed."""
     return next((line.text.strip() for line in reversed(lines) if line.text.strip() and not line.command), "")
 

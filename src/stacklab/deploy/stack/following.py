@@ -1,4 +1,4 @@
-"""Following a run of stack.sh or packstack: its log → its phase, what goes on, how long it still takes; and coming back to it.
+"""Following a run of stack.sh or packstack: its log → its phase and what goes on; and coming back to it.
 
 What was read is kept in the lab's directory (`deploy/stack.log`, 0600; DevStack prints passwords, which are asterisks here),
 and its length is the place to go on from. So a `lab` that was killed loses nothing and repeats nothing.
@@ -7,16 +7,13 @@ and its length is the place to go on from. So a `lab` that was killed loses noth
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from stacklab import places
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.stack.detached import BASE, Program, StackRun, State, called, state
+from stacklab.deploy.stack.detached import Program, StackRun, called, log_of, state
 from stacklab.deploy.stack.failures import diagnose
 from stacklab.deploy.stack.log import Line, parse
 from stacklab.durations import seconds as spoken
@@ -24,6 +21,7 @@ from stacklab.errors import LabBusy, MachineUnreachable, StackFailed
 from stacklab.files import disk_error, lock_holder, locked, read_derivable, write_json
 from stacklab.lab import Lab
 from stacklab.stages import Progress
+from stacklab.waiting import NotYet, until
 
 T = TypeVar("T")
 
@@ -56,15 +54,15 @@ class LogCopy:
     """The lab's copy of a run's log, and which run it is of."""
 
     def __init__(self, lab: Lab, program: Program, secrets: Sequence[str]) -> None:
-        self._secrets = [secret.encode() for secret in secrets]
-        self.directory = lab.directory / "deploy"
-        self.log = self.directory / f"{program}.log"
-        self._note = self.directory / f"{program}.json"
-        self.lock = self.directory / "following.lock"
+        self._secrets = secrets
+        directory = lab.directory / "deploy"
+        self.log = directory / f"{program}.log"
+        self._note = directory / f"{program}.json"
+        self.lock = directory / "following.lock"
 
     def begin(self, run: str) -> None:
         """Start a copy of this run's log, unless there is one. The log of the run before stays beside it."""
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if read_derivable(self._note).get("run") == run and self.log.exists():
             return
         if self.log.exists():
@@ -77,16 +75,11 @@ class LogCopy:
         """How many bytes of the machine's log are here."""
         return self.log.stat().st_size
 
-    def add(self, data: bytes) -> None:
-        """Append what was read, without the secrets. Raises NotEnoughSpace."""
+    def add(self, lines: bytes) -> None:
+        """Append whole lines, without the secrets. Raises NotEnoughSpace."""
         try:
-            with self.log.open("r+b") as file:
-                # A secret may have been cut in two between the last read and this one.
-                begin = max(0, self.offset - max(map(len, self._secrets), default=1) + 1)
-                file.seek(begin)
-                data = starred(file.read() + data, self._secrets)
-                file.seek(begin)
-                file.write(data)
+            with self.log.open("ab") as file:
+                file.write(starred(lines, self._secrets))
         except OSError as error:
             raise disk_error(error, self.log) from error
 
@@ -95,66 +88,33 @@ class LogCopy:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
+def starred(lines: bytes, secrets: Sequence[str]) -> bytes:
+    """`lines` with asterisks for secrets, as long as before: a copy's length says how much of a log was read."""
+    for secret in sorted(map(str.encode, filter(None, secrets)), key=len, reverse=True):  # one may be a part of another
+        lines = lines.replace(secret, b"*" * len(secret))
+    return lines
+
+
 @dataclass
 class StackProgress:
-    """Where a run is: fed with its log, whole lines or not. Times are the machine's, from the log's own stamps."""
+    """Where a run is, by its log."""
 
-    started: float
-    phases: list[tuple[str, float]] = field(default_factory=list)
+    phases: list[str] = field(default_factory=lambda: [FIRST_PHASE])
     last: Line = field(default_factory=lambda: Line(""))
-    _partial: bytes = b""
 
-    def __post_init__(self) -> None:
-        self.phases.append((FIRST_PHASE, self.started))
-
-    def feed(self, data: bytes) -> None:
-        """More of the log."""
-        *whole, self._partial = (self._partial + data).split(b"\n")
-        for raw in whole:
-            line = parse(raw.decode("utf-8", errors="replace"))
-            if not line.text.strip():
-                continue
-            self.last = line
-            if line.phase and line.phase != self.phase:
-                self.phases.append((line.phase, line.at if line.at is not None else self.phases[-1][1]))
-
-    @property
-    def phase(self) -> str:
-        """The phase that stack.sh is in."""
-        return self.phases[-1][0]
-
-    def durations(self, ended: float) -> list[tuple[str, float]]:
-        """Seconds by phase, in order."""
-        ends = [at for _, at in self.phases[1:]] + [ended]
-        return [(name, max(0.0, end - at)) for (name, at), end in zip(self.phases, ends, strict=True)]
+    def feed(self, lines: bytes) -> None:
+        """More whole lines of the log."""
+        for raw in lines.decode("utf-8", errors="replace").split("\n"):
+            line = parse(raw)
+            if line.text.strip():
+                self.last = line
+            if line.phase and line.phase != self.phases[-1]:
+                self.phases.append(line.phase)
 
 
-class PhaseTimes:
-    """How long a profile's phases took when it was last stacked to the end on any machine of this user."""
-
-    def __init__(self, profile: str, usual_minutes: int) -> None:
-        self._path = places.cache_home() / "stacking" / f"{profile}.json"
-        known = read_derivable(self._path)
-        self.measured: list[tuple[str, float]] = [(str(name), float(took)) for name, took in known.get("phases", [])]
-        self.total = sum(took for _, took in self.measured) if self.measured else usual_minutes * 60.0
-
-    def remember(self, durations: list[tuple[str, float]]) -> None:
-        """A run that ended well."""
-        write_json(self._path, {"phases": durations})
-
-    def left(self, reached: StackProgress, now: float) -> float | None:
-        """About how many seconds remain, None if it takes longer than ever before."""
-        name, since = reached.phases[-1]
-        indexes = [index for index, (known, _) in enumerate(self.measured) if known == name]
-        if not indexes:
-            remains = self.total - (now - reached.started)
-            return remains if remains > 0 else None
-        # Phases of the same name ("Starting Neutron") may come twice: the one that as many came before.
-        times = [known for known, _ in reached.phases].count(name)
-        index = indexes[min(times, len(indexes)) - 1]
-        rest = sum(took for _, took in self.measured[index + 1 :])
-        here = max(0.0, self.measured[index][1] - (now - since))
-        return rest + here or None
+def usual_seconds(deployment: Deployment) -> float:
+    """How long it took here last time; else what the profile says."""
+    return deployment.lab.usual_seconds("stack") or deployment.profile.usual_minutes * 60.0
 
 
 def follow(deployment: Deployment, progress: Progress, *, patience: Patience | None = None) -> str:
@@ -172,7 +132,7 @@ def watch(
 
     Takes up the log where the last follower of this lab left it. Raises StackFailed when the deadline has passed (the run
     goes on), MachineUnreachable when the connection could not be made again, LabBusy when another `lab` follows it;
-    KeyboardInterrupt, whose text tells that the run goes on and how to come back.
+    KeyboardInterrupt, whose text tells how to come back.
     """
     copy = LogCopy(deployment.lab, program, deployment.secrets)
     with locked(copy.lock, wait=False) as mine:
@@ -181,12 +141,14 @@ def watch(
                 f"another lab command (process {lock_holder(copy.lock)}) follows {called(program)} already",
                 advice=f"wait for it, or end it: {called(program)} goes on without it",
             )
-        follower = _Follower(deployment, copy, progress, program, patience or Patience())
         try:
-            return follower.follow()
+            return _Follower(deployment, copy, progress, program, patience or Patience()).follow()
         except KeyboardInterrupt:
             deployment.machine.close()
-            raise KeyboardInterrupt(follower.detached()) from None
+            name, back = deployment.machine.name, come_back(deployment)
+            raise KeyboardInterrupt(
+                f"{called(program)}, where it runs on {name}, goes on; come back with: {back}"
+            ) from None
 
 
 def judge(deployment: Deployment, ended: StackRun) -> str:
@@ -196,37 +158,23 @@ def judge(deployment: Deployment, ended: StackRun) -> str:
         return f"{program} took {took}"
     if ended.state == "absent":
         raise StackFailed(f"{program} was never run on {name}", advice="lab up runs it")
-    copy = LogCopy(deployment.lab, ended.program, deployment.secrets)
-    reached = StackProgress(ended.started or 0.0)
+    copy, reached = LogCopy(deployment.lab, ended.program, deployment.secrets), StackProgress()
     reached.feed(copy.log.read_bytes())
     if ended.state == "vanished":
-        why = "the machine was restarted while it ran" if ended.rebooted else "its unit was ended from outside"
         again = "" if ended.program == "packstack" else ": it runs unstack.sh where that is needed, then stack.sh"
         last = deployment.masked(" ".join(reached.last.shown.split()))
         raise StackFailed(
-            f"{program} on {name} ended without an exit status: {why}; it was in '{reached.phase}', "
+            f"{program} on {name} ended without an exit status: {ended.why_vanished}; it was in '{reached.phases[-1]}', "
             f"and its last line was: {last}",
             advice=f"lab up again{again}; the log: {copy.log}",
         )
     diagnosis = diagnose(copy.text(), "packstack" if ended.program == "packstack" else "stack")
     where = f" ({diagnosis.line})" if diagnosis.line else ""
-    failed = f"{program} failed with exit status {ended.exit_status} after {took}, in '{reached.phase}'"
+    failed = f"{program} failed with exit status {ended.exit_status} after {took}, in '{reached.phases[-1]}'"
     raise StackFailed(
         deployment.masked(f"{failed}: {diagnosis.command}{where}. Likely cause: {diagnosis.cause}"),
         advice=f"{diagnosis.advice}; the log: {copy.log}",
     )
-
-
-def starred(data: bytes, secrets: list[bytes]) -> bytes:
-    """`data` with asterisks for secrets, as long as before: a copy's length says how much of a log was read.
-
-    An asterisk stands for any byte: where a log was cut within a secret, the beginning may be hidden already, for it was
-    another one.
-    """
-    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
-        pattern = b"".join(b"[*%b]" % re.escape(bytes([byte])) for byte in secret)
-        data = re.sub(pattern, b"*" * len(secret), data)
-    return data
 
 
 def come_back(deployment: Deployment) -> str:
@@ -240,121 +188,94 @@ class _Follower:
         self, deployment: Deployment, copy: LogCopy, progress: Progress, program: Program, patience: Patience
     ) -> None:
         self.deployment, self.machine, self.program = deployment, deployment.machine, program
-        self.called = called(program)
         self.copy, self.progress, self.patience = copy, progress, patience
-        self.usual = PhaseTimes(deployment.profile.name, deployment.profile.usual_minutes)
-        self.reached = StackProgress(0.0)
-        self.told = self.told_silence = 0.0
-        self.told_phase = ""
-        self.seen: State | Literal[""] = ""
-        """How the program was at the last look at it."""
+        self.usual = usual_seconds(deployment)
+        self.reached = StackProgress()
+        self.last_told, self.told_phase = 0.0, ""
 
     def follow(self) -> StackRun:
-        now = self._look()
+        now = self._patiently(lambda: state(self.machine, self.program))
         if now.state == "absent":
             return now
         self.copy.begin(now.run)
-        self.reached = StackProgress(now.started or now.now)
         self.reached.feed(self.copy.log.read_bytes())
         run, looked, heard = now.run, time.monotonic(), time.monotonic()
         while True:
-            if self._fetch():
+            if self._fetch(to_the_end=now.state != "running"):
                 heard = time.monotonic()
-            if now.state != "running":  # what was just fetched is the rest
-                break
+            if now.state != "running":
+                return now
             if min(heard, looked) < time.monotonic() - LOOK:
-                now, looked = self._look(), time.monotonic()
+                now, looked = self._patiently(lambda: state(self.machine, self.program)), time.monotonic()
                 if now.run != run:
                     raise StackFailed(
-                        f"{self.called} on {self.machine.name} was started anew by somebody else",
+                        f"{called(self.program)} on {self.machine.name} was started anew by somebody else",
                         advice=f"follow that run: {come_back(self.deployment)}",
                     )
                 if now.state != "running":
                     continue
-            at = now.now + (time.monotonic() - looked)
-            self._check_deadline(at)
-            self._tell(at, time.monotonic() - heard)
+            took = now.seconds + (time.monotonic() - looked)
+            self._check_deadline(took)
+            self._tell(took, time.monotonic() - heard)
             time.sleep(self.patience.poll)
-        if now.state == "done" and self.program != "unstack":
-            self.usual.remember(self.reached.durations(now.ended or now.now))
-        return now
 
-    def detached(self) -> str:
-        """What becomes of the run when nobody follows it any more."""
-        name = self.machine.name
-        if self.seen == "running":
-            return f"{self.called} goes on on {name}; come back with: {come_back(self.deployment)}"
-        if self.seen == "":
-            return f"interrupted before it was known whether {self.called} runs on {name}; lab status tells"
-        return f"interrupted; {self.called} does not run on {name}"
-
-    def _look(self) -> StackRun:
-        now = self._patiently(lambda: state(self.machine, self.program))
-        self.seen = now.state
-        return now
-
-    def _fetch(self) -> int:
-        """What is new in the log; how many bytes that was.
+    def _fetch(self, *, to_the_end: bool) -> bool:
+        """Take over what is new in the log, whole lines of it; whether there was anything.
 
         A short read ends it: a program that always has something more to say would keep us from telling anything.
         """
-        log, total = f"{BASE}/{self.program}/log", 0
+        log, fetched = log_of(self.program), False
         while True:
-            data = self._patiently(partial(self.machine.read, log, offset=self.copy.offset, limit=CHUNK)) or b""
-            if data:
-                self.copy.add(data)
-                self.reached.feed(data)
-                total += len(data)
-            if len(data) < CHUNK:
-                return total
+            data = self._patiently(lambda: self.machine.read(log, offset=self.copy.offset, limit=CHUNK)) or b""
+            # A secret stands on one line, so no part of one is taken over without the rest.
+            lines = data if to_the_end else data[: data.rfind(b"\n") + 1]
+            if lines:
+                self.copy.add(lines)
+                self.reached.feed(lines)
+                fetched = True
+            if len(data) < CHUNK or not lines:
+                return fetched
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """The answer; a lost connection is tried again for as long as is reasonable, and said."""
-        began, pause = time.monotonic(), 1.0
-        while True:
-            try:
-                return ask()
-            except MachineUnreachable as error:
-                gone = spoken(time.monotonic() - began)
-                if time.monotonic() - began > self.patience.reconnect:
-                    raise MachineUnreachable(
-                        f"{error.message}; tried again for {gone}. {self.called} does not need the connection",
-                        advice=f"when the machine can be reached again: {come_back(self.deployment)}",
-                    ) from error
-                self.progress(
-                    f"the connection is lost ({error.message}); {self.called} goes on there; trying for {gone}"
-                )
-                time.sleep(pause)
-                pause = min(15.0, pause * 2)
 
-    def _tell(self, at: float, silent: float) -> None:
-        reached, now = self.reached, time.monotonic()
-        if silent >= self.patience.silent:
-            # Once a minute is enough: without a terminal every message is a line.
-            if now - self.told_silence >= min(60.0, self.patience.silent):
-                self.told_silence = now
-                self.progress(
-                    f"{reached.phase} · nothing new for {spoken(silent)}; the last line was: {self._last_line()}"
-                )
+        def look() -> tuple[T] | NotYet:
+            try:
+                return (ask(),)
+            except MachineUnreachable as error:
+                return NotYet(f"{error.message}; {called(self.program)} goes on there")
+
+        return until(
+            look,
+            f"the lost connection to {self.machine.name}",
+            seconds=self.patience.reconnect,
+            progress=self.progress,
+            advice=f"when the machine can be reached again: {come_back(self.deployment)}",
+            error=MachineUnreachable,
+        )[0]
+
+    def _tell(self, took: float, silent: float) -> None:
+        # On a terminal the clock runs by itself; elsewhere each of these is a line, and of silence once a minute is enough.
+        phase, now = self.reached.phases[-1], time.monotonic()
+        is_silent = silent >= self.patience.silent
+        again = min(60.0, self.patience.silent) if is_silent else self.patience.tell
+        if now - self.last_told < again and (is_silent or phase == self.told_phase):
             return
-        # On a terminal the clock runs by itself; elsewhere each of these is a line.
-        if reached.phase == self.told_phase and now - self.told < self.patience.tell:
-            return
-        self.told, self.told_phase = now, reached.phase
-        left = self.usual.left(reached, at)
-        rest = f"about {spoken(left)} left" if left else f"longer than the usual {spoken(self.usual.total)}"
-        self.progress(f"{reached.phase} · {spoken(at - reached.started)}, {rest} · {self._last_line()}")
+        self.last_told, self.told_phase = now, phase
+        if is_silent:
+            self.progress(f"{phase} · nothing new for {spoken(silent)}; the last line was: {self._last_line()}")
+        else:
+            self.progress(f"{phase} · {spoken(took)}, usually {spoken(self.usual)} in all · {self._last_line()}")
 
     def _last_line(self) -> str:
         text = self.deployment.masked(" ".join(self.reached.last.shown.split()))
         return text if len(text) <= DETAIL else text[: DETAIL - 1] + "…"
 
-    def _check_deadline(self, at: float) -> None:
-        took = at - self.reached.started
-        if took > max(self.patience.least_deadline, 3 * self.usual.total):
+    def _check_deadline(self, took: float) -> None:
+        if took > max(self.patience.least_deadline, 3 * self.usual):
             raise StackFailed(
-                f"{self.called} runs for {spoken(took)} now (usually {spoken(self.usual.total)}) and is in "
-                f"'{self.reached.phase}'; its last line was: {self._last_line()}",
+                f"{called(self.program)} runs for {spoken(took)} now (usually {spoken(self.usual)}) and is in "
+                f"'{self.reached.phases[-1]}'; its last line was: {self._last_line()}",
                 advice=f"it still runs: {come_back(self.deployment)} follows it, "
                 f"systemctl stop lab-{self.program} on {self.machine.name} ends it; the log: {self.copy.log}",
             )

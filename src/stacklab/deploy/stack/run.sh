@@ -1,6 +1,6 @@
 #!/bin/bash
 # Written by lab. Runs a program that deploys: its output goes to a log, its exit status to a file.
-directory=$1 at=$2 stamped=$3 environment=$4
+directory=$1 environment=$2 at=$3 stamped=$4
 shift 4
 umask 022
 HOME=$(getent passwd "$(id -un)" | cut -d: -f6)

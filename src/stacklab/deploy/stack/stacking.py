@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.stack.detached import Program, StackRun, State, called, devstack_units, start, state
-from stacklab.deploy.stack.following import Patience, PhaseTimes, judge, watch
+from stacklab.deploy.stack.detached import Program, StackRun, called, devstack_units, start, state, verdict
+from stacklab.deploy.stack.following import Patience, judge, watch
 from stacklab.durations import seconds as spoken
 from stacklab.errors import MachineInUse, NotServed, StackFailed
 from stacklab.stages import Progress, Stage
 
-__all__ = ["Program", "StackRun", "State", "devstack_units", "stages", "start", "state"]
+__all__ = ["stages", "start", "state"]
 
 
 def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[Stage]:
@@ -17,25 +17,24 @@ def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[
 
     Where DevStack cannot build on what a run left, that is cleared away first; PackStack can.
     """
-    usual = PhaseTimes(deployment.profile.name, deployment.profile.usual_minutes).total
     return [
         Stage(
             "stack",
             f"{called(deployment.profile.program)}: OpenStack {deployment.profile.release}",
             lambda: _already(deployment),
             lambda progress: _stack(deployment, progress, patience),
-            usual,
+            deployment.profile.usual_minutes * 60,
         )
     ]
 
 
 def _already(deployment: Deployment) -> str | None:
     program = deployment.profile.program
-    now, unstack = state(deployment.machine, program), state(deployment.machine, "unstack")
-    if now.state != "done" or unstack.state == "running" or unstack.began_after(now):
+    now = state(deployment.machine, program)
+    if verdict(now, state(deployment.machine, "unstack")):
         return None
     _require_same(deployment, now)
-    return f"{called(program)} ended well {spoken(now.now - (now.ended or now.now))} ago"
+    return f"{called(program)} ended well {spoken(now.ago)} ago"
 
 
 def _require_same(deployment: Deployment, now: StackRun) -> None:
@@ -58,24 +57,25 @@ def _names(services: tuple[str, ...]) -> str:
 
 
 def _stack(deployment: Deployment, progress: Progress, patience: Patience | None) -> str:
+    machine, program = deployment.machine, deployment.profile.program
+
     def run(program: Program) -> str:
         """Start it, or take up the one that is under way, and follow it to its end."""
-        now = state(deployment.machine, program)
+        now = state(machine, program)
         if now.state == "running":
             progress(f"{called(program)} runs since {spoken(now.seconds)}, taking up its log")
         else:
-            began = start(deployment, program)
-            progress(f"{called(program)} started on {deployment.machine.name}; its log there: {began.log}")
+            progress(f"{called(program)} started on {machine.name}; its log there: {start(deployment, program).log}")
         return judge(deployment, watch(deployment, progress, program, patience=patience))
 
-    program = deployment.profile.program
-    if program == "stack" and state(deployment.machine, "unstack").state == "running":
-        progress("an unstack.sh is under way, taking up its log")
-        judge(deployment, watch(deployment, progress, "unstack", patience=patience))
-    before = state(deployment.machine, program)
+    if program == "packstack":
+        return run(program)
+    if state(machine, "unstack").state == "running":
+        run("unstack")
+    before = state(machine)
     if before.state == "running":
         _require_same(deployment, before)
-    elif program == "stack" and (reason := _why_unstack(deployment, before)):
+    elif reason := _why_unstack(deployment, before):
         progress(f"unstack.sh first: {reason}")
         try:
             run("unstack")

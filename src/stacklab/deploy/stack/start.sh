@@ -1,9 +1,7 @@
-# Usage: sh -eu start.sh BASE PROGRAM UNITS AT STAMPED RUN PROFILE SERVICES HOST_IP ENVIRONMENT ACCOUNT PATTERN CALLED COMMAND...
+# Usage: sh -eu start.sh BASE PROGRAM UNITS PATTERN ACCOUNT ENVIRONMENT NOTE AT STAMPED COMMAND...
 # Everything under one lock, so that of two labs that begin at the same moment one is refused.
-base=$1 program=$2 units=$3 at=$4 stamped=$5 run=$6 profile=$7 services=$8 host_ip=$9
-shift 9
-environment=$1 account=$2 pattern=$3 called=$4
-shift 4
+base=$1 program=$2 units=$3 pattern=$4 account=$5 environment=$6 note=$7
+shift 7
 directory=$base/$program unit=lab-$program.service
 mkdir -p "$base"
 exec 9>"$base/lock"
@@ -14,11 +12,11 @@ alive() {
     *) return 1 ;;
     esac
 }
-for one in $units; do
+for other in $units; do
     # One that has told its end already goes in a moment.
-    name=${one#lab-} tries=0
-    while alive "$one" && [ -f "$base/${name%.service}/ended" ] && [ "$tries" -lt 50 ]; do sleep 0.2; tries=$((tries + 1)); done
-    if alive "$one"; then echo "$one"; exit 71; fi
+    name=${other#lab-} tries=0
+    while alive "$other" && [ -f "$base/${name%.service}/ended" ] && [ "$tries" -lt 50 ]; do sleep 0.2; tries=$((tries + 1)); done
+    if alive "$other"; then echo "$other"; exit 71; fi
 done
 if pids=$(pgrep -f "$pattern"); then echo $pids; exit 72; fi
 if [ "$program" = stack ] && [ -f "$base/unstack/began" ]; then
@@ -31,13 +29,11 @@ cd "$directory"
 rm -f ended ended.new environment
 [ ! -f "$environment" ] || install -m 0600 -o "$account" "$environment" environment
 install -m 0600 -o "$account" /dev/null log
-boot=$(cat /proc/sys/kernel/random/boot_id)
-printf 'run=%s\nat=%s\nboot=%s\nprofile=%s\nservices=%s\nhost_ip=%s\n' \
-    "$run" "$(date +%s.%N)" "$boot" "$profile" "$services" "$host_ip" >began.new
+printf '%sat=%s\nboot=%s\n' "$note" "$(date +%s.%N)" "$(cat /proc/sys/kernel/random/boot_id)" >began.new
 mv began.new began
 systemctl reset-failed "$unit" 2>/dev/null || true
-if ! systemd-run --unit="$unit" --uid="$account" --description="$called, started by lab" \
-    /bin/bash "$base/run" "$directory" "$at" "$stamped" "$directory/environment" "$@" 9>&-; then
+if ! systemd-run --unit="$unit" --uid="$account" --description="$program, started by lab" \
+    /bin/bash "$base/run" "$directory" "$directory/environment" "$@" 9>&-; then
     rm -f began
     exit 1
 fi

@@ -6,6 +6,5 @@ exec 9<../lock
 flock -s -w 30 9
 for file in began ended; do [ -f "$file" ] && sed "s/^/$file./" "$file" || true; done
 systemctl show "$unit" -p ActiveState -p ExecMainStatus -p Result
-echo "size=$(stat -c %s log 2>/dev/null || echo 0)"
 echo "now=$(date +%s.%N)"
 echo "boot=$(cat /proc/sys/kernel/random/boot_id)"
