@@ -110,27 +110,18 @@ def test_own_certificates_are_trusted_by_the_machine(deployment: Deployment, tmp
     )  # fmt: skip
     changed = replace(deployment, settings=Settings(ca_file=authority))
     done(changed, "trust")
-    deployment.machine.put("/tmp/lab-ca.pem", authority.read_text())  # noqa: S108 - on a throw-away machine
-    verified = deployment.machine.run(
-        "openssl",
-        "verify",
-        "-CAfile",
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/tmp/lab-ca.pem",  # noqa: S108
-    )
-    assert verified.out.strip() == "/tmp/lab-ca.pem: OK"  # noqa: S108
-    assert b"cert = /etc/ssl/certs/ca-certificates.crt" in one_pip(changed)
+    deployment.machine.put("/root/lab-ca.pem", authority.read_text())
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    verified = deployment.machine.run("openssl", "verify", "-CAfile", bundle, "/root/lab-ca.pem", user="root")
+    assert verified.out.strip() == "/root/lab-ca.pem: OK"
+    stage(changed, "pip").run(lambda _: None)
+    assert f"cert = {bundle}".encode() in (deployment.machine.read("/etc/pip.conf") or b"")
 
     authority.write_text("no certificate\n")
     with pytest.raises(ProfileInvalid, match="holds no certificate"):
         stage(changed, "trust").run(lambda _: None)
     deployment.machine.run("rm", "/usr/local/share/ca-certificates/stacklab.crt", user="root")
     deployment.machine.run("update-ca-certificates", user="root")
-
-
-def one_pip(deployment: Deployment) -> bytes:
-    stage(deployment, "pip").run(lambda _: None)
-    return deployment.machine.read("/etc/pip.conf") or b""
 
 
 def test_pip_on_the_machine_obeys_the_constraints(deployment: Deployment) -> None:
@@ -141,9 +132,9 @@ def test_pip_on_the_machine_obeys_the_constraints(deployment: Deployment) -> Non
     done(changed, "pip")
     machine = deployment.machine
     machine.run("python3", "-m", "venv", "/srv/venv", user="root", seconds=300)
-    told = machine.run("/srv/venv/bin/pip", "config", "list").lines
-    assert "global.index-url='http://index.invalid/simple'" in told
-    assert "global.constraint='/etc/stacklab/constraints.txt'" in told
+    settings = machine.run("/srv/venv/bin/pip", "config", "list").lines
+    assert "global.index-url='http://index.invalid/simple'" in settings
+    assert "global.constraint='/etc/stacklab/constraints.txt'" in settings
     assert machine.read("/etc/stacklab/constraints.txt") == b"no-such-thing===2.0.20\n"
 
 
@@ -180,13 +171,10 @@ def test_passwords_of_proxy_and_mirrors_are_in_no_argument_no_log_and_no_file_th
     for name in ("proxy", "repositories", "accounts", "pip"):
         stage(changed, "user").run(lambda _: None)
         done(changed, name)
-    clone = source.stages(changed)[0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "PAUSES", ())
-        for run in (stage(changed, "packages").run, clone.run):
-            with pytest.raises((CommandFailed, DownloadFailed)) as caught:
-                run(lambda _: None)
-            assert "zq7pass" not in f"{caught.value.message} {caught.value.advice}"
+    for run in (stage(changed, "packages").run, source.stages(changed)[0].run):
+        with pytest.raises((CommandFailed, DownloadFailed)) as caught:
+            run(lambda _: None)
+        assert "zq7pass" not in f"{caught.value.message} {caught.value.advice}"
     machine = deployment.machine
     # sudo writes every command into the journal, with its arguments.
     assert "COMMAND=" in machine.run("journalctl", "-q", "--no-pager", "-t", "sudo", user="root").out
@@ -208,11 +196,9 @@ def test_locale_that_is_missing_is_made(deployment: Deployment) -> None:
     assert "en_US.utf8" in machine.run("locale", "-a").lines
 
 
-def test_the_clock_is_right_and_who_keeps_it_is_said(deployment: Deployment) -> None:
+def test_the_clock_is_right(deployment: Deployment) -> None:
     # The machine's clock is this host's, so that it cannot be off, and setting it is not tried here.
-    said = stage(deployment, "clock").run(lambda _: None)
-    assert said.startswith("right; ")
-    assert stage(deployment, "clock").already()
+    assert str(stage(deployment, "clock").already()).startswith("right to 0.")
 
 
 def test_user_stack_is_made_and_one_with_another_home_is_refused(deployment: Deployment) -> None:
@@ -228,21 +214,6 @@ def test_user_stack_is_made_and_one_with_another_home_is_refused(deployment: Dep
     with pytest.raises(UnsupportedMachine, match="whose home is /home/stack"):
         stage(deployment, "user").run(lambda _: None)
     machine.run("usermod", "-d", "/opt/stack", "stack", user="root")
-
-
-def test_selinux_is_permissive_for_the_next_boot_too(deployment: Deployment) -> None:
-    # Debian's machine has no SELinux: what can be tried here is the file that decides at boot.
-    config = "/etc/selinux/lab-test-config"
-    changed = with_profile(deployment, selinux={"config": config})
-    assert stage(changed, "selinux").already() == "not there"
-    deployment.machine.put(config, "# SELINUX= can take one of these\nSELINUX=enforcing\nSELINUXTYPE=targeted\n")
-    stage(changed, "selinux").run(lambda _: None)
-    assert (
-        deployment.machine.read(config)
-        == b"# SELINUX= can take one of these\nSELINUX=permissive\nSELINUXTYPE=targeted\n"
-    )
-    kept = replace(changed, permissive=False)
-    assert "the fixes bring the rules" in str(stage(kept, "selinux").already())
 
 
 def test_restart_comes_back_as_another_boot(deployment: Deployment) -> None:

@@ -10,7 +10,8 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from stacklab.cli.main import cli, run
-from stacklab.deploy.localconf.render import MASK, SECRETS, fragments, masked, render
+from stacklab.deploy.grading import MASK
+from stacklab.deploy.localconf.render import SECRETS, fragments, render
 from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
@@ -285,7 +286,7 @@ def test_mirrors_are_used_and_one_that_cannot_work_is_refused(empty: Path) -> No
 @pytest.mark.parametrize("address", ["", "host", "192.0.2.300", "::1", "192.0.2.1; id"])
 def test_the_address_must_be_one(address: str) -> None:
     with pytest.raises(ProfileInvalid, match="no IPv4 address"):
-        masked(load_profile("centos7-pike"), Settings(), host_ip=address)
+        render(load_profile("centos7-pike"), Settings(), host_ip=address)
 
 
 # --- showing -------------------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def test_what_is_shown_holds_no_secret() -> None:
     settings = Settings(
         proxy="http://user:hush1@proxy:3128", mirrors={"https://opendev.org/": "https://user:hush2@mirror/"}
     )
-    text = masked(load_profile("centos7-pike"), settings, services=["swift"], host_ip=HOST)
+    text = render(load_profile("centos7-pike"), settings, services=["swift"], host_ip=HOST)
     assert "hush" not in text
     assert text.count(MASK) >= 5
     real = render(load_profile("centos7-pike"), settings, services=["swift"], secrets=PASSWORDS, host_ip=HOST)

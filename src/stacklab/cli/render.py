@@ -107,7 +107,7 @@ def _local_conf(
 
     fragments = localconf.fragments(profile, settings, services=services, asked_by=asked_by)
     address, example = _address(lab)
-    text = localconf.masked(profile, settings, services=services, asked_by=asked_by, host_ip=address)
+    text = localconf.render(profile, settings, services=services, asked_by=asked_by, host_ip=address)
     used = [
         {"name": fragment.name, "chosen": fragment.chosen, "why": fragment.why, "path": str(fragment.path)}
         for fragment in fragments
@@ -120,7 +120,7 @@ def _answer_file(lab: Lab, profile: Profile, services: list[str]) -> tuple[Profi
 
     by_packstack = answers.profile_like(profile)
     address, example = _address(lab)
-    text = answers.masked(by_packstack, services=services, host_ip=address)
+    text = answers.render(by_packstack, services=services, host_ip=address)
     return by_packstack, _noted(text, address, example), {"example_address": example}
 
 

@@ -1,84 +1,67 @@
-"""What the lines of a rendered file are for: explanations are data, found by section and by the name of a setting."""
+"""What is known of the lines of a file for a deployment, as data: what each is for, and what has to hold for a setting."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from stacklab import places
+from stacklab.deploy.grading import Rule, best_fit
+from stacklab.deploy.profile.model import Part
 
 _NAME = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*\+?=")
 
 
-@dataclass(frozen=True)
-class ExplainedLine:
-    """A line of the file and what it is for; `why` is empty for a comment or an empty line, which explain themselves."""
-
-    number: int
-    line: str
-    why: str
-
-
-class Explanations:
+class Explanations(Part):
     """A file of explanations: `sections` by head, `calls` by "FUNCTION" or "FUNCTION ARGUMENT", `settings` by name.
 
-    `values`: what a setting may be, a list of words or the name of a form.
-
-    A name that ends in `*` stands for all that begin so, one that begins with it for all that end so. The longest one that
-    fits counts.
+    `rules`: what has to hold for a setting. `others`: settings that there are beside, none of which is to be taken for a slip
+    of the pen. Names as `grading.best_fit` has them.
     """
 
-    def __init__(self, path: Path) -> None:
-        document = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        self._sections: dict[str, str] = document.get("sections", {})
-        self._calls: dict[str, str] = document.get("calls", {})
-        self._settings: dict[str, str] = document.get("settings", {})
-        self.values: dict[str, list[str] | str] = document.get("values", {})
+    sections: dict[str, str] = {}
+    calls: dict[str, str] = {}
+    settings: dict[str, str] = {}
+    rules: dict[str, Rule] = {}
+    others: list[str] = []
 
     @property
-    def names(self) -> list[str]:
-        """Every setting that is explained by its whole name."""
-        return [name for name in self._settings if "*" not in name]
+    def names(self) -> set[str]:
+        """Every setting that is known by its whole name."""
+        return {name for name in (*self.settings, *self.rules, *self.others) if "*" not in name}
 
-    def tell(self, text: str) -> list[ExplainedLine]:
-        """Every line with what it is for. Raises KeyError, with the line, for one that nothing explains."""
-        return [ExplainedLine(number, line, self._why(line)) for number, line in enumerate(text.splitlines(), 1)]
+    def tell(self, text: str) -> Iterator[tuple[str, str]]:
+        """Every line and what it is for, "" for comments and empty ones. Raises KeyError with a line that nothing explains."""
+        for line in text.splitlines():
+            yield line, self._why(line) if line.strip() and not line.startswith("#") else ""
 
     def _why(self, line: str) -> str:
-        if not line.strip() or line.startswith("#"):
-            return ""
-        why = self._of_section(line) or self._of_setting(line) or self._of_call(line)
-        if why is None:
+        words = line.split()
+        calls = [key for key in (" ".join(words[:2]), words[0]) if key in self.calls]
+        if line.strip() in self.sections:
+            why = self.sections[line.strip()]
+        elif (name := _NAME.match(line)) and (key := best_fit(name[1], self.settings)):
+            why = self.settings[key]
+        elif calls:
+            why = self.calls[calls[0]]
+        else:
             raise KeyError(line)
         return " ".join(why.split())
 
-    def _of_section(self, line: str) -> str | None:
-        return self._sections.get(line.strip()) if line.startswith("[") else None
 
-    def _of_setting(self, line: str) -> str | None:
-        name = _NAME.match(line)
-        if name is None:
-            return None
-        fits = [key for key in self._settings if _fits(key, name[1])]
-        return self._settings[max(fits, key=lambda key: len(key.strip("*")))] if fits else None
-
-    def _of_call(self, line: str) -> str | None:
-        words = line.split()
-        for key in (" ".join(words[:2]), words[0]):
-            if key in self._calls:
-                return self._calls[key]
-        return None
-
-
-def _fits(key: str, name: str) -> bool:
-    if key.endswith("*"):
-        return name.startswith(key[:-1])
-    return name.endswith(key[1:]) if key.startswith("*") else key == name
+def read_explanations(path: Path) -> Explanations:
+    """Those in a file (ours, shipped with the package)."""
+    return Explanations.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
 
 
 def of_local_conf() -> Explanations:
     """Those of DevStack's local.conf."""
-    return Explanations(places.course_data() / "local.conf.d" / "explained.yaml")
+    return read_explanations(places.course_data() / "local.conf.d" / "explained.yaml")
+
+
+def of_answer_file() -> Explanations:
+    """Those of PackStack's answer file."""
+    return read_explanations(Path(__file__).parent / "packstack" / "explained.yaml")

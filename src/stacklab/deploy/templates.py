@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stacklab import places
+from stacklab.errors import ProfileInvalid
 
 if TYPE_CHECKING:
     import jinja2
@@ -31,6 +33,15 @@ def known_values() -> set[str]:
     directories = [*fragment_directories(), *answer_directories()]
     texts = [path.read_text(encoding="utf-8") for base in directories for path in base.glob("*.j2")]
     return {"git_base", *(name for text in texts for name in _REFERENCE.findall(text))}
+
+
+def checked_address(host_ip: str) -> str:
+    """The machine's address as it may stand in a file. Raises ProfileInvalid."""
+    try:
+        return str(ipaddress.IPv4Address(host_ip))
+    except ValueError as error:
+        problem = f"'{host_ip}' is no IPv4 address, and the cloud's endpoints carry one"
+        raise ProfileInvalid(problem, advice="the machine's static address") from error
 
 
 def environment(

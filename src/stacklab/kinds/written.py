@@ -10,9 +10,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import StringConstraints
 
-from stacklab.deploy import explained
-from stacklab.deploy.complaint import Complaint
-from stacklab.deploy.explained import Explanations
+from stacklab.deploy.explained import Explanations, of_answer_file, of_local_conf
+from stacklab.deploy.grading import Complaint
 from stacklab.deploy.localconf import check as localconf_check
 from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.packstack import answers, check
@@ -85,9 +84,10 @@ class WrittenFile(Kind[WrittenParams]):
 
     def more(self, context: Context, p: WrittenParams) -> list[str]:
         lines = [""]
-        for line in self.explanations().tell(self._text(_site(context), p, shown=True)):
-            lines.append(f"{line.number:>3}  {line.line}".rstrip())
-            lines += [f"       ↳ {line.why}"] if line.why else []
+        explained = self.explanations().tell(self._text(_site(context), p, shown=True))
+        for number, (line, why) in enumerate(explained, 1):
+            lines.append(f"{number:>3}  {line}".rstrip())
+            lines += [f"       ↳ {why}"] if why else []
         return lines
 
     def _text(self, site: Site | None, p: WrittenParams, *, shown: bool) -> str:
@@ -166,14 +166,13 @@ class LocalConf(WrittenFile):
     deployer = "devstack"
 
     def explanations(self) -> Explanations:
-        return explained.of_local_conf()
+        return of_local_conf()
 
     def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
-        if shown:
-            return localconf.masked(profile, load_settings(), services=services, host_ip=address)
-        made_up = {name: random.token_hex(12) for name in localconf.SECRETS}
+        made_up = None if shown else {name: random.token_hex(12) for name in localconf.SECRETS}
         text = localconf.render(profile, load_settings(), services=services, secrets=made_up, host_ip=address)
-        return text.partition("\n\n")[2]  # without the line that says that lab up writes it again: it does not
+        # Without the line that says that lab up writes it again: it does not.
+        return text if shown else text.partition("\n\n")[2]
 
     def deployed(self, site: Site) -> str | None:
         if site.made_by != "devstack":
@@ -181,8 +180,7 @@ class LocalConf(WrittenFile):
         return f"{load_profile(site.profile).devstack.directory}/local.conf"
 
     def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
-        known = self.explanations()
-        complaints = localconf_check.check(text, addresses=addresses, known=known.names, values=known.values)
+        complaints = localconf_check.check(text, addresses=addresses)
         if any("quote" in each.text for each in complaints):
             return complaints  # bash would say the same, of the line where it gave up
         # What bash cannot read, bash tells best: -n reads and runs nothing.
@@ -200,14 +198,14 @@ class AnswerFile(WrittenFile):
     deployer = "packstack"
 
     def explanations(self) -> Explanations:
-        return answers.explanations()
+        return of_answer_file()
 
     def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
-        made_up = {name: localconf.MASK if shown else random.token_hex(12) for name in answers.SECRETS}
+        made_up = None if shown else {name: random.token_hex(12) for name in answers.SECRETS}
         return answers.render(profile, services=services, secrets=made_up, host_ip=address)
 
     def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
-        return check.check(text, addresses=addresses, known=self.explanations().names)
+        return check.check(text, addresses=addresses)
 
 
 KINDS: list[Kind[Any]] = [LocalConf(), AnswerFile()]

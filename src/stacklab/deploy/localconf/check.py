@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from types import MappingProxyType
 
-from stacklab.deploy.complaint import Complaint, meant
-from stacklab.deploy.localconf import settings as judged
-from stacklab.deploy.localconf.settings import PASSWORDS, Assignment
+from stacklab.deploy.explained import Explanations, of_local_conf
+from stacklab.deploy.grading import Complaint, Setting, judged, meant
 
-_LIKE_A_HEAD = re.compile(r"^\s*\[+\s*[a-z-]+\s*\|")
+LOCALRC = "local|localrc"
 HEAD = re.compile(r"^\[\[.+\|.*\]\]")
+_LIKE_A_HEAD = re.compile(r"^\s*\[+\s*[a-z-]+\s*\|")
 GROUPS = ("local", "post-config", "extra", "post-extra", "test-config", "pre-install")
 """Groups that stack.sh or a plugin of DevStack's asks for (merge_config_group; pre-install is of stable/2026.1 and others)."""
-LOCALRC = "local|localrc"
 FUNCTIONS = (
     *("enable_service", "disable_service", "disable_all_services"),
     *("enable_plugin", "define_plugin", "use_library_from_git"),
@@ -33,9 +31,10 @@ _SHELL = frozenset(
 _ASSIGNED = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(\+?=)(.*)$")
 _BLANKS = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(\s+=|=\s+\S)")
 _VARIABLE = re.compile(r"[$][{]?([A-Za-z_][A-Za-z0-9_]*)")
-_ELSEWHERE = re.compile(r"\s*(source|[.]|eval|if|for|while|case|read)\s")
-"""What a line begins with after which anything may be set."""
 _ALONE = re.compile(r'"?[$][{]?([A-Za-z_][A-Za-z0-9_]*)[}]?"?')
+_COMMAND = re.compile(r"[$]\(|`")
+_ELSEWHERE = re.compile(r"(source|[.]|eval|if|for|while|case|read)\s")
+"""What a line begins with after which anything may be set."""
 
 
 @dataclass(frozen=True)
@@ -44,188 +43,134 @@ class Section:
 
     head: str
     line: int
-    body: tuple[tuple[int, str], ...]
+    body: list[tuple[int, str]] = field(default_factory=list)
 
 
-def sections(text: str) -> tuple[list[tuple[int, str]], list[Section]]:
-    """What stands before the first section, and the sections, in order."""
-    before: list[tuple[int, str]] = []
-    parts: list[tuple[str, int, list[tuple[int, str]]]] = []
+def sections(text: str) -> list[Section]:
+    """In order; what stands before the first one is a section without a head."""
+    parts = [Section("", 0)]
     for number, line in enumerate(text.splitlines(), 1):
         if HEAD.match(line):
             # DevStack takes the line's first word and drops its brackets.
-            parts.append((re.sub(r"[][]", "", line.split()[0]), number, []))
+            parts.append(Section(re.sub(r"[][]", "", line.split()[0]), number))
         else:
-            (parts[-1][2] if parts else before).append((number, line))
-    return before, [Section(head, number, tuple(body)) for head, number, body in parts]
+            parts[-1].body.append((number, line))
+    return parts
 
 
-def check(
-    text: str,
-    *,
-    addresses: Iterable[str],
-    known: Iterable[str] = (),
-    values: Mapping[str, Sequence[str] | str] = MappingProxyType({}),
-) -> list[Complaint]:
-    """Everything that is wrong, by line.
-
-    `addresses`: those of the machine that the file is for; `known`: names of settings; `values`: what some may be, as
-    `Explanations` has it.
-    """
-    return sorted(_complaints(text, list(addresses), {*known, *PASSWORDS, "HOST_IP"}, values))
+def check(text: str, *, addresses: Iterable[str]) -> list[Complaint]:
+    """Everything that is wrong, by line. `addresses`: those of the machine that the file is for."""
+    return sorted(_complaints(text, list(addresses), of_local_conf()))
 
 
-def _complaints(
-    text: str, addresses: list[str], names: set[str], values: Mapping[str, Sequence[str] | str]
-) -> Iterator[Complaint]:
-    before, parts = sections(text)
-    yield from _outside(before)
-    for part in parts:
-        yield from _head(part)
+def _complaints(text: str, addresses: Sequence[str], known: Explanations) -> Iterator[Complaint]:
+    before, *parts = sections(text)
+    for part in (before, *parts):
+        yield from _heads(part)
     if "\r" in text:
         number = text[: text.index("\r")].count("\n") + 1
         yield Complaint(number, "lines end as on Windows (CR LF), and the CR would belong to each value: dos2unix")
-    lines = [line for part in parts if part.head == LOCALRC for line in part.body]
     if not any(part.head == LOCALRC for part in parts):
-        text = f"there is no section [[{LOCALRC}]], the only one that stack.sh takes its settings from"
-        yield Complaint(0, text)
+        yield Complaint(0, f"there is no section [[{LOCALRC}]], the only one that stack.sh takes its settings from")
         return
-    settings: dict[str, Assignment] = {}
-    for number, line in lines:
-        yield from _statement(number, line, settings, names)
-    yield from judged.passwords(settings)
-    yield from _left_empty(lines, names)
-    yield from judged.address(settings, addresses)
-    yield from judged.ranges(settings)
-    yield from judged.values(settings, values)
+    for number, line in before.body:
+        if not _silent(line):
+            yield Complaint(number, "stands before the first section, so DevStack never reads it")
+    shell = _Localrc(known)
     for part in parts:
+        for number, line in part.body if part.head == LOCALRC else []:
+            yield from (Complaint(number, problem) for problem in shell.read(number, line))
         if part.head != LOCALRC:
             yield from _ini(part)
-
-
-def misread(text: str, complained: str) -> list[Complaint]:
-    """bash's own complaints (`bash -n`, fed with `shell_part`) as ours: the first that says something."""
-    for line in complained.splitlines():
-        match = re.match(r"^[^:]*: line (\d+): (.*)$", line)
-        if match and "`" not in match[2][:1]:
-            number = min(int(match[1]), len(text.splitlines()))
-            return [Complaint(number, f"bash cannot read it: {match[2].split('`')[0].strip()}")]
-    return [Complaint(0, f"bash cannot read the section {LOCALRC}")] if complained.strip() else []
-
-
-def shell_part(text: str) -> str:
-    """The text of the sections that bash sources, every other line left empty, so that line numbers stay."""
-    lines = [""] * len(text.splitlines())
-    for part in sections(text)[1]:
-        if part.head == LOCALRC:
-            for number, line in part.body:
-                lines[number - 1] = line
-    return "\n".join(lines) + "\n"
+    yield from judged(known.rules, shell.settings, addresses)
 
 
 def _silent(line: str) -> bool:
-    return not line.strip() or line.lstrip().startswith("#")
+    """Whether a line says nothing, or something that `_heads` tells of."""
+    return not line.strip() or line.lstrip().startswith("#") or bool(_LIKE_A_HEAD.match(line))
 
 
-def _outside(before: Sequence[tuple[int, str]]) -> Iterator[Complaint]:
-    for number, line in before:
-        if line.lstrip().startswith("["):
-            yield _misspelt(number, line)
-        elif not _silent(line):
-            yield Complaint(number, "stands before the first section, so DevStack never reads it")
-
-
-def _misspelt(number: int, line: str) -> Complaint:
-    text = f"'{line.strip()[:60]}' opens no section: it has to be [[GROUP|FILE]] at the line's beginning, like [[{LOCALRC}]]"
-    return Complaint(number, text)
-
-
-def _head(part: Section) -> Iterator[Complaint]:
+def _heads(part: Section) -> Iterator[Complaint]:
     group, _, file = part.head.partition("|")
-    if group not in GROUPS:
-        near = _closest(group, GROUPS)
-        hint = f": {near}?" if near else ""
-        yield Complaint(part.line, f"nothing of DevStack's asks for the group '{group}'{hint}")
+    if part.head and group not in GROUPS:
+        yield Complaint(part.line, f"nothing of DevStack's asks for the group '{group}'{_close(group, GROUPS)}")
     elif group == "local" and file != "localrc":
         yield Complaint(part.line, f"of the group local DevStack reads the section [[{LOCALRC}]] alone, not '{file}'")
     for number, line in part.body:
         # In the shell's part `[[ … ]]` is a condition; what looks like a section there is a slip.
         if _LIKE_A_HEAD.match(line):
-            yield _misspelt(number, line)
+            problem = f"'{line.strip()[:60]}' opens no section: it has to be [[GROUP|FILE]] at the line's beginning"
+            yield Complaint(number, f"{problem}, like [[{LOCALRC}]]")
 
 
-def _closest(word: str, known: Sequence[str]) -> str | None:
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), None)
+def _close(word: str, known: Sequence[str], otherwise: str = "") -> str:
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f": {near[0]}?" if near else otherwise
 
 
-def _statement(number: int, line: str, settings: dict[str, Assignment], names: set[str]) -> Iterator[Complaint]:
-    """One line of the shell's part; what it sets is added to `settings`."""
-    if _silent(line) or _LIKE_A_HEAD.match(line):
-        return
-    text = line.strip()
-    if blank := _BLANKS.match(text):
-        text = f"{blank[1]}: there must be no blank beside '=', or bash takes {blank[1]} for a command"
-        yield Complaint(number, text)
-        return
-    assigned = _ASSIGNED.match(text)
-    if assigned is None:
-        yield from _call(number, text)
-        return
-    name, sign, value = assigned[1], assigned[2], _uncommented(assigned[3])
-    plain, wrong = _value(value)
-    if wrong:
-        yield Complaint(number, f"{name}: {wrong}")
-    if name in settings and sign == "=":
-        text = f"{name} is set a second time (first on line {settings[name].line}); the last one counts"
-        yield Complaint(number, text)
-    if near := meant(name, names):
-        yield Complaint(number, f"{name} is no setting of DevStack's that lab knows: is {near} meant?")
-    if not value.strip().startswith("'"):
-        yield from _replaced(number, name, value, {*settings, *names})
-    settings[name] = Assignment(number, plain)
+# --- the section that bash sources -----------------------------------------------------------------------------------
 
 
-def _replaced(number: int, name: str, value: str, names: set[str]) -> Iterator[Complaint]:
-    """What bash would put something else for than its writer thinks. Of a password nothing is quoted, it may be a part."""
-    if re.search(r"[$]\(|`", value):
-        return  # what a command says, only bash could tell
-    if name in PASSWORDS and re.search(r"[$][$0-9!#?*@-]", value):
-        yield Complaint(number, f"{name}: bash puts something else where the $ is; letters and digits alone")
-        return
-    for used in _VARIABLE.findall(value):
-        if instead := meant(used, names):
-            what = "its variable" if name in PASSWORDS else f"${used}"
-            text = f"{name}: nothing sets {what}, so bash puts nothing there: is ${instead} meant?"
-            yield Complaint(number, text)
+class _Localrc:
+    """Reads the section line by line; `settings` is what it sets."""
 
+    def __init__(self, known: Explanations) -> None:
+        self.settings: dict[str, Setting] = {}
+        self._names = known.names
+        self._passwords = {name for name, rule in known.rules.items() if rule.form == "password"}
+        self._set_elsewhere = False
 
-def _left_empty(lines: Sequence[tuple[int, str]], names: set[str]) -> Iterator[Complaint]:
-    """Passwords that are nothing but a variable which no line above sets."""
-    known = set[str]()
-    for number, line in lines:
-        if _ELSEWHERE.match(line):
+    def read(self, number: int, line: str) -> Iterator[str]:
+        """What is wrong with a line."""
+        if _silent(line):
             return
-        assigned = _ASSIGNED.match(line.strip())
+        text = line.strip()
+        self._set_elsewhere |= bool(_ELSEWHERE.match(text))
+        if blank := _BLANKS.match(text):
+            yield f"{blank[1]}: there must be no blank beside '=', or bash takes {blank[1]} for a command"
+            return
+        assigned = _ASSIGNED.match(text)
         if assigned is None:
-            continue
-        name, alone = assigned[1], _ALONE.fullmatch(_uncommented(assigned[3]).strip())
-        if name in PASSWORDS and alone and alone[1] not in known and not meant(alone[1], {*known, *names}):
-            yield Complaint(number, f"{name}: nothing above sets its variable, so it is empty: {judged.ASKS}")
-        known.add(name)
+            yield from _call(text)
+            return
+        name, sign, value = assigned[1], assigned[2], _uncommented(assigned[3])
+        plain, wrong = self._value(name, value)
+        if wrong:
+            yield f"{name}: {wrong}"
+        if name in self.settings and sign == "=" and self.settings[name].value != plain:
+            yield f"{name} is set a second time (first on line {self.settings[name].line}); the last one counts"
+        if near := meant(name, self._names):
+            yield f"{name} is no setting of DevStack's that lab knows: is {near} meant?"
+        if not value.strip().startswith("'") and not _COMMAND.search(value):
+            yield from self._replaced(name, value)
+        self.settings[name] = Setting(number, plain)
 
+    def _value(self, name: str, value: str) -> tuple[str | None, str]:
+        """What bash would make of it (None: only bash could tell), and what is wrong with it."""
+        try:
+            words = shlex.split(value)
+        except ValueError:
+            return None, "a quote is opened and not closed"
+        if len(words) > 1:
+            wrong = "a value with blanks needs quotes; bash would run what comes after the first as a command"
+            return None, "" if _COMMAND.search(value) else wrong
+        if value.strip().startswith("'") or not re.search(r"[$`]", value):
+            return "".join(words), ""
+        alone = _ALONE.fullmatch(value.strip())
+        if alone and alone[1] in self.settings:
+            return self.settings[alone[1]].value, ""
+        # A password that is nothing but a variable which nothing sets is empty.
+        return "" if alone and name in self._passwords and not self._set_elsewhere else None, ""
 
-def _value(value: str) -> tuple[str | None, str]:
-    """What bash would make of it (None: only bash could tell), and what is wrong with it."""
-    try:
-        words = shlex.split(value)
-    except ValueError:
-        return None, "a quote is opened and not closed"
-    if len(words) > 1:
-        command = re.search(r"[$]\(|`", value)
-        wrong = "a value with blanks needs quotes; bash would run what comes after the first as a command"
-        return None, "" if command else wrong
-    single = value.strip().startswith("'")
-    return (None if re.search(r"[$`]", value) and not single else "".join(words)), ""
+    def _replaced(self, name: str, value: str) -> Iterator[str]:
+        """What bash would put something else for than its writer thinks. Of a password nothing is quoted, it may be a part."""
+        if name in self._passwords and re.search(r"[$][$0-9!#?*@-]", value):
+            yield f"{name}: bash puts something else where the $ is; letters and digits alone"
+            return
+        for used in _VARIABLE.findall(value):
+            if instead := meant(used, {*self.settings, *self._names}):
+                what = "its variable" if name in self._passwords else f"${used}"
+                yield f"{name}: nothing sets {what}, so bash puts nothing there: is ${instead} meant?"
 
 
 def _uncommented(value: str) -> str:
@@ -241,23 +186,44 @@ def _uncommented(value: str) -> str:
     return value
 
 
-def _call(number: int, text: str) -> Iterator[Complaint]:
+def _call(text: str) -> Iterator[str]:
     word = re.split(r"[\s;]", text, maxsplit=1)[0]
     arguments = len(text.split()) - 1
     if word in ("enable_service", "disable_service") and not arguments:
-        yield Complaint(number, f"{word} names no service")
+        yield f"{word} names no service"
     elif word == "enable_plugin" and arguments < 2:
-        yield Complaint(number, "enable_plugin needs a name and the address of a git repository")
+        yield "enable_plugin needs a name and the address of a git repository"
     elif word not in FUNCTIONS and word not in _SHELL:
-        near = _closest(word, FUNCTIONS)
-        hint = f": {near}?" if near else "; a setting is written NAME=value"
-        yield Complaint(number, f"bash would run '{word[:30]}' as a command{hint}")
+        yield f"bash would run '{word[:30]}' as a command{_close(word, FUNCTIONS, '; a setting is written NAME=value')}"
+
+
+def shell_part(text: str) -> str:
+    """The text of the sections that bash sources, every other line left empty, so that line numbers stay."""
+    lines = [""] * len(text.splitlines())
+    for part in sections(text):
+        if part.head == LOCALRC:
+            for number, line in part.body:
+                lines[number - 1] = line
+    return "\n".join(lines) + "\n"
+
+
+def misread(text: str, complained: str) -> list[Complaint]:
+    """bash's own complaints (`bash -n`, fed with `shell_part`) as ours: the first that says something."""
+    for line in complained.splitlines():
+        match = re.match(r"^[^:]*: line (\d+): (.*)$", line)
+        if match and "`" not in match[2][:1]:
+            number = min(int(match[1]), len(text.splitlines()))
+            return [Complaint(number, f"bash cannot read it: {match[2].split('`')[0].strip()}")]
+    return [Complaint(0, f"bash cannot read the section {LOCALRC}")] if complained.strip() else []
+
+
+# --- the sections for other files ------------------------------------------------------------------------------------
 
 
 def _ini(part: Section) -> Iterator[Complaint]:
     inside = False
     for number, line in part.body:
-        if _silent(line) or _LIKE_A_HEAD.match(line):
+        if _silent(line):
             continue
         if re.match(r"^\[.+\]", line):
             inside = True

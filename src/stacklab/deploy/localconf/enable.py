@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from stacklab.deploy.localconf.render import masked
+from stacklab.deploy.localconf.render import render
 from stacklab.deploy.profile.load import load_profile, load_settings, profile_names
 from stacklab.deploy.profile.model import Profile
 
@@ -54,6 +54,6 @@ def _refusal(service: str, profile: Profile) -> str:
 
 def fragment_lines(service: str, profile: Profile) -> list[str]:
     """What local.conf says of one service, line by line, secrets masked. Raises NotServed, UnknownName, ProfileInvalid."""
-    text = masked(profile, load_settings(), services=[service], host_ip=EXAMPLE_IP)
+    text = render(profile, load_settings(), services=[service], host_ip=EXAMPLE_IP)
     part = re.search(rf"^# {re.escape(service)}: [^\n]*\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
     return [line for line in part[1].splitlines() if line.strip()] if part else []

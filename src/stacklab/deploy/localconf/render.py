@@ -7,7 +7,6 @@ evaluates that (inc/meta-config), so only values that mean the same in both are 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -18,20 +17,19 @@ from typing import Any, Final
 import jinja2
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.files import is_private
+from stacklab.deploy.grading import MASK
+from stacklab.deploy.prepare.forms import MachineFile, file_stage
 from stacklab.deploy.prepare.internet import without_account
 from stacklab.deploy.profile.model import OptionalService, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.deploy.stack.detached import STACK_USER
-from stacklab.deploy.templates import environment, fragment_directories
+from stacklab.deploy.templates import checked_address, environment, fragment_directories
 from stacklab.errors import LabError, ProfileInvalid
 from stacklab.stages import Progress, Stage
 from stacklab.suggest import closest
 
 SECRETS: Final = ("admin", "database", "rabbit", "service", "swift-hash")
 """The lab's secrets that a local.conf can need, by the names that `Lab.secret` knows them by."""
-
-MASK: Final = "********"
 
 HEADER: Final = "# Written by lab"
 BEFORE: Final = "local.conf.before-lab"
@@ -94,15 +92,18 @@ def render(
     settings: Settings,
     *,
     services: Iterable[str] = (),
-    secrets: Mapping[str, str],
+    secrets: Mapping[str, str] | None = None,
     host_ip: str,
     asked_by: Mapping[str, str] | None = None,
 ) -> str:
-    """The local.conf. `secrets` by the names of `SECRETS`; `services`, `asked_by`: see `fragments`.
+    """The local.conf. `secrets` by the names of `SECRETS`; without them it is for showing, and has asterisks for passwords.
 
-    Raises UnknownName, NotServed, and ProfileInvalid if a value is missing or cannot stand in the file; a message never
-    shows the value itself, which may be a secret.
+    `services`, `asked_by`: see `fragments`. Raises UnknownName, NotServed, and ProfileInvalid if a value is missing or cannot
+    stand in the file; a message never shows the value itself, which may be a secret.
     """
+    if secrets is None:
+        secrets = dict.fromkeys(SECRETS, MASK)
+        settings = settings.model_copy(update={"proxy": without_account(settings.proxy) if settings.proxy else None})
     filters = {"sh": _sh, "words": _words, "variable": _variable, "ini": _ini}
     jinja = environment(fragment_directories(), filters, _printed)
     common = {
@@ -110,7 +111,7 @@ def render(
         "cloud": profile.cloud,
         "settings": settings,
         "secrets": secrets,
-        "host_ip": _address(host_ip),
+        "host_ip": checked_address(host_ip),
         "git_base": _git_base(profile, settings),
         "no_proxy": ",".join(dict.fromkeys(["localhost", "127.0.0.1", host_ip, *settings.no_proxy])),
         "at": lambda url: without_account(settings.at(url)),
@@ -118,10 +119,9 @@ def render(
     localrc: list[str] = []
     others: dict[str, list[str]] = {}
     for fragment in fragments(profile, settings, services=services, asked_by=asked_by):
-        text = _filled(jinja, fragment, {**common, **_of_service(profile, fragment, settings)})
         section = localrc
         section += ["", f"# {fragment.name}: {fragment.why or fragment.chosen}"]
-        for line in text.splitlines():
+        for line in _filled(jinja, fragment, common | _of_service(profile, fragment, settings)).splitlines():
             if _SECTION.match(line):
                 section = others.setdefault(line, [])
             elif line.strip():
@@ -131,20 +131,6 @@ def render(
     for head, body in others.items():
         lines += ["", head, *body]
     return "\n".join(lines) + "\n"
-
-
-def masked(
-    profile: Profile,
-    settings: Settings,
-    *,
-    services: Iterable[str] = (),
-    host_ip: str,
-    asked_by: Mapping[str, str] | None = None,
-) -> str:
-    """`render`, for showing: no secret of a lab is needed or read, and passwords in addresses are left out, too."""
-    shown = settings.model_copy(update={"proxy": without_account(settings.proxy) if settings.proxy else None})
-    secrets = dict.fromkeys(SECRETS, MASK)
-    return render(profile, shown, services=services, secrets=secrets, host_ip=host_ip, asked_by=asked_by)
 
 
 def _of_service(profile: Profile, fragment: Fragment, settings: Settings) -> dict[str, object]:
@@ -168,16 +154,6 @@ def _git_base(profile: Profile, settings: Settings) -> str:
             advice="deploy.mirrors in config.yaml",
         )
     return below.removesuffix("/openstack/")
-
-
-def _address(host_ip: str) -> str:
-    try:
-        return str(ipaddress.IPv4Address(host_ip))
-    except ValueError as error:
-        raise ProfileInvalid(
-            f"'{host_ip}' is no IPv4 address, and the cloud's endpoints carry one",
-            advice="the machine's static address",
-        ) from error
 
 
 # --- templates -----------------------------------------------------------------------------------------------------
@@ -260,51 +236,21 @@ def _ini(value: object) -> _Quoted:
 
 
 def stages(deployment: Deployment) -> list[Stage]:
-    """local.conf on the machine, readable for the stack user alone."""
-    local = _LocalConf(deployment)
-    return [Stage("local-conf", "DevStack's local.conf", local.already, local.run, 2)]
+    """local.conf on the machine, readable for the stack user alone. One that somebody else wrote stays beside it."""
+    machine, path = deployment.machine, f"{deployment.profile.devstack.directory}/local.conf"
+    saved = path.replace("local.conf", BEFORE)
 
-
-class _LocalConf:
-    def __init__(self, deployment: Deployment) -> None:
-        self.deployment, self.machine = deployment, deployment.machine
-        self.path = f"{deployment.profile.devstack.directory}/local.conf"
-
-    def _text(self) -> str:
-        deployment = self.deployment
-        return render(
-            deployment.profile,
-            deployment.settings,
-            services=deployment.services,
-            secrets={name: deployment.lab.secret(name) for name in SECRETS},
+    def files(progress: Progress) -> list[MachineFile]:
+        secrets = {name: deployment.lab.secret(name) for name in SECRETS}
+        text = render(
+            deployment.profile, deployment.settings, services=deployment.services, secrets=secrets,
             host_ip=deployment.host_ip,
-        )
+        )  # fmt: skip
+        own = MachineFile(path, text.encode(), mode=0o600, owner=STACK_USER)
+        there = machine.read(path)
+        if there is None or there.startswith(HEADER.encode()):
+            return [own]
+        why = "the local.conf that somebody else wrote"
+        return [MachineFile(saved, there, mode=0o600, owner=STACK_USER, why=why), own]
 
-    def already(self) -> str | None:
-        right = is_private(self.machine, self.path, self._text(), STACK_USER)
-        return f"{self.path} is as it should be" if right else None
-
-    def run(self, progress: Progress) -> str:
-        text, there = self._text(), self.machine.read(self.path)
-        self.machine.put(self.path, text, mode=0o600, owner=STACK_USER)
-        if there is None or there == text.encode():
-            return self.path
-        before = there.decode(errors="replace")
-        differing = ", ".join(dict.fromkeys(name for name, _ in sorted(_settings(before) ^ _settings(text))))
-        if before.startswith(HEADER):
-            return f"{self.path}; the one that was there differed in: {differing or 'comments only'}"
-        saved = self.path.replace("local.conf", BEFORE)
-        self.machine.put(saved, there, mode=0o600, owner=STACK_USER)
-        return f"{self.path}; the one that was there is now {saved} (it differed in: {differing or 'comments only'})"
-
-
-def _settings(text: str) -> set[tuple[str, str]]:
-    """What a file says, as names (which may be told) and values (which may not)."""
-    settings = set()
-    for line in text.splitlines():
-        name, sign, value = line.strip().partition("=")
-        if sign and not name.startswith("#"):
-            settings.add((name.strip(), value))
-        elif line.startswith(("enable_", "disable_")):
-            settings.add((" ".join(line.split()[:2]), line))
-    return settings
+    return [file_stage(machine, "local-conf", "DevStack's local.conf", files, detail=path)]

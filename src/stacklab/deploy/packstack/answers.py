@@ -6,22 +6,19 @@ file: values are taken as they are, without quotes, and `%` would begin an inter
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
 import jinja2
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.explained import Explanations
-from stacklab.deploy.localconf.render import MASK
-from stacklab.deploy.prepare.files import is_private
+from stacklab.deploy.grading import MASK
+from stacklab.deploy.prepare.forms import MachineFile, file_stage
 from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.stack.detached import ANSWERS
-from stacklab.deploy.templates import answer_directories, environment
+from stacklab.deploy.templates import answer_directories, checked_address, environment
 from stacklab.errors import NotServed, ProfileInvalid
 from stacklab.stages import Progress, Stage
 
@@ -30,11 +27,6 @@ SECRETS: Final = ("admin", "database", "demo", "service")
 TEMPLATE: Final = "answers.ini.j2"
 DEFAULTS: Final = {"CONFIG_SWIFT_INSTALL": "n", "CONFIG_CEILOMETER_INSTALL": "n", "CONFIG_AODH_INSTALL": "n"}
 """What PackStack would install if it were not told (prescript_000.py), and a lab does without unless it is asked for."""
-
-
-def explanations() -> Explanations:
-    """What each line is for."""
-    return Explanations(Path(__file__).parent / "explained.yaml")
 
 
 def profile_like(profile: Profile) -> Profile:
@@ -51,33 +43,28 @@ def profile_like(profile: Profile) -> Profile:
     )
 
 
-def render(profile: Profile, *, services: Iterable[str] = (), secrets: Mapping[str, str], host_ip: str) -> str:
-    """The answer file. `secrets` by the names of `SECRETS`.
+def render(
+    profile: Profile, *, services: Iterable[str] = (), secrets: Mapping[str, str] | None = None, host_ip: str
+) -> str:
+    """The answer file. `secrets` by the names of `SECRETS`; without them it is for showing, and has asterisks for passwords.
 
     Raises UnknownName, NotServed, ProfileInvalid, which never tell a value.
     """
     installed = dict(DEFAULTS)
     for name in profile.chosen(services):
         installed |= profile.services[name].values
-    try:
-        ipaddress.IPv4Address(host_ip)
-    except ValueError as error:
-        raise ProfileInvalid(f"'{host_ip}' is no IPv4 address", advice="the machine's static address") from error
     jinja = environment(answer_directories(), {"answer": _answer, "key": _key})
+    values = {
+        "v": profile.values, "cloud": profile.cloud, "secrets": secrets or dict.fromkeys(SECRETS, MASK),
+        "host_ip": checked_address(host_ip), "installed": installed,
+    }  # fmt: skip
     try:
-        text = jinja.get_template(TEMPLATE).render(
-            v=profile.values, cloud=profile.cloud, secrets=secrets, host_ip=host_ip, installed=installed
-        )
+        text = jinja.get_template(TEMPLATE).render(values)
     except jinja2.TemplateError as error:
         raise ProfileInvalid(
             f"{TEMPLATE}: {error.message}", advice=f"what it needs: values in the profile {profile.name}"
         ) from error
     return f"# Written by lab for profile {profile.name}.\n{text}"
-
-
-def masked(profile: Profile, *, services: Iterable[str] = (), host_ip: str) -> str:
-    """`render`, for showing."""
-    return render(profile, services=services, secrets=dict.fromkeys(SECRETS, MASK), host_ip=host_ip)
 
 
 def _answer(value: object) -> str:
@@ -103,23 +90,10 @@ def _key(name: object) -> str:
 
 def stages(deployment: Deployment) -> list[Stage]:
     """The answer file on the machine, readable for root alone."""
-    file = _AnswerFile(deployment)
-    return [Stage("answers", "PackStack's answer file", file.already, file.run, 2)]
 
-
-class _AnswerFile:
-    def __init__(self, deployment: Deployment) -> None:
-        self.deployment = deployment
-
-    def _text(self) -> str:
-        deployment = self.deployment
+    def files(progress: Progress) -> list[MachineFile]:
         secrets = {name: deployment.lab.secret(name) for name in SECRETS}
-        return render(deployment.profile, services=deployment.services, secrets=secrets, host_ip=deployment.host_ip)
+        text = render(deployment.profile, services=deployment.services, secrets=secrets, host_ip=deployment.host_ip)
+        return [MachineFile(ANSWERS, text.encode(), mode=0o600)]
 
-    def already(self) -> str | None:
-        right = is_private(self.deployment.machine, ANSWERS, self._text(), "root")
-        return f"{ANSWERS} is as it should be" if right else None
-
-    def run(self, progress: Progress) -> str:
-        self.deployment.machine.put(ANSWERS, self._text(), mode=0o600)
-        return ANSWERS
+    return [file_stage(deployment.machine, "answers", "PackStack's answer file", files, detail=ANSWERS)]

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Iterable
 
 from stacklab.cache import fetched_file
+from stacklab.deploy.prepare.forms import MachineFile
+from stacklab.deploy.prepare.internet import without_account
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.machines.base import Machine
+from stacklab.deploy.stack.detached import STACK_USER
 from stacklab.stages import Progress
 
 _URL = re.compile(r"\b(?:https?|ftp|git)://[^\s\"'<>]+")
 
 
-def content(placed: PlacedFile, settings: Settings, progress: Progress) -> bytes:
-    """What is to be in the file. Addresses inside a text go through the user's mirrors.
+def placed_files(
+    files: Iterable[PlacedFile], settings: Settings, progress: Progress, *, below: str = "/"
+) -> list[MachineFile]:
+    """As they are to be on the machine; those with a relative path lie `below` that directory, and are the stack user's.
 
-    Raises DownloadFailed (also when it is not what it should be), NotEnoughSpace.
+    Raises DownloadFailed (also when one is not what it should be), NotEnoughSpace.
     """
+    placed = []
+    for file in files:
+        data = content(file, settings, progress)
+        # Neither apt nor yum takes an account from anywhere else on every release.
+        private = file.url is None and without_account(data.decode()) != data.decode()
+        path = posixpath.join(below, file.path)  # an absolute path stays what it is
+        owner = "root" if path == file.path else STACK_USER
+        placed.append(MachineFile(path, data, 0o600 if private else file.mode, owner, file.why))
+    return placed
+
+
+def content(placed: PlacedFile, settings: Settings, progress: Progress) -> bytes:
+    """What is to be in the file. Addresses inside a text go through the user's mirrors."""
     if placed.url is None:
         return mirrored(placed.content or "", settings).encode()
     source, ca_file = settings.at(placed.url), settings.ca_file
@@ -27,9 +46,3 @@ def content(placed: PlacedFile, settings: Settings, progress: Progress) -> bytes
 def mirrored(text: str, settings: Settings) -> str:
     """`text` with every address in it replaced by the user's mirror of it."""
     return _URL.sub(lambda match: settings.at(match[0]), text)
-
-
-def is_private(machine: Machine, path: str, text: str, owner: str) -> bool:
-    """Whether a file on the machine holds exactly this, and is its owner's alone."""
-    mode = machine.run("stat", "-c", "%a %U", path, user="root", check=False).out.split()
-    return mode == ["600", owner] and machine.read(path) == text.encode()

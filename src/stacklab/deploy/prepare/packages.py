@@ -1,4 +1,4 @@
-"""The distribution's packages: its repositories, and what is removed, upgraded and installed."""
+"""The distribution's packages: its proxy, and what is removed, upgraded and installed."""
 
 from __future__ import annotations
 
@@ -6,22 +6,31 @@ import time
 from contextlib import suppress
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.files import content
+from stacklab.deploy.prepare.forms import MachineFile
 from stacklab.deploy.prepare.internet import run_through_proxy, without_account
 from stacklab.deploy.stack.failures import diagnose
-from stacklab.durations import seconds as spoken
 from stacklab.errors import CommandFailed, MachineUnreachable
 from stacklab.machines.base import Finished, Machine
 from stacklab.stages import Progress
+from stacklab.waiting import NotYet, until
 
 SECONDS = 3600
 REBOOT_SECONDS = 600
 UPGRADED = "/etc/stacklab/upgraded"
 APT_PROXY = "/etc/apt/apt.conf.d/01stacklab-proxy"
-_YUM_PROXY = """
-sed -i '/^# stacklab: packages_proxy$/,+1d' /etc/yum.conf
-[ -z "$1" ] || sed -i "/^\\[main\\]/a # stacklab: packages_proxy\\nproxy=$1" /etc/yum.conf
+YUM_CONF = "/etc/yum.conf"
+_YUM_MARK = "# stacklab: packages_proxy"
+# A kernel that is newer than the one that runs; a container has none of its own.
+_NEW_KERNEL = """
+running=$(uname -r)
+[ -e "/boot/vmlinuz-$running" ] || exit 0
+newest=$(ls /boot | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1)
+[ "$newest" = "$running" ] || echo "$newest"
 """
+_INSTALLED = {
+    "redhat": 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true',
+    "debian": """dpkg-query -W -f '${Package} ${db:Status-Status}\\n' "$@" 2>/dev/null | sed -n 's/ installed$//p'""",
+}
 
 
 class PackageManager:
@@ -29,51 +38,29 @@ class PackageManager:
 
     def __init__(self, deployment: Deployment) -> None:
         self.profile, self.settings = deployment.profile, deployment.settings
-        self.proxy = without_account(self.settings.packages_proxy or "")  # all on the machine may read where it is
         self.machine: Machine = deployment.machine
+        self.redhat = self.profile.family == "redhat"
 
-    def proxy_already(self) -> bool:
-        """Whether the package manager goes through `packages_proxy`, or through none of ours."""
-        if self.profile.family == "debian":
-            return self.machine.read(APT_PROXY) == self._apt_proxy()
-        lines = (self.machine.read("/etc/yum.conf") or b"").decode(errors="replace").splitlines()
-        ours = [lines[at + 1] for at, line in enumerate(lines[:-1]) if line == "# stacklab: packages_proxy"]
-        return ours == ([f"proxy={self.proxy}"] if self.proxy else [])
+    def proxy_file(self) -> MachineFile:
+        """Where the package manager alone is told of a proxy: what else goes through one is told in its environment."""
+        proxy = without_account(self.settings.packages_proxy or "")  # all on the machine may read where it is
+        if not self.redhat:
+            text = f'// Written by lab.\nAcquire::http::Proxy "{proxy}";\n'
+            return MachineFile(APT_PROXY, text.encode() if proxy else None)
+        lines = (self.machine.read(YUM_CONF) or b"").decode(errors="replace").splitlines()
+        if _YUM_MARK in lines:
+            at = lines.index(_YUM_MARK)
+            del lines[at : at + 2]
+        if proxy:
+            at = lines.index("[main]") + 1 if "[main]" in lines else 0
+            lines[at:at] = [_YUM_MARK, f"proxy={proxy}"]
+        return MachineFile(YUM_CONF, "".join(f"{line}\n" for line in lines).encode())
 
-    def set_proxy(self) -> None:
-        """Only the package manager: what else goes through a proxy is in the environment."""
-        if self.profile.family == "redhat":
-            self.machine.script(_YUM_PROXY, self.proxy, user="root")
-        elif (content := self._apt_proxy()) is None:
-            self.machine.run("rm", "-f", APT_PROXY, user="root")
-        else:
-            self.machine.put(APT_PROXY, content)
-
-    def _apt_proxy(self) -> bytes | None:
-        return f'// Written by lab.\nAcquire::http::Proxy "{self.proxy}";\n'.encode() if self.proxy else None
-
-    def sources_already(self) -> str | None:
-        for placed in self.profile.repositories:
-            if self.machine.read(placed.path) != content(placed, self.settings, lambda _: None):
-                return None
-        return f"{len(self.profile.repositories)} files"
-
-    def put_sources(self, progress: Progress) -> str:
-        for placed in self.profile.repositories:
-            progress(f"{placed.path}: {placed.why}")
-            text = content(placed, self.settings, progress)
-            # Neither apt nor yum takes an account from anywhere else on every release.
-            private = without_account(text.decode(errors="replace")) != text.decode(errors="replace")
-            self.machine.put(placed.path, text, mode=0o600 if private else placed.mode)
-        if self.profile.family == "redhat":
-            self.run("yum", "clean", "expire-cache")
-        return f"{len(self.profile.repositories)} files"
-
-    def run(self, *command: str, check: bool = True) -> Finished:
+    def run(self, *command: str) -> Finished:
         """A package manager, not interactive and through the proxy. What it says when it fails is looked up."""
         plain = ("env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", *command)
         ended = run_through_proxy(self.machine, *plain, user="root", seconds=SECONDS)
-        if check and not ended.ok:
+        if not ended.ok:
             output = without_account(f"{ended.out}\n{ended.err}".strip())
             diagnosis = diagnose(output)
             raise CommandFailed(
@@ -88,29 +75,23 @@ class PackageManager:
         return ended
 
     def _installed(self, names: list[str]) -> set[str]:
-        if not names:
-            return set()
-        if self.profile.family == "redhat":
-            each = 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true'
-            return set(self.machine.script(each, *names).lines)
-        states = self.machine.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
-        return {line.split()[0] for line in states.lines if line.endswith(" installed")}
+        return set(self.machine.script(_INSTALLED[self.profile.family], *names).lines) if names else set()
 
     def already(self) -> str | None:
-        wanted, unwanted = self.profile.packages.install, self.profile.packages.remove
-        there = self._installed([*wanted, *unwanted])
-        if set(wanted) - there or set(unwanted) & there:
+        packages = self.profile.packages
+        there = self._installed([*packages.install, *packages.remove])
+        if set(packages.install) - there or set(packages.remove) & there:
             return None
         # Only once: an upgrade below a running cloud is how `up again` would break it.
-        if self.profile.packages.upgrade and self.machine.read(UPGRADED) is None:
+        if packages.upgrade and self.machine.read(UPGRADED) is None:
             return None
-        return f"{len(wanted)} packages there"
+        return f"{len(packages.install)} packages there"
 
     def change(self, progress: Progress) -> str:
-        packages, redhat = self.profile.packages, self.profile.family == "redhat"
-        manager = ("yum", "-y") if redhat else ("apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300")
-        options = () if redhat else ("-o", "Dpkg::Options::=--force-confold")
-        if not redhat:
+        packages = self.profile.packages
+        manager = ("yum", "-y") if self.redhat else ("apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300")
+        options = () if self.redhat else ("-o", "Dpkg::Options::=--force-confold")
+        if not self.redhat:
             progress("apt-get update")
             self.run(*manager, "-o", "Acquire::Retries=3", "update")
         unwanted = sorted(self._installed(packages.remove))
@@ -120,8 +101,12 @@ class PackageManager:
         restarted = ""
         if packages.upgrade and self.machine.read(UPGRADED) is None:
             progress("upgrading all packages")
-            self.run(*manager, *options, "update" if redhat else "upgrade")
-            restarted = self._restart_for_kernel(progress)
+            self.run(*manager, *options, "update" if self.redhat else "upgrade")
+            kernel = self.machine.script(_NEW_KERNEL).out.strip()
+            if kernel:
+                progress(f"restarting for kernel {kernel}")
+                restart(self.machine, progress)
+                restarted = f", restarted with kernel {kernel}"
             self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
         missing = sorted(set(packages.install) - self._installed(packages.install))
         if missing:
@@ -135,21 +120,6 @@ class PackageManager:
             )
         return f"{len(packages.install)} packages there{restarted}"
 
-    def _restart_for_kernel(self, progress: Progress) -> str:
-        """Restart if a newer kernel than the running one was installed. A container has none of its own."""
-        kernels = self.machine.script(
-            "uname -r; ls /boot 2>/dev/null | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1",
-            user="root",
-        ).lines
-        if len(kernels) < 2 or kernels[0] == kernels[1] or not self._boots(kernels[0]):
-            return ""
-        progress(f"restarting for kernel {kernels[1]}")
-        restart(self.machine, progress)
-        return f", restarted with kernel {kernels[1]}"
-
-    def _boots(self, kernel: str) -> bool:
-        return self.machine.run("test", "-e", f"/boot/vmlinuz-{kernel}", check=False).ok
-
 
 def restart(machine: Machine, progress: Progress, seconds: float = REBOOT_SECONDS) -> None:
     """Restart the machine and wait until it answers again, as another boot. Raises MachineUnreachable."""
@@ -158,20 +128,13 @@ def restart(machine: Machine, progress: Progress, seconds: float = REBOOT_SECOND
     with suppress(MachineUnreachable):
         # Through a timer of systemd's: the command ends before the connection does.
         machine.run("systemd-run", "--on-active=1", "systemctl", "reboot", user="root")
-    began = time.monotonic()
-    while True:
-        time.sleep(3)
-        waited = time.monotonic() - began
+
+    def restarted() -> bool | NotYet:
         try:
-            if machine.run("cat", boot, seconds=30).out != before:
-                return
-            trouble = "it has not gone down"
+            return machine.run("cat", boot, seconds=30).out != before or NotYet("it has not gone down")
         except (MachineUnreachable, CommandFailed) as error:
             machine.close()
-            trouble = error.message
-        if waited > seconds:
-            raise MachineUnreachable(
-                f"{machine.name} did not come back within {spoken(seconds)} after a restart: {trouble}",
-                advice="look at its console",
-            )
-        progress(f"restarting, {spoken(waited)}: {trouble}")
+            return NotYet(error.message)
+
+    what, advice = f"{machine.name} after its restart", "look at its console"
+    until(restarted, what, seconds=seconds, every=3, progress=progress, advice=advice, error=MachineUnreachable)

@@ -1,42 +1,42 @@
 """From a bare machine to one that stack.sh can work on. Every stage looks at the thing itself and may be run again.
 
 The order is that of facts about CentOS 7 (repositories before anything is installed, pip's settings before pip); it does for
-Debian as well. What a machine looks like when somebody uses it already is in `used`.
+Debian as well. What a machine looks like when somebody uses it already is in `ownership`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import time
+from collections.abc import Iterator
+
+from cryptography import x509
 
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.files import is_private
+from stacklab.deploy.prepare.files import placed_files
+from stacklab.deploy.prepare.forms import MachineFile, fact_stage, file_stage
 from stacklab.deploy.prepare.internet import HEADER, accounts, pip_settings, proxies, without_account
 from stacklab.deploy.prepare.ownership import ours, put_marker
 from stacklab.deploy.prepare.packages import PackageManager
 from stacklab.deploy.profile.model import Profile
-from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER, unit_states
+from stacklab.deploy.profile.settings import Settings
+from stacklab.deploy.stack.detached import ENVIRONMENT, STACK_USER
 from stacklab.durations import seconds as spoken
-from stacklab.errors import CommandFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
+from stacklab.errors import NotEnoughSpace, ProfileInvalid, UnsupportedMachine
 from stacklab.machines.base import Machine
-from stacklab.machines.selinux import config_of, mode_of
 from stacklab.stages import Progress, Stage
 
 MEMORY_SHARE = 0.9  # the kernel keeps a part of what the VM was given
 CLOCK_SECONDS = 2.0
-TIME_SERVICES = ("chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntpsec")
 HOME = "/opt/stack"
 NETRC = {"/root/.netrc": "root", f"{HOME}/.netrc": STACK_USER}
 CONSTRAINTS = "/etc/stacklab/constraints.txt"
 PIP_CONF = "/etc/pip.conf"
 OURS = "# Written by lab."
-SUDOERS = "/etc/sudoers.d/40-stacklab"
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s*(.*?)\s*-----END CERTIFICATE-----", re.DOTALL)
 _CA = {
     "debian": ("/usr/local/share/ca-certificates/stacklab.crt", "update-ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
-    "redhat": ("/etc/pki/ca-trust/source/anchors/stacklab.pem", "update-ca-trust extract", "/etc/pki/tls/certs/ca-bundle.crt"),
+    "redhat": ("/etc/pki/ca-trust/source/anchors/stacklab.pem", "update-ca-trust", "/etc/pki/tls/certs/ca-bundle.crt"),
 }  # fmt: skip
 
 _FACTS = r"""
@@ -45,33 +45,69 @@ echo "$ID $VERSION_ID"
 awk '/^MemTotal/ {print $2}' /proc/meminfo
 mkdir -p /opt && df -Pk /opt | awk 'NR==2 {print $4}'
 """
-_SUDO = r"""
+# The file counts only when it is whole and right: a broken one in sudoers.d locks everybody out of sudo.
+_USER = r"""
+user=$1 home=$2
+getent passwd "$user" >/dev/null || useradd -s /bin/bash -d "$home" -m -U "$user"
+mkdir -p /etc/stacklab "$home"
+printf '%s\n' "$user ALL=(ALL) NOPASSWD: ALL" "Defaults:$user !requiretty" >/etc/stacklab/sudoers
 visudo -cf /etc/stacklab/sudoers >/dev/null
-install -m 0440 -o root -g root /etc/stacklab/sudoers "$1"
-mkdir -p "$2"; chown "$3": "$2"; chmod 0755 "$2"
+install -m 0440 -o root -g root /etc/stacklab/sudoers /etc/sudoers.d/40-stacklab
+chown "$user": "$home"; chmod 0755 "$home"
 """
 
 
 def stages(deployment: Deployment) -> list[Stage]:
     """In order; what the profile and the settings do not ask for is left out."""
+    return list(_stages(deployment))
+
+
+def _stages(deployment: Deployment) -> Iterator[Stage]:
+    machine, profile, settings = deployment.machine, deployment.profile, deployment.settings
     packages = PackageManager(deployment)
-    do = _Preparation(deployment, packages)
-    profile, settings = deployment.profile, deployment.settings
-    wanted = [
-        (True, Stage("machine", "the machine fits", do.fits_already, do.fit, 2)),
-        (True, Stage("proxy", "proxy settings", do.proxy_already, do.set_proxy, 1)),
-        (settings.ca_file, Stage("trust", "certificates to trust", do.trust_already, do.trust, 3)),
-        (profile.repositories, Stage("repositories", "repositories", packages.sources_already, packages.put_sources, 5)),
-        (True, Stage("packages", "packages", packages.already, packages.change, 120)),
-        (profile.external_ids, Stage("switch", "Open vSwitch settings", do.switch_already, do.set_switch, 2)),
-        (True, Stage("clock", "the clock", do.clock_already, do.set_clock, 5)),
-        (True, Stage("locale", f"locale {profile.locale}", do.locale_already, do.make_locale, 10)),
-        (True, Stage("user", f"user {STACK_USER}", do.user_already, do.make_user, 2)),
-        (do.accounts(), Stage("accounts", "accounts of mirrors", do.accounts_already, do.put_accounts, 1)),
-        (profile.selinux, Stage("selinux", "SELinux mode", do.selinux_already, do.set_selinux, 2)),
-        (True, Stage("pip", "pip's settings", do.pip_already, do.set_pip, 1)),
-    ]  # fmt: skip
-    return [stage for asked, stage in wanted if asked]
+    yield Stage("machine", "the machine fits", lambda: _known(deployment), lambda _: _fits(deployment), 2)
+    yield _proxy(deployment, packages)
+    if settings.ca_file:
+        yield _trust(deployment)
+    if repositories := profile.repositories:
+        yield file_stage(
+            machine, "repositories", "repositories", lambda progress: placed_files(repositories, settings, progress),
+            detail=f"{len(repositories)} files", usual=5,
+            # What yum remembers of a repository may be another one's.
+            then=("yum", "clean", "expire-cache") if profile.family == "redhat" else (),
+        )  # fmt: skip
+    yield Stage("packages", "packages", packages.already, packages.change, 120)
+    if profile.external_ids:
+        yield _switch(machine, profile)
+    yield _clock(machine)
+    yield _locale(machine, profile.locale)
+    yield _user(machine)
+    if lines := _accounts(settings):
+        detail = f"in {', '.join(NETRC)}"
+        yield file_stage(machine, "accounts", "accounts of mirrors", lambda _: _netrc(machine, lines), detail=detail)
+    yield _pip(machine, profile, settings)
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+def _known(deployment: Deployment) -> str | None:
+    return "looked at before; it is this lab's" if ours(deployment.machine, deployment.lab) else None
+
+
+def _fits(deployment: Deployment) -> str:
+    """Distribution, memory and disk, then the marker. Whether somebody uses the machine is `looks_used`'s to tell."""
+    machine, profile = deployment.machine, deployment.profile
+    facts = machine.script(_FACTS, user="root").lines
+    distribution, memory, disk = facts[0], int(facts[1]) / 1024, int(facts[2]) / 1024**2
+    if distribution != profile.distribution and not distribution.startswith(f"{profile.distribution}."):
+        raise UnsupportedMachine(
+            f"{machine.name} is {distribution}, and the profile {profile.name} is for {profile.distribution}",
+            advice="lab up --profile NAME chooses another profile",
+        )
+    check_size(machine.name, profile, memory, disk)
+    put_marker(machine, deployment.lab)
+    return f"{distribution}, {memory:.0f} MiB of memory, {disk:.0f} GiB of disk free"
 
 
 def check_size(machine: str, profile: Profile, memory: float, disk: float) -> None:
@@ -89,277 +125,172 @@ def check_size(machine: str, profile: Profile, memory: float, disk: float) -> No
         )
 
 
-class _Preparation:
-    def __init__(self, deployment: Deployment, packages: PackageManager) -> None:
-        self.packages = packages
-        self.deployment, self.profile, self.settings = deployment, deployment.profile, deployment.settings
-        self.machine: Machine = deployment.machine
+# --- proxy, certificates, accounts -----------------------------------------------------------------------------------
 
-    def _ask(self, *argv: str) -> str:
-        """What a command prints that may fail, as root."""
-        return self.machine.run(*argv, user="root", check=False).out.strip()
 
-    # --- the machine -----------------------------------------------------------------------------------------------
+def _proxy(deployment: Deployment, packages: PackageManager) -> Stage:
+    settings = deployment.settings
+    variables = proxies(settings, deployment.host_ip)
+    lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+    environment = MachineFile(ENVIRONMENT, lines.encode(), mode=0o600)
+    detail = without_account(settings.proxy or "none")
+    if settings.packages_proxy:
+        detail += f"; for packages {without_account(settings.packages_proxy)}"
+    return file_stage(
+        deployment.machine, "proxy", "proxy settings", lambda _: [environment, packages.proxy_file()], detail=detail
+    )
 
-    def fits_already(self) -> str | None:
-        return "looked at before; it is this lab's" if ours(self.machine, self.deployment.lab) else None
 
-    def fit(self, progress: Progress) -> str:
-        """Distribution, memory and disk, then the marker. Whether somebody uses the machine is `looks_used`'s to tell."""
-        name, profile = self.machine.name, self.profile
-        facts = self.machine.script(_FACTS, user="root").lines
-        distribution, memory, disk = facts[0], int(facts[1]) / 1024, int(facts[2]) / 1024**2
-        if distribution != profile.distribution and not distribution.startswith(f"{profile.distribution}."):
-            raise UnsupportedMachine(
-                f"{name} is {distribution}, and the profile {profile.name} is for {profile.distribution}",
-                advice="lab up --profile NAME chooses another profile",
-            )
-        check_size(name, profile, memory, disk)
-        put_marker(self.machine, self.deployment.lab)
-        return f"{distribution}, {memory:.0f} MiB of memory, {disk:.0f} GiB of disk free"
+def _trust(deployment: Deployment) -> Stage:
+    settings, (path, command, bundle) = deployment.settings, _CA[deployment.profile.family]
+    return file_stage(
+        deployment.machine, "trust", "certificates to trust", lambda _: [MachineFile(path, _certificates(settings))],
+        detail=f"{settings.ca_file} in {bundle}", then=(command,), usual=3,
+    )  # fmt: skip
 
-    # --- proxy and certificates ------------------------------------------------------------------------------------
 
-    def _environment_file(self) -> str:
-        variables = proxies(self.settings, self.deployment.host_ip)
-        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+def _certificates(settings: Settings) -> bytes:
+    """The file with certificates to trust. Raises ProfileInvalid."""
+    path = settings.ca_file
+    try:
+        content = path.read_bytes() if path else b""
+        x509.load_pem_x509_certificates(content)
+    except (OSError, ValueError) as error:
+        problem = (
+            f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "holds no certificate in PEM format"
+        )
+        raise ProfileInvalid(f"ca_file {path} {problem}", advice="correct deploy: ca_file: in config.yaml") from error
+    return content
 
-    def proxy_already(self) -> str | None:
-        private = is_private(self.machine, ENVIRONMENT, self._environment_file(), "root")
-        return self._proxy() if private and self.packages.proxy_already() else None
 
-    def set_proxy(self, progress: Progress) -> str:
-        self.machine.put(ENVIRONMENT, self._environment_file(), mode=0o600)
-        self.packages.set_proxy()
-        return self._proxy()
+def _accounts(settings: Settings) -> str:
+    """The accounts that the machine needs."""
+    options = pip_settings(settings, os.environ, "")
+    indexes = [options.get("index-url", ""), *options.get("extra-index-url", "").split()]
+    return accounts([*settings.mirrors.values(), *indexes])
 
-    def _proxy(self) -> str:
-        own, packages = without_account(self.settings.proxy or "none"), self.settings.packages_proxy
-        return f"{own}; for packages {without_account(packages)}" if packages else own
 
-    def _certificates(self) -> bytes:
-        path, problem = self.settings.ca_file, "holds no certificate in PEM format"
-        try:
-            held = path.read_bytes() if path else b""
-        except OSError as error:
-            held, problem = b"", f"cannot be read: {error.strerror}"
-        if not _PEM.search(held):
-            raise ProfileInvalid(f"ca_file {path} {problem}", advice="correct deploy: ca_file: in config.yaml")
-        return held
+def _netrc(machine: Machine, lines: str) -> list[MachineFile]:
+    """Somebody else's lines stay above ours."""
+    files = []
+    for path, owner in NETRC.items():
+        others = (machine.read(path) or b"").partition(HEADER.encode())[0]
+        files.append(MachineFile(path, others + f"{HEADER}\n{lines}".encode(), mode=0o600, owner=owner))
+    return files
 
-    def trust_already(self) -> str | None:
-        source, _, bundle = _CA[self.profile.family]
-        wanted = self._certificates()
-        if self.machine.read(source) != wanted:
-            return None
-        # The bundle is what programs read; line ends may differ in it.
-        inside = b"".join((self.machine.read(bundle) or b"").split())
-        return "trusted" if all(b"".join(body.split()) in inside for body in _PEM.findall(wanted)) else None
 
-    def trust(self, progress: Progress) -> str:
-        source, command, bundle = _CA[self.profile.family]
-        self.machine.put(source, self._certificates())
-        self.machine.run(*command.split(), user="root")
-        if self.trust_already() is None:
-            raise CommandFailed(
-                f"{command} on {self.machine.name} did not put the certificates of {self.settings.ca_file} into {bundle}",
-                advice=f"look there: openssl x509 -in {source} -noout -text",
-            )
-        return f"{self.settings.ca_file} in {bundle}"
+# --- Open vSwitch, clock, locale, user -------------------------------------------------------------------------------
 
-    # --- Open vSwitch, clock, locale -------------------------------------------------------------------------------
 
-    def switch_already(self) -> str | None:
-        for key, value in self.profile.external_ids.items():
-            asked = self._ask("ovs-vsctl", "--timeout=30", "--if-exists", "get", "open", ".", f"external-ids:{key}")
-            if asked.strip('"') != value:
+def _switch(machine: Machine, profile: Profile) -> Stage:
+    ids = profile.external_ids
+
+    def look() -> str | None:
+        for key, value in ids.items():
+            get = ("ovs-vsctl", "--timeout=30", "--if-exists", "get", "open", ".", f"external-ids:{key}")
+            if machine.run(*get, user="root", check=False).out.strip().strip('"') != value:
                 return None
-        return ", ".join(f"{key}={value}" for key, value in self.profile.external_ids.items())
+        return ", ".join(f"{key}={value}" for key, value in ids.items())
 
-    def set_switch(self, progress: Progress) -> str:
-        for key, value in self.profile.external_ids.items():
-            setting = f"external-ids:{key}={value}"
-            self.machine.run("ovs-vsctl", "--timeout=60", "set", "open", ".", setting, user="root")
-        return str(self.switch_already())
+    def change(progress: Progress) -> None:
+        settings = [f"external-ids:{key}={value}" for key, value in ids.items()]
+        machine.run("ovs-vsctl", "--timeout=60", "set", "open", ".", *settings, user="root")
 
-    def _clock_off(self) -> float:
+    problem = f"Open vSwitch on {machine.name} does not keep its settings"
+    return fact_stage("switch", "Open vSwitch settings", look, change, problem=problem, advice="ovs-vsctl show there")
+
+
+def _clock(machine: Machine) -> Stage:
+    """Tokens carry times: a clock that is off makes them useless."""
+
+    def seconds_off() -> float:
         """Seconds that the machine's clock is ahead of this host's; the way there and back is not counted."""
         before = time.time()
-        there = float(self.machine.run("date", "+%s.%N").out)
-        after = time.time()
-        return 0.0 if before <= there <= after else (there - after if there > after else there - before)
+        there = float(machine.run("date", "+%s.%N").out)
+        return there - min(max(there, before), time.time())
 
-    def _time_services(self) -> dict[str, tuple[str, str]]:
-        """The services that are there: whether each is enabled, and whether it runs, in systemd's words."""
-        states = unit_states(self.machine, TIME_SERVICES)
-        return {name: state for name, state in states.items() if state[0] not in ("", "not-found")}
+    def look() -> str | None:
+        off = abs(seconds_off())
+        return f"right to {max(off, 0.1):.1f} s" if off <= CLOCK_SECONDS else None
 
-    def _keeper(self) -> str:
-        running = [unit for unit, (_, active) in self._time_services().items() if active == "active"]
-        return f"kept by {running[0]}" if running else "no time service keeps it"
+    def change(progress: Progress) -> None:
+        off = seconds_off()
+        progress(f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}, setting it")
+        machine.run("date", "-u", "-s", f"@{time.time():.3f}", user="root", check=False)
 
-    def clock_already(self) -> str | None:
-        services, off = self._time_services(), self._clock_off()
-        # Enabled but not running: in a container, whose clock is its host's.
-        settled = not services or any(enabled == "enabled" for enabled, _ in services.values())
-        right = f"right to {max(abs(off), 0.1):.1f} s, {self._keeper()}"
-        return right if settled and abs(off) <= CLOCK_SECONDS else None
+    problem = f"the clock of {machine.name} is off and could not be set"
+    return fact_stage(
+        "clock", "the clock", look, change, problem=problem, advice="set it there; tokens do not hold otherwise"
+    )
 
-    def set_clock(self, progress: Progress) -> str:
-        """Tokens carry times: a clock that is off makes them useless. Without a time service this host's clock has to do."""
-        services = self._time_services()
-        if services and not any(enabled == "enabled" for enabled, _ in services.values()):
-            self._ask("systemctl", "enable", "--now", next(iter(services)))
-        off = self._clock_off()
-        if abs(off) <= CLOCK_SECONDS:
-            return f"right; {self._keeper()}"
-        error = f"{spoken(abs(off))} {'fast' if off > 0 else 'slow'}"
-        progress(f"{error}, setting it")
-        self._ask("date", "-u", "-s", f"@{time.time():.3f}")
-        left = abs(self._clock_off())
-        if left > CLOCK_SECONDS:
-            raise CommandFailed(
-                f"the clock of {self.machine.name} is {spoken(left)} off and could not be set",
-                advice="set it there; tokens do not hold otherwise",
-            )
-        return f"was {error}, set; {self._keeper()}"
 
-    def locale_already(self) -> str | None:
-        """DevStack sets LC_ALL to it without asking (stack.sh:63 at pike-eol)."""
-        there = {name.lower().replace("-", "") for name in self._ask("locale", "-a").splitlines()}
-        return "there" if self.profile.locale.lower().replace("-", "") in there else None
+def _locale(machine: Machine, locale: str) -> Stage:
+    """DevStack sets LC_ALL to it without asking (stack.sh:63 at pike-eol)."""
 
-    def make_locale(self, progress: Progress) -> str:
-        language, _, charset = self.profile.locale.partition(".")
+    def look() -> str | None:
+        there = {name.lower().replace("-", "") for name in machine.run("locale", "-a", check=False).lines}
+        return "there" if locale.lower().replace("-", "") in there else None
+
+    def change(progress: Progress) -> None:
+        language, _, charset = locale.partition(".")
         charset = "UTF-8" if charset.lower().replace("-", "") == "utf8" else charset
-        if self.machine.run("sh", "-c", "command -v localedef", check=False).ok:
-            command = ("localedef", "-i", language, "-f", charset, f"{language}.{charset}")
-            self.machine.run(*command, user="root", seconds=300, check=False)
-        if self.locale_already() is None and self.profile.family == "redhat":
-            self.packages.run("yum", "-y", "install", f"glibc-langpack-{language.partition('_')[0]}", check=False)
-        if self.locale_already() is None:
-            raise CommandFailed(
-                f"{self.machine.name} has no locale {self.profile.locale}, and it could not be made",
-                advice="install the package locales (Debian) or glibc-langpack-en (Red Hat) there",
-            )
-        return "made"
+        command = ("localedef", "-i", language, "-f", charset, f"{language}.{charset}")
+        machine.run(*command, user="root", seconds=300, check=False)
 
-    # --- the user --------------------------------------------------------------------------------------------------
+    return fact_stage(
+        "locale", f"locale {locale}", look, change, usual=10,
+        problem=f"{machine.name} has no locale {locale}, and it could not be made",
+        advice="install the package locales (Debian) or glibc-langpack-en (Red Hat) there",
+    )  # fmt: skip
 
-    def _account(self) -> list[str]:
+
+def _user(machine: Machine) -> Stage:
+    def account() -> list[str]:
         """The user's seven fields in passwd; fewer if there is none."""
-        return self._ask("getent", "passwd", STACK_USER).split(":")
+        return machine.run("getent", "passwd", STACK_USER, check=False).out.strip().split(":")
 
-    def user_already(self) -> str | None:
-        account = self._account()
-        if len(account) != 7 or account[5] != HOME or self._ask("stat", "-c", "%U %a", HOME) != f"{STACK_USER} 755":
+    def look() -> str | None:
+        owner = machine.run("stat", "-c", "%U %a", HOME, user="root", check=False).out.strip()
+        if len(account()) != 7 or account()[5] != HOME or owner != f"{STACK_USER} 755":
             return None
-        sudo = self.machine.run("sudo", "-n", "true", user=STACK_USER, check=False).ok
+        sudo = machine.run("sudo", "-n", "true", user=STACK_USER, check=False).ok
         return f"home {HOME}, sudo without a password" if sudo else None
 
-    def make_user(self, progress: Progress) -> str:
-        account = self._account()
-        if len(account) != 7:
-            self.machine.run("useradd", "-s", "/bin/bash", "-d", HOME, "-m", "-U", STACK_USER, user="root")
-        elif account[5] != HOME:
+    def change(progress: Progress) -> None:
+        fields = account()
+        if len(fields) == 7 and fields[5] != HOME:
             raise UnsupportedMachine(
-                f"{self.machine.name} has a user {STACK_USER} already, whose home is {account[5]} and not {HOME}",
+                f"{machine.name} has a user {STACK_USER} already, whose home is {fields[5]} and not {HOME}",
                 advice=f"remove it there, or: usermod -d {HOME} {STACK_USER}",
             )
-        # Before it counts: a broken file in sudoers.d locks everybody out of sudo.
-        rules = f"{STACK_USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{STACK_USER} !requiretty\n"
-        self.machine.put("/etc/stacklab/sudoers", rules, mode=0o440)
-        self.machine.script(_SUDO, SUDOERS, HOME, STACK_USER, user="root")
-        made = self.user_already()
-        if made is None:
-            raise CommandFailed(
-                f"user {STACK_USER} on {self.machine.name} cannot use sudo without a password",
-                advice=f"look there: sudo -l -U {STACK_USER}",
-            )
-        return made
+        machine.script(_USER, STACK_USER, HOME, user="root")
 
-    # --- accounts of mirrors and indexes ---------------------------------------------------------------------------
+    return fact_stage(
+        "user", f"user {STACK_USER}", look, change,
+        problem=f"user {STACK_USER} on {machine.name} cannot use sudo without a password",
+        advice=f"look there: sudo -l -U {STACK_USER}",
+    )  # fmt: skip
 
-    def accounts(self) -> str:
-        """Those that the machine needs, as lines of ~/.netrc."""
-        options = pip_settings(self.settings, os.environ, "")
-        indexes = [options.get("index-url", ""), *options.get("extra-index-url", "").split()]
-        return accounts([*self.settings.mirrors.values(), *indexes])
 
-    def _netrc(self, path: str) -> str:
-        """What is to be in the file: somebody else's lines stay above ours."""
-        others = (self.machine.read(path) or b"").decode(errors="replace").partition(HEADER)[0]
-        return f"{others}{HEADER}\n{self.accounts()}"
+# --- pip -------------------------------------------------------------------------------------------------------------
 
-    def accounts_already(self) -> str | None:
-        right = all(is_private(self.machine, path, self._netrc(path), owner) for path, owner in NETRC.items())
-        return f"in {', '.join(NETRC)}" if right else None
 
-    def put_accounts(self, progress: Progress) -> str:
-        for path, owner in NETRC.items():
-            self.machine.put(path, self._netrc(path), mode=0o600, owner=owner)
-        return f"in {', '.join(NETRC)}"
+def _pip(machine: Machine, profile: Profile, settings: Settings) -> Stage:
+    options = pip_settings(settings, os.environ, _CA[profile.family][2])
+    if profile.pip_constraints:
+        options["constraint"] = CONSTRAINTS
+    constraints = "".join(f"{line}\n" for line in profile.pip_constraints).encode()
 
-    # --- SELinux ---------------------------------------------------------------------------------------------------
-
-    def _selinux(self) -> tuple[str, str]:
-        """Mode now, and the mode that the configuration file gives the next boot (both lower case, "" if unknown)."""
-        now = (mode_of(self.machine) or "").lower()
-        return now, config_of(self.machine, self.profile.selinux.config) if self.profile.selinux else ""
-
-    def selinux_already(self) -> str | None:
-        now, then = self._selinux()
-        if not self.deployment.permissive:
-            return f"{now or 'not there'}; the fixes bring the rules that it needs"
-        if now in ("", "disabled"):
-            return now or "not there"
-        stays = now == "permissive" and then in ("permissive", "disabled")
-        return "permissive, now and after a reboot" if stays else None
-
-    def set_selinux(self, progress: Progress) -> str:
-        if self.profile.selinux is None:
-            return "not there"
-        text = (self.machine.read(self.profile.selinux.config) or b"").decode(errors="replace")
-        changed, count = re.subn(r"^\s*SELINUX=\w+.*$", "SELINUX=permissive", text, flags=re.MULTILINE)
-        new = changed if count else f"{text.rstrip()}\nSELINUX=permissive\n".lstrip()
-        self.machine.put(self.profile.selinux.config, new)
-        if self._selinux()[0] == "enforcing":
-            self.machine.run("setenforce", "0", user="root")
-        mode = self.selinux_already()
-        if mode is None:
-            raise CommandFailed(
-                f"SELinux on {self.machine.name} is still {self._selinux()[0]}", advice="look there: sestatus"
-            )
-        return mode
-
-    # --- pip -------------------------------------------------------------------------------------------------------
-
-    def _pip(self) -> dict[str, bytes | None]:
-        """The files that pip is to have, by path; None is one that we wrote earlier and that has nothing to say now."""
-        settings = pip_settings(self.settings, os.environ, _CA[self.profile.family][2])
-        files: dict[str, bytes | None] = {}
-        if self.profile.pip_constraints:
-            files[CONSTRAINTS] = "".join(f"{line}\n" for line in self.profile.pip_constraints).encode()
-            settings["constraint"] = CONSTRAINTS
-        if settings:
-            lines = [f"{name} = {without_account(value)}" for name, value in settings.items()]
-            files[PIP_CONF] = "\n".join([OURS, "[global]", *lines, ""]).encode()
-        elif (self.machine.read(PIP_CONF) or b"").startswith(OURS.encode()):
-            files[PIP_CONF] = None
+    def files(progress: Progress) -> list[MachineFile]:
+        """A file that we wrote earlier and that has nothing to say now goes."""
+        files = [MachineFile(CONSTRAINTS, constraints or None)]
+        if options:
+            lines = [f"{name} = {without_account(value)}" for name, value in options.items()]
+            files.append(MachineFile(PIP_CONF, "\n".join([OURS, "[global]", *lines, ""]).encode()))
+        elif (machine.read(PIP_CONF) or b"").startswith(OURS.encode()):
+            files.append(MachineFile(PIP_CONF, None))
         return files
 
-    def pip_already(self) -> str | None:
-        right = all(self.machine.read(path) == text for path, text in self._pip().items())
-        return self._pip_index() if right else None
-
-    def set_pip(self, progress: Progress) -> str:
-        for path, text in self._pip().items():
-            if text is None:
-                self.machine.run("rm", "-f", path, user="root")
-            else:
-                self.machine.put(path, text)
-        return self._pip_index()
-
-    def _pip_index(self) -> str:
-        index = pip_settings(self.settings, os.environ, "").get("index-url", "its own index")
-        return f"{without_account(index)}, {len(self.profile.pip_constraints)} constraints"
+    index = without_account(options.get("index-url", "its own index"))
+    detail = f"{index}, {len(profile.pip_constraints)} constraints"
+    return file_stage(machine, "pip", "pip's settings", files, detail=detail)
