@@ -15,7 +15,6 @@ from stacklab.deploy.profile.load import (
 )
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.deploy.templates import known_values
 from stacklab.errors import NotServed, ProfileInvalid, UnknownName
 from stacklab.machines.base import Finished
 
@@ -128,13 +127,6 @@ def test_a_profile_is_derived_with_few_lines(home: Path) -> None:
     assert profile.tested.endswith("mine.yaml changed it)")
 
 
-def test_a_profile_of_ones_own_may_have_the_name_of_the_one_it_changes(home: Path) -> None:
-    (home / "profiles/debian12-2026.1.yaml").write_text("based_on: debian12-2026.1\nusual_minutes: 5\n")
-    (home / "config.yaml").write_text("profiles: {debian12-2026.1: {size: {cpus: 9}}}\n")
-    profile = load_profile("debian12-2026.1")
-    assert (profile.usual_minutes, profile.size.cpus, profile.release) == (5, 9, "2026.1")
-
-
 def test_what_is_derived_from_a_profile_sees_what_the_configuration_says_of_that(home: Path) -> None:
     (home / "profiles/mine.yaml").write_text("based_on: debian12-2026.1\nusual_minutes: 5\n")
     (home / "config.yaml").write_text("profiles: {debian12-2026.1: {size: {cpus: 9}}, mine: {size: {disk: 7}}}\n")
@@ -162,11 +154,6 @@ WRONG = [
         BASE + "values:\n  api_wrokers: 2\n",
         r"mine.yaml:3: values.api_wrokers: no fragment of local.conf uses such a value",
         "did you mean 'api_workers'?",
-    ),
-    (
-        BASE + "values:\n  api_workers: many\n",
-        r"mine.yaml:3: values.api_workers: has to be a whole number \(it is 'many'\)",
-        "",
     ),
     (
         BASE + "variants:\n  container:\n    values: {shrae: /x}\n",
@@ -297,17 +284,16 @@ def test_the_configuration_names_variants() -> None:
 def test_two_profiles_that_are_based_on_each_other_are_told(home: Path) -> None:
     (home / "profiles/one.yaml").write_text("based_on: two\n")
     (home / "profiles/two.yaml").write_text("based_on: one\n")
-    with pytest.raises(ProfileInvalid, match=r"two.yaml:1: based_on: a profile cannot be based on itself: one is"):
+    with pytest.raises(
+        ProfileInvalid, match=r"two.yaml:1: based_on: a profile cannot be based on itself: one → two → one"
+    ):
         load_profile("one")
 
 
-def test_a_file_named_as_a_profile_of_labs_own_is_asked_whether_it_changes_that(home: Path) -> None:
-    (home / "profiles/centos7-pike.yaml").write_text("size: {cpus: 4}\n")
-    with pytest.raises(
-        ProfileInvalid, match=r"centos7-pike.yaml:1: is a whole profile in place of lab's own"
-    ) as caught:
+def test_a_profile_of_the_name_of_one_of_labs_own_is_refused(home: Path) -> None:
+    (home / "profiles/centos7-pike.yaml").write_text("based_on: debian12-2026.1\n")
+    with pytest.raises(ProfileInvalid, match=r"centos7-pike.yaml:1: lab has a profile 'centos7-pike' of its own"):
         load_profile("centos7-pike")
-    assert caught.value.advice == "to change that one, add: based_on: centos7-pike"
 
 
 def test_a_value_that_a_fragment_of_ones_own_uses_is_fine(home: Path) -> None:
@@ -319,23 +305,9 @@ def test_a_value_that_a_fragment_of_ones_own_uses_is_fine(home: Path) -> None:
     assert load_profile("mine").values["my_value"] == 1
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_value_of_labs_own_profiles_is_used(name: str) -> None:
-    profile = load_profile(name)
-    values = [profile.values, *(variant.values for variant in profile.variants.values())]
-    assert {key for value in values for key in value} <= known_values()
-
-
 def test_a_variant_of_the_configuration_that_no_profile_has_is_refused(home: Path) -> None:
     pike = load_profile("centos7-pike")
     assert chosen_variants(load_profile("debian12-2026.1"), Settings(variants=["container"])) == ["container"]
     assert chosen_variants(pike, Settings(variants=["container"])) == []  # of another profile
     with pytest.raises(NotServed, match="has no variant 'nope'"):
         chosen_variants(pike, Settings(variants=["container", "nope"]))
-
-
-def test_a_profile_that_ends_in_yml_is_told_to_be_renamed(home: Path) -> None:
-    (home / "profiles/mine.yml").write_text("based_on: debian12-2026.1\n")
-    with pytest.raises(UnknownName) as caught:
-        load_profile("mine")
-    assert caught.value.advice == f"profiles end in .yaml: rename {home / 'profiles/mine.yml'}"

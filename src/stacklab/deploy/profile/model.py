@@ -6,9 +6,10 @@ The files are `data/<name>.yaml`; `load` reads them and lays the user's own over
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stacklab.errors import NotServed, UnknownName
 from stacklab.suggest import closest_of
@@ -54,6 +55,19 @@ class PlacedFile(Part):
     sha256: str | None = None
     mode: int = 0o644
     why: str
+
+    @field_validator("path")
+    @classmethod
+    def _below(cls, path: str) -> str:
+        if ".." in PurePosixPath(path).parts:
+            raise ValueError("leads out of its directory")
+        return path
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.content is None) == (self.url is None):
+            raise ValueError("has to have either 'content' or 'url'")
+        return self
 
 
 class WantedPackages(Part):
@@ -266,28 +280,30 @@ class Profile(Part):
     def served(self) -> list[str]:
         """The optional services that can be had: what each of them needs is served, too."""
 
-        def able(name: str, through: tuple[str, ...]) -> bool:
-            service = self.services.get(name)
-            if service is None or service.refused is not None:
+        def able(name: str) -> bool:
+            try:
+                return name in self.chosen([name])
+            except (UnknownName, NotServed):
                 return False
-            return all(needed in through or able(needed, (*through, name)) for needed in service.needs)
 
-        return [name for name in self.services if able(name, ())]
+        return [name for name in self.services if able(name)]
 
     def chosen(self, services: Iterable[str], asked_by: Mapping[str, str] | None = None) -> dict[str, str]:
         """These services and those that they need, which stand before them, each with who wants it.
 
         `asked_by`: where it is not `--with`. Raises UnknownName, NotServed.
         """
-        wanted: dict[str, str] = {}
+        chosen: dict[str, str] = {}
 
         def add(name: str, by: str, through: tuple[str, ...]) -> None:
-            if name in wanted or name in through:
+            if name in chosen or name in through:
                 return
             service = self.services.get(name)
             if service is None:
-                advice = closest_of(name, self.served, f"services of {self.name}")
-                raise UnknownName(f"profile {self.name} knows no service '{name}'", advice=advice)
+                raise UnknownName(
+                    f"profile {self.name} knows no service '{name}'",
+                    advice=closest_of(name, self.served, f"services of {self.name}"),
+                )
             if service.refused is not None:
                 for_whom = f" (for {through[-1]})" if through else ""
                 raise NotServed(
@@ -296,11 +312,11 @@ class Profile(Part):
                 )
             for needed in service.needs:
                 add(needed, f"{name} needs it", (*through, name))
-            wanted[name] = by
+            chosen[name] = by
 
         for name in services:
             add(name, (asked_by or {}).get(name, "--with"), ())
-        return wanted
+        return chosen
 
     def with_variants(self, names: Iterable[str]) -> Profile:
         """The profile with these variants on top of it. Raises NotServed for one that it does not have."""
