@@ -20,9 +20,9 @@ def fill(
 ) -> Iterator[FetchOutcome]:
     """What came of each thing, as it comes. A failure is one of the outcomes, and the rest goes on.
 
-    `services`: what `--with` asks for. Raises NotServed for one that the profile does not have, NotEnoughSpace.
+    `services`: what `--with` asks for. Raises UnknownName, NotServed for one that the profile does not have, NotEnoughSpace.
     """
-    plan.with_needs(profile, services)
+    profile.chosen(services)
     # The box and the files first: they are few, and without them there is no machine to stack on.
     if "files" in parts:
         for placed in _placed_files(profile):

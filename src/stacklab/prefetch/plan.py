@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -12,12 +13,11 @@ from ruamel.yaml import YAML
 
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import LabError, NotServed
-from stacklab.suggest import closest_of
 
 DATA = Path(__file__).parent / "devstack.yaml"
 
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=(.*?)\s*(?:#.*)?$")
-_VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^{}]*))?\}|\$(\w+)")
+_VARIABLE = re.compile(r"[$]\{(\w+)(?::?-([^{}$]*))?\}|[$](\w+)")
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,9 @@ def devstack_of(profile: Profile) -> Repository:
     return Repository("devstack", profile.devstack.repo, profile.devstack.ref)
 
 
-def with_needs(profile: Profile, services: tuple[str, ...]) -> list[str]:
-    """The services and those that they need. Raises NotServed."""
-    names: list[str] = []
-    todo = list(services)
-    while todo:
-        name = todo.pop(0)
-        if name in names:
-            continue
-        service = profile.services.get(name)
-        if service is None or service.refused:
-            can = closest_of(name, profile.served, f"services of {profile.name}")
-            why = " ".join(service.refused.split()) if service and service.refused else can
-            raise NotServed(f"profile {profile.name} does not serve '{name}'", advice=why)
-        names.append(name)
-        todo += service.needs
-    return names
-
-
 def repositories(profile: Profile, services: tuple[str, ...], stackrc: str) -> list[Repository]:
-    """What DevStack clones. `stackrc`: that file of DevStack at the profile's ref. Raises NotServed."""
-    names = with_needs(profile, services)
+    """What DevStack clones. `stackrc`: that file of DevStack at the profile's ref. Raises UnknownName, NotServed."""
+    names = profile.chosen(services)
     values = evaluated(stackrc, _from_local_conf(profile, names))
     prefixes = [*facts()["projects"], *(prefix for name in names for prefix in facts()["services"].get(name, []))]
     cloned = [
@@ -102,7 +84,7 @@ def repositories(profile: Profile, services: tuple[str, ...], stackrc: str) -> l
     return list({(repository.url, repository.ref): repository for repository in cloned}.values())
 
 
-def _from_local_conf(profile: Profile, services: list[str]) -> dict[str, str]:
+def _from_local_conf(profile: Profile, services: Iterable[str]) -> dict[str, str]:
     """What local.conf will say of repositories: the same data that its fragments are made from."""
     values = profile.values
     settings = {name.upper(): str(values[name]) for name in ("git_base", "novnc_repo") if name in values}
@@ -121,34 +103,21 @@ def evaluated(stackrc: str, settings: dict[str, str]) -> dict[str, str]:
     What is not a plain assignment (arrays, commands, conditions) is left out: no value is guessed.
     """
     values = dict(settings)
+
+    def put(match: re.Match[str]) -> str:
+        default = match[0] if match[2] is None else match[2]
+        return values.get(match[1] or match[3], default)
+
     for line in stackrc.splitlines():
         match = _ASSIGNMENT.match(line)
-        if match is None:
+        if match is None or match[1] in values or re.search(r"[$][(]|`", match[2]):
             continue
-        name, text = match[1], match[2].strip("\"'")
-        if name in settings or "$(" in text or "`" in text:
-            continue
-        known = True
-
-        def put(match: re.Match[str]) -> str:
-            nonlocal known
-            variable, default = match[1] or match[3], match[2]
-            if variable in values:
-                return values[variable]
-            known = known and default is not None
-            return default or ""
-
-        before = None
-        while before != text:  # defaults may hold variables themselves
-            before, text = text, _VARIABLE.sub(put, _inner(text, values))
-        if known and name not in values:
-            values[name] = text
+        text, before = match[2].strip("\"'"), ""
+        while before != text:  # from the inside out: defaults may hold variables themselves
+            before, text = text, _VARIABLE.sub(put, text)
+        if "$" not in text:
+            values[match[1]] = text
     return values
-
-
-def _inner(text: str, values: dict[str, str]) -> str:
-    """Variables inside a default first: `${A_REPO:-${GIT_BASE}/a.git}`."""
-    return re.sub(r"(?<=:-)\$\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
 def target_of(profile: Profile) -> PrefetchTarget:

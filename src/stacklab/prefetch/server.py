@@ -6,10 +6,8 @@ So nobody else reads it, and nobody on the way puts anything else in its place.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +18,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
-from typing import IO, Any
+from typing import Any
 
 from stacklab.cache import cache_root
-from stacklab.files import write_json
+from stacklab.files import locked, write_json
 
 IDLE_SECONDS = 12 * 3600
 """After so long without a question the run is over, and nobody was left to end us."""
@@ -65,63 +63,47 @@ class CacheServer(ThreadingMixIn, UnixStreamServer):
 def forwarding(ssh: list[str], port: int, socket: Path) -> list[str]:
     """The ssh that leads the machine's port to our socket. `ssh`: what logs in there; it ends when its input does."""
     program, *rest = ssh
-    options = {"ClearAllForwardings": "no", "ExitOnForwardFailure": "yes"}  # of several values, ssh takes the first
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return [program, *words, "-R", f"127.0.0.1:{port}:{socket}", *rest, "cat"]
+    # Of several values, ssh takes the first.
+    options = ("-o", "ClearAllForwardings=no", "-o", "ExitOnForwardFailure=yes")
+    return [program, *options, "-R", f"127.0.0.1:{port}:{socket}", *rest, "cat"]
 
 
 def main(directory: Path) -> int:
-    """Serve until told to end (SIGTERM), until the directory or our lock in it is gone, or nobody asks for long."""
-    with (directory / LOCK).open("a+") as lock:
-        if not _held(lock):
+    """Serve until told to end (SIGTERM), until the directory is gone, or nobody asks for long."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with (
+        locked(directory / LOCK, wait=False) as mine,
+        tempfile.TemporaryDirectory(
+            prefix="lab-cache-", dir="/tmp"
+        ) as private,  # a socket's path has at most 107 bytes
+    ):
+        if not mine:
             say("another server serves this lab")
             return 3
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        private = Path(tempfile.mkdtemp(prefix="lab-cache-", dir="/tmp"))  # a socket's path has at most 107 bytes
-        ended = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: ended.set())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        mine = os.fstat(lock.fileno()).st_ino
+        socket = Path(private) / "http"
+        with CacheServer(str(socket), partial(Handler, directory=str(cache_root()))) as server:
 
-        def over(server: CacheServer) -> bool:
-            try:
-                gone = (directory / LOCK).stat().st_ino != mine
-            except OSError:
-                gone = True
-            return gone or ended.is_set() or time.monotonic() - server.asked > IDLE_SECONDS
+            def over() -> bool:
+                gone = not (directory / CONFIG).exists()
+                return gone or ended.is_set() or time.monotonic() - server.asked > IDLE_SECONDS
 
-        try:
-            with CacheServer(str(private / "http"), partial(Handler, directory=str(cache_root()))) as server:
-                threading.Thread(target=server.serve_forever, daemon=True).start()
-                write_json(directory / STATE, {"pid": os.getpid(), "port": config["port"]})
-                command = forwarding(config["ssh"], config["port"], private / "http")
-                while not over(server):
-                    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as ssh:
-                        while ssh.poll() is None and not over(server):
-                            ended.wait(1)
-                        ssh.terminate()
-                    if not over(server):
-                        say(f"ssh ended with status {ssh.returncode}; again in {AGAIN_SECONDS} s")
-                        ended.wait(AGAIN_SECONDS)
-                server.shutdown()
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            write_json(directory / STATE, {"pid": os.getpid(), "port": config["port"]})
+            command = forwarding(config["ssh"], config["port"], socket)
+            while not over():
+                with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as ssh:
+                    while ssh.poll() is None and not over():
+                        ended.wait(1)
+                    ssh.terminate()
+                if not over():
+                    say(f"ssh ended with status {ssh.returncode}; again in {AGAIN_SECONDS} s")
+                    ended.wait(AGAIN_SECONDS)
+            server.shutdown()
         say("ended")
     return 0
-
-
-def _held(lock: IO[str]) -> bool:
-    """Hold the lock for good. Whoever looks whether we serve holds it for a moment, too, so once is not enough."""
-    deadline = time.monotonic() + 1
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
 
 
 def say(line: str) -> None:

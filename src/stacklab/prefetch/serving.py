@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from stacklab.cache import cache_root
 from stacklab.errors import ServiceFailed
-from stacklab.files import read_json, write_json
+from stacklab.files import is_locked, read_derivable, write_json
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
 from stacklab.prefetch import mirrors
@@ -48,25 +47,21 @@ def start(lab: Lab, ssh: list[str]) -> Served:
 
     The port stays the same over the life of a lab, for the machine remembers it. Raises ServiceFailed.
     """
-    running = state(lab)
-    if running:
+    if running := state(lab):
         return running
     place = directory(lab)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    port = int((read_json(place / STATE) or {}).get("port", 0)) or random.choice(PORTS)  # noqa: S311 - no secret
+    port = int(read_derivable(place / CONFIG).get("port", 0)) or random.choice(PORTS)  # noqa: S311 - no secret
     write_json(place / CONFIG, {"port": port, "ssh": ssh}, mode=0o600)
     (place / STATE).unlink(missing_ok=True)
     log = place / "server.log"
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
+    with log.open("ab") as output:  # in a directory that is ours alone
         process = subprocess.Popen(
             [sys.executable, "-m", "stacklab.prefetch.server", str(place)],
-            cwd="/", stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True,
+            cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    finally:
-        os.close(descriptor)
-    for served in looks(lambda: state(lab), START_SECONDS, 0.05):
-        if served:
+    for begun in looks((place / STATE).exists, START_SECONDS, 0.05):
+        if begun and (served := state(lab)):
             process.returncode = 0  # it is on its own now: not ours to wait for
             return served
         if process.poll() is not None:
@@ -81,16 +76,9 @@ def start(lab: Lab, ssh: list[str]) -> Served:
 def state(lab: Lab) -> Served | None:
     """The server that runs, if one does: it does exactly while it holds its lock."""
     place = directory(lab)
-    try:
-        with (place / LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        running = read_json(place / STATE)
+    running = read_derivable(place / STATE) if is_locked(place / LOCK) else {}
     if not running:
-        return None  # it is just beginning, or ending
+        return None  # or it is just beginning
     return Served(f"http://127.0.0.1:{running['port']}/", int(running["pid"]), place / "server.log")
 
 
@@ -104,7 +92,7 @@ def stop(lab: Lab, *, another_port: bool = False) -> bool:
             os.kill(served.pid, order)
         if any(state(lab) is None for _ in looks(lambda: None, STOP_SECONDS, 0.05)):
             if another_port:
-                (directory(lab) / STATE).unlink(missing_ok=True)
+                (directory(lab) / CONFIG).unlink(missing_ok=True)
             return True
     raise ServiceFailed(f"the cache's server (process {served.pid}) does not end", advice=f"see {served.log}")
 

@@ -16,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,10 +38,6 @@ SECONDS = 1800
 
 # uv's words for a package that stops it, at the beginning of its explanation
 _NO_WHEEL = re.compile(r"Because (?:all versions of |only )?([A-Za-z0-9_.-]+)\S* ha(?:s|ve) no usable wheels")
-_NOT_THERE = re.compile(
-    r"Because (?:there (?:is|are) no versions? of |only )?([A-Za-z0-9_.-]+)\S*"
-    r"(?: was not found| and |(?: or \S+)? is available)"
-)
 NEWEST_OF_UV = 40
 """The latest glibc (2.x) that uv has a name for; wheels for a later one are there hardly ever."""
 _NO_MATCH = re.compile(r"No matching distribution found for (\S+)")
@@ -81,7 +75,7 @@ def fetch(
             yield FetchOutcome("wheels", "Python packages", "failed", 0, error.message, error)
             return
         yield from missing
-    have = _whole(directory(target))
+    have = _there(directory(target))
     yield from (have[_key(text)] for text in dict.fromkeys([*pinned, *newest]) if _key(text) in have)
     batches = [
         [text for text in texts[start : start + BATCH] if _key(text) not in have]
@@ -147,7 +141,7 @@ def _resolved(
     """What is needed, as NAME==VERSION, and what came of that for which there is no wheel. Raises LabError."""
     import uv
 
-    without: dict[str, FetchOutcome] = {}
+    without: list[str] = []
     with tempfile.TemporaryDirectory(prefix="lab-wheels-") as scratch:
         files = {name: Path(scratch) / f"{name}.txt" for name in ("needed", "constraints", "excludes")}
         files["needed"].write_text("\n".join(needed))
@@ -163,15 +157,12 @@ def _resolved(
             done = _ran(command, environment)
             if done.returncode == 0:
                 pins = filter(None, map(_requirement, done.stdout.splitlines()))
-                return [f"{pin.name}{pin.specifier}" for pin in pins], list(without.values())
+                return [f"{pin.name}{pin.specifier}" for pin in pins], [_only_source(name) for name in without]
             why = " ".join(done.stderr.split()).partition(", we can conclude")[0].rpartition("cause: ")[2]
-            if match := _NO_WHEEL.search(why):
-                without[match[1]] = _only_source(match[1])
-            elif (match := _NOT_THERE.search(why)) and match[1] not in without:
-                error = _failure(f"the index has no {match[1]} that fits", why)
-                without[match[1]] = FetchOutcome("wheels", match[1], "failed", 0, error.message, error)
-            else:
+            match = _NO_WHEEL.search(why)
+            if match is None or match[1] in without:
                 raise _failure("uv does not find out which Python packages are needed", done.stderr)
+            without.append(match[1])
 
 
 def _only_source(name: str) -> FetchOutcome:
@@ -221,21 +212,13 @@ def _fitting(target: PrefetchTarget) -> list[str]:
     return options + ([f"--abi={target.abi}"] if target.abi else [])
 
 
-def _whole(place: Path) -> dict[str, FetchOutcome]:
-    """The wheels that are there, by name and version; a damaged one is removed."""
-    have = {}
+def _there(place: Path) -> dict[str, FetchOutcome]:
+    """The wheels that are there, by name and version."""
+    there = {}
     for path in sorted(place.glob("*/*.whl")):
-        try:
-            with zipfile.ZipFile(path) as wheel:
-                whole = wheel.testzip() is None
-        except (zipfile.BadZipFile, OSError, zlib.error):
-            whole = False
-        if whole:
-            name, version, *_ = parse_wheel_filename(path.name)
-            have[_key(f"{name}=={version}")] = FetchOutcome("wheels", path.name, "already", path.stat().st_size)
-        else:
-            path.unlink(missing_ok=True)
-    return have
+        name, version, *_ = parse_wheel_filename(path.name)
+        there[_key(f"{name}=={version}")] = FetchOutcome("wheels", path.name, "already", path.stat().st_size)
+    return there
 
 
 def _key(pin: str) -> str:
