@@ -6,7 +6,6 @@ import errno
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -68,8 +67,8 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> Iterator[InternetDouble]:
 def catalogue(internet: InternetDouble) -> ImageCatalogue:
     """The real one, with the pin pointing at the double."""
     real = load_catalogue(machine="x86_64")
-    pin = PinnedFile(f"{internet.url}/cirros.img", SHA, len(QCOW2))
-    return replace(real, pinned=replace(real.pinned, files={"x86_64": pin}))
+    pin = PinnedFile(url=f"{internet.url}/cirros.img", sha256=SHA, size=len(QCOW2))
+    return real.model_copy(update={"pinned": real.pinned.model_copy(update={"files": {"x86_64": pin}})})
 
 
 @pytest.fixture
@@ -77,12 +76,10 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Instead of building an image: note where it should be."""
     calls: list[Path] = []
 
-    def fake(catalogue: ImageCatalogue, target: Path, progress: Callable[[str], None]) -> str:
+    def fake(catalogue: ImageCatalogue, target: Path, progress: Callable[[str], None]) -> None:
         calls.append(target)
         target.write_bytes(QCOW2)
-        record = {"packages": [], "disk_format": "qcow2", "sha256": SHA}
-        write_json(target.with_suffix(".json"), record)
-        return "qcow2"
+        write_json(target.with_suffix(".json"), {"packages": [], "disk_format": "qcow2", "sha256": SHA})
 
     monkeypatch.setattr(find, "build_tiny", fake)
     return calls
@@ -232,6 +229,6 @@ def test_where_nothing_can_be_built_the_advice_names_the_option(
         find.find_image(None, quiet, catalogue=catalogue)
     assert "--image PATH|URL" in missing.value.advice
     with pytest.raises(UnsupportedMachine, match="aarch64") as unsupported:
-        find.find_image(None, quiet, catalogue=replace(catalogue, machine="aarch64"))
+        find.find_image(None, quiet, catalogue=catalogue.model_copy(update={"machine": "aarch64"}))
     assert "--image PATH|URL" in unsupported.value.advice
     assert leftovers() == []

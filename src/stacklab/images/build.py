@@ -34,8 +34,8 @@ def recipe_key(catalogue: ImageCatalogue) -> str:
     return digest.hexdigest()[:16]
 
 
-def build_tiny(catalogue: ImageCatalogue, target: Path, progress: Progress) -> str:
-    """Build the image at `target` (written whole or not at all); returns its disk format, qcow2 or raw.
+def build_tiny(catalogue: ImageCatalogue, target: Path, progress: Progress) -> None:
+    """Build the image at `target` (written whole or not at all), and beside it a record: its disk format, qcow2 or raw.
 
     Raises UnsupportedMachine, MissingProgram, DownloadFailed, StageFailed or NotEnoughSpace; each advises --image.
     """
@@ -47,12 +47,12 @@ def build_tiny(catalogue: ImageCatalogue, target: Path, progress: Progress) -> s
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tiny-") as scratch:
-            return _build(catalogue, Path(scratch), name, target, progress)
+            _build(catalogue, Path(scratch), name, target, progress)
     except OSError as error:
         raise disk_error(error, target) from error
 
 
-def _build(catalogue: ImageCatalogue, work: Path, name: str, target: Path, progress: Progress) -> str:
+def _build(catalogue: ImageCatalogue, work: Path, name: str, target: Path, progress: Progress) -> None:
     recipe = catalogue.tiny
     packages = Packages(work / "apt", progress)
     names = packages.closure(recipe.guest[name], recipe.follow, recipe.skip)
@@ -79,7 +79,6 @@ def _build(catalogue: ImageCatalogue, work: Path, name: str, target: Path, progr
     record = {"packages": sorted(used), "disk_format": disk_format, "sha256": sha256_of(made)}
     made.replace(target)
     write_json(target.with_suffix(".json"), record)
-    return disk_format
 
 
 def _one(tree: Path, pattern: str) -> Path:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class PinnedFile:
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PinnedFile(_Part):
     """One file on the internet and what it must be."""
 
     url: str
@@ -21,8 +23,7 @@ class PinnedFile:
     size: int
 
 
-@dataclass(frozen=True)
-class PinnedImage:
+class PinnedImage(_Part):
     """An image that somebody else publishes, by machine architecture."""
 
     name: str
@@ -31,26 +32,24 @@ class PinnedImage:
     files: dict[str, PinnedFile]
 
 
-@dataclass(frozen=True)
-class TinyRecipe:
+class TinyRecipe(_Part):
     """What the tiny Linux is made of."""
 
     name: str
     login: str
-    machines: tuple[str, ...]
-    guest: dict[str, tuple[str, ...]]
-    tools: tuple[str, ...]
+    machines: list[str]
+    guest: dict[str, list[str]]
+    tools: list[str]
     follow: str
     skip: str
     root_megabytes: int
-    modules: tuple[str, ...]
+    modules: list[str]
 
 
-@dataclass(frozen=True)
-class ImageCatalogue:
+class ImageCatalogue(_Part):
     """All of images.yaml. `machine` is the architecture that guests on this machine have."""
 
-    pinned: PinnedImage
+    pinned: PinnedImage = Field(alias="cirros")
     tiny: TinyRecipe
     logins: dict[str, str]
     machine: str
@@ -61,28 +60,7 @@ class ImageCatalogue:
         return next((user for word, user in self.logins.items() if word in lowered), None)
 
 
-def load_catalogue(path: Path = HERE / "images.yaml", machine: str | None = None) -> ImageCatalogue:
-    """Read images.yaml (ours, shipped with the package: a wrong one is a defect and may raise anything)."""
-    data: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    pinned, tiny = data["cirros"], data["tiny"]
-    return ImageCatalogue(
-        pinned=PinnedImage(
-            name=pinned["name"],
-            login=pinned["login"],
-            disk_format=pinned["disk_format"],
-            files={name: PinnedFile(**file) for name, file in pinned["files"].items()},
-        ),
-        tiny=TinyRecipe(
-            name=tiny["name"],
-            login=tiny["login"],
-            machines=tuple(tiny["machines"]),
-            guest={name: tuple(packages) for name, packages in tiny["guest"].items()},
-            tools=tuple(tiny["tools"]),
-            follow=tiny["follow"],
-            skip=tiny["skip"],
-            root_megabytes=tiny["root_megabytes"],
-            modules=tuple(tiny["modules"]),
-        ),
-        logins=dict(data["logins"]),
-        machine=machine or platform.machine(),
-    )
+def load_catalogue(machine: str | None = None) -> ImageCatalogue:
+    """Read images.yaml (ours, shipped with the package: a wrong one is a defect)."""
+    data = YAML(typ="safe").load((HERE / "images.yaml").read_text(encoding="utf-8"))
+    return ImageCatalogue.model_validate(data | {"machine": machine or platform.machine()})

@@ -9,7 +9,6 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from stacklab.errors import MissingProgram, StageFailed
@@ -18,9 +17,6 @@ from stacklab.images.packages import ADVICE
 SECTOR = 512
 MEGABYTE = 1 << 20
 FIRST = MEGABYTE  # where the first partition begins
-# One fixed moment and identity: the same packages make the same image.
-FIXED_TIME = 1704067200
-FIXED_UUID = "6c616221-7469-4e79-8c69-6e7578726f6f"
 
 
 def find_program(name: str, tools: Path) -> str:
@@ -43,9 +39,6 @@ class DiskMaker:
             "LC_ALL": "C",
             "PATH": f"{tools / 'usr/bin'}:{os.environ.get('PATH', '')}",  # syslinux calls the mtools by name
             "MTOOLS_SKIP_CHECK": "1",
-            "SOURCE_DATE_EPOCH": str(FIXED_TIME),
-            "E2FSPROGS_FAKE_TIME": str(FIXED_TIME),
-            "TZ": "UTC",
         }
 
     def _run(self, name: str, *arguments: str, given: str | None = None) -> None:
@@ -87,49 +80,29 @@ class DiskMaker:
 
     def _boot_partition(self, files: dict[str, bytes], megabytes: int) -> None:
         image = f"{self.target}@@{FIRST}"
-        sectors = megabytes * MEGABYTE // SECTOR
         # Heads and sectors as the firmware sees a disk of this kind; -H: sectors before the partition.
-        self._run(
-            "mformat",
-            "-i",
-            image,
-            "-T",
-            str(sectors),
-            "-h",
-            "255",
-            "-s",
-            "63",
-            "-H",
-            str(FIRST // SECTOR),
-            "-N",
-            "0",
-            "::",
-        )
+        size = ("-T", str(megabytes * MEGABYTE // SECTOR), "-H", str(FIRST // SECTOR))
+        self._run("mformat", "-i", image, *size, "-h", "255", "-s", "63", "-N", "0", "::")
         folder = self.target.with_suffix(".boot")
         folder.mkdir()
         for name, content in files.items():
             (folder / name).write_bytes(content)
-            os.utime(folder / name, (FIXED_TIME, FIXED_TIME))
-        self._run("mcopy", "-m", "-i", image, *(str(folder / name) for name in files), "::")
+        self._run("mcopy", "-i", image, *(str(folder / name) for name in files), "::")
         self._run("syslinux", "--offset", str(FIRST), "--install", str(self.target))
 
     def _root_partition(self, root: Path, start: int, megabytes: int) -> None:
         part = self.target.with_suffix(".root")
         with part.open("wb") as file:
             file.truncate(megabytes * MEGABYTE)
-        for path in _below(root):
-            os.utime(path, (FIXED_TIME, FIXED_TIME), follow_symlinks=False)
         self._run(
             "mke2fs", "-q", "-t", "ext4", "-b", "1024", "-J", "size=1", "-m", "0", "-N", "2048", "-I", "256",
-            "-O", "^metadata_csum,^64bit,^resize_inode",
-            "-E", f"root_owner=0:0,lazy_itable_init=0,hash_seed={FIXED_UUID}",
-            "-U", FIXED_UUID, "-L", "lab-root", "-d", str(root), str(part),
+            "-O", "^metadata_csum,^64bit,^resize_inode", "-E", "root_owner=0:0,lazy_itable_init=0",
+            "-L", "lab-root", "-d", str(root), str(part),
         )  # fmt: skip
         # mke2fs copies the owner of the files: whoever builds. In the guest they belong to root, or to the learner.
-        changes = [f"sif / ctime @{FIXED_TIME}"]
-        for path in _below(root):
+        changes = []
+        for path in root.rglob("*"):
             inside = "/" + str(path.relative_to(root))
-            changes.append(f'sif "{inside}" ctime @{FIXED_TIME}')
             owner = 1000 if inside == "/home/lab" or inside.startswith("/home/lab/") else 0
             changes += [f'sif "{inside}" uid {owner}', f'sif "{inside}" gid {owner}']
         self._run("debugfs", "-w", "-f", "-", str(part), given="\n".join(changes) + "\n")
@@ -137,8 +110,3 @@ class DiskMaker:
             disk.seek(start)
             disk.write(part.read_bytes())
         part.unlink()
-
-
-def _below(root: Path) -> Iterator[Path]:
-    """Everything under `root`, in an order that does not depend on the directory."""
-    yield from sorted(root.rglob("*"))

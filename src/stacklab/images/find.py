@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from stacklab import places
 from stacklab.download import Unreachable, WrongContent, download, sha256_of
-from stacklab.errors import DownloadFailed
+from stacklab.errors import DownloadFailed, StageFailed
 from stacklab.files import locked, read_json
 from stacklab.images.build import build_tiny, recipe_key
 from stacklab.images.catalogue import ImageCatalogue, load_catalogue
@@ -58,7 +58,7 @@ def find_image(user: str | None, progress: Progress, *, catalogue: ImageCatalogu
         if user is not None:
             return _users(user, folder, catalogue, progress)
         cached = _cached_cirros(folder, catalogue) or _cached_tiny(folder, catalogue)
-        if cached is not None:
+        if cached:
             return cached
         try:
             return _fetched_cirros(folder, catalogue, progress)
@@ -107,57 +107,47 @@ def _of_user(path: Path, disk_format: str, name: str, source: str, catalogue: Im
     return GuestImage(path, disk_format, "bare", catalogue.login_for(name), f"given: {source}", stem)
 
 
-def _cirros(path: Path, catalogue: ImageCatalogue, source: str) -> GuestImage:
+def _cirros(folder: Path, catalogue: ImageCatalogue, source: str) -> GuestImage:
     pinned = catalogue.pinned
+    path = folder / f"{pinned.name}-{catalogue.machine}.{pinned.disk_format}"
     return GuestImage(path, pinned.disk_format, "bare", pinned.login, source, pinned.name)
 
 
-def _cirros_path(folder: Path, catalogue: ImageCatalogue) -> Path:
-    pinned = catalogue.pinned
-    return folder / f"{pinned.name}-{catalogue.machine}.{pinned.disk_format}"
-
-
 def _cached_cirros(folder: Path, catalogue: ImageCatalogue) -> GuestImage | None:
-    path, pin = _cirros_path(folder, catalogue), catalogue.pinned.files.get(catalogue.machine)
-    if pin is None or not path.is_file():
-        return None
-    if sha256_of(path) != pin.sha256:
-        # Damaged, or of an older pin: not an error of the user's, it is fetched again.
-        path.unlink()
-        return None
-    return _cirros(path, catalogue, f"cached: {path}")
+    """A damaged one, or one of an older pin, is no error of the user's: it is fetched again."""
+    pin, image = catalogue.pinned.files.get(catalogue.machine), _cirros(folder, catalogue, "cached")
+    return image if pin and image.path.is_file() and sha256_of(image.path) == pin.sha256 else None
 
 
 def _fetched_cirros(folder: Path, catalogue: ImageCatalogue, progress: Progress) -> GuestImage:
     pin = catalogue.pinned.files.get(catalogue.machine)
     if pin is None:
         raise Unreachable(f"there is no pinned {catalogue.pinned.name} for {catalogue.machine}", advice=ADVICE)
-    path = _cirros_path(folder, catalogue)
-    progress(f"fetching {catalogue.pinned.name} ({pin.size >> 20} MB)")
-    download(pin.url, path, progress, sha256=pin.sha256, advice=USUAL_ADVICE)
-    return _cirros(path, catalogue, f"fetched: {pin.url}")
-
-
-def _tiny(path: Path, disk_format: str, catalogue: ImageCatalogue, source: str) -> GuestImage:
-    return GuestImage(path, disk_format, "bare", catalogue.tiny.login, source, catalogue.tiny.name)
+    image = _cirros(folder, catalogue, f"fetched: {pin.url}")
+    progress(f"fetching {image.name} ({pin.size >> 20} MB)")
+    download(pin.url, image.path, progress, sha256=pin.sha256, advice=USUAL_ADVICE)
+    return image
 
 
 def _tiny_path(folder: Path, catalogue: ImageCatalogue) -> Path:
     return folder / f"{catalogue.tiny.name}-{recipe_key(catalogue)}.img"
 
 
-def _cached_tiny(folder: Path, catalogue: ImageCatalogue) -> GuestImage | None:
-    path = _tiny_path(folder, catalogue)
+def _cached_tiny(folder: Path, catalogue: ImageCatalogue, source: str = "cached") -> GuestImage | None:
+    path, tiny = _tiny_path(folder, catalogue), catalogue.tiny
     made = read_json(path.with_suffix(".json"))
     if made is None or not path.is_file() or sha256_of(path) != made["sha256"]:
         return None
-    return _tiny(path, made["disk_format"], catalogue, f"cached: {path}")
+    return GuestImage(path, made["disk_format"], "bare", tiny.login, source, tiny.name)
 
 
 def _built_tiny(folder: Path, catalogue: ImageCatalogue, progress: Progress) -> GuestImage:
     path = _tiny_path(folder, catalogue)
-    disk_format = build_tiny(catalogue, path, progress)
+    build_tiny(catalogue, path, progress)
     for old in folder.glob(f"{catalogue.tiny.name}-*"):
         if old.stem != path.stem:
             old.unlink()  # of an earlier recipe
-    return _tiny(path, disk_format, catalogue, "built here from this distribution's packages")
+    image = _cached_tiny(folder, catalogue, "built here from this distribution's packages")
+    if image is None:
+        raise StageFailed(f"{path} is not what was just written there", advice=ADVICE)
+    return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ class Packages:
                 raise MissingProgram(
                     f"an image cannot be built here: {program} is missing (this needs Debian's packages)", advice=ADVICE
                 )
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.progress = progress
         # As root apt would hand the download to a user who may not write into our directory.
@@ -45,11 +47,10 @@ class Packages:
         self.progress("fetching package lists (this machine has none)")
         self._run("apt-get", "update", "-qq")
 
-    def _run(self, program: str, *arguments: str) -> str:
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def _run(self, program: str, *arguments: str, at: Path | None = None) -> str:
         done = subprocess.run(
             [program, *self.options, *arguments],
-            cwd=self.directory,
+            cwd=at or self.directory,
             env={**os.environ, "LC_ALL": "C"},
             capture_output=True,
             text=True,
@@ -79,11 +80,7 @@ class Packages:
         folder = self.directory / f"debs-{into.name}"
         folder.mkdir(parents=True, exist_ok=True)
         into.mkdir(parents=True, exist_ok=True)
-        self.directory, before = folder, self.directory
-        try:
-            self._run("apt-get", "download", "-qq", *names)
-        finally:
-            self.directory = before
+        self._run("apt-get", "download", "-qq", *names, at=folder)
         files = sorted(folder.glob("*.deb"))
         for file in files:
             subprocess.run(["dpkg-deb", "-x", str(file), str(into)], check=True, capture_output=True, timeout=120)
@@ -92,16 +89,9 @@ class Packages:
 
 def distribution() -> tuple[str, str]:
     """(id, version) of this machine's distribution; a derivative answers with the id that it says it is like."""
-    values: dict[str, str] = {}
     try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
+        values = platform.freedesktop_os_release()
     except OSError:
-        text = ""
-    for line in text.splitlines():
-        name, separator, value = line.partition("=")
-        if separator:
-            values[name] = value.strip('"')
-    for candidate in [values.get("ID", ""), *values.get("ID_LIKE", "").split()]:
-        if candidate in ("debian", "ubuntu"):
-            return candidate, values.get("VERSION_ID", "")
-    return values.get("ID", "unknown"), values.get("VERSION_ID", "")
+        return "unknown", ""
+    alike = [values["ID"], *values.get("ID_LIKE", "").split()]
+    return next((name for name in alike if name in ("debian", "ubuntu")), values["ID"]), values.get("VERSION_ID", "")
