@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -67,13 +66,6 @@ def fetched_file(
             record = FileRecord(without_password(source), digest, path.stat().st_size)
             write_atomic(_record_path(path), json.dumps(asdict(record)))
     return path
-
-
-def cached_files() -> Iterator[tuple[Path, FileRecord]]:
-    """Every cached file, with its record; whether it is intact is not looked at."""
-    for path in sorted((cache_root() / "files").glob("*/*")):
-        if not path.name.startswith(".") and (record := _record(path)):
-            yield path, record
 
 
 def _record_path(path: Path) -> Path:

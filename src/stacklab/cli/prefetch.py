@@ -36,7 +36,7 @@ def _parts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 
 
 @click.command()
-@click.argument("profile", required=False, shell_complete=complete_profile)
+@click.argument("profile", shell_complete=complete_profile)
 @click.option(
     "--with",
     "services",
@@ -50,15 +50,13 @@ def _parts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
     "--only", "parts", default=",".join(ALL), callback=_parts, shell_complete=complete_parts, metavar="PARTS",
     help="Some of git,wheels,files,box.",
 )  # fmt: skip
-@click.option("--list", "listing", is_flag=True, help="Show what is there, and fetch nothing.")
 @json_option
 @click.pass_obj
 def prefetch(
     context: Invocation,
-    profile: str | None,
+    profile: str,
     services: tuple[str, ...],
     parts: tuple[str, ...],
-    listing: bool,
     as_json: bool,
 ) -> None:
     """Fetch now what deploying a profile needs, so that lab up takes it from here, and less time.
@@ -69,17 +67,8 @@ def prefetch(
     \b
     lab prefetch centos7-pike
     lab prefetch debian12-2026.1 --with heat --only git,wheels
-    lab prefetch --list
     """
-    console = context.console(as_json)
-    if listing:
-        _list(console, parts)
-        return
-    if profile is None:
-        from stacklab.deploy.profile.load import profile_names
-
-        raise click.UsageError(f"which profile? there are {', '.join(profile_names())}")
-    _fill(console, profile, services, parts)
+    _fill(context.console(as_json), profile, services, parts)
 
 
 def _fill(console: Console, name: str, services: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -136,18 +125,6 @@ def _show(console: Console, outcome: FetchOutcome) -> None:
     size = f"  {_size(outcome.size)}" if outcome.size else ""
     detail = f"  {console.style(outcome.detail, 'bright_black')}" if outcome.detail else ""
     console.print(f"{mark} {outcome.part}: {outcome.name}  {outcome.outcome}{size}{detail}")
-
-
-def _list(console: Console, parts: tuple[str, ...]) -> None:
-    from stacklab.prefetch.fill import listing
-
-    rows = [outcome for outcome in listing() if outcome.part in parts]
-    console.result([outcome.as_json() for outcome in rows])
-    if not rows:
-        console.print("nothing is there yet; lab prefetch PROFILE fetches it")
-        return
-    columns = [(outcome.part, outcome.name, _size(outcome.size), outcome.detail) for outcome in rows]
-    console.table(("PART", "WHAT", "SIZE", ""), columns)
 
 
 def _things(count: int) -> str:

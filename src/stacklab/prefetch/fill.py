@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stacklab.cache import cache_path, cache_root, cached_file, cached_files, fetched_file
+from stacklab.cache import cache_path, cached_file, fetched_file
 from stacklab.deploy.profile.model import PlacedFile, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
@@ -49,18 +49,6 @@ def repositories(profile: Profile, services: tuple[str, ...]) -> list[Repository
     devstack = plan.devstack_of(profile)
     stackrc = mirrors.show(devstack, "stackrc")
     return [devstack] if stackrc is None else [devstack, *plan.repositories(profile, services, stackrc)]
-
-
-def listing() -> Iterator[FetchOutcome]:
-    """What is there: mirrors and files one by one, Python packages by name. Nothing is verified."""
-    for path, refs, size in mirrors.mirrored():
-        name = str(path.relative_to(cache_root() / "git"))
-        yield FetchOutcome("git", name, "already", size, ", ".join(refs))
-    for name, paths in wheels.packages().items():
-        size = sum(path.stat().st_size for path in paths)
-        yield FetchOutcome("wheels", name, "already", size, ", ".join(sorted({path.name for path in paths})))
-    for path, record in cached_files():
-        yield FetchOutcome("files", path.name, "already", record.size, record.url)
 
 
 def _placed_files(profile: Profile) -> list[PlacedFile]:

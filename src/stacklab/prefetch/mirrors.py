@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -86,18 +85,6 @@ def show(repository: Repository, file: str) -> str | None:
     at = commit(path, repository.ref)
     done = _git(path, "show", f"{at}:{file}", check=False) if at else None
     return done.stdout if done and done.returncode == 0 else None
-
-
-def mirrored() -> Iterator[tuple[Path, list[str], int]]:
-    """Every mirror: where it is, its branches and tags, its size in bytes."""
-    root = cache_root() / "git"
-    for path in sorted(root.rglob("*.git")) if root.is_dir() else []:
-        if (path / "HEAD").is_file():
-            branches = _git(path, "for-each-ref", "--format=%(refname:short)", "refs/heads").stdout.split()
-            if "lab" in branches:  # a tag was fetched
-                branches += _git(path, "tag", "--points-at", "lab").stdout.split()
-            if branches:  # else its first fetch was interrupted
-                yield path, [name for name in branches if name != "lab"], _size(path)
 
 
 def _size(directory: Path) -> int:

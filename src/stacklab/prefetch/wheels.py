@@ -48,14 +48,6 @@ def directory(target: PrefetchTarget) -> Path:
     return cache_root() / "python" / f"{target.python}-{target.glibc}"
 
 
-def packages() -> dict[str, list[Path]]:
-    """Every package that is there, for whatever Python, with its files."""
-    names: dict[str, list[Path]] = {}
-    for path in sorted((cache_root() / "python").glob("*/*/*.whl")):
-        names.setdefault(path.parent.name, []).append(path)
-    return names
-
-
 def fetch(
     projects: list[Repository], constraints: str, target: PrefetchTarget, settings: Settings, progress: Progress
 ) -> Iterator[FetchOutcome]:
