@@ -14,7 +14,6 @@ import pytest
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare import preparation, source
 from stacklab.deploy.prepare.internet import run_through_proxy
-from stacklab.deploy.prepare.packages import restart
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import CommandFailed, DownloadFailed, NotEnoughSpace, ProfileInvalid, UnsupportedMachine
@@ -214,13 +213,6 @@ def test_user_stack_is_made_and_one_with_another_home_is_refused(deployment: Dep
     with pytest.raises(UnsupportedMachine, match="whose home is /home/stack"):
         stage(deployment, "user").run(lambda _: None)
     machine.run("usermod", "-d", "/opt/stack", "stack", user="root")
-
-
-def test_restart_comes_back_as_another_boot(deployment: Deployment) -> None:
-    boot = "/proc/sys/kernel/random/boot_id"
-    before = deployment.machine.read(boot)
-    restart(deployment.machine, lambda _: None, 600)
-    assert deployment.machine.read(boot) not in (None, before)
 
 
 def test_stages_that_nobody_asked_for_are_left_out(deployment: Deployment) -> None:

@@ -23,11 +23,14 @@ from stacklab import places
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Profile, Size
 from stacklab.deploy.profile.settings import Settings
+from stacklab.errors import CommandFailed, MachineUnreachable
 from stacklab.events import StageEnded, StageMoved
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.lab import Lab
+from stacklab.machines.ssh import SshMachine
 from stacklab.stages import run_stages
+from stacklab.waiting import NotYet, until
 from tests.measure import measured
 from tests.vm import box as boxes
 from tests.vm import daemons as host
@@ -42,6 +45,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(3600))
+
+
+def restart(machine: SshMachine, seconds: float) -> None:
+    """Restart the machine, in order, and wait until it answers as another boot."""
+    boot = ("cat", "/proc/sys/kernel/random/boot_id")
+    before = machine.run(*boot).out
+    # Through a timer of systemd's: the command ends before the connection does.
+    machine.run("systemd-run", "--on-active=1", "systemctl", "reboot", user="root")
+
+    def restarted() -> bool | NotYet:
+        try:
+            return machine.run(*boot, seconds=30).out != before or NotYet("it has not gone down")
+        except (MachineUnreachable, CommandFailed) as error:
+            machine.close()
+            return NotYet(error.message)
+
+    until(restarted, "another boot", seconds=seconds, every=3)
 
 
 def quiet(detail: str) -> None:

@@ -20,7 +20,6 @@ from stacklab.conditions.condition import Fault, Finding
 from stacklab.conditions.machine import Target
 from stacklab.conditions.runner import RepairOutcome, repair
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.prepare.packages import restart
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Breakable, Recovery, Selinux
 from stacklab.deploy.profile.settings import Settings
@@ -30,7 +29,7 @@ from stacklab.homes.libvirt.vm import Vm
 from stacklab.lab import Lab
 from stacklab.machines.clock import ahead
 from stacklab.machines.ssh import SshMachine
-from tests.vm.conftest import Journey, bring_up, put_back, quiet
+from tests.vm.conftest import Journey, bring_up, put_back, quiet, restart
 
 BOOT_SECONDS = 1200
 """Emulated, on a machine that is busy with other tests."""
@@ -286,7 +285,7 @@ def test_permissive_mode_and_volume_groups_over_a_reboot(deployment: Deployment)
     )
     assert check(deployment, "loops").state == "good"
 
-    restart(machine, quiet, seconds=BOOT_SECONDS)
+    restart(machine, BOOT_SECONDS)
     assert machine.run("getenforce", user="root").out.strip() == "Permissive"
     assert check(deployment, "selinux").state == "good"
     found = check(deployment, "loops")

@@ -80,29 +80,22 @@ def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str
     A file on this host or a server on its loopback is nothing to the machine. `bundle`: the machine's certificates, named when
     an address is https, because pip brings its own that know of no company.
     """
-    here = indexes.told_to_pip(environment)
-    index = settings.pip_index or here.get("index-url")
-    options: dict[str, str] = {}
-    if index and not _only_here(index):
-        options["index-url"] = index
-    if not settings.pip_index:
-        extra = [url for url in here.get("extra-index-url", "").split() if not _only_here(url)]
-        if extra:
-            options["extra-index-url"] = " ".join(extra)
-        if here.get("trusted-host"):
-            options["trusted-host"] = " ".join(here["trusted-host"].split())
-    elif settings.pip_index.startswith("http://"):
-        options["trusted-host"] = urlsplit(settings.pip_index).hostname or ""  # else pip refuses it: it is not https
+    told = {} if settings.pip_index else indexes.told_to_pip(environment)
+    index = _elsewhere([settings.pip_index or told.get("index-url", "")])
+    extra, trusted = _elsewhere(told.get("extra-index-url", "").split()), told.get("trusted-host", "").split()
+    if settings.pip_index and settings.pip_index.startswith("http://"):
+        trusted = [urlsplit(settings.pip_index).hostname or ""]  # else pip refuses it: it is not https
     if settings.pip_first:
         # of one version in both, pip takes the file of the index that it is told first
-        others = [options.get("index-url") or indexes.pips_own(), *options.get("extra-index-url", "").split()]
-        options |= {"index-url": settings.pip_first, "extra-index-url": " ".join(others)}
+        index, extra = [settings.pip_first], [*(index or [indexes.pips_own()]), *extra]
+    values = {"index-url": index, "extra-index-url": extra, "trusted-host": trusted}
+    options = {name: " ".join(words) for name, words in values.items() if words}
     if settings.ca_file and bundle:
         options["cert"] = bundle
-    if options:
-        options["timeout"] = "60"
-    return options
+    return options | ({"timeout": "60"} if options else {})
 
 
-def _only_here(url: str) -> bool:
-    return bool(re.match(r"(file:|/|\w+://([^/@]*@)?(localhost|127\.|\[::1\]))", url))
+def _elsewhere(urls: Iterable[str]) -> list[str]:
+    """Those that mean something to another machine."""
+    here = re.compile(r"(file:|/|\w+://([^/@]*@)?(localhost|127\.|\[::1\]))")
+    return [url for url in urls if url and not here.match(url)]

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.prepare.forms import MachineFile
 from stacklab.deploy.prepare.internet import run_through_proxy, without_account
 from stacklab.deploy.stack.failures import diagnose
-from stacklab.errors import CommandFailed, MachineUnreachable
+from stacklab.errors import CommandFailed
 from stacklab.machines.base import Finished, Machine
 from stacklab.stages import Progress
-from stacklab.waiting import NotYet, until
 
 SECONDS = 3600
-REBOOT_SECONDS = 600
 UPGRADED = "/etc/stacklab/upgraded"
 APT_PROXY = "/etc/apt/apt.conf.d/01stacklab-proxy"
 YUM_CONF = "/etc/yum.conf"
 _YUM_MARK = "# stacklab: packages_proxy"
-# A kernel that is newer than the one that runs; a container has none of its own.
-_NEW_KERNEL = """
-running=$(uname -r)
-[ -e "/boot/vmlinuz-$running" ] || exit 0
-newest=$(ls /boot | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1)
-[ "$newest" = "$running" ] || echo "$newest"
-"""
 _INSTALLED = {
     "redhat": 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true',
     "debian": """dpkg-query -W -f '${Package} ${db:Status-Status}\\n' "$@" 2>/dev/null | sed -n 's/ installed$//p'""",
@@ -98,15 +88,9 @@ class PackageManager:
         if unwanted:
             progress(f"removing {', '.join(unwanted)}")
             self.run(*manager, "remove", *unwanted)
-        restarted = ""
         if packages.upgrade and self.machine.read(UPGRADED) is None:
             progress("upgrading all packages")
             self.run(*manager, *options, "update" if self.redhat else "upgrade")
-            kernel = self.machine.script(_NEW_KERNEL).out.strip()
-            if kernel:
-                progress(f"restarting for kernel {kernel}")
-                restart(self.machine, progress)
-                restarted = f", restarted with kernel {kernel}"
             self.machine.put(UPGRADED, time.strftime("%Y-%m-%d %H:%M:%S %z\n"))
         missing = sorted(set(packages.install) - self._installed(packages.install))
         if missing:
@@ -118,23 +102,4 @@ class PackageManager:
                 f"{manager[0]} on {self.machine.name} did not install {', '.join(still)}",
                 advice="no repository of the profile has it; mirrors: in config.yaml names other places",
             )
-        return f"{len(packages.install)} packages there{restarted}"
-
-
-def restart(machine: Machine, progress: Progress, seconds: float = REBOOT_SECONDS) -> None:
-    """Restart the machine and wait until it answers again, as another boot. Raises MachineUnreachable."""
-    boot = "/proc/sys/kernel/random/boot_id"
-    before = machine.run("cat", boot).out
-    with suppress(MachineUnreachable):
-        # Through a timer of systemd's: the command ends before the connection does.
-        machine.run("systemd-run", "--on-active=1", "systemctl", "reboot", user="root")
-
-    def restarted() -> bool | NotYet:
-        try:
-            return machine.run("cat", boot, seconds=30).out != before or NotYet("it has not gone down")
-        except (MachineUnreachable, CommandFailed) as error:
-            machine.close()
-            return NotYet(error.message)
-
-    what, advice = f"{machine.name} after its restart", "look at its console"
-    until(restarted, what, seconds=seconds, every=3, progress=progress, advice=advice, error=MachineUnreachable)
+        return f"{len(packages.install)} packages there"

@@ -90,26 +90,17 @@ def catalogue() -> list[Failure]:
 def diagnose(log_text: str, program: Literal["stack", "packstack"] = "stack") -> Diagnosis:
     """Find out from a log what failed. `known` is "", and `cause` says so, when it cannot tell why."""
     lines = [parse(raw) for raw in log_text.splitlines()]
-    if program == "packstack":
-        lines = _before_the_summary(lines)
-        command, where = _puppet(lines)
-    else:
-        lines = _before_the_end(lines)
-        command, where = _failing(lines)
+    lines = lines[: _end(lines, program)]
+    command, where = _puppet(lines) if program == "packstack" else _failing(lines[-WINDOW:])
     excerpt = [line.text for line in lines if line.text.strip()][-EXCERPT:]
     failure = _known([line.text for line in lines[-WINDOW:]], program)
-    if failure is None:
-        last = _last_words(lines)
+    if failure:
         return Diagnosis(
-            command,
-            where,
-            "not one of the known causes" + (f"; the last that was said: {last}" if last not in ("", command) else ""),
-            "read the end of the log",
-            "after-unstack",
-            excerpt,
-            program=program,
+            command, where, failure.cause, failure.remedy, failure.retry, excerpt, known=failure.id, program=program
         )
-    return Diagnosis(command, where, failure.cause, failure.remedy, failure.retry, excerpt, failure.id, program)
+    last = _last_words(lines)
+    cause = "not one of the known causes" + (f"; the last that was said: {last}" if last not in ("", command) else "")
+    return Diagnosis(command, where, cause, "read the end of the log", "after-unstack", excerpt, program=program)
 
 
 def _known(lines: list[str], program: str) -> Failure | None:
@@ -123,12 +114,14 @@ def _known(lines: list[str], program: str) -> Failure | None:
     return None
 
 
-def _before_the_summary(lines: list[Line]) -> list[Line]:
-    """Without the notes that PackStack ends with, whatever came of it."""
-    for index, line in enumerate(lines):
-        if line.text.startswith(("Please check log file ", "Additional information:")):
-            return lines[:index]
-    return lines
+def _end(lines: list[Line], program: str) -> int:
+    """Where what is printed after the end begins: PackStack's notes, DevStack's world dump of thousands of lines."""
+    if program == "packstack":
+        notes = ("Please check log file ", "Additional information:")
+        return next((at for at, line in enumerate(lines) if line.text.startswith(notes)), len(lines))
+    traps = [at for at, line in enumerate(lines) if _is_trap(line)]
+    ends = [at for at, line in enumerate(lines) if _ENDS.match(line.text)]
+    return traps[-1] + 1 if traps else ends[0] if ends else len(lines)
 
 
 def _puppet(lines: list[Line]) -> tuple[str, str]:
@@ -139,40 +132,45 @@ def _puppet(lines: list[Line]) -> tuple[str, str]:
             continue
         run = _PUPPET_RUN.match(match["what"])
         after = [line.text.strip() for line in lines[index + 1 :] if line.text.strip()]
-        if run and after:
-            return after[0], run["manifest"]
-        return match["what"], ""
+        return (after[0], run["manifest"]) if run and after else (match["what"], "")
     return _last_words(lines) or "(the log is empty)", ""
-
-
-def _before_the_end(lines: list[Line]) -> list[Line]:
-    """Without what DevStack prints after the failure (its world dump is thousands of lines)."""
-    for index in range(len(lines) - 1, -1, -1):
-        if _is_trap(lines[index]):
-            return lines[: index + 1]
-    for index, line in enumerate(lines):
-        if _ENDS.match(line.text):
-            return lines[:index]
-    return lines
 
 
 def _failing(lines: list[Line]) -> tuple[str, str]:
     """The command that failed, and where it stands."""
-    for line in reversed(lines[-WINDOW:]):
-        match = _DIE.match(line.text)
-        if match:
-            return match["what"], _short(match["where"])
-    trap = lines[-1] if lines and _is_trap(lines[-1]) else None
-    traced = [line for line in lines[-WINDOW:] if line.command and not _is_trap(line)]
-    if trap:
-        failing = _before_trap(traced, trap)
-        if failing:
-            return failing.command, f"{failing.file}:{failing.number}" if failing.file else ""
-    telling = [line for line in traced if not _TRIVIAL.match(line.command)]
+    for line in reversed(lines):
+        if match := _DIE.match(line.text):
+            return match["what"], re.sub(r"^.*/devstack/", "", match["where"])
+    traced = [line for line in lines if line.command and not _is_trap(line)]
+    candidates = _before_trap(traced, lines[-1]) if lines and _is_trap(lines[-1]) else []
     # After `set +x` nothing is traced: what failed is not what was traced last.
-    if telling and not _UNTRACED.match(traced[-1].command):
-        return telling[-1].command, f"{telling[-1].file}:{telling[-1].number}" if telling[-1].file else ""
+    if not candidates and traced and not _UNTRACED.match(traced[-1].command):
+        candidates = _telling(traced)
+    if candidates:
+        failing = candidates[-1]
+        return failing.command, f"{failing.file}:{failing.number}" if failing.file else ""
     return _last_words(lines) or (traced[-1].command if traced else "(the log is empty)"), ""
+
+
+def _before_trap(traced: list[Line], trap: Line) -> list[Line]:
+    """The trap's line names the function that was left; the last command traced in that function is the one that failed."""
+    inside = [at for at, line in enumerate(traced) if (line.file, line.function) == (trap.file, trap.function)]
+    own = [traced[at] for at in inside]
+    # bash traces a trap on ERR a level deeper than the command that set it off, one on EXIT at the same level.
+    level = trap.depth - (1 if trap.command.startswith("err_trap") else 0)
+    # A command's own substitutions and the other end of its pipe are traced after it, a level deeper.
+    choices = [[line for line in own if line.depth == level], own, traced]
+    if own and _ASSIGNMENT.match(own[-1].command):
+        # x=$(command): bash traces the command one level deeper, and before the assignment.
+        before, depth = traced[: inside[-1]], own[-1].depth
+        shallow = [at for at, line in enumerate(before) if line.depth <= depth]
+        deeper = [line for line in before[shallow[-1] + 1 if shallow else 0 :] if line.depth == depth + 1]
+        choices = [[line for line in deeper if line.function == trap.function], deeper, *choices]
+    return next(filter(None, map(_telling, choices)), [])
+
+
+def _telling(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if not _TRIVIAL.match(line.command)]
 
 
 def _last_words(lines: list[Line]) -> str:
@@ -180,40 +178,5 @@ def _last_words(lines: list[Line]) -> str:
     return next((line.text.strip() for line in reversed(lines) if line.text.strip() and not line.command), "")
 
 
-def _before_trap(traced: list[Line], trap: Line) -> Line | None:
-    """The trap's line names the function that was left; the last command traced in that function is the one that failed."""
-    inside = [at for at, line in enumerate(traced) if (line.file, line.function) == (trap.file, trap.function)]
-    if inside and _ASSIGNMENT.match(traced[inside[-1]].command):
-        # x=$(command): bash traces the command one level deeper, and before the assignment.
-        depth, at = traced[inside[-1]].depth, inside[-1]
-        deeper = [line for line in _until(traced[:at], depth) if line.depth == depth + 1]
-        own = [line for line in deeper if line.function == trap.function] or deeper
-        for candidates in (own, deeper):
-            telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
-            if telling:
-                return telling[-1]
-    # A command's own substitutions and the other end of its pipe are traced after it, a level deeper.
-    own = [traced[at] for at in inside]
-    # bash traces a trap on ERR a level deeper than the command that set it off, one on EXIT at the same level.
-    level = trap.depth - (1 if trap.command.startswith("err_trap") else 0)
-    for candidates in ([line for line in own if line.depth == level], own, traced):
-        telling = [line for line in candidates if not _TRIVIAL.match(line.command)]
-        if telling:
-            return telling[-1]
-    return None
-
-
-def _until(lines: list[Line], depth: int) -> list[Line]:
-    """The lines at the end that are deeper than `depth`."""
-    at = len(lines)
-    while at and lines[at - 1].depth > depth:
-        at -= 1
-    return lines[at:]
-
-
 def _is_trap(line: Line) -> bool:
     return line.command.split(" ")[0] in _TRAPS
-
-
-def _short(where: str) -> str:
-    return re.sub(r"^.*/devstack/", "", where)

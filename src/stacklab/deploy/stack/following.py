@@ -199,7 +199,7 @@ class _Follower:
             return now
         self.copy.begin(now.run)
         self.reached.feed(self.copy.log.read_bytes())
-        run, looked, heard = now.run, time.monotonic(), time.monotonic()
+        looked = heard = time.monotonic()
         while True:
             if self._fetch(to_the_end=now.state != "running"):
                 heard = time.monotonic()
@@ -207,11 +207,6 @@ class _Follower:
                 return now
             if min(heard, looked) < time.monotonic() - LOOK:
                 now, looked = self._patiently(lambda: state(self.machine, self.program)), time.monotonic()
-                if now.run != run:
-                    raise StackFailed(
-                        f"{called(self.program)} on {self.machine.name} was started anew by somebody else",
-                        advice=f"follow that run: {come_back(self.deployment)}",
-                    )
                 if now.state != "running":
                     continue
             took = now.seconds + (time.monotonic() - looked)
