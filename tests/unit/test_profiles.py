@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from stacklab.deploy.profile.load import (
     chosen_variants,
@@ -38,53 +40,6 @@ def test_the_profiles_there_are() -> None:
 def test_a_profile_says_in_one_line_what_has_been_run_of_it(name: str) -> None:
     assert 10 < len(load_profile(name).tested) < 120
     assert load_profile(name).tested.startswith("nothing") == (name != "debian12-2026.1")
-
-
-# --- what the facts page asks for ----------------------------------------------------------------------------------
-
-
-def test_every_fact_of_the_pike_page_is_in_the_profile() -> None:
-    profile = load_profile("centos7-pike")
-    text = str(profile.model_dump())
-    for fact in (
-        "http://vault.centos.org/7.9.2009/os/$basearch/",
-        "http://vault.centos.org/7.9.2009/updates/$basearch/",
-        "http://vault.centos.org/7.9.2009/extras/$basearch/",
-        "https://archives.fedoraproject.org/pub/archive/epel/7/$basearch",
-        "http://vault.centos.org/7.6.1810/cloud/$basearch/openstack-pike/",
-        "http://vault.centos.org/7.9.2009/virt/$basearch/kvm-common/",
-        "RPM-GPG-KEY-CentOS-SIG-Cloud",
-        "RPM-GPG-KEY-CentOS-SIG-Virtualization",
-        "CentOS-7-x86_64-Vagrant-2004_01.LibVirt.box",
-        "uwsgi===2.0.20",
-        "files/get-pip.py-py27",
-    ):
-        assert fact in text, fact
-    wanted = "git wget yum-utils python-setuptools python-virtualenv targetcli policycoreutils-python checkpolicy"
-    assert profile.packages.install == wanted.split()
-    assert "python2-pip" not in profile.packages.install
-    assert profile.packages.remove == ["firewalld"]
-    assert profile.devstack.drop == {"files/rpms/horizon": ["Django", "pyxattr"]}
-    assert profile.locale == "en_US.utf8"
-    assert len(profile.units.devstack) == 22
-    assert profile.units.devstack[:3] == ["etcd", "keystone", "g-reg"]
-    assert profile.recovery.sysctl["net.ipv4.ip_local_reserved_ports"] == "35357,35358"
-    assert set(profile.recovery.loops) == {"stack-volumes-default", "stack-volumes-lvmdriver-1"}
-    assert profile.selinux is not None
-    assert "allow openvswitch_t ovsdb_port_t:tcp_socket name_bind;" in str(profile.selinux.module)
-    assert len(profile.selinux.booleans) == 3
-    assert (profile.cloud.gateway, profile.cloud.bridge) == ("172.24.4.1", "br-ex")
-
-
-def test_the_units_that_were_seen_on_debian() -> None:
-    seen = (
-        "c-api c-sch c-vol g-api keystone n-api n-api-meta n-cond-cell1 n-cpu n-novnc-cell1 n-sch n-super-cond neutron-api "
-        "neutron-ovn-maintenance-worker neutron-periodic-workers neutron-rpc-server placement-api q-ovn-agent"
-    )
-    for name in ("debian12-2026.1", "rocky9-2026.1"):
-        profile = load_profile(name)
-        assert sorted(profile.units.devstack) == sorted(seen.split())
-        assert profile.units.network_agent in profile.units.devstack
 
 
 # --- the user's own ------------------------------------------------------------------------------------------------
@@ -133,83 +88,24 @@ def test_what_is_derived_from_a_profile_sees_what_the_configuration_says_of_that
     assert (load_profile("mine").size.cpus, load_profile("mine").size.disk) == (9, 7)
 
 
-BASE = "based_on: debian12-2026.1\n"
-WRONG = [
-    (BASE + "units: {apache: a, databse: b}\n", r"mine.yaml:2: units.databse: there is no such key", "database"),
-    (BASE + "size:\n  cpus: many\n", r"mine.yaml:3: size.cpus: .*\(it is 'many'\)", ""),
-    ("based_on: debian12-2026\n", r"mine.yaml:1: based_on: there is no profile 'debian12-2026'", "debian12-2026.1"),
-    ("based_on: mine\n", r"mine.yaml:1: based_on: a profile cannot be based on itself", "debian12-2026.1"),
-    ("name: other\nbased_on: debian12-2026.1\n", r"mine.yaml:1: name: is 'other', but the file is mine.yaml", ""),
-    ("title: t\n", r"mine.yaml:1: 'summary' is missing", "add 'summary:'"),
-    ("- a\n", r"mine.yaml:1: a profile is a mapping", ""),
-    ("a: b: c\n", r"mine.yaml:1: ", "indentation"),
-    ("", r"mine.yaml:1: a profile is a mapping", ""),
-    (BASE + "files:\n- {path: a, why: w}\n", r"mine.yaml:3: files.0: has to have either", ""),
-    (BASE + "files:\n- {path: a, why: w, url: u, content: c}\n", r"mine.yaml:3: files.0: has to", ""),
-    (BASE + "files:\n- {path: ../../etc/passwd, why: w, url: u}\n", r"mine.yaml:3: files.0.path: leads out", ""),
-    (BASE + "services:\n  heat:\n    needs: [swfit]\n", r"mine.yaml:4: services.heat.needs.0: .*'swfit'", "swift"),
-    (BASE + "services:\n  heat:\n    plugn: x\n", r"mine.yaml:4: services.heat.plugn: there is no such key", "plugin"),
-    (BASE + "family: suse\n", r"mine.yaml:2: family: has to be 'debian' or 'redhat'", ""),
-    (
-        BASE + "values:\n  api_wrokers: 2\n",
-        r"mine.yaml:3: values.api_wrokers: no fragment of local.conf uses such a value",
-        "did you mean 'api_workers'?",
-    ),
-    (
-        BASE + "variants:\n  container:\n    values: {shrae: /x}\n",
-        r"mine.yaml:4: variants.container.values.shrae: no fragment",
-        "'share'",
-    ),
-    (BASE + "units: x\n", r"mine.yaml:2: units: has to be a mapping \(it is 'x'\)", "KEY: VALUE"),
-    (BASE + "files: 3\n", r"mine.yaml:2: files: has to be a list \(it is 3\)", "[a, b]"),
-    (BASE + "based_on: x\n", r"mine.yaml:2: this key stands here twice", ""),
-]
+WRONG = yaml.safe_load(Path(__file__).with_name("wrong_profiles.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("text", "says", "advice"), WRONG)
-def test_a_mistake_in_a_profile_is_told_with_file_line_and_key(text: str, says: str, advice: str, home: Path) -> None:
-    (home / "profiles/mine.yaml").write_text(text)
-    with pytest.raises(ProfileInvalid, match=says) as caught:
+@pytest.mark.parametrize("case", WRONG["profile"], ids=lambda case: case["says"])
+def test_a_mistake_in_a_profile_is_told_with_file_line_and_key(case: dict[str, Any], home: Path) -> None:
+    based_on = "" if "alone" in case else "based_on: debian12-2026.1\n"
+    (home / "profiles/mine.yaml").write_text(f"{based_on}{case['text']}\n")
+    with pytest.raises(ProfileInvalid, match=case["says"]) as caught:
         load_profile("mine")
-    assert advice in caught.value.advice
+    assert case.get("advice", "") in caught.value.advice
 
 
-@pytest.mark.parametrize(
-    ("text", "says", "advice"),
-    [
-        (
-            "profiles:\n  debian12:\n    size: {cpus: 1}\n",
-            r"config.yaml:2: profiles.debian12: there is no profile",
-            "debian12-2026.1",
-        ),
-        (
-            "profiles:\n  centos7-pike:\n    size:\n      memroy: 1\n",
-            r"config.yaml:4: profiles.centos7-pike.size.memroy: there is no such key",
-            "memory",
-        ),
-        ("profiles:\n  centos7-pike:\n    size: 5\n", r"config.yaml:3: profiles.centos7-pike.size: ", ""),
-        ("deploy:\n  proxxy: x\n", r"config.yaml:2: deploy.proxxy: there is no such key", "proxy"),
-        ("deploy:\n  proxy: notaurl\n", r"config.yaml:2: deploy.proxy: is no address", "http://HOST:PORT"),
-        ("deploy:\n  proxy: socks5://p:1\n", r"config.yaml:2: deploy.proxy: is no address", "http://HOST:PORT"),
-        ("deploy:\n  proxy: http://p:x\n", r"config.yaml:2: deploy.proxy: is no address", "http://HOST:PORT"),
-        (
-            "profiles:\n  centos7-pike:\n    values: {api_wrokers: 2}\n",
-            r"config.yaml:3: profiles.centos7-pike.values.api_wrokers: no fragment",
-            "api_workers",
-        ),
-        ("deploy: 5\n", r"config.yaml:1: deploy: has to be a mapping \(it is 5\)", "KEY: VALUE"),
-        ("zzz: {}\n", r"config.yaml:1: zzz: there is no such key", "known here: profiles, deploy"),
-        ("deplyo: {}\n", r"config.yaml:1: deplyo: there is no such key", "deploy"),
-        ("[]\n", r"config.yaml:1: a configuration is a mapping", "deploy"),
-    ],
-)
-def test_a_mistake_in_the_configuration_is_told_with_file_line_and_key(
-    text: str, says: str, advice: str, home: Path
-) -> None:
-    (home / "config.yaml").write_text(text)
-    with pytest.raises(ProfileInvalid, match=says) as caught:
+@pytest.mark.parametrize("case", WRONG["configuration"], ids=lambda case: case["says"])
+def test_a_mistake_in_the_configuration_is_told_with_file_line_and_key(case: dict[str, Any], home: Path) -> None:
+    (home / "config.yaml").write_text(f"{case['text']}\n")
+    with pytest.raises(ProfileInvalid, match=case["says"]) as caught:
         load_profile("centos7-pike")
-    assert advice in caught.value.advice
+    assert case.get("advice", "") in caught.value.advice
 
 
 def test_an_empty_configuration_says_nothing(home: Path) -> None:

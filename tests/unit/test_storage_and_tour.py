@@ -100,7 +100,7 @@ def test_every_step_of_session_2_can_be_told_on_paper() -> None:
     [
         ("heat", "debian12-2026.1", ["lab up session2 --with heat", "enable_plugin heat", "stable/2026.1"]),
         ("swift", "centos7-pike", ["--with swift", "enable_service s-proxy", "SWIFT_HASH='********'"]),
-        ("sahara", "debian12-2026.1", ["cannot serve it", "retired"]),
+        ("sahara", "debian12-2026.1", ["cannot serve sahara", "retired"]),
         ("heat", "centos7-pike-packstack", ["--with heat", "in the answer file: CONFIG_HEAT_INSTALL=y"]),
         ("heat", "", ["--on libvirt --with heat", "debian12-2026.1"]),
         ("ironic", "", ["no profile of lab serves it", "bare-metal"]),

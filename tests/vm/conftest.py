@@ -28,7 +28,7 @@ from stacklab.events import StageEnded, StageMoved
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI
 from stacklab.homes.libvirt.vm import Vm, Wishes
 from stacklab.lab import Lab
-from stacklab.machines.ssh import SshMachine
+from stacklab.machines.base import Machine
 from stacklab.stages import run_stages
 from stacklab.waiting import NotYet, until
 from tests.measure import measured
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3600))
 
 
-def restart(machine: SshMachine, seconds: float) -> None:
+def restart(machine: Machine, seconds: float) -> None:
     """Restart the machine, in order, and wait until it answers as another boot."""
     boot = ("cat", "/proc/sys/kernel/random/boot_id")
     before = machine.run(*boot).out

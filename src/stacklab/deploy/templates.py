@@ -14,6 +14,8 @@ from stacklab.errors import ProfileInvalid
 if TYPE_CHECKING:
     import jinja2
 
+ANSWER_TEMPLATES = Path(__file__).parent / "packstack"
+"""Where the template of PackStack's answer file is."""
 _REFERENCE = re.compile(r"""\bv(?:\.|\[["'])([A-Za-z_]\w*)""")
 """How a template refers to a value of the profile: v.NAME, v["NAME"]."""
 
@@ -23,14 +25,9 @@ def fragment_directories() -> list[Path]:
     return [places.config_home() / "local.conf.d", places.course_data() / "local.conf.d"]
 
 
-def answer_directories() -> list[Path]:
-    """Where the template of PackStack's answer file is."""
-    return [places.config_home() / "packstack", Path(__file__).parent / "packstack"]
-
-
 def known_values() -> set[str]:
     """The keys of a profile's `values:` that mean something: templates, or lab itself, refer to them."""
-    directories = [*fragment_directories(), *answer_directories()]
+    directories = [*fragment_directories(), ANSWER_TEMPLATES]
     texts = [path.read_text(encoding="utf-8") for base in directories for path in base.glob("*.j2")]
     return {"git_base", *(name for text in texts for name in _REFERENCE.findall(text))}
 

@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,14 +54,14 @@ def fetch(
     environment = indexes.for_both(os.environ, index=settings.pip_index, ca_file=settings.ca_file, at=settings.at)
     if settings.proxy:
         environment |= {"http_proxy": settings.proxy, "https_proxy": settings.proxy}
-    needed, build = _roots(projects, target)
+    newest = facts()["python"]["newest"]
     if _major(target) < 3:
-        pinned, newest = _named(constraints, target), facts()["python"]["newest"]
+        pinned = _named(constraints, target)
     else:
         progress("which Python packages are needed")
         try:
-            pinned, missing = _resolved(needed, constraints, target, environment)
-            newest, _ = _resolved(build, "", target, environment)
+            pinned, missing = _resolved(_needed(projects, target), constraints, target, environment)
+            newest, _ = _resolved(newest, "", target, environment)
         except LabError as error:
             yield FetchOutcome("wheels", "Python packages", "failed", 0, error.message, error)
             return
@@ -89,20 +88,12 @@ def _major(target: PrefetchTarget) -> int:
     return int(target.python.partition(".")[0])
 
 
-def _roots(projects: list[Repository], target: PrefetchTarget) -> tuple[list[str], list[str]]:
-    """What the projects and DevStack itself ask for, and what builds them (which no constraints hold for)."""
+def _needed(projects: list[Repository], target: PrefetchTarget) -> list[str]:
+    """What the projects and DevStack itself ask for."""
     listed = facts()["python"]
-    needed = [*listed["every"], *listed[str(_major(target))], *listed["newest"]]
-    build = [*listed["newest"]]
-    for project in projects:
-        lines = (mirrors.show(project, "requirements.txt") or "").splitlines()
-        needed += [str(requirement) for line in lines if (requirement := _requirement(line))]
-        try:
-            pyproject = tomllib.loads(mirrors.show(project, "pyproject.toml") or "")
-        except tomllib.TOMLDecodeError:
-            continue
-        build += pyproject.get("build-system", {}).get("requires", [])
-    return needed, list(dict.fromkeys(build))
+    lines = [line for project in projects for line in (mirrors.show(project, "requirements.txt") or "").splitlines()]
+    requirements = map(str, filter(None, map(_requirement, lines)))
+    return [*listed["every"], *listed[str(_major(target))], *listed["newest"], *requirements]
 
 
 def _requirement(line: str) -> Requirement | None:

@@ -8,6 +8,7 @@ import re
 from stacklab.deploy.localconf.render import render
 from stacklab.deploy.profile.load import load_profile, load_settings, profile_names
 from stacklab.deploy.profile.model import Profile
+from stacklab.errors import NotServed, UnknownName
 
 EXAMPLE_IP = "192.0.2.1"
 """Nobody's address (RFC 5737): no line of a service's fragment is about an address."""
@@ -23,33 +24,31 @@ def how_to_switch_on(service: str, *, profile: str, session: str) -> str:
     not deployed on a machine. Raises ProfileInvalid.
     """
     if profile:
-        return _on(service, _profile(profile), session)
+        return _refusal(service, _profile(profile)) or _on(service, _profile(profile), session)
     with_devstack = [profile for profile in map(_profile, profile_names()) if profile.deployed_by == "devstack"]
-    able = [profile.name for profile in with_devstack if service in profile.served]
-    refusing = [
-        f"{profile.name}: {_refusal(service, profile)}" for profile in with_devstack if profile.name not in able
-    ]
+    refusals = {profile.name: _refusal(service, profile) for profile in with_devstack}
+    refusing, able = [why for why in refusals.values() if why], [name for name, why in refusals.items() if not why]
     if not able:
-        return f"no profile of lab serves it; {refusing[0]}" if refusing else "there are no profiles"
+        return f"no profile of lab serves it; {refusing[0]}"
     command = f"lab up {session} --on libvirt --with {service}"
     return "; ".join([f"a home with DevStack can have it: {command} (profile {', '.join(able)})", *refusing[:1]])
 
 
+def _refusal(service: str, profile: Profile) -> str:
+    """Why the profile cannot have it; empty where it can."""
+    try:
+        profile.chosen([service])
+    except (UnknownName, NotServed) as error:
+        return error.message
+    return ""
+
+
 def _on(service: str, profile: Profile, session: str) -> str:
-    if service not in profile.served:
-        return f"profile {profile.name} cannot serve it: {_refusal(service, profile)}"
     if profile.deployed_by == "packstack":
         file, lines = "the answer file", [f"{key}={value}" for key, value in profile.services[service].values.items()]
     else:
         file, lines = "local.conf", fragment_lines(service, profile)
     return f"switch it on with: lab up {session} --with {service} (in {file}: {'; '.join(lines)})"
-
-
-def _refusal(service: str, profile: Profile) -> str:
-    known = profile.services.get(service)
-    if known is None:
-        return "it knows no such service"
-    return f"it needs {' and '.join(known.needs)}" if known.refused is None else " ".join(known.refused.split())
 
 
 def fragment_lines(service: str, profile: Profile) -> list[str]:

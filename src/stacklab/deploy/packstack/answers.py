@@ -12,13 +12,14 @@ from typing import Final
 
 import jinja2
 
+from stacklab.deploy import templates
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.grading import MASK
 from stacklab.deploy.prepare.forms import MachineFile, file_stage
 from stacklab.deploy.profile.load import load_profile, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.stack.detached import ANSWERS
-from stacklab.deploy.templates import answer_directories, checked_address, environment
+from stacklab.deploy.templates import checked_address, environment
 from stacklab.errors import NotServed, ProfileInvalid
 from stacklab.stages import Progress, Stage
 
@@ -53,7 +54,7 @@ def render(
     installed = dict(DEFAULTS)
     for name in profile.chosen(services):
         installed |= profile.services[name].values
-    jinja = environment(answer_directories(), {"answer": _answer, "key": _key})
+    jinja = environment([templates.ANSWER_TEMPLATES], {"answer": _answer, "key": _key})
     values = {
         "v": profile.values, "cloud": profile.cloud, "secrets": secrets or dict.fromkeys(SECRETS, MASK),
         "host_ip": checked_address(host_ip), "installed": installed,
