@@ -52,16 +52,6 @@ def test_a_second_prefetch_fetches_nothing_and_a_moved_branch_is_followed(world:
     assert mirrors.commit(mirrors.mirror_path(KEYSTONE.url), BRANCH) == moved
 
 
-def test_a_branch_that_was_rewritten_is_followed(world: World) -> None:
-    everything(world, ("git",))
-    tree = world.repositories.root / "trees/openstack/keystone"
-    git(tree, "commit", "--quiet", "--amend", "-m", "rewritten")
-    bare = world.repositories.root / "openstack/keystone.git"
-    git(tree, "push", "--quiet", "--force", str(bare), BRANCH)
-    assert everything(world, ("git",))[f"keystone {BRANCH}"].outcome == "updated"
-    assert mirrors.commit(mirrors.mirror_path(KEYSTONE.url), BRANCH) == git(tree, "rev-parse", "HEAD")
-
-
 def test_a_repository_that_is_away_is_told_and_the_rest_goes_on(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,24 +160,14 @@ def test_an_interrupted_box_is_gone_on_with(world: World) -> None:
     assert path.read_bytes() == b"a box" * 200_000
 
 
-def test_an_interrupted_box_that_changed_meanwhile_begins_anew(world: World) -> None:
-    world.web.cut["/lab.box"] = 700_000
-    everything(world, ("box",))
-    world.web.put("lab.box", b"another" * 200_000)
-    assert everything(world, ("box",))["lab.box"].outcome == "fetched"
-    path = cached_file(world.profile.box.url or "")
-    assert path is not None
-    assert path.read_bytes() == b"another" * 200_000
-
-
 def test_two_prefetches_at_once_do_not_disturb_each_other(world: World) -> None:
-    found: list[dict[str, FetchOutcome]] = []
-    threads = [threading.Thread(target=lambda: found.append(everything(world))) for _ in range(2)]
+    results: list[dict[str, FetchOutcome]] = []
+    threads = [threading.Thread(target=lambda: results.append(everything(world))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [failures(result) for result in found] == [[], []]
+    assert [failures(result) for result in results] == [[], []]
     assert len([path for path in world.web.paths() if path == "/lab.box"]) == 1
     assert {report.outcome for report in everything(world).values()} == {"already"}
     assert [path for path in cache_root().rglob("*.part*")] == []  # noqa: C416
@@ -195,9 +175,9 @@ def test_two_prefetches_at_once_do_not_disturb_each_other(world: World) -> None:
 
 def test_without_a_mirror_of_devstack_nothing_is_guessed(world: World) -> None:
     world.repositories.take_away()
-    found = failures(everything(world, ("git", "wheels")))
-    assert any("without its stackrc" in entry for entry in found)
-    assert any("mirror of the requirements repository is not there" in entry for entry in found)
+    missing = failures(everything(world, ("git", "wheels")))
+    assert any("without its stackrc" in entry for entry in missing)
+    assert any("mirror of the requirements repository is not there" in entry for entry in missing)
 
 
 def test_an_account_in_an_address_is_not_shown(world: World) -> None:
@@ -210,14 +190,14 @@ def test_an_account_in_an_address_is_not_shown(world: World) -> None:
     assert "hunter2" not in json.dumps(outcome.as_json())
     everything(world, ("git",))
     world.settings = settings.model_copy(update={"mirrors": world.settings.mirrors})
-    told = json.dumps([report.as_json() for report in everything(world, ("wheels",)).values()])
-    assert "do" in told
-    assert "hunter2" not in told
+    text = json.dumps([report.as_json() for report in everything(world, ("wheels",)).values()])
+    assert "do" in text
+    assert "hunter2" not in text
 
 
 def test_the_plan_is_read_from_devstacks_own_words(world: World) -> None:
     everything(world, ("git",))
-    wanted = fill.repositories(world.profile, ())
-    assert [(source.name, source.ref) for source in wanted] == [
+    repositories = fill.repositories(world.profile, ())
+    assert [(source.name, source.ref) for source in repositories] == [
         ("devstack", BRANCH), ("requirements", BRANCH), ("keystone", BRANCH), ("novnc", "v1.3.0"),
     ]  # fmt: skip

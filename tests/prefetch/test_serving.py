@@ -170,14 +170,3 @@ def test_a_lost_connection_is_made_again_at_the_same_port(lab: Lab, tmp_path: Pa
         sshd.end_sessions()
         eventually(lambda: "again in" in served.log.read_text())
         eventually(lambda: answers(served))
-
-
-def test_a_machine_that_forwards_nothing_is_said_to(lab: Lab, tmp_path: Path, world: World) -> None:
-    (tmp_path / "closed").mkdir()
-    with running_sshd(tmp_path / "closed", "AllowTcpForwarding no") as sshd:
-        machine = sshd.machine()
-        machine.connect()
-        served = serving.start(lab, machine.ssh_argv())
-        eventually(lambda: "forwarding failed" in served.log.read_text())
-        assert not answers(served)
-        machine.close()
