@@ -39,6 +39,12 @@ def new_key(path: Path, kind: str = "ed25519") -> Path:
     return path
 
 
+def fingerprint(key: Path) -> str:
+    """`SHA256:…`"""
+    argv = ["ssh-keygen", "-l", "-f", str(key)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
 class Sshd:
     """`directory` gets everything; `options` are lines for sshd_config. Use `start`, `machine`, `stop`."""
 
@@ -132,8 +138,8 @@ class Proxy:
         self._target = port
         self.cut_after: int | None = None
         self._taken = 0
-        self._flowing = _open()
-        self._forgotten: list[threading.Event] = []
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._over = False
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -148,17 +154,10 @@ class Proxy:
         """Let everything pass again."""
         self._flowing.set()
 
-    def forget(self) -> None:
-        """Let nothing pass on the connections that stand, as a router does that was started again; new ones work."""
-        self._flowing.clear()
-        self._forgotten.append(self._flowing)
-        self._flowing = _open()
-
     def close(self) -> None:
         """End it and all connections."""
         self._over = True
-        for flowing in (self._flowing, *self._forgotten):
-            flowing.set()
+        self._flowing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -179,23 +178,17 @@ class Proxy:
                 continue
             self._sockets += [near, far]
             for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink, self._flowing), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, flowing: threading.Event) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError), sink:
             while data := source.recv(65536):
-                flowing.wait()
+                self._flowing.wait()
                 sink.sendall(data)
                 self._taken += len(data)
                 if self.cut_after is not None and self._taken > self.cut_after:
                     self.cut_after = None
                     self.end_connections()
-
-
-def _open() -> threading.Event:
-    flowing = threading.Event()
-    flowing.set()
-    return flowing
 
 
 def kill(pid: int, signal_: int = signal.SIGKILL) -> None:
@@ -216,7 +209,7 @@ def descendants(pid: int) -> list[int]:
             except OSError:
                 continue
             parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found = list(parents.get(pid, []))
-    for child in found:
-        found += parents.get(child, [])
-    return found
+    below = list(parents.get(pid, []))
+    for child in below:
+        below += parents.get(child, [])
+    return below

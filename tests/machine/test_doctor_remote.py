@@ -16,8 +16,7 @@ from stacklab.doctor.remote import Remote
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
-from stacklab.machines.known_hosts import HostKey
-from tests.machine.sshd import Sshd, free_port, new_key
+from tests.machine.sshd import Sshd, fingerprint, free_port, new_key
 from tests.machine.system_fixture import debian as debian
 from tests.systems import System
 
@@ -52,8 +51,7 @@ def looked(address: str, *names: str) -> dict[str, Finding]:
 def test_the_door_is_open(home: Path, sshd: Sshd) -> None:
     found = looked(configured(home, port=sshd.port, key=sshd.key), *DOOR)
     assert {name: finding.state for name, finding in found.items() if name != "sudo"} == dict.fromkeys(DOOR[:3], "good")
-    printed = HostKey(*sshd.host_key.with_suffix(".pub").read_text().split()[:2]).fingerprint
-    assert printed in found["host-key"].evidence
+    assert fingerprint(sshd.host_key) in found["host-key"].evidence
     assert "for the first time" in found["host-key"].evidence
     assert not (home / "state").exists()  # nothing was pinned
 

@@ -15,8 +15,7 @@ from stacklab.deploy.stack.detached import Program, StackRun, State, require_sta
 from stacklab.deploy.stack.following import follow
 from stacklab.errors import CommandFailed, StackFailed
 from stacklab.lab import Lab
-from stacklab.machines.base import Command, Finished, Machine
-from stacklab.machines.output import Output
+from stacklab.machines.base import Command, Finished, Machine, Output
 
 
 class FakeMachine(Machine):

@@ -147,7 +147,7 @@ class Remote:
             return failed(error)
         except LoginRefused:
             return good("it is the pinned one") if self._pinned() else unknown("it is seen after a login")
-        prints = ", ".join(f"{key.kind} {key.fingerprint}" for key in machine.known_hosts.of(machine.address.known_as))
+        prints = ", ".join(machine.pinned())
         return good(f"{prints}, {'the pinned one' if self._pinned() else 'seen for the first time; lab up pins it'}")
 
     def login(self) -> Finding:

@@ -23,10 +23,10 @@ JUMPS_AT_MOST = 8
 RESOLVE_SECONDS = 30
 """`ssh -G` may ask name servers (CanonicalizeHostname) or run a program (Match exec)."""
 
-_HOST = re.compile(r"(?!-)[^\s@\[\]'`\"$\\;&<>|(){}\x00-\x1f]{1,253}")
+_UNSAFE = re.compile(r"[\s'`\"$\\;&<>|(){}\x00-\x1f]")
 """ssh itself refuses these in newer versions (valid_hostname in ssh.c), because names stand in ProxyCommand's shell."""
-_USER = re.compile(r"[^\s@:/\-\x00-\x1f][^\s@:/\x00-\x1f]{0,63}")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_BRACKETED = re.compile(r"ssh://(?:([^@]+)@)?\[([^\[\]]+)\](?::(\d+))?/?")
+"""ssh itself does not understand it, up to 9.2 at least, though ssh(1) promises it."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Address:
     def paths(self, option: str) -> list[Path]:
         """The files that an option names."""
         names = [name for name in self.settings.get(option, []) if name.lower() != "none"]
-        return [Path(self.expanded(_VARIABLE.sub(_value, name))).expanduser() for name in names]
+        return [Path(self.expanded(os.path.expandvars(name))).expanduser() for name in names]
 
     def expanded(self, text: str) -> str:
         """Text of ssh_config with its tokens (`%h`…) replaced (ssh_config(5), TOKENS; but %C and %j)."""
-        here = socket.gethostname()
+        here, typed = socket.gethostname(), self.settings.get("host", [self.host])[0]
         tokens = {
             "%": "%", "d": str(Path.home()), "h": self.host, "i": str(os.getuid()), "L": here.partition(".")[0], "l": here,
-            "k": self.setting("hostkeyalias") or self.host, "n": self.arguments[-1], "p": str(self.port), "r": self.user,
+            "k": self.setting("hostkeyalias") or self.host, "n": typed, "p": str(self.port), "r": self.user,
             "u": getpass.getuser(),
         }  # fmt: skip
         return re.sub("%(.)", lambda token: tokens.get(token[1], token[0]), text)
@@ -114,24 +114,24 @@ def _configuration() -> Path | None:
 
 
 def _resolve(text: str, config: Path | None, depth: int) -> Address:
-    user, alias, port = _split(text)
-    asked = [
-        *(["-F", str(config)] if config else []),
-        *(["-l", user] if user else []),
-        *(["-p", str(port)] if port else []),
-    ]
-    settings = _ssh_says(*asked, alias)
+    _examine(text)
+    words = [text]
+    if six := _BRACKETED.fullmatch(text):
+        user, host, port = six.groups()
+        words = [*(["-l", user] if user else []), *(["-p", port] if port else []), host]
+    asked = [*(["-F", str(config)] if config else []), *words]
+    settings = _ssh_says(*asked[:-1], "--", asked[-1])
     # As in ssh: the last hop of a list is the one next to the machine, and each hop may have a jump of its own.
     jump = None
     hops = settings.get("proxyjump", ["none"])[0]
     if hops.lower() != "none":
         if depth >= JUMPS_AT_MOST:
-            raise HomeUnavailable("ProxyJump goes round in a circle", advice=f"look at '{alias}' in your ssh_config")
+            raise HomeUnavailable("ProxyJump goes round in a circle", advice=f"look at '{text}' in your ssh_config")
         for hop in hops.split(","):
             near = _resolve(hop if "://" in hop else f"ssh://{hop.strip()}", config, depth + 1)
             jump = replace(near, jump=near.jump or jump)
-    host, remote, number = (settings[option][0] for option in ("hostname", "user", "port"))
-    return Address(host, remote, int(number), jump, (*asked, alias), settings)
+    host, user, port = (settings[option][0] for option in ("hostname", "user", "port"))
+    return Address(host, user, int(port), jump, tuple(asked), settings)
 
 
 def _ssh_says(*arguments: str) -> dict[str, list[str]]:
@@ -143,6 +143,8 @@ def _ssh_says(*arguments: str) -> dict[str, list[str]]:
         raise HomeUnavailable(f"{shlex.join(argv)} takes longer than {RESOLVE_SECONDS} s") from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+        if lines[0].startswith("usage:"):
+            raise _wrong(arguments[-1], "ssh does not understand it")
         raise HomeUnavailable(
             f"ssh cannot use its configuration for '{arguments[-1]}': {'; '.join(lines[-2:])}",
             advice=f"{shlex.join(argv)} says the same",
@@ -154,34 +156,16 @@ def _ssh_says(*arguments: str) -> dict[str, list[str]]:
     return settings
 
 
-def _value(variable: re.Match[str]) -> str:
-    return os.environ.get(variable[1], variable[0])
-
-
-def _split(text: str) -> tuple[str | None, str, int | None]:
-    """User, host and port that `text` says. A URL's port and brackets are not ssh's `user@host` syntax, as in ssh(1)."""
-    url = text.lower().startswith("ssh://")
-    if "://" in text and not url:
-        raise _wrong(text.split("://")[0] + "://…", "only ssh:// is served")
-    rest = text[6:].removesuffix("/") if url else text
-    before, at, host = rest.rpartition("@")
-    if ":" in before:
+def _examine(text: str) -> None:
+    """Raises HomeUnavailable for what ssh would take for something else than was meant; all else it tells itself."""
+    account, _, host = text.removeprefix("ssh://").rpartition("@")
+    if ":" in account:
         # The text is not repeated: what follows the colon is a password.
         raise _wrong(f"…@{host}", "a user's name holds no ':', and a password does not belong into an address")
-    if at and not _USER.fullmatch(before):
-        raise _wrong(text, f"{before!r} cannot be a user's name")
-    port: str | None = None
-    if bracketed := re.fullmatch(r"\[([^\[\]]+)\](?::(.*))?", host):
-        host, port = bracketed.groups()
-    elif url and ":" in host:
-        host, _, port = host.partition(":")
-    elif host.count(":") == 1:
-        raise _wrong(text, f"a port needs the form ssh://{text}")
-    if not _HOST.fullmatch(host) or (url and "/" in host):
-        raise _wrong(text, f"{host!r} cannot be a host" if host else "it names no host")
-    if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise _wrong(text, f"{port!r} is no port (1 to 65535)")
-    return before if at else None, host, int(port) if port else None
+    if not host or _UNSAFE.search(text):
+        raise _wrong(text, "it names no host" if not host else "no host is called like this")
+    if not text.startswith("ssh://") and ("://" in text or host.count(":") == 1):
+        raise _wrong(text, "only ssh:// is served" if "://" in text else f"a port needs the form ssh://{text}")
 
 
 def _wrong(text: str, why: str) -> HomeUnavailable:

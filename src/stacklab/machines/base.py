@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from stacklab.errors import CommandFailed, LabError, NotEnoughSpace
-from stacklab.machines.output import Output
+from stacklab.errors import CommandFailed, NotEnoughSpace
 
 COMMAND_SECONDS = 120
 """How long a command may take when its caller does not say."""
@@ -20,11 +19,9 @@ KILL_AFTER = 5
 """Seconds between SIGTERM and SIGKILL for a command that took too long."""
 SBIN = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/sbin"
 """Programs find these on their PATH, too."""
-LONGEST = 120_000
-"""Bytes of a command line; Linux takes 128 KiB (MAX_ARG_STRLEN) for one string, and sshd hands on everything as one."""
-
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+CHUNK = 1 << 16
+LIMIT = 16 * 1024 * 1024
+"""Bytes that are kept of one stream: the first and the last half of it, with a line between that says how much is missing."""
 
 # Read whole before it begins: half a script is not half the work, and what it runs must not eat the rest of it.
 _SCRIPT = (
@@ -33,39 +30,7 @@ _SCRIPT = (
     'exec </dev/null; eval "${lab_script%"$lab_end"}"'
 )
 
-# Path, size in bytes, mode and owner (both empty: as those of the file that is there); the content is standard input. Another
-# name first, then the right one: whoever reads, and whatever happens, sees the old file or the new one, never a half.
-_PUT = """
-path=$1 size=$2 mode=$3 owner=$4
-LC_ALL=C; export LC_ALL
-if [ -d "$path" ]; then echo "$path is a directory" >&2; exit 1; fi
-if [ -z "$mode" ]; then path=$(readlink -e -- "$path") || { echo "there is no file $1" >&2; exit 1; }; fi
-directory=$(dirname -- "$path")
-umask 022
-mkdir -p -- "$directory"
-umask 077
-new=$(mktemp -- "$directory/.lab-XXXXXXXXXX")
-trap 'rm -f -- "$new"' EXIT
-trap 'exit 143' HUP INT PIPE TERM
-[ -n "$mode" ] || cp --attributes-only --preserve=all -- "$path" "$new"
-cat >"$new"
-here=$(wc -c <"$new")
-# A lost connection looks like the end of the input.
-if [ "$here" -ne "$size" ]; then echo "only $here of $size bytes arrived" >&2; exit 1; fi
-if [ -n "$mode" ]; then chown -- "$owner" "$new"; chmod -- "$mode" "$new"; fi
-mv -f -- "$new" "$path"
-# A file keeps the SELinux type of its temporary name's directory; policy may want another one for its own name.
-if [ -n "$mode" ] && command -v restorecon >/dev/null; then restorecon -- "$path" || :; fi
-"""
-
-# Path, first byte (from 1), how many bytes (nothing: all).
-_READ = """
-path=$1 start=$2 limit=$3
-if [ ! -e "$path" ]; then echo absent >&2; exit 44; fi
-if [ -d "$path" ]; then echo "$path is a directory" >&2; exit 1; fi
-if [ -z "$limit" ]; then exec tail -c "+$start" -- "$path"; fi
-tail -c "+$start" -- "$path" | head -c "$limit"
-"""
+_PUT, _READ = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("put.sh", "read.sh"))
 _ABSENT = 44
 
 
@@ -90,6 +55,40 @@ class Finished:
         return self.out.splitlines()
 
 
+class Output:
+    """One stream of a program's. `whole`: nothing is left out."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._left_out = 0
+
+    def write(self, data: bytes) -> None:
+        """Take some bytes."""
+        room = len(data) if self._whole else max(0, LIMIT // 2 - len(self._head))
+        self._head += data[:room]
+        self._tail += data[room:]
+        surplus = len(self._tail) - LIMIT // 2
+        if surplus > LIMIT // 8:  # now and then, so that cutting costs little
+            del self._tail[:surplus]
+            self._left_out += surplus
+
+    def fill(self, read: Callable[[int], bytes]) -> None:
+        """Take what `read` gives, to its end."""
+        while data := read(CHUNK):
+            self.write(data)
+
+    def data(self) -> bytes:
+        """What was printed."""
+        missing = f"\n[… {self._left_out} bytes left out …]\n".encode() if self._left_out else b""
+        return bytes(self._head) + missing + bytes(self._tail)
+
+    def text(self) -> str:
+        """What was printed, as UTF-8; what is none is replaced."""
+        return self.data().decode("utf-8", "replace")
+
+
 @dataclass(frozen=True)
 class Command:
     """A program to run on a machine; see `Machine.run`. `called`: what messages call it; nothing: its words."""
@@ -111,26 +110,6 @@ class Command:
         """Its environment, as env(1) takes it."""
         return [f"{name}={value}" for name, value in self.environment.items()]
 
-    def examine(self) -> None:
-        """Raises CommandFailed for words that no program on a machine can be given."""
-        if not self.argv:
-            raise CommandFailed("there is no command to run")
-        if not self.seconds > 0:  # for timeout(1), 0 means no end at all
-            raise CommandFailed(f"no time is left to run {self.name} ({self.seconds:g} s)")
-        if self.user is not None and not _USER.fullmatch(self.user):
-            raise CommandFailed(f"{self.user!r} cannot be a user's name on a Linux machine")
-        for name in self.environment:
-            if not _VARIABLE.fullmatch(name):
-                raise CommandFailed(f"{name!r} cannot be the name of an environment variable")
-        words = [*self.argv, *self.variables]
-        if any("\0" in word for word in words):
-            raise CommandFailed(f"a word of this command holds a NUL byte, which no program can be given: {self.name}")
-        if len(shlex.join(words).encode("utf-8", "surrogateescape")) > LONGEST:
-            raise CommandFailed(
-                f"the command is longer than a machine takes ({LONGEST} bytes): {self.name}",
-                advice="long text goes through standard input (given=…) or into a file (put)",
-            )
-
     def overdue(self, machine: str, output: str) -> CommandFailed:
         """The error where it did not end in time."""
         return CommandFailed(
@@ -143,7 +122,7 @@ class Machine(ABC):
     """A Linux machine. Arguments are lists and never meet a shell unquoted; secrets travel as `given`, never as arguments.
 
     Programs run in the account's home directory, with the sbin directories on PATH; of each stream of their output the
-    beginning and the end are kept (`output.LIMIT`), text is decoded as UTF-8, what is none is replaced. Their environment is
+    beginning and the end are kept (`LIMIT`), text is decoded as UTF-8, what is none is replaced. Their environment is
     visible to everybody on the machine, and sudo logs it. Every method raises MachineUnreachable (no way there, or the
     connection was lost and could not be made again), HostKeyChanged, LoginRefused; those that act as root raise SudoRefused.
     A lost connection is made again by itself at the next call; a command that was under way when it was lost is not
@@ -202,8 +181,6 @@ class Machine(ABC):
 
         Raises CommandFailed for a directory.
         """
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ValueError(f"offset and limit count bytes: {offset}, {limit}")
         words = ("sh", "-euc", _READ, "read", path, str(offset + 1), "" if limit is None else str(limit))
         status, out, err = self._execute(Command(words, self._root(), {}, FILE_SECONDS), b"", whole=True)
         if status == _ABSENT and err.text().strip() == "absent":
@@ -236,20 +213,15 @@ class Machine(ABC):
         data = _bytes(content)
         argv = ("sh", "-euc", _PUT, "put", path, str(len(data)), mode, owner)
         status, _, err = self._execute(Command(argv, self._root(), {}, FILE_SECONDS), data)
-        if status != 0:
-            raise self._not_written(path, status, err.text().strip())
-
-    def _not_written(self, path: str, status: int, errors: str) -> LabError:
-        if any(words in errors for words in ("No space left on device", "Disk quota exceeded")):
-            return NotEnoughSpace(
-                f"{self.name}: no space left to write {path}", advice="free some space on the machine"
-            )
-        message = f"{self.name}: {path} could not be written{last_line(errors)}"
-        return CommandFailed(message, status=status, said=errors)
+        errors = err.text().strip()
+        if status and ("No space left on device" in errors or "Disk quota exceeded" in errors):
+            raise NotEnoughSpace(f"{self.name}: no space left to write {path}", advice="free some space on the machine")
+        if status:
+            message = f"{self.name}: {path} could not be written{last_line(errors)}"
+            raise CommandFailed(message, status=status, said=errors)
 
     def _finished(self, command: Command, given: str | bytes | None, check: bool) -> Finished:
         began = time.monotonic()
-        command.examine()
         status, out, err = self._execute(command, _bytes(given))
         done = Finished(command.name, status, out.text(), err.text(), time.monotonic() - began)
         if check and not done.ok:

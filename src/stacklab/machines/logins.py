@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.agent import AgentKey
+from paramiko.agent import AgentKey, AgentSSH
 from paramiko.auth_strategy import AuthFailure, AuthStrategy
 from paramiko.pkey import PublicBlob
 from paramiko.ssh_exception import AuthenticationException, PasswordRequiredException, SSHException
 
 from stacklab.machines.address import Address
-
-_AGENT = "SSH_AUTH_SOCK"
-_asking = threading.Lock()
 
 
 class Logins(AuthStrategy):
@@ -103,12 +99,10 @@ class Logins(AuthStrategy):
 
     def _agent_socket(self) -> str:
         """Where the agent listens; nothing: there is none, or it is not to be asked."""
-        named = self._address.settings.get("identityagent", [_AGENT])[0]
-        if named.lower() == "none":
-            return ""
-        if named == _AGENT or named.startswith("$"):
-            return os.environ.get(named.strip("${}"), "")
-        return str(self._address.paths("identityagent")[0])
+        named = self._address.settings.get("identityagent", ["SSH_AUTH_SOCK"])[0]
+        if named == "SSH_AUTH_SOCK":
+            return os.environ.get(named, "")
+        return "".join(map(str, self._address.paths("identityagent")[:1]))
 
 
 def _fingerprint(path: Path) -> str:
@@ -121,32 +115,26 @@ def _fingerprint(path: Path) -> str:
     return words[1] if done.returncode == 0 and len(words) > 1 else ""
 
 
+class _Agent(AgentSSH):
+    """paramiko's own finds the agent by the environment alone."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(where)
+        self._connect(connection)  # type: ignore[attr-defined]
+
+
 def _agent_keys(where: str) -> list[AgentKey]:
     if not where:
         return []
     try:
-        with _as_agent(where):
-            keys = list(paramiko.Agent().get_keys())
+        keys = list(_Agent(where).get_keys())
     except (SSHException, OSError):
         return []  # an agent that does not answer: one way less to log in
     for key in keys:
         key.sign_ssh_data = _signing(key.sign_ssh_data)  # type: ignore[method-assign]
     return keys
-
-
-@contextlib.contextmanager
-def _as_agent(where: str) -> Iterator[None]:
-    """paramiko finds the agent by the environment alone."""
-    with _asking:
-        before = os.environ.get(_AGENT)
-        os.environ[_AGENT] = where
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[_AGENT]
-            else:
-                os.environ[_AGENT] = before
 
 
 def _signing(sign: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stacklab.errors import (
     CommandFailed,
-    HostKeyChanged,
     LabError,
     LoginRefused,
     MachineUnreachable,
@@ -20,8 +20,8 @@ from stacklab.errors import (
 )
 from stacklab.machines.address import Address, ssh_program
 from stacklab.machines.base import KILL_AFTER, Command, Machine, last_line
-from stacklab.machines.known_hosts import KnownHosts
 from stacklab.machines.remote import Marked, line_for, new_token
+from stacklab.waiting import NotYet, until
 
 if TYPE_CHECKING:
     from stacklab.machines.ssh_connection import SshConnection
@@ -69,37 +69,58 @@ class SshMachine(Machine):
     ) -> None:
         self.address = address
         self.name = address.name
-        self.known_hosts = KnownHosts(known_hosts)
+        self.known_hosts = known_hosts
         self._key = key
         self._say = say
         self._connect_seconds, self._pulse, self._patience = connect, pulse, patience
         self._lock = threading.Lock()
         self._connection: SshConnection | None = None
-        self._jump: SshMachine | None = None
-        if address.jump is not None:
-            self._jump = SshMachine(
-                address.jump, known_hosts=known_hosts, key=key, say=say, connect=connect, pulse=pulse, patience=patience
-            )
-
-    def __repr__(self) -> str:
-        return f"SshMachine({self.name})"
 
     # --- the connection --------------------------------------------------------------------------------------------
 
-    def connect(self) -> None:
-        """Connect now rather than at the first command. Raises MachineUnreachable, HostKeyChanged, LoginRefused."""
-        self._connected()
+    def connect(self) -> SshConnection:
+        """The connection, made if need be. Raises MachineUnreachable, HostKeyChanged, LoginRefused."""
+        from stacklab.machines.ssh_connection import connect
+
+        address = self.address
+        with self._lock:
+            if self._connection is None or not self._connection.alive:
+                if self._connection is not None:
+                    self._connection.close()
+                self._connection = connect(
+                    address,
+                    self.known_hosts,
+                    key=self._key,
+                    proxy=address.expanded(
+                        self._through(address.jump) if address.jump else address.setting("proxycommand")
+                    ),
+                    say=self._say,
+                    seconds=self._connect_seconds,
+                    pulse=self._pulse,
+                    patience=self._patience,
+                )
+            return self._connection
 
     def close(self) -> None:
         """Give the connection up (before the machine is reverted or stopped, say). The next call makes a new one."""
-        self._drop()
-        if self._jump is not None:
-            self._jump.close()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
-    def forget_host_key(self) -> bool:
-        """Close the connection and trust no host key of this machine any more; says whether one was pinned."""
+    def pinned(self) -> list[str]:
+        """The host keys that are trusted, a line on each: kind and fingerprint."""
+        from paramiko import HostKeys
+
+        keys = HostKeys(str(self.known_hosts)).lookup(self.address.known_as) if self.known_hosts.exists() else None
+        return [f"{key.get_name()} {key.fingerprint}" for key in (keys or {}).values()]
+
+    def forget_host_key(self) -> None:
+        """Close the connection and trust no host key of this machine any more."""
         self.close()
-        return self.known_hosts.forget(self.address.known_as)
+        if self.known_hosts.exists():
+            argv = ["ssh-keygen", "-q", "-R", self.address.known_as, "-f", str(self.known_hosts)]
+            subprocess.run(argv, check=True, capture_output=True)
 
     def ssh_argv(self, *command: str) -> list[str]:
         """The command that does the same by hand: the same key, and the host key must be pinned already.
@@ -107,52 +128,19 @@ class SshMachine(Machine):
         `command`: words to run there (quoted here); none: an interactive login.
         """
         words = [shlex.join(command)] if command else []
-        return [ssh_program(), *self._options(self.address), *self._to(self.address), *words]
+        return [ssh_program(), *self._options(self.address, "yes"), *self._to(self.address), *words]
 
     def proxy_command(self) -> str:
         """What ssh's ProxyCommand is to be for reaching `%h`, port `%p`, through this machine."""
         return self._through(self.address)
 
-    def _connected(self) -> SshConnection:
-        with self._lock:
-            if self._connection is None or not self._connection.alive:
-                if self._connection is not None:
-                    self._connection.close()
-                self._connection = self._new_connection()
-            return self._connection
-
-    def _new_connection(self) -> SshConnection:
-        from stacklab.machines.ssh_connection import connect
-
-        return connect(
-            self.address,
-            self.known_hosts,
-            key=self._key,
-            through=self._jump._tunnel if self._jump else None,
-            say=self._say,
-            seconds=self._connect_seconds,
-            pulse=self._pulse,
-            patience=self._patience,
-        )
-
-    def _tunnel(self, host: str, port: int) -> Any:
-        """A channel to `host:port` as this machine sees it, to be used like a socket. Raises MachineUnreachable."""
-        return self._connected().tunnel(host, port)
-
-    def _drop(self, connection: SshConnection | None = None) -> None:
-        """Close the connection, if it is this one."""
-        with self._lock:
-            if self._connection is not None and connection in (None, self._connection):
-                self._connection.close()
-                self._connection = None
-
-    def _options(self, address: Address) -> list[str]:
-        """For the system's ssh; the host key must be pinned."""
+    def _options(self, address: Address, unknown: str) -> list[str]:
+        """For the system's ssh. `unknown`: a host key must be pinned ("yes"), or is at first contact ("accept-new")."""
         options = {
             # In quotes: ssh splits this value at spaces.
-            "UserKnownHostsFile": f'"{str(self.known_hosts.path).replace("%", "%%")}"',
+            "UserKnownHostsFile": f'"{str(self.known_hosts).replace("%", "%%")}"',
             "HostKeyAlias": address.known_as,
-            "StrictHostKeyChecking": "yes",
+            "StrictHostKeyChecking": unknown,
             "ServerAliveInterval": f"{max(1, round(self._pulse))}",
             "ServerAliveCountMax": f"{max(1, round(self._patience / self._pulse))}",
             "ConnectTimeout": f"{max(1, round(self._connect_seconds))}",
@@ -170,8 +158,9 @@ class SshMachine(Machine):
         return [*address.arguments[:-1], "--", address.arguments[-1]]
 
     def _through(self, address: Address) -> str:
+        """A jump's host key is pinned at first contact by ssh itself, in the same file."""
         *options, target = self._to(address)
-        fixed = shlex.join([ssh_program(), *self._options(address), *options[:-1]])
+        fixed = shlex.join([ssh_program(), *self._options(address, "accept-new"), *options[:-1]])
         return f"{fixed.replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(target).replace('%', '%%')}"
 
     # --- running ---------------------------------------------------------------------------------------------------
@@ -183,15 +172,18 @@ class SshMachine(Machine):
         # The machine ends it by itself; our own deadline is for one that cannot.
         seconds = command.seconds + KILL_AFTER + KILL_SECONDS / 2
         try:
-            status, overdue = self._sent(line, command, given, out, err, seconds)
+            status = self._sent(line, command, given, out, err, seconds)
+            late = status in _TIMED_OUT and time.monotonic() - err.since >= command.seconds - 0.5
+        except TimeoutError:
+            late = True
         except LabError:
             raise
         except BaseException:
             self._end(command, err, "INT")
             raise
         output = err.text() or out.text()
-        if overdue or (status in _TIMED_OUT and time.monotonic() - err.since >= command.seconds - 0.5):
-            self._end(command, err, "KILL")
+        if late:
+            self._end(command, err, "KILL")  # what it started may have outlived it
             raise command.overdue(self.name, output)
         if err.begun is None:
             raise self._never_began(command, output.strip() or f"status {status}")
@@ -202,39 +194,24 @@ class SshMachine(Machine):
             )
         return status, out, err
 
-    def _sent(
-        self, line: str, command: Command, given: bytes, out: Marked, err: Marked, seconds: float
-    ) -> tuple[int | None, bool]:
-        """The command's status (None: it told none) and whether `seconds` passed before its end."""
-        from stacklab.machines.ssh_connection import ConnectionLost, SessionsFull
+    def _sent(self, line: str, command: Command, given: bytes, out: Marked, err: Marked, seconds: float) -> int | None:
+        """The command's status (None: it told none). Raises TimeoutError if `seconds` passed before its end."""
+        from stacklab.machines.ssh_connection import ConnectionLost
 
-        extra: SshConnection | None = None
-        for attempt in (1, 2, 3):
-            connection = extra or self._connected()
+        for again in (True, False):
             try:
-                return connection.run(line, given, out, err, seconds)
-            except SessionsFull as full:
-                # As many commands at once as its MaxSessions allows: this one gets a connection of its own.
-                if extra is not None:
-                    raise MachineUnreachable(
-                        f"{self.name} runs no more commands: {full}", advice="look at MaxSessions in its sshd_config"
-                    ) from full
-                extra = self._new_connection()
+                return self.connect().run(line, given, out, err, seconds)
             except ConnectionLost as lost:
-                self._drop(connection)
                 if lost.begun:
                     raise MachineUnreachable(
                         f"the connection to {self.name} was lost while it ran {command.name}: {lost}",
                         advice="is the machine still up? The same command connects again",
                     ) from lost
                 # A connection that was found dead before anything was sent over it is simply made again.
-                if attempt == 3 or extra is not None:
+                if not again:
                     raise MachineUnreachable(
                         f"{self.name} takes no command: {lost}", advice="is the machine still up?"
                     ) from lost
-            finally:
-                if extra is connection:
-                    extra.close()
         raise AssertionError
 
     def _end(self, command: Command, err: Marked, number: str) -> None:
@@ -261,32 +238,22 @@ class SshMachine(Machine):
         )
 
 
-def wait_for_ssh(machine: Machine, seconds: float, progress: Progress, *, grace: float = 0.0) -> float:
-    """Wait until a machine runs commands over SSH; returns how many seconds that took.
+def wait_for_ssh(machine: Machine, seconds: float, progress: Progress) -> None:
+    """Wait until a machine runs commands over SSH. Raises MachineUnreachable when `seconds` are over."""
 
-    `grace`: for how long a refused login or another host key is taken for a machine that is still booting (cloud-init
-    places keys late); after that they are raised at once, as LoginRefused and HostKeyChanged. Raises MachineUnreachable
-    when `seconds` are over, with what was wrong last.
-    """
-    began = time.monotonic()
-    pause = 0.5
-    while True:
+    def look() -> bool | NotYet:
         try:
-            machine.run("true", seconds=30)
-            return time.monotonic() - began
-        except (LoginRefused, HostKeyChanged) as error:
-            if time.monotonic() - began >= grace:
-                raise
-            last: LabError = error
+            return machine.run("true", seconds=30).ok
         except (MachineUnreachable, CommandFailed) as error:
-            last = error
-        machine.close()
-        waited = time.monotonic() - began
-        if waited + pause > seconds:
-            raise MachineUnreachable(
-                f"no SSH with {machine.name} after {waited:.0f} s: {last.message}",
-                advice=last.advice or "the machine's console may say why",
-            ) from last
-        progress(f"waiting for SSH with {machine.name} ({waited:.0f} of at most {seconds:.0f} s): {last.message}")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 3.0)
+            machine.close()
+            return NotYet(error.message)
+
+    until(
+        look,
+        f"SSH with {machine.name}",
+        seconds=seconds,
+        every=1.0,
+        progress=progress,
+        advice="the machine's console may say why",
+        error=MachineUnreachable,
+    )
