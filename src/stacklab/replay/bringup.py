@@ -159,7 +159,7 @@ def _home_to_remove(lab: Lab) -> str | None:
 
 def who_else(lab: Lab) -> list[str]:
     """Every other lab that needs what `purge` removes: by name, or by directory where that is not below our state directory."""
-    names = {lab.name for lab in all_labs() if lab.name != lab.name}
+    names = {other.name for other in all_labs()} - {lab.name}
     for home in HOMES:
         directories = open_home(home, lab).others()
         names |= {path.name if path.parent == places.state_home() else str(path) for path in directories}
