@@ -222,9 +222,9 @@ def put(context: Context, where: tuple[str, str], path: Path, *, headers: dict[s
         answer = context.user.fetch(
             "PUT", context.user.address("object-store", *where), headers={"ETag": etag, **(headers or {})}, data=data
         )
-    etag = str(answer.headers.get("Etag", "")).strip('"')
-    if etag != etag:
-        raise StepFailed(f"{'/'.join(where)} was stored with the etag {etag}, but the MD5 of {path} is {etag}")
+    answered = str(answer.headers.get("Etag", "")).strip('"')
+    if answered != etag:
+        raise StepFailed(f"{'/'.join(where)} was stored with the etag {answered}, but the MD5 of {path} is {etag}")
     return etag
 
 
