@@ -256,7 +256,15 @@ def test_what_is_no_ssh_server_is_given_up(tmp_path: Path, greeting: bytes) -> N
 
 def test_waiting_ends_when_the_machine_is_there(sshd: Sshd) -> None:
     sshd.stop()
-    wait_for_ssh(sshd.machine(), 60, lambda _: None if sshd.sessions() else sshd.start() and None)
+    lines: list[str] = []
+
+    def start(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 1:
+            sshd.start()
+
+    wait_for_ssh(sshd.machine(), 60, start)
+    assert lines
 
 
 # --- lost on the way -----------------------------------------------------------------------------------------------
