@@ -11,7 +11,7 @@ import pytest
 from stacklab.cache import cache_path, cache_root, cached_file
 from stacklab.cli.main import run
 from stacklab.deploy.profile.settings import Settings
-from stacklab.errors import UnknownName
+from stacklab.errors import DownloadFailed, UnknownName
 from stacklab.prefetch import fill, mirrors, wheels
 from stacklab.prefetch.fill import PARTS
 from stacklab.prefetch.plan import FetchOutcome, PrefetchTarget, Repository
@@ -73,9 +73,8 @@ def test_a_repository_that_is_away_is_told_and_the_rest_goes_on(
 
 
 def test_a_ref_that_does_not_exist_is_named(world: World) -> None:
-    outcome = mirrors.fetch(Repository("keystone", KEYSTONE.url, "stable/pike"), world.settings, quiet)
-    assert outcome.outcome == "failed"
-    assert "no branch or tag 'stable/pike'" in outcome.detail
+    with pytest.raises(DownloadFailed, match="no branch or tag 'stable/pike'"):
+        mirrors.fetch(Repository("keystone", KEYSTONE.url, "stable/pike"), world.settings, quiet)
 
 
 def test_an_unknown_service_is_refused_before_anything_is_fetched(world: World) -> None:
@@ -185,9 +184,9 @@ def test_an_account_in_an_address_is_not_shown(world: World) -> None:
         mirrors={"https://git.example/": "https://me:hunter2@127.0.0.1:1/"},
         pip_index="http://me:hunter2@127.0.0.1:1/simple",
     )
-    outcome = mirrors.fetch(KEYSTONE, settings, quiet)
-    assert outcome.outcome == "failed"
-    assert "hunter2" not in json.dumps(outcome.as_json())
+    with pytest.raises(DownloadFailed) as caught:
+        mirrors.fetch(KEYSTONE, settings, quiet)
+    assert "hunter2" not in f"{caught.value.message} {caught.value.advice}"
     everything(world, ("git",))
     world.settings = settings.model_copy(update={"mirrors": world.settings.mirrors})
     text = json.dumps([report.as_json() for report in everything(world, ("wheels",)).values()])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from stacklab.cache import cache_path, cached_file, fetched_file
 from stacklab.deploy.profile.model import PlacedFile, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, LabError, NotEnoughSpace
 from stacklab.prefetch import mirrors, plan, wheels
-from stacklab.prefetch.plan import FetchOutcome, Repository
+from stacklab.prefetch.plan import FetchOutcome, Outcome, Repository
 from stacklab.stages import Progress
 
 PARTS = ("git", "wheels", "files", "box")
@@ -26,22 +26,32 @@ def fill(
     # The box and the files first: they are few, and without them there is no machine to stack on.
     if "files" in parts:
         for placed in _placed_files(profile):
-            yield _file("files", str(placed.url), placed.sha256, settings, progress)
+            yield from _file("files", str(placed.url), placed.sha256, settings, progress)
     if "box" in parts:
         box = profile.box
         if box.url and not box.url.endswith(".json"):
-            yield _file("box", box.url, box.sha256, settings, progress)
+            yield from _file("box", box.url, box.sha256, settings, progress)
         else:
             yield FetchOutcome("box", box.name, "skipped", 0, f"Vagrant finds it by name: vagrant box add {box.name}")
-    if profile.deployed_by == "packstack":
-        for part in ("git", "wheels"):
-            if part in parts:
-                yield FetchOutcome(part, profile.name, "skipped", 0, "PackStack installs packages of the distribution")
-        return
-    if "git" in parts:
-        yield from _git(profile, services, settings, progress)
-    if "wheels" in parts:
-        yield from _wheels(profile, services, settings, progress)
+    for part in ("git", "wheels"):
+        if part not in parts:
+            continue
+        if profile.deployed_by == "packstack":
+            yield FetchOutcome(part, profile.name, "skipped", 0, "PackStack installs packages of the distribution")
+        elif part == "git":
+            yield from _git(profile, services, settings, progress)
+        else:
+            yield from _tried(part, "Python packages", lambda: _wheels(profile, services, settings, progress))
+
+
+def _tried(part: str, name: str, work: Callable[[], Iterable[FetchOutcome]]) -> Iterator[FetchOutcome]:
+    """What comes of `work`; that it failed is an outcome, too. Raises NotEnoughSpace: nothing that follows would fit either."""
+    try:
+        yield from work()
+    except NotEnoughSpace:
+        raise
+    except LabError as error:
+        yield FetchOutcome(part, name, "failed", 0, error.message, error)
 
 
 def repositories(profile: Profile, services: tuple[str, ...]) -> list[Repository]:
@@ -58,50 +68,45 @@ def _placed_files(profile: Profile) -> list[PlacedFile]:
     return list({str(file.url): file for file in placed}.values())
 
 
-def _file(part: str, url: str, sha256: str | None, settings: Settings, progress: Progress) -> FetchOutcome:
+def _file(part: str, url: str, sha256: str | None, settings: Settings, progress: Progress) -> Iterator[FetchOutcome]:
     name = cache_path(url).name
-    there, whole = cache_path(url).exists(), cached_file(url, sha256) is not None
-    progress(name)
-    try:
+
+    def fetch() -> Iterator[FetchOutcome]:
+        there, whole = cache_path(url).exists(), cached_file(url, sha256) is not None
+        progress(name)
         path = fetched_file(url, progress, source=settings.at(url), sha256=sha256, ca_file=settings.ca_file)
-    except NotEnoughSpace:
-        raise  # nothing that follows would fit either
-    except LabError as error:
-        return FetchOutcome(part, name, "failed", 0, error.message, error)
-    detail = "" if sha256 else "no checksum is known for it"
-    if there and not whole:
-        return FetchOutcome(
-            part, name, "updated", path.stat().st_size, "the one that was there was damaged, or another one"
-        )
-    return FetchOutcome(part, name, "already" if whole else "fetched", path.stat().st_size, detail)
+        detail = "" if sha256 else "no checksum is known for it"
+        if there and not whole:
+            detail = "the one that was there was damaged, or another one"
+        outcome: Outcome = "already" if whole else "updated" if there else "fetched"
+        yield FetchOutcome(part, name, outcome, path.stat().st_size, detail)
+
+    return _tried(part, name, fetch)
 
 
 def _git(profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress) -> Iterator[FetchOutcome]:
-    yield mirrors.fetch(plan.devstack_of(profile), settings, progress)
+    def fetched(repository: Repository) -> Iterator[FetchOutcome]:
+        name = f"{repository.name} {repository.ref}"
+        return _tried("git", name, lambda: [mirrors.fetch(repository, settings, progress)])
+
+    yield from fetched(plan.devstack_of(profile))
     others = repositories(profile, services)[1:]
     if not others:
         why = "what else DevStack clones is not known without its stackrc"
         yield FetchOutcome("git", "its projects", "failed", 0, why, DownloadFailed(why, advice=mirrors.ADVICE))
     for repository in others:
-        yield mirrors.fetch(repository, settings, progress)
+        yield from fetched(repository)
 
 
 def _wheels(
     profile: Profile, services: tuple[str, ...], settings: Settings, progress: Progress
 ) -> Iterator[FetchOutcome]:
-    try:
-        target = plan.target_of(profile)
-        projects = repositories(profile, services)
-        named = plan.facts()["constraints"].lower()
-        source = next((repository for repository in projects if repository.name == named), None)
-        constraints = mirrors.show(source, "upper-constraints.txt") if source else None
-        if constraints is None:
-            raise DownloadFailed(
-                "which versions are needed is not known: the mirror of the requirements repository is not there",
-                advice=f"first: lab prefetch {profile.name} --only git",
-            )
-        yield from wheels.fetch(projects, constraints, target, settings, progress)
-    except NotEnoughSpace:
-        raise
-    except LabError as error:
-        yield FetchOutcome("wheels", "Python packages", "failed", 0, error.message, error)
+    projects, named = repositories(profile, services), plan.facts()["constraints"].lower()
+    source = next((repository for repository in projects if repository.name == named), None)
+    constraints = mirrors.show(source, "upper-constraints.txt") if source else None
+    if constraints is None:
+        raise DownloadFailed(
+            "which versions are needed is not known: the mirror of the requirements repository is not there",
+            advice=f"first: lab prefetch {profile.name} --only git",
+        )
+    yield from wheels.fetch(projects, constraints, plan.target_of(profile), settings, progress)

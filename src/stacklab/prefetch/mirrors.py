@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from stacklab.cache import cache_root
 from stacklab.deploy.profile.settings import Settings
 from stacklab.download import Unreachable, without_password
-from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace
+from stacklab.errors import DownloadFailed, MissingProgram, NotEnoughSpace
 from stacklab.files import locked
 from stacklab.git_login import without_login
 from stacklab.prefetch.plan import FetchOutcome, Repository
@@ -46,22 +46,15 @@ def mirror_path(url: str) -> Path:
 
 
 def fetch(repository: Repository, settings: Settings, progress: Progress) -> FetchOutcome:
-    """Make the mirror, or bring it up to date. What failed is told in the outcome, so that the rest goes on."""
+    """Make the mirror, or bring it up to date. Raises MissingProgram, DownloadFailed, NotEnoughSpace."""
     path, ref = mirror_path(repository.url), repository.ref
     label = f"{repository.name} {ref}"
     progress(label)
-    try:
-        with locked(path.with_name(f".{path.name}.lock"), wait=True):
-            before = commit(path, ref)
-            _prepare(path)
-            _fetch(path, settings.at(repository.url), ref)
-            after = commit(path, ref)
-    except NotEnoughSpace:
-        raise  # nothing that follows would fit either
-    except LabError as error:
-        have = commit(path, ref)
-        detail = f"{error.message}; the mirror of an earlier run is still there" if have else error.message
-        return FetchOutcome("git", label, "failed", _size(path), detail, error)
+    with locked(path.with_name(f".{path.name}.lock"), wait=True):
+        before = commit(path, ref)
+        _prepare(path)
+        _fetch(path, settings.at(repository.url), ref)
+        after = commit(path, ref)
     size, short = _size(path), (after or "")[:12]
     if before is None:
         return FetchOutcome("git", label, "fetched", size, short)

@@ -38,13 +38,16 @@ class PrefetchTarget:
     abi: str = ""
 
 
+Outcome = Literal["fetched", "updated", "already", "skipped", "failed"]
+
+
 @dataclass(frozen=True)
 class FetchOutcome:
     """What came of one thing that was to be fetched. `part`: git, wheels, files or box; `size` in bytes on this host."""
 
     part: str
     name: str
-    outcome: Literal["fetched", "updated", "already", "skipped", "failed"]
+    outcome: Outcome
     size: int = 0
     detail: str = ""
     error: LabError | None = None

@@ -50,7 +50,10 @@ def directory(target: PrefetchTarget) -> Path:
 def fetch(
     projects: list[Repository], constraints: str, target: PrefetchTarget, settings: Settings, progress: Progress
 ) -> Iterator[FetchOutcome]:
-    """What came of each package, as it comes; failures are told, and the rest goes on. Raises NotEnoughSpace."""
+    """What came of each package, as it comes; failures are told, and the rest goes on.
+
+    Raises DownloadFailed if it is not known which packages, NotEnoughSpace.
+    """
     environment = indexes.for_both(os.environ, index=settings.pip_index, ca_file=settings.ca_file, at=settings.at)
     if settings.proxy:
         environment |= {"http_proxy": settings.proxy, "https_proxy": settings.proxy}
@@ -59,12 +62,8 @@ def fetch(
         pinned = _named(constraints, target)
     else:
         progress("which Python packages are needed")
-        try:
-            pinned, missing = _resolved(_needed(projects, target), constraints, target, environment)
-            newest, _ = _resolved(newest, "", target, environment)
-        except LabError as error:
-            yield FetchOutcome("wheels", "Python packages", "failed", 0, error.message, error)
-            return
+        pinned, missing = _resolved(_needed(projects, target), constraints, target, environment)
+        newest, _ = _resolved(newest, "", target, environment)
         yield from missing
     have = _there(directory(target))
     yield from (have[_key(text)] for text in dict.fromkeys([*pinned, *newest]) if _key(text) in have)
