@@ -27,8 +27,8 @@ from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.prepare import preparation, source
 from stacklab.deploy.prepare.ownership import looks_used
 from stacklab.deploy.profile.settings import Settings
-from stacklab.deploy.stack import stacking
-from stacklab.deploy.stack.following import LogCopy, Patience, follow, starred
+from stacklab.deploy.stack import following, stacking
+from stacklab.deploy.stack.following import LogCopy, follow, starred
 from stacklab.errors import LabBusy, MachineInUse, NotServed, StackFailed
 from stacklab.events import Event, StageEnded
 from stacklab.files import write_json
@@ -39,7 +39,6 @@ from tests.machine.deploying import behave, connection, fresh_deployment, held, 
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.systems import System
 
-QUICK = Patience(poll=0.2, silent=180, reconnect=600)
 HOSTILE = "a'b\"c $(touch /tmp/hacked) `id` \\ #;&|<>*?"
 """A password that a careless shell would act on. (DevStack itself could not use it; the stand-in can.)"""
 
@@ -51,16 +50,16 @@ def deployment(debian: System, own_directories: Path, tmp_path: Path) -> Iterato
     deployment.machine.close()
 
 
-def up(deployment: Deployment, *, patience: Patience = QUICK) -> dict[str, StageEnded]:
+def up(deployment: Deployment) -> dict[str, StageEnded]:
     """What `lab up` runs, of this part; how each stage ended."""
     events: list[Event] = []
-    run_stages(deployment.lab, all_stages(deployment, patience), events.append)
+    run_stages(deployment.lab, all_stages(deployment), events.append)
     return {event.stage: event for event in events if isinstance(event, StageEnded)}
 
 
-def all_stages(deployment: Deployment, patience: Patience = QUICK) -> list[Stage]:
+def all_stages(deployment: Deployment) -> list[Stage]:
     stages = [*preparation.stages(deployment), *source.stages(deployment), *localconf.stages(deployment)]
-    return [*stages, *stacking.stages(deployment, patience=patience)]
+    return [*stages, *stacking.stages(deployment)]
 
 
 def prepare(deployment: Deployment) -> None:
@@ -174,7 +173,7 @@ def test_connection_dropped_in_the_middle_is_made_again_and_nothing_is_lost(
 ) -> None:
     prepare(deployment)
     said: list[str] = []
-    with elsewhere(lambda: said.append(stacking.stages(deployment, patience=QUICK)[0].run(said.append))) as raised:
+    with elsewhere(lambda: said.append(stacking.stages(deployment)[0].run(said.append))) as raised:
         until(has_come(deployment, "Installing OpenStack project source"), "in the middle")
         for _ in range(3):
             # The process of sshd that holds the session; nothing is closed in order.
@@ -190,7 +189,6 @@ import sys
 from pathlib import Path
 from stacklab.deploy.stack import stacking
 from stacklab.deploy.deployment import Deployment
-from stacklab.deploy.stack.following import Patience
 from stacklab.deploy.profile.settings import Settings
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
@@ -200,7 +198,7 @@ host, user, known_hosts, key = sys.argv[1:]
 machine = SshMachine(Address(host=host, user=user), known_hosts=Path(known_hosts), key=Path(key))
 deployment = Deployment(lab=Lab("deploy"), profile=standin.profile(), machine=machine, host_ip=host, settings=Settings())
 with deployment.lab.writing():
-    for stage in stacking.stages(deployment, patience=Patience(poll=0.2)):
+    for stage in stacking.stages(deployment):
         print(stage.already() or stage.run(lambda line: print(line, flush=True)), flush=True)
 """
 
@@ -255,7 +253,7 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_attach_does(
             assert stacking.state(deployment.machine).state == "running"
     assert "KeyboardInterrupt: stack.sh, where it runs on" in out.read_text()
     assert "lab --lab deploy attach" in out.read_text()
-    assert follow(deployment, lambda _: None, patience=QUICK).startswith("stack.sh took")
+    assert follow(deployment, lambda _: None).startswith("stack.sh took")
     assert copied_log(deployment) == machine_log(deployment)
 
 
@@ -264,7 +262,7 @@ def test_of_two_that_follow_one_is_refused(deployment: Deployment, debian: Syste
     prepare(deployment)
     stacking.start(deployment)
     with (
-        elsewhere(lambda: follow(deployment, lambda _: None, patience=QUICK)) as raised,
+        elsewhere(lambda: follow(deployment, lambda _: None)) as raised,
         held(deployment.machine, "lab-stack"),
     ):
         until(lambda: LogCopy(deployment.lab, "stack", []).log.exists(), "followed")
@@ -280,7 +278,7 @@ def test_of_two_that_start_at_the_same_moment_one_is_refused(deployment: Deploym
         pass
     assert sorted(len(raised) for raised in (first, two)) == [0, 1]
     assert isinstance((first or two)[0], MachineInUse)
-    assert follow(deployment, lambda _: None, patience=QUICK).startswith("stack.sh took")
+    assert follow(deployment, lambda _: None).startswith("stack.sh took")
 
 
 def test_stack_that_somebody_runs_by_hand_is_left_alone(deployment: Deployment) -> None:
@@ -322,7 +320,7 @@ def test_after_a_failure_the_same_command_clears_up_and_stacks(deployment: Deplo
         up(deployment)
     behave(deployment, STANDIN_SECONDS="2")
     said: list[str] = []
-    assert stacking.stages(deployment, patience=QUICK)[0].run(said.append).startswith("stack.sh took")
+    assert stacking.stages(deployment)[0].run(said.append).startswith("stack.sh took")
     assert any("unstack.sh first: stack.sh failed before" in line for line in said)
     assert stacking.state(deployment.machine, "unstack").state == "done"
     assert "g-api did not start" in LogCopy(deployment.lab, "stack", []).log.with_suffix(".previous.log").read_text()
@@ -340,18 +338,21 @@ def test_never_stacks_on_an_unstack_that_was_cut_off(deployment: Deployment) -> 
     assert up(deployment)["stack"].outcome == "done"
 
 
-def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_the_run(deployment: Deployment) -> None:
+def test_silence_is_said_with_the_last_line_and_the_deadline_ends_the_watch_not_the_run(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A phase before any service is started, for which systemd takes its silent time on a busy machine.
     behave(deployment, STANDIN_SECONDS="2", STANDIN_HANG="Installing OpenStack project source")
     prepare(deployment)
     said: list[str] = []
     # The deadline counts from stack.sh's start, and is at least three times what the profile says it takes.
     short = replace(deployment, profile=deployment.profile.model_copy(update={"usual_minutes": 0}))
-    patience = Patience(poll=0.2, silent=2, reconnect=60, least_deadline=20)
+    monkeypatch.setattr(following, "SILENT", 2)
+    monkeypatch.setattr(following, "LEAST_DEADLINE", 20)
     with pytest.raises(
         StackFailed, match=r"is in 'Installing OpenStack .*'; its last line was: .*sleep infinity"
     ) as raised:
-        stacking.stages(short, patience=patience)[0].run(said.append)
+        stacking.stages(short)[0].run(said.append)
     assert "it still runs" in raised.value.advice
     silent = [line for line in said if "nothing new for" in line]
     assert silent
@@ -365,7 +366,7 @@ def test_restart_of_the_machine_in_the_middle_is_told_and_the_next_up_stacks_ane
 ) -> None:
     behave(deployment, STANDIN_SECONDS="30")
     prepare(deployment)
-    with elsewhere(lambda: stacking.stages(deployment, patience=QUICK)[0].run(lambda _: None)) as raised:
+    with elsewhere(lambda: stacking.stages(deployment)[0].run(lambda _: None)) as raised:
         until(lambda: "Starting Keystone" in machine_log(deployment), "in the middle")
         debian.reboot()
     assert len(raised) == 1
@@ -373,7 +374,7 @@ def test_restart_of_the_machine_in_the_middle_is_told_and_the_next_up_stacks_ane
     # It may have looked when systemd had ended the unit already, but not yet our connection.
     assert re.search(r"the machine was restarted while it ran|its unit was ended from outside", str(raised[0]))
     with pytest.raises(StackFailed, match="the machine was restarted while it ran"):
-        follow(deployment, lambda _: None, patience=QUICK)
+        follow(deployment, lambda _: None)
     assert stacking.state(deployment.machine).state == "vanished"
     behave(deployment, STANDIN_SECONDS="2")
     assert up(deployment)["stack"].outcome == "done"

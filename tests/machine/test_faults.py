@@ -22,7 +22,6 @@ from stacklab.deploy.localconf import render as localconf
 from stacklab.deploy.prepare import preparation, source
 from stacklab.deploy.profile.model import AddressPlace, Breakable, FileEntry
 from stacklab.deploy.stack import stacking
-from stacklab.deploy.stack.following import Patience
 from stacklab.errors import HomeUnavailable
 from stacklab.machines.base import Machine
 from stacklab.stages import run_stages
@@ -83,12 +82,11 @@ def target(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         profile = made.profile.model_copy(update={"units": units, "faults": BREAKABLE})
         deployment = replace(made, profile=profile)
         standin.behave(deployment.machine, STANDIN_SECONDS="1", STANDIN_UNITS=" ".join(UNITS))
-        quick = Patience(poll=0.2, silent=180, reconnect=60)
         run_stages(
             deployment.lab,
             [
                 *(*preparation.stages(deployment), *source.stages(deployment), *localconf.stages(deployment)),
-                *stacking.stages(deployment, patience=quick),
+                *stacking.stages(deployment),
             ],
             lambda _: None,
         )

@@ -26,28 +26,22 @@ from stacklab.waiting import NotYet, until
 T = TypeVar("T")
 
 CHUNK = 1 << 20
+POLL = 0.5
+"""Seconds between two looks at the log."""
+TELL = 5.0
+"""Seconds after which the last line is told, beside every new phase."""
+SILENT = 180.0
+"""Seconds without a new line, after which that is told."""
+RECONNECT = 900.0
+"""Seconds for which a lost connection is tried again."""
+LEAST_DEADLINE = 3 * 3600.0
+"""Seconds that a run may take at least; else three times what it usually takes."""
 LOOK = 5.0
 """Seconds after which the machine is asked whether the program still runs; in between only its log is read."""
 FIRST_PHASE = "Getting ready"
 """What stack.sh does before it names a phase: checks, repositories of the distribution, the requirements."""
 DETAIL = 110
 """How many characters of a log line are shown."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """In seconds.
-
-    `tell`: how often the last line is shown, beside every new phase; `silent`: without a new line for so long, it is said;
-    `reconnect`: how long a lost connection is tried again; `least_deadline`: a run may take three times what it usually
-    takes, but at least this.
-    """
-
-    poll: float = 1.0
-    tell: float = 5.0
-    silent: float = 180
-    reconnect: float = 900
-    least_deadline: float = 3 * 3600
 
 
 class LogCopy:
@@ -117,17 +111,15 @@ def usual_seconds(deployment: Deployment) -> float:
     return deployment.lab.usual_seconds("stack") or deployment.profile.usual_minutes * 60.0
 
 
-def follow(deployment: Deployment, progress: Progress, *, patience: Patience | None = None) -> str:
+def follow(deployment: Deployment, progress: Progress) -> str:
     """Follow what makes the cloud until it ends; one line on a good end.
 
     Raises StackFailed with the diagnosis, and what `watch` raises.
     """
-    return judge(deployment, watch(deployment, progress, deployment.profile.program, patience=patience))
+    return judge(deployment, watch(deployment, progress, deployment.profile.program))
 
 
-def watch(
-    deployment: Deployment, progress: Progress, program: Program = "stack", *, patience: Patience | None = None
-) -> StackRun:
+def watch(deployment: Deployment, progress: Progress, program: Program = "stack") -> StackRun:
     """Follow the run that is under way (or fetch the rest of one that ended) until it ends, and tell how it ended.
 
     Takes up the log where the last follower of this lab left it. Raises StackFailed when the deadline has passed (the run
@@ -142,7 +134,7 @@ def watch(
                 advice=f"wait for it, or end it: {called(program)} goes on without it",
             )
         try:
-            return _Follower(deployment, copy, progress, program, patience or Patience()).follow()
+            return _Follower(deployment, copy, progress, program).follow()
         except KeyboardInterrupt:
             deployment.machine.close()
             name, back = deployment.machine.name, come_back(deployment)
@@ -184,11 +176,9 @@ def come_back(deployment: Deployment) -> str:
 
 
 class _Follower:
-    def __init__(
-        self, deployment: Deployment, copy: LogCopy, progress: Progress, program: Program, patience: Patience
-    ) -> None:
+    def __init__(self, deployment: Deployment, copy: LogCopy, progress: Progress, program: Program) -> None:
         self.deployment, self.machine, self.program = deployment, deployment.machine, program
-        self.copy, self.progress, self.patience = copy, progress, patience
+        self.copy, self.progress = copy, progress
         self.usual = usual_seconds(deployment)
         self.reached = StackProgress()
         self.last_told, self.told_phase = 0.0, ""
@@ -212,7 +202,7 @@ class _Follower:
             took = now.seconds + (time.monotonic() - looked)
             self._check_deadline(took)
             self._tell(took, time.monotonic() - heard)
-            time.sleep(self.patience.poll)
+            time.sleep(POLL)
 
     def _fetch(self, *, to_the_end: bool) -> bool:
         """Take over what is new in the log, whole lines of it; whether there was anything.
@@ -243,7 +233,7 @@ class _Follower:
         return until(
             look,
             f"the lost connection to {self.machine.name}",
-            seconds=self.patience.reconnect,
+            seconds=RECONNECT,
             progress=self.progress,
             advice=f"when the machine can be reached again: {come_back(self.deployment)}",
             error=MachineUnreachable,
@@ -252,8 +242,8 @@ class _Follower:
     def _tell(self, took: float, silent: float) -> None:
         # On a terminal the clock runs by itself; elsewhere each of these is a line, and of silence once a minute is enough.
         phase, now = self.reached.phases[-1], time.monotonic()
-        is_silent = silent >= self.patience.silent
-        again = min(60.0, self.patience.silent) if is_silent else self.patience.tell
+        is_silent = silent >= SILENT
+        again = min(60.0, SILENT) if is_silent else TELL
         if now - self.last_told < again and (is_silent or phase == self.told_phase):
             return
         self.last_told, self.told_phase = now, phase
@@ -267,7 +257,7 @@ class _Follower:
         return text if len(text) <= DETAIL else text[: DETAIL - 1] + "…"
 
     def _check_deadline(self, took: float) -> None:
-        if took > max(self.patience.least_deadline, 3 * self.usual):
+        if took > max(LEAST_DEADLINE, 3 * self.usual):
             raise StackFailed(
                 f"{called(self.program)} runs for {spoken(took)} now (usually {spoken(self.usual)}) and is in "
                 f"'{self.reached.phases[-1]}'; its last line was: {self._last_line()}",

@@ -1,4 +1,4 @@
-"""A line of DevStack's log, or of PackStack's: its time, the traced command, the phase that begins with it.
+"""A line of DevStack's log, or of PackStack's: the traced command, the phase that begins with it.
 
 The forms are those of DevStack's tools/outfilter.py ("2026-11-22 10:00:00.123 | ", UTC) and of its PS4 in stackrc, the same at
 `pike-eol` and `stable/2026.1`: `+ lib/keystone:start_keystone:555          :   run_process …`, with LOG_COLOR without the
@@ -12,9 +12,8 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) \| ?")
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \| ?")
 _TRACED = re.compile(r"^\++ ?(?P<file>[\w./-]+):(?P<function>[\w./-]+):(?P<number>\d+) +(?:: +)?(?P<command>.*)$")
 # A script that DevStack feeds to another bash (wait_for_service) has no place of its own.
 _NOWHERE = re.compile(r"^\++ ?:: +(?:: +)?(?P<command>.*)$")
@@ -25,14 +24,13 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\
 
 @dataclass(frozen=True)
 class Line:
-    """`at`: seconds since the epoch, None without a time stamp. `text`: without stamp and control characters.
+    """`text`: without the time and control characters.
 
     `command`, where it stands (`file`, `function`, `number`) and how deep (1: not in a subshell) are empty unless the line is a
     traced command.
     """
 
     text: str
-    at: float | None = None
     file: str = ""
     function: str = ""
     number: int = 0
@@ -70,16 +68,11 @@ class Line:
 
 def parse(raw: str) -> Line:
     """Take a line apart."""
-    raw = _ESCAPES.sub("", raw.rstrip("\r\n"))
-    stamp = _STAMP.match(raw)
-    at = None
-    if stamp:
-        raw = raw[stamp.end() :]
-        at = datetime.strptime(stamp[1], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
+    raw = _STAMP.sub("", _ESCAPES.sub("", raw.rstrip("\r\n")))
     depth = len(raw) - len(raw.lstrip("+"))
     traced = _TRACED.match(raw)
     if traced:
         number = int(traced["number"])
-        return Line(raw, at, traced["file"], traced["function"], number, traced["command"].strip(), depth)
+        return Line(raw, traced["file"], traced["function"], number, traced["command"].strip(), depth)
     early = _NOWHERE.match(raw) or _EARLY.match(raw)
-    return Line(raw, at, command=early["command"].strip(), depth=depth) if early else Line(raw, at)
+    return Line(raw, command=early["command"].strip(), depth=depth) if early else Line(raw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.stack.detached import Program, StackRun, called, devstack_units, start, state, verdict
-from stacklab.deploy.stack.following import Patience, judge, watch
+from stacklab.deploy.stack.following import judge, watch
 from stacklab.durations import seconds as spoken
 from stacklab.errors import MachineInUse, NotServed, StackFailed
 from stacklab.stages import Progress, Stage
@@ -12,7 +12,7 @@ from stacklab.stages import Progress, Stage
 __all__ = ["stages", "start", "state"]
 
 
-def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[Stage]:
+def stages(deployment: Deployment) -> list[Stage]:
     """stack.sh, or packstack, run to its end; an earlier run is taken up.
 
     Where DevStack cannot build on what a run left, that is cleared away first; PackStack can.
@@ -22,7 +22,7 @@ def stages(deployment: Deployment, *, patience: Patience | None = None) -> list[
             "stack",
             f"{called(deployment.profile.program)}: OpenStack {deployment.profile.release}",
             lambda: _already(deployment),
-            lambda progress: _stack(deployment, progress, patience),
+            lambda progress: _stack(deployment, progress),
             deployment.profile.usual_minutes * 60,
         )
     ]
@@ -56,7 +56,7 @@ def _names(services: tuple[str, ...]) -> str:
     return ",".join(sorted(services)) or "(none)"
 
 
-def _stack(deployment: Deployment, progress: Progress, patience: Patience | None) -> str:
+def _stack(deployment: Deployment, progress: Progress) -> str:
     machine, program = deployment.machine, deployment.profile.program
 
     def run(program: Program) -> str:
@@ -66,7 +66,7 @@ def _stack(deployment: Deployment, progress: Progress, patience: Patience | None
             progress(f"{called(program)} runs since {spoken(now.seconds)}, taking up its log")
         else:
             progress(f"{called(program)} started on {machine.name}; its log there: {start(deployment, program).log}")
-        return judge(deployment, watch(deployment, progress, program, patience=patience))
+        return judge(deployment, watch(deployment, progress, program))
 
     if program == "packstack":
         return run(program)
