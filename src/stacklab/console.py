@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from stacklab.durations import seconds
@@ -22,32 +22,30 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
-MARKS = {
-    "done": "✓",
-    "passed": "✓",
-    "already": "✓",
-    "running": "✓",
-    "skipped": "–",
-    "not_applicable": "–",
-    "absent": "–",
-    "stopped": "–",
-    "failed": "✗",
-    "degraded": "✗",
-    "unknown": "?",
-    "starting": "…",
+SIGNS = {
+    "✓": ("green", {"done", "passed", "already", "running", "good"}),
+    "–": ("bright_black", {"skipped", "not_applicable", "absent", "stopped", "open"}),
+    "✗": ("red", {"failed", "degraded", "bad"}),
+    "!": ("yellow", {"warning"}),
+    "?": ("yellow", {"unknown"}),
+    "…": ("yellow", {"starting", "begun"}),
 }
-COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "–": "bright_black", "…": "yellow"}
+"""A sign, its colour, and what it stands for: outcomes, grades, findings, services, exercises."""
+WIDTH = 100
+"""The longest line of prose that is easy to read."""
+EVENTS = {StageBegan: "stage-began", StageMoved: "stage-moved", StageEnded: "stage-ended", Note: "note"}
 
 
 class Console:
     """Where a command's words go. `as_json`: one JSON object a line (events) or one document (results).
 
-    `aim`: what is done to all text, so that the commands in it work on the lab that this one works on.
+    `aim`: what is done to all text, so that the commands in it work on the lab that this one works on; `str` for somebody's
+    file or log, which is shown as it stands.
     """
 
     def __init__(self, *, as_json: bool = False, aim: Callable[[str], str] = str) -> None:
         self.as_json = as_json
-        self._aim = aim
+        self.aim = aim
         self.terminal = sys.stdout.isatty() and not as_json and os.environ.get("TERM") != "dumb"
         # https://no-color.org and its counterpart
         forced = bool(os.environ.get("FORCE_COLOR"))
@@ -60,7 +58,7 @@ class Console:
     def print(self, text: str = "") -> None:
         """A line of text (nothing with --json)."""
         if not self.as_json:
-            sys.stdout.write(f"{plain(self._aim(text), coloured=self.colour)}\n")
+            sys.stdout.write(f"{plain(self.aim(text), coloured=self.colour)}\n")
             sys.stdout.flush()
 
     def result(self, value: Any) -> None:
@@ -78,12 +76,14 @@ class Console:
         sys.stdout.flush()
 
     def _aimed(self, value: Any) -> Any:
-        """A JSON value, in all of whose texts the commands are aimed."""
+        """A JSON value, in all of whose texts the commands are aimed; a dataclass is its fields."""
+        if is_dataclass(value) and not isinstance(value, type):
+            value = asdict(value)
         if isinstance(value, Mapping):
             return {key: self._aimed(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._aimed(item) for item in value]
-        return self._aim(value) if isinstance(value, str) else value
+        return self.aim(value) if isinstance(value, str) else value
 
     def style(self, text: str, colour: str) -> str:
         """`text` in a colour, where colours are wanted."""
@@ -92,8 +92,10 @@ class Console:
 
     def mark(self, status: str) -> str:
         """✓, ✗, ? or – for a status."""
-        sign = MARKS.get(status, "•")
-        return self.style(sign, COLOURS.get(sign, "bold"))
+        for sign, (colour, statuses) in SIGNS.items():
+            if status in statuses:
+                return self.style(sign, colour)
+        return self.style("•", "bold")
 
     def heading(self, text: str) -> None:
         """A line that stands out."""
@@ -105,9 +107,22 @@ class Console:
             self.print(f"{' ' * by}{line}" if line.strip() else "")
 
     def wrapped(self, lead: str, text: str) -> None:
-        """A paragraph after `lead`, in lines as wide as the terminal (80 without one)."""
-        width = shutil.get_terminal_size().columns
-        self.print(textwrap.fill(text, width, initial_indent=lead, subsequent_indent=" " * len(lead)))
+        """A paragraph after `lead`, in lines as wide as the terminal (80 without one), and as is easy to read."""
+        width = min(WIDTH, shutil.get_terminal_size().columns)
+        lines = textwrap.wrap(self.aim(text), max(width - len(lead), 20), break_on_hyphens=False)
+        self.print("\n".join((lead if not number else " " * len(lead)) + line for number, line in enumerate(lines)))
+
+    def typed(self, lead: str, text: str) -> None:
+        """A command after `lead`. What has several lines is a script, which a terminal is given as it stands, below it."""
+        self.print(f"{lead.rstrip()}\n{text}" if "\n" in text else f"{lead}{text}")
+
+    def warning(self, text: str) -> None:
+        """A line that is worth a look."""
+        self.print(self.style(f"! {text}", "yellow"))
+
+    def shown(self, text: str) -> None:
+        """What a step has brought to light."""
+        self.indented(self.style(text, "cyan"))
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as wide as they must be; a terminal's narrow width is the terminal's to wrap."""
@@ -121,52 +136,54 @@ class Console:
     def error(self, error: LabError) -> None:
         """One line on what is wrong, one on what to do next."""
         if self.as_json:
-            value = {
-                "event": "error",
-                "id": error.id,
-                "message": error.message,
-                "advice": error.advice,
-                "exit": error.exit_code,
-            }
-            self._write_json(value)
-        sys.stderr.write(f"lab: {plain(self._aim(error.message))}\n")
+            what = {"event": "error", "id": error.id, "message": error.message}
+            self._write_json({**what, "advice": error.advice, "exit": error.exit_code})
+        sys.stderr.write(f"lab: {plain(self.aim(error.message))}\n")
         if error.advice:
-            sys.stderr.write(f"     → {plain(self._aim(error.advice))}\n")
+            sys.stderr.write(f"     → {plain(self.aim(error.advice))}\n")
 
     # --- events --------------------------------------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:
         """Show one event."""
         if self.as_json:
-            name = {StageBegan: "stage-began", StageMoved: "stage-moved", StageEnded: "stage-ended", Note: "note"}[
-                type(event)
-            ]
-            self._write_json({"event": name, **asdict(event)})
+            self._write_json({"event": EVENTS[type(event)], **asdict(event)})
         elif isinstance(event, StageBegan):
             self._stage_began(event)
         elif isinstance(event, StageMoved):
-            self._stage_moved(event)
+            if self._running:
+                self._running.detail = event.detail
+            else:
+                self.print(f"    {event.detail}")
         elif isinstance(event, StageEnded):
             self._stage_ended(event)
+        elif event.level == "warning":
+            self.warning(event.text)
         else:
-            self.print(self.style(f"! {event.text}", "yellow") if event.level == "warning" else event.text)
+            self.print(event.text)
+
+    def emit_text(self, event: Event) -> None:
+        """The same, where a JSON document follows, in which all of it is."""
+        if not self.as_json:
+            self.emit(event)
 
     def _stage_began(self, event: StageBegan) -> None:
         usual = f" (usually {seconds(event.usual)})" if event.usual and event.usual >= 2 else ""
         if not self.terminal:
             self.print(f"• {event.title} ...{usual}")
             return
-        self._running = _Running(event.title, event.usual, time.monotonic())
-        self._spin(self._running)
+        import rich.console
+        import rich.status
 
-    def _stage_moved(self, event: StageMoved) -> None:
-        if self._running:
-            self._running.detail = event.detail
-        else:
-            self.print(f"    {event.detail}")
+        self._running = _Running(event.title, event.usual, time.monotonic())
+        screen = rich.console.Console(no_color=not self.colour, highlight=False)
+        self._spinner = rich.status.Status(self._running, console=screen)
+        self._spinner.start()
 
     def _stage_ended(self, event: StageEnded) -> None:
-        self._stop_spinning()
+        if self._spinner:
+            self._spinner.stop()
+            self._spinner = self._running = None
         took = seconds(event.seconds) if event.outcome != "already" else "already"
         # Why something failed is what the error says, which comes next.
         shown = event.detail if event.outcome != "failed" else ""
@@ -184,19 +201,6 @@ class Console:
             self.emit(StageEnded(title, title, "failed", time.monotonic() - began))
             raise
         self.emit(StageEnded(title, title, "done", time.monotonic() - began))
-
-    def _spin(self, running: _Running) -> None:
-        import rich.console
-        import rich.status
-
-        screen = rich.console.Console(no_color=not self.colour, highlight=False)
-        self._spinner = rich.status.Status(running, console=screen)
-        self._spinner.start()
-
-    def _stop_spinning(self) -> None:
-        if self._spinner:
-            self._spinner.stop()
-            self._spinner = self._running = None
 
 
 @dataclass

@@ -32,6 +32,11 @@ class LabError(Exception):
         self.message = message
         self.advice = advice
 
+    def begin_with(self, where: str) -> None:
+        """Say first where it happened."""
+        self.message = f"{where}: {self.message}"
+        self.args = (self.message,)
+
 
 # --- the command line (2), beside what click itself refuses -----------------------------------------------------------
 

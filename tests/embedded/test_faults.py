@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -302,11 +303,11 @@ def test_a_fault_is_broken_graded_hinted_at_and_repaired_in_any_way(
 
 def walk(lab: Lab, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """The trail, a clue at a time, to its end and no further."""
-    whole = json.loads(lab_says(lab, capsys, "hint", f"session4/{name}", "--all", "--json")[1])["clues"]
+    whole = [asdict(clue) for clue in breaking.trail(home_of(lab), SESSION.fault(name))]
     for wanted in [*whole, whole[-1]]:
         status, said = lab_says(lab, capsys, "hint", "--json")
         assert status == 0
-        assert json.loads(said)["clues"] == [wanted]
+        assert json.loads(re.sub(r"lab --lab \S+", "lab", said))["clues"] == [wanted]
     status, said = lab_says(lab, capsys, "hint", f"session4/{name}")
     assert "fix solves it" in said
     assert "$CONF" not in said
@@ -353,7 +354,7 @@ def test_killed_in_the_middle_of_breaking_a_reset_makes_all_well(lab: Lab, name:
 def test_breaking_again_after_a_kill_starts_from_what_was_well(lab: Lab) -> None:
     case, fault = SESSION.fault("glance-full"), home_of(lab).faults()["glance-full"]
     before = conf(lab, "glance-api.conf").read_text()
-    breaking.FaultRecord(lab).put(breaking.Broken("session4", case.id, case.breaks, "breaking"))
+    breaking.record(lab, breaking.Broken("session4", case.id, case.breaks, "breaking"))
     fault.inject(quiet)  # …and here `lab break` was killed
     entry = breaking.inject(lab, SESSION, case, quiet)
     assert entry.state == "broken"

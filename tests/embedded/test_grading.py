@@ -284,7 +284,7 @@ def test_a_cloud_that_does_not_answer_is_cannot_tell_and_never_a_pass(done: Work
     report = check(desk, [step for step in SESSION.steps() if step.exercise != "troubleshooting"])
     elsewhere.unlink()
     assert not report.good
-    assert report.count("unknown") == len(report.grades)
+    assert report.counts()["unknown"] == len(report.grades)
 
 
 def test_without_a_hypervisor_console_and_login_are_not_applicable(done: Workspace, running: Lab) -> None:

@@ -56,8 +56,8 @@ def test_a_repository_that_is_away_is_told_and_the_rest_goes_on(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (world.repositories.root / "openstack/keystone.git").rename(world.repositories.root / "away")
-    monkeypatch.setattr("stacklab.deploy.profile.load.load_profile", lambda name: world.profile)
-    monkeypatch.setattr("stacklab.deploy.profile.load.load_settings", lambda: world.settings)
+    monkeypatch.setattr("stacklab.cli.deployment.load_profile", lambda name: world.profile)
+    monkeypatch.setattr("stacklab.cli.deployment.load_settings", lambda: world.settings)
     status = run(["prefetch", "debian12-2026.1", "--only", "git,files", "--json"])
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     outcomes = {event["name"]: event for event in events if event["event"] == "prefetched"}

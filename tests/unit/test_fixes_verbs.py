@@ -23,16 +23,6 @@ def test_a_home_without_a_machine_says_so(
     assert "there is no machine" in capsys.readouterr().err
 
 
-def test_no_lab_is_said_before_anything_else(own_directories: Path) -> None:
-    assert run(["recover"]) == 50
-    assert run(["fixes", "list"]) == 50
-
-
-@pytest.mark.parametrize("words", [["fixes", "apply"], ["fixes", "apply", "apache", "--all"]])
-def test_apply_wants_names_or_all(own_directories: Path, words: list[str]) -> None:
-    assert run(words) == 2
-
-
 def test_a_misspelt_fix_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownName) as caught:
         ConditionCatalogue().these(("apach",))

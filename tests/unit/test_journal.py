@@ -18,32 +18,25 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal.jsonl")
 
 
-def test_what_began_is_known_before_it_is_made(journal: Journal) -> None:
-    journal.write("s", "network", "network", "begin")
-    assert journal.entries("s")["network"].state == "begin"
-    journal.write("s", "network", "network", "made", {"id": "1"})
-    assert journal.entries("s")["network"].kept == {"id": "1"}
-
-
-def test_what_was_undone_is_forgotten(journal: Journal) -> None:
+def test_what_began_is_known_in_that_order_until_it_is_undone(journal: Journal) -> None:
     journal.write("s", "a", "network", "begin")
-    journal.write("s", "a", "network", "made", {})
-    journal.write("s", "a", "network", "undone")
-    assert journal.entries("s") == {}
-
-
-def test_the_order_is_that_of_the_beginnings(journal: Journal) -> None:
-    for step in ("a", "b"):
-        journal.write("s", step, "network", "begin")
-        journal.write("s", step, "network", "made", {})
+    assert journal.entries("s")["a"].state == "begin"
+    journal.write("s", "a", "network", "made", {"id": "1"})
+    assert journal.entries("s")["a"].kept == {"id": "1"}
+    journal.write("s", "b", "network", "made", {})
     journal.write("s", "a", "network", "undone")
     journal.write("s", "a", "network", "begin")
     assert list(journal.entries("s")) == ["b", "a"]
 
 
-def test_sessions_do_not_see_each_other(journal: Journal) -> None:
-    journal.write("one", "a", "network", "begin")
-    assert journal.entries("two") == {}
+def test_sessions_do_not_see_each_other_and_the_one_worked_on_last_is_at_the_end(journal: Journal) -> None:
+    journal.write("one", "a", "network", "made", {})
+    journal.write("two", "b", "network", "made", {})
+    journal.write("gone", "a", "network", "made", {})
+    journal.write("gone", "a", "network", "undone")
+    journal.write("one", "c", "network", "made", {})
+    assert journal.sessions() == ["two", "one"]
+    assert list(journal.entries("two")) == ["b"]
 
 
 def test_cut_off_at_any_byte_it_can_be_read_and_written_on(journal: Journal, tmp_path: Path) -> None:
@@ -68,6 +61,16 @@ def test_nonsense_in_the_middle_is_reported_with_its_line(journal: Journal) -> N
         journal.entries("s")
 
 
+def test_a_journal_that_was_emptied_is_not_taken_for_one_of_nothing(journal: Journal) -> None:
+    journal.write("s", "a", "network", "made", {"id": "1"})
+    for file in (journal.path, copy_of(journal.path)):
+        file.write_text("")
+    with pytest.raises(LabDamaged, match="is empty, and so is its copy"):
+        journal.entries("s")
+    journal.clear()
+    assert journal.entries("s") == {}
+
+
 def test_a_line_with_a_wrong_letter_is_not_believed(journal: Journal) -> None:
     journal.write("s", "a", "network", "made", {"id": "1"})
     for file in (journal.path, copy_of(journal.path)):
@@ -77,15 +80,7 @@ def test_a_line_with_a_wrong_letter_is_not_believed(journal: Journal) -> None:
 
 
 def test_the_version_before_is_read_and_written_on(journal: Journal) -> None:
-    line = {
-        "session": "s",
-        "step": "a",
-        "kind": "network",
-        "state": "made",
-        "at": 1.0,
-        "kept": {"id": "1"},
-        "of-old": True,
-    }
+    line = {"session": "s", "step": "a", "kind": "network", "state": "made", "at": 1.0, "kept": {"id": "1"}, "old": 1}
     journal.path.write_text(json.dumps(line) + "\n")
     journal.write("s", "b", "network", "begin")
     assert {step: entry.kept for step, entry in journal.entries("s").items()} == {"a": {"id": "1"}, "b": None}

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from click.shell_completion import ShellComplete
 
-from stacklab.cli.main import cli, run
+from stacklab.cli.main import run
 from stacklab.deploy.grading import MASK
 from stacklab.deploy.localconf.render import SECRETS, fragments, render
 from stacklab.deploy.profile.load import load_profile, profile_names
@@ -371,29 +370,3 @@ def test_lab_render_refuses_what_it_cannot_tell(capsys: pytest.CaptureFixture[st
     (folder / "config.yaml").write_text("deploy: {variants: [nope]}\n")
     assert run(["render", "local.conf"]) == 43
     assert "has no variant 'nope'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "expected", "never"),
-    [
-        (["render", "local.conf", "--profile", "debian12-2026.1", "--with"], "heat,swift", "heat,heat"),
-        (["render", "local.conf", "--profile", "debian12-2026.1", "--with"], "heat,magnum", "heat,murano"),
-        (["prefetch", "debian12-2026.1", "--with"], "heat,magnum", "heat,murano"),
-    ],
-)
-def test_services_complete_one_after_the_other(words: list[str], expected: str, never: str) -> None:
-    seen = completed([*words], "heat,")
-    assert expected in seen
-    assert never not in seen
-
-
-def test_parts_sessions_and_variants_complete() -> None:
-    assert completed(["prefetch", "--only"], "git,") == ["git,wheels", "git,files", "git,box"]
-    assert "session4" in completed(["render", "local.conf", "--session"], "sess")
-    assert completed(["render", "local.conf", "--profile", "debian12-2026.1", "--variant"], "") == ["container"]
-    assert completed(["render", "local.conf", "--profile", "nope", "--with"], "") == []
-
-
-def completed(words: list[str], begun: str) -> list[str]:
-    seen = ShellComplete(cli, {}, "lab", "_LAB_COMPLETE").get_completions(words, begun)
-    return [entry.value for entry in seen]

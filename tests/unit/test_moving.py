@@ -9,14 +9,13 @@ import pytest
 
 from stacklab.course.load import read_session
 from stacklab.course.session import Session
-from stacklab.errors import NotRunning
 from stacklab.files import remove_precious
 from stacklab.homes.embedded.home import EmbeddedHome
 from stacklab.lab import Lab
 from stacklab.records import Records
 from stacklab.replay.assets import Assets
 from stacklab.replay.journal import Journal
-from stacklab.replay.moving import checkpoint_name, goto
+from stacklab.replay.moving import checkpoint_name
 from stacklab.replay.progress import ProgressFile
 
 TEXT = """\
@@ -61,9 +60,9 @@ def name(lab: Lab, which: Session, count: int, start: str = "start") -> str:
 
 
 def test_a_checkpoint_is_named_for_session_and_step_and_any_home_takes_the_name(tmp_path: Path, lab: Lab) -> None:
-    found = name(lab, session(tmp_path), 1)
-    assert found.startswith("at.demo.subnet.")
-    EmbeddedHome(lab).checkpoints.drop(found, lambda detail: None)  # raises for a name that it would not take
+    checkpoint = name(lab, session(tmp_path), 1)
+    assert checkpoint.startswith("at.demo.subnet.")
+    EmbeddedHome(lab).checkpoints.drop(checkpoint, lambda detail: None)  # raises for a name that it would not take
     steps = list(session(tmp_path).steps())
     longest = replace(steps[1], id="s" * 60)
     long = checkpoint_name(lab, replace(session(tmp_path), name="n" * 60), "start", steps[:1], longest)
@@ -124,20 +123,3 @@ def test_records_that_were_cut_off_count_for_nothing(lab: Lab) -> None:
     assert records.names() == ["mine"]
     records.drop("mine")
     assert records.names() == []
-
-
-def test_a_lab_that_is_not_up_is_told_how_to_bring_it_up(tmp_path: Path, lab: Lab) -> None:
-    with pytest.raises(NotRunning) as caught:
-        goto(lab, session(tmp_path), "last", lambda shown: None, lambda text: None, lambda *title: None)  # type: ignore[arg-type]
-    assert caught.value.advice == "lab up demo"
-    assert lab.record.restoring is None
-
-
-def test_a_journal_knows_its_sessions_the_one_worked_on_last_at_the_end(lab: Lab) -> None:
-    journal = Journal(lab.journal_file)
-    journal.write("one", "a", "network", "made", {})
-    journal.write("two", "a", "network", "made", {})
-    journal.write("gone", "a", "network", "made", {})
-    journal.write("gone", "a", "network", "undone")
-    journal.write("one", "b", "network", "made", {})
-    assert journal.sessions() == ["two", "one"]

@@ -15,7 +15,7 @@ from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.lab import Lab
 from stacklab.replay import breaking
-from stacklab.replay.breaking import Broken, FaultRecord
+from stacklab.replay.breaking import Broken
 
 TABLES = yaml.safe_load(Path(__file__).with_name("session_faults.yaml").read_text(encoding="utf-8"))
 GOOD: str = TABLES["good"]
@@ -101,13 +101,13 @@ def broken(name: str, **values: Any) -> Broken:
 
 
 def test_what_is_broken_is_remembered_until_it_passes_but_not_while_it_is_being_broken(lab: Lab) -> None:
-    record, session = FaultRecord(lab), load_session("session4")
-    record.put(broken("httpd", state="breaking"))
+    session = load_session("session4")
+    breaking.record(lab, broken("httpd", state="breaking"))
     breaking.noticed(lab, session, ["repair-httpd"])
-    assert [fault.state for fault in record.all()] == ["breaking"]
-    record.put(broken("httpd"))
-    record.put(broken("quota"))
-    assert [fault.fault for fault in record.all()] == ["httpd", "quota"]
+    assert [fault.state for fault in breaking.broken_faults(lab)] == ["breaking"]
+    breaking.record(lab, broken("httpd"))
+    breaking.record(lab, broken("quota"))
+    assert [fault.fault for fault in breaking.broken_faults(lab)] == ["httpd", "quota"]
     breaking.noticed(lab, session, ["repair-httpd", "services"])
     assert [fault.fault for fault in breaking.broken_faults(lab)] == ["quota"]
     breaking.forget_all(lab)
@@ -149,8 +149,8 @@ def test_a_bare_hint_speaks_of_the_next_step_where_nothing_is_broken(capsys: pyt
 def test_a_step_keeps_its_hint_where_a_fault_has_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["hint", "network", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "network"
-    assert run(["hint", "session4/network", "--all", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["fault"] == "session4/network"
+    assert run(["hint", "session4/network", "--json"]) == 2
+    assert "session4/network is not broken" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("own_directories")

@@ -20,7 +20,7 @@ from stacklab.files import copy_of, locked, read_derivable, read_precious, write
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.records import Records
-from stacklab.replay.breaking import Broken, FaultRecord
+from stacklab.replay.breaking import Broken, broken_faults, record
 from stacklab.replay.journal import Journal
 from stacklab.replay.moving import go_back
 from stacklab.replay.progress import ProgressFile
@@ -46,7 +46,7 @@ def lab(own_directories: Path) -> Lab:
         journal.write("session4", step, step, "begin")
         journal.write("session4", step, step, "made", {"id": step})
         progress.note("session4", [(step, "passed")])
-    FaultRecord(lab).put(Broken("session4", "api-down", "api-down", "broken"))
+    record(lab, Broken("session4", "api-down", "api-down", "broken"))
     Records(lab).keep("at.session4.subnet")
     return lab
 
@@ -58,7 +58,7 @@ def known(lab: Lab) -> list[object]:
         lab.record,
         sorted(lab.secrets()),
         journal.entries("session4"),
-        FaultRecord(lab).all(),
+        broken_faults(lab),
         read_precious(lab.directory / "progress.json"),
         Records(lab).names(),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from stacklab.cli.asking import trusted
+from stacklab.cli.options import trusted
 from stacklab.console import Console
 from stacklab.course.load import load_session, read_session, session_names
 from stacklab.course.session import Session
@@ -158,9 +158,9 @@ def test_without_somebody_to_ask_it_is_refused_unless_trusted_for_this_command(
         ask(lab, session, as_json=as_json)
     assert capsys.readouterr().out == ""
     assert is_trusted(lab, ask(lab, session, as_json=as_json, trust=True))
-    said = capsys.readouterr()
-    assert "echo hello" in (said.err if as_json else said.out)
-    assert not (said.out if as_json else said.err)
+    shown = capsys.readouterr()
+    assert "echo hello" in (shown.err if as_json else shown.out)
+    assert not (shown.out if as_json else shown.err)
     with pytest.raises(NotTrusted):
         ask(lab, session, as_json=as_json)
 

@@ -6,20 +6,25 @@ import os
 import runpy
 import shlex
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.options import Invocation, json_option
+from stacklab.cli.options import Invocation, admin_option, json_option
+from stacklab.cloud.access import LEARNER, CloudAccess
+from stacklab.cloud.connection import Connection
+from stacklab.cloud.direct import no_proxy
+from stacklab.errors import CloudRefused, LabError
+from stacklab.kinds.client import environment, openstack_program
+from stacklab.replay.current import home_of, interruption
+from stacklab.replay.entry import ssh_argv
 
-if TYPE_CHECKING:
-    from stacklab.cloud.access import CloudAccess
-
-AS_ADMIN = click.option("--admin", is_flag=True, help="As the cloud's administrator instead of the learner.")
+CREDENTIALS = (
+    "AUTH_URL USERNAME PASSWORD PROJECT_NAME PROJECT_ID TOKEN AUTH_TYPE REGION_NAME CACERT"  # of OS_…, which would win
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@AS_ADMIN
+@admin_option
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def openstack(context: Invocation, admin: bool, words: tuple[str, ...]) -> None:
@@ -31,9 +36,6 @@ def openstack(context: Invocation, admin: bool, words: tuple[str, ...]) -> None:
 
     The learner's user is made by a session's steps (session4/project); until then only --admin can log in.
     """
-    from stacklab.kinds.client import environment, openstack_program
-    from stacklab.replay.current import home_of, interruption
-
     if interrupted := interruption(context.lab):
         raise interrupted
     access = home_of(context.lab).access()
@@ -53,66 +55,42 @@ def openstack(context: Invocation, admin: bool, words: tuple[str, ...]) -> None:
 
 
 @click.command()
-@AS_ADMIN
+@admin_option
 @click.pass_obj
 def openrc(context: Invocation, admin: bool) -> None:
     """Print what a shell needs to use the cloud: eval "$(lab openrc)".
 
     It names the lab's clouds.yaml (entries lab-admin and lab-learner); the password itself is not printed.
     """
-    from stacklab.cloud.direct import no_proxy
-    from stacklab.replay.current import home_of
-
     access = home_of(context.lab).access()
-    others = (
-        "AUTH_URL",
-        "USERNAME",
-        "PASSWORD",
-        "PROJECT_NAME",
-        "PROJECT_ID",
-        "TOKEN",
-        "AUTH_TYPE",
-        "REGION_NAME",
-        "CACERT",
-    )
-    click.echo(f"unset {' '.join(f'OS_{name}' for name in others)}")
+    click.echo(f"unset {' '.join(f'OS_{name}' for name in CREDENTIALS.split())}")
     if no_proxy():
         click.echo(f"export no_proxy={shlex.quote(no_proxy())} NO_PROXY={shlex.quote(no_proxy())}")
     click.echo(f"export OS_CLIENT_CONFIG_FILE={shlex.quote(str(access.clouds_file))}")
     click.echo(f"export OS_CLOUD={access.admin if admin else access.learner}")
     click.echo("# for the REST calls: export TOKEN=$(openstack token issue -f value -c id)")
     if not admin:
-        click.echo(
-            context.aimed(
-                "# a session's steps make the learner's user (session4/project); until then: lab openrc --admin"
-            )
-        )
+        until = "# a session's steps make the learner's user (session4/project); until then: lab openrc --admin"
+        click.echo(context.aimed(until))
 
 
 @click.command()
-@AS_ADMIN
+@admin_option
 @json_option
 @click.pass_obj
-def password(context: Invocation, admin: bool, as_json: bool) -> None:
+def password(context: Invocation, admin: bool) -> None:
     """Print the user name and the generated password that Horizon's login page asks for."""
-    from stacklab.cloud.access import LEARNER
-    from stacklab.replay.current import home_of
-
     home = home_of(context.lab)
-    console = context.console(as_json)
     user = "admin" if admin else LEARNER["learner"]
     secret = context.lab.secret("admin" if admin else "learner")
-    console.result({"user": user, "password": secret})
-    console.print(f"{user} {secret}")
+    context.console.result({"user": user, "password": secret})
+    context.console.print(f"{user} {secret}")
     if home.status().state == "running":
         _tell_if_refused(home.access(), admin=admin)
 
 
 def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
     """Whether the cloud lets this user in now; on stderr, for stdout is somebody else's."""
-    from stacklab.cloud.connection import Connection
-    from stacklab.errors import CloudRefused, LabError
-
     try:
         _ = Connection(access.clouds_file, access.admin if admin else access.learner).token
     except LabError as error:
@@ -134,8 +112,6 @@ def ssh(context: Invocation, instance: str, command: tuple[str, ...], user: str 
     lab ssh lab-vm
     lab ssh lab-vm -- uname -a
     """
-    from stacklab.replay.entry import ssh_argv
-
     words = list(command[1:] if command[:1] == ("--",) else command)
     argv, why = ssh_argv(context.lab, instance, user, words)
     if why:

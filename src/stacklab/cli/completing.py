@@ -1,4 +1,4 @@
-"""What the shell completes: names of labs, sessions, steps, services, homes, profiles."""
+"""What the shell completes: names of sessions, exercises, steps, faults, services."""
 
 from __future__ import annotations
 
@@ -11,21 +11,14 @@ from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from stacklab.course.session import Session
-    from stacklab.deploy.profile.model import Profile
     from stacklab.lab import Lab
 
-DEFAULT_PROFILE = "centos7-pike"
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def items(incomplete: str, names: Iterable[str], titles: Iterable[str] = ()) -> list[CompletionItem]:
-    """Those of the names that begin with what was typed; `titles` explain them."""
-    explained = dict(zip(names, titles, strict=False)) if titles else dict.fromkeys(names, "")
-    return [CompletionItem(name, help=title) for name, title in explained.items() if name.startswith(incomplete)]
-
-
-def _completes(names: Callable[[click.Context], Iterable[str]]) -> Complete:
-    return lambda ctx, param, incomplete: items(incomplete, names(ctx))
+def _completes(names: Callable[[click.Context, str], Iterable[str]]) -> Complete:
+    """Those of the names that begin with what was typed."""
+    return lambda ctx, param, begun: [CompletionItem(name) for name in names(ctx, begun) if name.startswith(begun)]
 
 
 def lab_of(ctx: click.Context) -> Lab:
@@ -35,7 +28,7 @@ def lab_of(ctx: click.Context) -> Lab:
     return Lab(ctx.find_root().params.get("name") or "intro")
 
 
-def known_sessions(ctx: click.Context) -> list[str]:
+def known_sessions(ctx: click.Context, begun: str = "") -> list[str]:
     """Names of all sessions, those of `--labs` on the line and those of the lab's own session's directory among them."""
     from stacklab.course.search import add_to_search_path, all_sessions
     from stacklab.errors import UnknownName
@@ -45,117 +38,46 @@ def known_sessions(ctx: click.Context) -> list[str]:
     return list(all_sessions(lab_of(ctx).labs))
 
 
-def named_session(ctx: click.Context, incomplete: str) -> Session | None:
+def named_session(ctx: click.Context, begun: str) -> Session | None:
     """The session that the word begins with, else the lab's own; None where there is none."""
     from stacklab.replay.current import session_of
 
-    name, slash, _ = incomplete.partition("/")
+    name, slash, _ = begun.partition("/")
     chosen = name if slash else lab_of(ctx).record.session
     return session_of(lab_of(ctx), chosen) if chosen in known_sessions(ctx) else None
 
 
-def complete_address(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def _addresses(ctx: click.Context, begun: str) -> Iterable[str]:
     """SESSION, SESSION/EXERCISE, SESSION/EXERCISE/STEP."""
-    parts = incomplete.split("/")
-    session = named_session(ctx, incomplete) if len(parts) > 1 else None
-    if len(parts) == 1:
-        return items(incomplete, known_sessions(ctx))
+    session = named_session(ctx, begun) if "/" in begun else None
     if session is None:
-        return []
-    if len(parts) == 2:
-        return items(incomplete, [f"{session.name}/{exercise.id}" for exercise in session.exercises])
-    return items(incomplete, [f"{session.name}/{step.exercise}/{step.id}" for step in session.steps()])
+        return known_sessions(ctx)
+    if begun.count("/") == 1:
+        return [f"{session.name}/{exercise.id}" for exercise in session.exercises]
+    return [f"{session.name}/{step.exercise}/{step.id}" for step in session.steps()]
 
 
-def complete_step(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A step's id, of the session that is up."""
+def _steps(ctx: click.Context, begun: str) -> Iterable[str]:
+    """Of the session that is up."""
     session = named_session(ctx, "")
-    steps = list(session.steps()) if session else []
-    return items(incomplete, [step.id for step in steps], [step.title for step in steps])
+    return [step.id for step in session.steps()] if session else []
 
 
-def complete_fault(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def _faults(ctx: click.Context, begun: str) -> Iterable[str]:
     """SESSION/FAULT of the session that is named, or else of the lab's own."""
-    session = named_session(ctx, incomplete)
-    faults = [f"{session.name}/{case.id}" for case in session.faults] if session else []
-    return items(incomplete, [*faults, *([] if "/" in incomplete else known_sessions(ctx))])
+    session = named_session(ctx, begun)
+    return [f"{session.name}/{case.id}" for case in session.faults] if session else []
 
 
-def _services(ctx: click.Context) -> Iterable[str]:
+def _services(ctx: click.Context, begun: str) -> Iterable[str]:
     from stacklab.replay.current import home_of
 
     return home_of(lab_of(ctx)).service_names()
 
 
-def _labs(ctx: click.Context) -> Iterable[str]:
-    from stacklab.lab import all_labs
-
-    return [lab.name for lab in all_labs()]
-
-
-def _homes(ctx: click.Context) -> Iterable[str]:
-    from stacklab.homes import HOMES
-
-    return [*(name for name in HOMES if name != "ssh"), "ssh://"]
-
-
-def _profiles(ctx: click.Context) -> Iterable[str]:
-    from stacklab.deploy.profile.load import profile_names
-
-    return profile_names()
-
-
 complete_session = _completes(known_sessions)
+complete_address = _completes(_addresses)
+complete_step = _completes(_steps)
+complete_fault = _completes(lambda ctx, begun: [*_faults(ctx, begun), *known_sessions(ctx)])
+complete_hint = _completes(lambda ctx, begun: [*_steps(ctx, begun), *_faults(ctx, begun)])
 complete_service = _completes(_services)
-complete_lab = _completes(_labs)
-complete_home = _completes(_homes)
-complete_profile = _completes(_profiles)
-
-
-def complete_directory(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Left to the shell."""
-    return [CompletionItem(incomplete, type="dir")]
-
-
-def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Left to the shell."""
-    return [CompletionItem(incomplete, type="file")]
-
-
-# --- what is asked of a profile ------------------------------------------------------------------------------------
-
-
-def one_more(incomplete: str, known: Iterable[str]) -> list[CompletionItem]:
-    """A,B,… with one more of `known` that is not there yet."""
-    before, comma, begun = incomplete.rpartition(",")
-    there = before.split(",")
-    return [CompletionItem(f"{before}{comma}{name}") for name in known if name.startswith(begun) and name not in there]
-
-
-def complete_services(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """One more service that the profile serves, after those that are there."""
-    profile = _profile(ctx)
-    return one_more(incomplete, profile.served) if profile else []
-
-
-def complete_variant(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A variant of the profile."""
-    profile = _profile(ctx)
-    variants = profile.variants if profile else {}
-    return items(incomplete, variants, [variant.title for variant in variants.values()])
-
-
-def _profile(ctx: click.Context) -> Profile | None:
-    """The profile that the line names so far, else the lab's own; None where it cannot be read, for then nothing completes."""
-    from stacklab.deploy.profile.load import load_profile, profile_names
-    from stacklab.errors import LabError
-    from stacklab.homes.plan import Plan
-
-    try:
-        # An option that still waits for its value keeps click from giving the arguments before it their names.
-        before = next((word for word in ctx.args if word in profile_names()), None)
-        named = ctx.params.get("profile") or ctx.params.get("name") or before
-        planned = Plan.of(lab_of(ctx)).profile if lab_of(ctx).exists() else None
-        return load_profile(str(named or planned or DEFAULT_PROFILE))
-    except LabError:
-        return None

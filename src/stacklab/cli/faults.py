@@ -1,23 +1,20 @@
-"""`lab faults`, `break`, `fix`: what can be broken on purpose, breaking it, repairing it."""
+"""`lab faults`, `break`, `hint`, `fix`: what can be broken on purpose, breaking it, the way to its cause, repairing it."""
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from stacklab.cli.asking import agreed
-from stacklab.cli.completing import complete_fault, complete_session
-from stacklab.cli.fixes import MARKS
-from stacklab.cli.options import Invocation, json_option
-
-if TYPE_CHECKING:
-    from stacklab.conditions.condition import Finding
-    from stacklab.console import Console
-    from stacklab.course.session import FaultCase, Session
-    from stacklab.errors import LabError
-    from stacklab.homes.base import Home
+from stacklab.cli.completing import complete_fault, complete_hint, complete_session
+from stacklab.cli.options import Invocation, addressed, agreed, json_option, known_elsewhere, yes_option
+from stacklab.course.session import FaultCase, Session, Step, StepAddress
+from stacklab.errors import NoLab, NotRunning, NotServed, UnknownName
+from stacklab.homes.base import Home
+from stacklab.replay.breaking import Broken, broken_faults, fault_of, inject, next_clue, repair, sort_of, still_broken
+from stacklab.replay.current import home_of, session_of
+from stacklab.replay.narrate import Narrator
+from stacklab.replay.progress import ProgressFile
 
 SOMETHING = (
     "Something is broken now. Use the cloud as its users do until you meet it: log in to Horizon, list, upload, launch."
@@ -26,27 +23,9 @@ SOMETHING = (
 
 def fault_addressed(context: Invocation, text: str) -> tuple[Session, FaultCase]:
     """SESSION/FAULT, or the FAULT alone of the lab's session (also by the home's name for it). Raises UnknownName, NoLab."""
-    from stacklab.errors import UnknownName
-    from stacklab.replay.current import session_of
-
     before, slash, name = text.strip("/").rpartition("/")
     session = session_of(context.lab, before if slash else None)
-    try:
-        return session, next((case for case in session.faults if case.breaks == name), None) or session.fault(name)
-    except UnknownName as error:
-        raise _a_fix(name) or error from error
-
-
-def _a_fix(word: str) -> LabError | None:
-    """A better answer for a word that is no fault, but a repair of the machine."""
-    from stacklab.conditions.catalogue import ConditionCatalogue
-    from stacklab.errors import UnknownName
-
-    if word not in {condition.id for condition in ConditionCatalogue().all()}:
-        return None
-    return UnknownName(
-        f"'{word}' is a repair of the machine, not something that lab break breaks", advice=f"lab fixes apply {word}"
-    )
+    return session, next((case for case in session.faults if case.breaks == name), None) or session.fault(name)
 
 
 @click.command()
@@ -54,7 +33,7 @@ def _a_fix(word: str) -> LabError | None:
 @click.option("--tell", is_flag=True, help="Also what was seen, and which one was broken at random.")
 @json_option
 @click.pass_obj
-def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) -> None:
+def faults(context: Invocation, session: str | None, tell: bool) -> None:
     """List what can be broken on purpose, whether this cloud can have it, and what is broken now; changes nothing.
 
     \b
@@ -65,51 +44,41 @@ def faults(context: Invocation, session: str | None, tell: bool, as_json: bool) 
 
     Repairs of the machine that DevStack runs on are something else: lab fixes.
     """
-    from stacklab.replay.breaking import broken_faults
-    from stacklab.replay.current import session_of
-
-    lab, console = context.lab, context.console(as_json)
+    lab, console = context.lab, context.console
     chosen = session_of(lab, session)
-    broken = {fault.breaks: fault for fault in broken_faults(lab)}
-    secret = any(fault.surprise for fault in broken.values()) and not tell
+    broken = broken_faults(lab)
+    named = {entry.breaks for entry in broken if not entry.surprise}
+    secret = len(named) < len(broken) and not tell
     home = _running(context)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for case in chosen.faults:
         state, why, evidence = _standing(home, case, secret)
-        purpose = case.breaks in broken and not broken[case.breaks].surprise
-        rows.append(
-            {
-                "fault": f"{chosen.name}/{case.id}",
-                "title": case.title,
-                "state": state,
-                "why": why,
-                "on_purpose": purpose,
-            }
-            | ({"evidence": evidence} if tell else {})
-        )
-        state_words = {"bad": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(
-            state, ""
-        )
-        console.print(f"{console.mark(MARKS.get(state, ''))} {chosen.name}/{case.id:<16} {case.title}{state_words}")
-        for line in (why, evidence if tell else ""):
-            if line:
-                console.indented(console.style(line, "bright_black"), 4)
+        purpose, address = case.breaks in named, f"{chosen.name}/{case.id}"
+        row: dict[str, str | bool] = {
+            "fault": address,
+            "title": case.title,
+            "state": state,
+            "why": why,
+            "on_purpose": purpose,
+        }
+        rows.append(row | ({"evidence": evidence} if tell else {}))
+        words = {"bad": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(state, "")
+        console.print(f"{console.mark(state)} {chosen.name}/{case.id:<16} {case.title}{words}")
+        for line in filter(None, (why, evidence if tell else "")):
+            console.indented(console.style(line, "bright_black"))
     console.result({"session": chosen.name, "random": secret, "faults": rows})
-    if not chosen.faults:
+    if not rows:
         console.print(f"{chosen.name} breaks nothing on purpose")
         return
     if home is None:
         console.print("the cloud is not running, so nothing is known of them; lab up brings it up")
     if secret:
         console.print("one of them was broken at random, so none is looked at; --tell tells which")
-    console.print(f"break one:  lab break {chosen.name}/{chosen.faults[0].id}   (lab break --random)")
+    console.print(f"break one:  lab break {rows[0]['fault']}   (lab break --random)")
 
 
 def _running(context: Invocation) -> Home | None:
     """The lab's home, if its cloud runs."""
-    from stacklab.errors import NoLab, NotRunning
-    from stacklab.replay.current import home_of
-
     try:
         home = home_of(context.lab)
         home.access()
@@ -122,14 +91,17 @@ def _standing(home: Home | None, case: FaultCase, secret: bool) -> tuple[str, st
     """How a fault stands: its state ("" if nobody looked), why this cloud cannot have it, what was seen."""
     if home is None:
         return "", "", ""
-    fault = home.faults().get(case.breaks)
-    why = fault.why_not() if fault else f"the home '{home.name}' does not know it"
-    if fault is None or why:
-        return "not_applicable", why or "", ""
+    try:
+        fault = fault_of(home, case)
+    except NotServed as error:
+        return "not_applicable", error.message, ""
     if secret:
         return "", "", ""
-    finding: Finding = fault.look()
+    finding = fault.look()
     return finding.state, "", finding.evidence
+
+
+# --- break, fix ------------------------------------------------------------------------------------------------------
 
 
 @click.command("break")
@@ -140,80 +112,55 @@ def _standing(home: Home | None, case: FaultCase, secret: bool) -> tuple[str, st
     is_flag=True,
     help="One that this cloud can have, and do not say which. Give a SESSION, or nothing.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask (home ssh: it is somebody's machine).")
+@yes_option
 @json_option
 @click.pass_obj
-def break_(context: Invocation, fault: str | None, at_random: bool, yes: bool, as_json: bool) -> None:
+def break_(context: Invocation, fault: str | None, at_random: bool, yes: bool) -> None:
     """Break something in the lab's cloud on purpose, and tell the symptoms. You find the cause and repair it, in any way.
 
     \b
     lab break session4/httpd
     lab break session4 --random      which one is for you to find out
 
-    Nothing outside the lab is touched; lab reset takes it back, too, also if breaking was interrupted.
+    Nothing outside the lab is touched; lab reset takes it back, too, also if breaking was interrupted. On a machine that the
+    lab did not make (home ssh) it asks.
     """
-    from stacklab.replay.breaking import fault_of, inject, sort_of
-    from stacklab.replay.current import home_of, session_of
-
     if not fault and not at_random:
         raise click.UsageError("name what to break (lab faults lists it), or say --random")
-    lab, console = context.lab, context.console(as_json)
+    lab, console = context.lab, context.console
     lab.require()
-    if at_random:
-        session, case = session_of(lab, fault), None
-    else:
-        session, case = fault_addressed(context, str(fault))
+    session, case = (session_of(lab, fault), None) if at_random else fault_addressed(context, str(fault))
     home = home_of(lab)
     home.access()  # raises NotRunning
-    if case:
-        fault_of(home, case)  # before anybody is asked
-    _consent(console, home, yes)
     case = case or _any(context, home, session)
+    fault_of(home, case)  # before anybody is asked
+    machine = home.site().machine.name if home.name == "ssh" else ""
+    question = f"Something will be broken on {machine}, which the lab did not make. May it?"
+    if machine and not agreed(console, question, yes=yes):
+        raise click.exceptions.Exit(1)
     called = "something" if at_random else f"{session.name}/{case.id}"
     with console.working(f"breaking {called}") as progress:
         inject(lab, session, case, (lambda detail: None) if at_random else progress, surprise=at_random)
     symptoms = SOMETHING if at_random else case.say[sort_of(home)]
     graded = f"{session.name}/{session.step(case.step).exercise}"
-    console.result_line(
-        {"event": "broken", "fault": None if at_random else called, "symptoms": symptoms, "check": graded}
-    )
-    _what_next(context, console, symptoms, graded, at_random)
-
-
-def _what_next(context: Invocation, console: Console, symptoms: str, graded: str, at_random: bool) -> None:
-    import textwrap
-
+    event = {"event": "broken", "fault": None if at_random else called, "symptoms": symptoms, "check": graded}
+    console.result_line(event)
     console.print()
-    console.print(textwrap.fill(symptoms, 100, break_on_hyphens=False))
-    console.print()
-    console.print("  stuck        lab hint      a clue, and the next one each time")
-    names = "   (it names what is broken)" if at_random else ""
-    console.print(f"  be graded    lab check {graded}{names}")
+    console.wrapped("", symptoms)
+    console.print("\n  stuck        lab hint      a clue, and the next one each time")
+    console.print(f"  be graded    lab check {graded}" + ("   (it names what is broken)" if at_random else ""))
     console.print("  give up      lab fix")
-
-
-def _consent(console: Console, home: Home, yes: bool) -> None:
-    """A machine that the lab did not make is somebody's."""
-    if home.name == "ssh":
-        question = f"Something will be broken on {home.site().machine.name}, which the lab did not make. May it?"
-        if not agreed(console, question, yes=yes):
-            raise click.exceptions.Exit(1)
 
 
 def _any(context: Invocation, home: Home, session: Session) -> FaultCase:
     """One of those that this cloud can have and that are not broken. Raises NotServed."""
-    from stacklab.errors import NotServed
-    from stacklab.replay.breaking import broken_faults, fault_of
-
-    broken = {fault.breaks for fault in broken_faults(context.lab)}
-    possible = []
-    for case in session.faults:
-        try:
-            fault_of(home, case)
-        except NotServed:
-            continue
-        if case.breaks not in broken:
-            possible.append(case)
+    broken = {entry.breaks for entry in broken_faults(context.lab)}
+    known = home.faults()
+    possible = [
+        case
+        for case in session.faults
+        if case.breaks not in broken and case.breaks in known and not known[case.breaks].why_not()
+    ]
     if not possible:
         raise NotServed(f"there is nothing left to break in {session.name}", advice="lab faults shows how things stand")
     return random.choice(possible)  # noqa: S311 -- a surprise, not a secret
@@ -223,29 +170,130 @@ def _any(context: Invocation, home: Home, session: Session) -> FaultCase:
 @click.argument("fault", required=False, metavar="[[SESSION/]FAULT]", shell_complete=complete_fault)
 @json_option
 @click.pass_obj
-def fix(context: Invocation, fault: str | None, as_json: bool) -> None:
+def fix(context: Invocation, fault: str | None) -> None:
     """Repair what lab break has broken: what is named, or else whatever is recorded as broken on purpose.
 
     Repairs of the machine that DevStack runs on, after stack.sh or a reboot, are something else: lab fixes.
     """
-    from stacklab.replay.breaking import broken_faults, fault_of, repair
-    from stacklab.replay.current import home_of
-
-    lab, console = context.lab, context.console(as_json)
+    lab, console = context.lab, context.console
     lab.require()
+    chosen = {entry.breaks: entry.address for entry in broken_faults(lab)}
+    nothing = "nothing is broken on purpose (lab faults: what can be)"
     if fault:
         session, case = fault_addressed(context, fault)
-        chosen = {case.breaks: f"{session.name}/{case.id}"}
-        recorded = {fault.breaks for fault in broken_faults(lab)}
-        if case.breaks not in recorded and fault_of(home_of(lab), case).look().fine:
-            console.print(f"{session.name}/{case.id} is well: nothing to repair")
-            console.result_line({"event": "repaired", "faults": []})
-            return
-    else:
-        chosen = {fault.breaks: fault.address for fault in broken_faults(lab)}
+        address = f"{session.name}/{case.id}"
+        well = case.breaks not in chosen and fault_of(home_of(lab), case).look().fine
+        chosen, nothing = {} if well else {case.breaks: address}, f"{address} is well: nothing to repair"
     if chosen:
         with console.working(f"repairing {', '.join(chosen.values())}") as progress:
             repair(lab, chosen, progress)
+    else:
+        console.print(nothing)
     console.result_line({"event": "repaired", "faults": list(chosen.values())})
-    if not chosen:
-        console.print("nothing is broken on purpose (lab faults: what can be)")
+
+
+# --- hint ------------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("what", required=False, metavar="[STEP|SESSION/FAULT]", shell_complete=complete_hint)
+@json_option
+@click.pass_obj
+def hint(context: Invocation, what: str | None) -> None:
+    """Show the hint for a step; without STEP, the next clue on the trail of what lab break has broken, or of your next step.
+
+    A clue says what to look at, what it shows, and what that means. Each call goes one further, to the last one.
+
+    \b
+    lab hint router              of a step
+    lab hint                     of what is broken, one clue at a time; else of the step that comes next
+    lab hint session4/httpd      …of this one, where several are
+    """
+    step = _next_step(context) if what is None else _step(context, what)
+    if step:
+        _of_step(context, *step)
+    else:
+        _of_fault(context, what)
+
+
+def _next_step(context: Invocation) -> tuple[Session, Step] | None:
+    """The step whose turn it is in the session that is up; None where something is broken on purpose. Raises NoLab."""
+    context.lab.require()
+    if broken_faults(context.lab):
+        return None
+    session = session_of(context.lab, None)
+    following = ProgressFile(context.lab).of(session).next
+    if following is None:
+        raise click.UsageError(
+            "nothing is broken on purpose, and every step has passed; lab hint STEP shows any step's"
+        )
+    return session, following
+
+
+def _step(context: Invocation, what: str) -> tuple[Session, Step] | None:
+    """The step that is meant; None where it is a fault. Raises UnknownName, NoLab."""
+    before, slash, name = what.strip("/").rpartition("/")
+    if not slash:
+        session = session_of(context.lab, None)
+        if name in {fault.id for fault in session.faults} - {step.id for step in session.steps()}:
+            return None
+        try:
+            return session, session.step(name)
+        except UnknownName as error:
+            error.advice = known_elsewhere(context, name) or error.advice
+            raise
+    if "/" not in before and name in {fault.id for fault in session_of(context.lab, before).faults}:
+        return None
+    session, named = addressed(context, what)
+    if StepAddress.parse(what).step is None:
+        raise click.UsageError(f"'{what}' is no single step; lab show {what} lists the steps")
+    return session, named[0]
+
+
+def _of_step(context: Invocation, session: Session, chosen: Step) -> None:
+    console = context.console
+    look = Narrator(context.lab, session).look(chosen)
+    console.result({"id": chosen.id, "hint": chosen.hint, "look": look})
+    console.heading(f"{chosen.exercise}/{chosen.id}: {chosen.title}")
+    console.wrapped("    ", chosen.hint)
+    console.typed("    look: ", look)
+
+
+def _of_fault(context: Invocation, what: str | None) -> None:
+    """The next clue: of the fault that is named, else of what was broken last and is broken still."""
+    console, lab = context.console, context.lab
+    lab.require()
+    home, entries = home_of(lab), broken_faults(lab)
+    if what is None:
+        entry = (still_broken(home, entries) or entries)[-1] if len(entries) > 1 else entries[0]
+        session = session_of(lab, entry.session)
+        case = session.fault(entry.fault)
+    else:
+        session, case = fault_addressed(context, what)
+        entry = _recorded(entries, session, case)
+    clue = next_clue(lab, home, case, entry)
+    called = "what was broken at random" if entry.surprise else f"{entry.address}: {case.title}"
+    console.result({"fault": None if entry.surprise else entry.address, "clues": [clue] if clue else []})
+    console.heading(called)
+    if clue is None:
+        console.print("    nobody has written its trail for this sort of cloud; lab fix repairs it")
+        return
+    console.print(f"  clue {clue.number} of {clue.of}")
+    console.typed(f"    {console.style('look  ', 'bright_black')} ", clue.look)
+    for title, text in (("shows", clue.shows), ("means", clue.means)):
+        console.wrapped(f"    {title:<6} ", text)
+    if not clue.last:
+        console.print(f"    the next clue: lab hint{f' {what}' if what else ''}")
+        return
+    others = still_broken(home, [other for other in entries if other != entry]) if what is None else []
+    known = " or ".join(f"lab hint {other.address}" for other in others if not other.surprise)
+    more = f"its last clue, and more is broken: {known or 'lab check grades what was repaired'}"
+    console.print(f"    that was {more if others else 'the last clue; lab fix solves it'}")
+
+
+def _recorded(entries: list[Broken], session: Session, case: FaultCase) -> Broken:
+    for entry in entries:
+        if entry.breaks == case.breaks:
+            return entry
+    address = f"{session.name}/{case.id}"
+    raise click.UsageError(f"{address} is not broken; lab break {address} breaks it")

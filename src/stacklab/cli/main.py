@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from stacklab import __version__
-from stacklab.cli.completing import complete_directory, complete_lab
 from stacklab.cli.options import LAB_HELP, LABS_HELP, Invocation, with_lab_options
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 VERBS = {
     # verb: (module, attribute, one line of help: known here so that `lab --help` imports none of the modules)
-    "up": ("up", "up", "Bring a session's cloud up, from wherever it stands."),
+    "up": ("lifecycle", "up", "Bring a session's cloud up, from wherever it stands."),
     "status": ("state", "status", "Show what runs, and how far you are."),
     "show": ("learn", "show", "Show a session's steps: why, the command, the REST call, Horizon."),
     "list": ("learn", "list_", "List the course's sessions."),
     "replay": ("learn", "replay", "Do a session's steps, all or one at a time."),
     "check": ("learn", "check", "Grade what is in the cloud, whoever made it."),
-    "hint": ("hints", "hint", "Show the hint for a step, or the next clue to what is broken."),
+    "hint": ("faults", "hint", "Show the hint for a step, or the next clue to what is broken."),
     "undo": ("learn", "undo", "Remove what the lab's replay made, and nothing else."),
     "faults": ("faults", "faults", "List what can be broken on purpose, and what is broken."),
     "break": ("faults", "break_", "Break something on purpose, for you to find and repair."),
@@ -40,18 +40,18 @@ VERBS = {
     "openrc": ("cloud", "openrc", 'Print what a shell needs to use the cloud: eval "$(lab openrc)".'),
     "password": ("cloud", "password", "Print the login for Horizon (--admin: the administrator's)."),
     "logs": ("state", "logs", "Show the services' logs."),
-    "attach": ("attach", "attach", "Watch stack.sh on the lab's machine, from where you left it."),
+    "attach": ("state", "attach", "Watch stack.sh on the lab's machine, from where you left it."),
     "restart": ("state", "restart", "Restart one service of the cloud."),
     "fixes": ("fixes", "fixes", "List, explain and apply repairs of the machine that the cloud runs on."),
     "recover": ("fixes", "recover", "Put back what a reboot of the machine took from the cloud."),
-    "goto": ("goto", "goto", "Bring the lab to a session's start, or to just before one of its steps."),
-    "reset": ("state", "reset", "Put cloud and files back to the session's start, in seconds."),
-    "down": ("state", "down", "Stop the cloud; what you made stays."),
-    "destroy": ("state", "destroy", "Remove the lab and everything of it."),
+    "goto": ("lifecycle", "goto", "Bring the lab to a session's start, or to just before one of its steps."),
+    "reset": ("lifecycle", "reset", "Put cloud and files back to the session's start, in seconds."),
+    "down": ("lifecycle", "down", "Stop the cloud; what you made stays."),
+    "destroy": ("lifecycle", "destroy", "Remove the lab and everything of it."),
     "doctor": ("doctor", "doctor", "Look at what each home needs of this machine, and repair it with --fix."),
-    "profiles": ("render", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
-    "render": ("render", "render", "Print the Vagrantfile or local.conf that lab up would write."),
-    "prefetch": ("prefetch", "prefetch", "Fetch now what deploying a profile needs, for a faster stack."),
+    "profiles": ("deployment", "profiles", "List what DevStack can make of a machine, and how sure each fact is."),
+    "render": ("deployment", "render", "Print the Vagrantfile or local.conf that lab up would write."),
+    "prefetch": ("deployment", "prefetch", "Fetch now what deploying a profile needs, for a faster stack."),
     "validate": ("validate", "validate", "Read sessions, and tell what is wrong with them."),
     "schema": ("validate", "schema", "Print the JSON Schema of session files, for editors."),
     "completion": ("state", "completion", 'Print the shell\'s tab completion: eval "$(lab completion bash)".'),
@@ -78,6 +78,12 @@ class Verbs(click.Group):
         module, attribute, _ = VERBS[name]
         return with_lab_options(getattr(importlib.import_module(f"stacklab.cli.{module}"), attribute))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [
+            CompletionItem(verb, help=help_) for verb, (_, _, help_) in VERBS.items() if verb.startswith(incomplete)
+        ]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -95,16 +101,8 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, subcommand_metavar="VERB ...", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--lab", "name", default="intro", envvar="LAB_NAME", show_default=True, help=LAB_HELP, shell_complete=complete_lab
-)
-@click.option(
-    "--labs",
-    multiple=True,
-    metavar="DIR",
-    help=LABS_HELP,
-    shell_complete=complete_directory,
-)
+@click.option("--lab", "name", default="intro", envvar="LAB_NAME", show_default=True, help=LAB_HELP)
+@click.option("--labs", multiple=True, metavar="DIR", type=click.Path(), help=LABS_HELP)
 @click.version_option(__version__, prog_name="lab")
 @click.pass_context
 def cli(context: click.Context, name: str, labs: tuple[str, ...]) -> None:
@@ -153,8 +151,9 @@ def run(arguments: list[str]) -> int:
     if COMPLETING in os.environ:  # the shell asks what could come next; click answers and exits
         cli.main(arguments, prog_name="lab")
     before = os.environ.get("LAB_NAME")
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments  # the rest is another program's
     try:
-        return _run(arguments, Invocation())
+        return _run(arguments, Invocation(as_json="--json" in ours))
     finally:
         os.environ.pop("LAB_NAME", None)
         os.environ |= {} if before is None else {"LAB_NAME": before}
@@ -163,8 +162,8 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str], invocation: Invocation) -> int:
     from stacklab.errors import Interrupted, LabError
 
-    def fail(error: LabError, as_json: bool = "--json" in _ours(arguments)) -> int:
-        invocation.console(as_json).error(error)
+    def fail(error: LabError) -> int:
+        invocation.console.error(error)
         return error.exit_code
 
     try:
@@ -175,7 +174,7 @@ def _run(arguments: list[str], invocation: Invocation) -> int:
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.ClickException as error:
-        if "--json" not in _ours(arguments):
+        if not invocation.as_json:
             vars(error)["message"] = invocation.aimed(error.message)  # final to click, for whoever does not end with it
             error.show()
             return error.exit_code
@@ -197,7 +196,10 @@ def _run(arguments: list[str], invocation: Invocation) -> int:
         return 141
     except OSError as error:
         unwritten = _unwritten(error)
-        return fail(unwritten, "--json" in _ours(arguments) and bool(error.filename)) if unwritten else _defect()
+        if unwritten is None:
+            return _defect()
+        invocation.console.as_json &= bool(error.filename)  # what has no room on the output is not said there
+        return fail(unwritten)
     except Exception:  # noqa: BLE001 -- the boundary: everything that gets here is a defect of ours, and is said to be one
         return _defect()
     return 0
@@ -231,11 +233,6 @@ def _misused(error: click.ClickException) -> LabError:
 
     context = error.ctx if isinstance(error, click.UsageError) else None
     return WrongUsage(error.format_message(), advice=f"{context.command_path if context else 'lab'} --help")
-
-
-def _ours(arguments: list[str]) -> list[str]:
-    """Those that are not another program's."""
-    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _defect() -> int:

@@ -1,21 +1,21 @@
-"""What several verbs share: the lab they work on, their arguments, and completion for them."""
+"""What several verbs share: the lab they work on, where they print, their arguments, and what they ask for."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import click
 
-from stacklab.cli.completing import complete_address, complete_directory, complete_lab
+from stacklab.cli.completing import complete_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from stacklab.console import Console
     from stacklab.course.session import Session, Step
     from stacklab.lab import Lab
@@ -24,13 +24,39 @@ LAB_HELP = "Which lab to work on; most people have one only."
 LABS_HELP = (
     "A directory of sessions beside the course's own; may be given again. Also LAB_LABS, with ':' between several."
 )
-F = TypeVar("F", bound="Callable[..., Any]")
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    help="JSON for scripts: a document, or a line an event where something takes time.",
+)
+address_argument = click.argument(
+    "address", required=False, metavar="[SESSION[/EXERCISE[/STEP]]]", shell_complete=complete_address
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+trust_option = click.option(
+    "--trust", is_flag=True, help="Show what a foreign session runs here, and agree to it, for this command."
+)
+admin_option = click.option("--admin", is_flag=True, help="As the cloud's administrator instead of the learner.")
+profile_option = click.option("--profile", metavar="NAME", help="What DevStack makes of a machine: lab profiles.")
+
+
+def words(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The parts of A,B,…, each once."""
+    return tuple(dict.fromkeys(word.strip() for word in (value or "").split(",") if word.strip()))
+
+
+services_option = click.option(
+    "--with", "services", metavar="NAME,...", callback=words, help="Optional services, like heat,barbican (DevStack)."
+)
 
 
 @dataclass
 class Invocation:
     """What the command line says to every verb: which lab, and which directories of sessions. The group passes it to them."""
 
+    as_json: bool = False
     lab_name: str = "intro"
     labs: tuple[str, ...] = ()
     _named: str | None = None
@@ -70,11 +96,12 @@ class Invocation:
             rf"(?<![\w/.-])(?<!the )(?<!this )(?<!your )lab (?=(?:{verbs})\b)", lambda _: f"lab {options}", text
         )
 
-    def console(self, as_json: bool = False, *, verbatim: bool = False) -> Console:
-        """Where to print. Whatever is shown there is aimed at this lab, unless it is somebody's file or log (`verbatim`)."""
+    @cached_property
+    def console(self) -> Console:
+        """Where to print; whatever is shown there is aimed at this lab."""
         from stacklab.console import Console
 
-        return Console(as_json=as_json, aim=str if verbatim else self.aimed)
+        return Console(as_json=self.as_json, aim=self.aimed)
 
 
 def _name_lab(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -95,10 +122,10 @@ def with_lab_options(command: click.Command) -> click.Command:
     """`--lab` and `--labs` after the verb, too."""
     if not any("--lab" in param.opts for param in command.params):
         command.params += [
-            click.Option(["--lab"], callback=_name_lab, expose_value=False, shell_complete=complete_lab, help=LAB_HELP),
+            click.Option(["--lab"], callback=_name_lab, expose_value=False, help=LAB_HELP),
             click.Option(
                 ["--labs"], callback=_add_labs, expose_value=False, multiple=True, metavar="DIR",
-                shell_complete=complete_directory, help=LABS_HELP,
+                type=click.Path(), help=LABS_HELP,
             ),
         ]  # fmt: skip
         for below in command.commands.values() if isinstance(command, click.Group) else ():
@@ -106,21 +133,7 @@ def with_lab_options(command: click.Command) -> click.Command:
     return command
 
 
-def address_argument(function: F) -> F:
-    """SESSION[/EXERCISE[/STEP]]; without it, the session that is up."""
-    return click.argument(
-        "address", required=False, metavar="[SESSION[/EXERCISE[/STEP]]]", shell_complete=complete_address
-    )(function)
-
-
-def json_option(function: F) -> F:
-    """--json"""
-    return click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        help="JSON for scripts: a document, or a line an event where something takes time.",
-    )(function)
+# --- what an argument names ------------------------------------------------------------------------------------------
 
 
 def addressed(context: Invocation, address: str | None, *, gone: bool = False) -> tuple[Session, list[Step]]:
@@ -134,24 +147,22 @@ def addressed(context: Invocation, address: str | None, *, gone: bool = False) -
     from stacklab.replay.undo import recorded_session, session_to_undo
 
     find = session_to_undo if gone else session_of
+    session: Session | None = None
     if address is None:
         session = find(context.lab, None)
         return session, list(session.steps())
     parsed = StepAddress.parse(address)
     try:
         session = find(context.lab, parsed.session)
-    except UnknownName as error:
-        error.advice = known_elsewhere(context, parsed.session) or error.advice
-        raise
-    try:
         return session, session.select(parsed.exercise, parsed.step)
     except UnknownName as error:
-        recorded = recorded_session(journal_of(context.lab), parsed.session) if gone else None
-        if recorded is None or not recorded.exercises:
-            word = address.strip("/").rpartition("/")[2]
-            error.advice = known_elsewhere(context, word, first=session.name) or error.advice
-            raise
-        return session, recorded.select(parsed.exercise, parsed.step)
+        if gone and session:
+            recorded = recorded_session(journal_of(context.lab), parsed.session)
+            if recorded.exercises:
+                return session, recorded.select(parsed.exercise, parsed.step)
+        word = address.strip("/").rpartition("/")[2] if session else parsed.session
+        error.advice = known_elsewhere(context, word, first=session.name if session else None) or error.advice
+        raise
 
 
 def known_elsewhere(context: Invocation, word: str, *, first: str | None = None) -> str:
@@ -171,3 +182,64 @@ def known_elsewhere(context: Invocation, word: str, *, first: str | None = None)
                     if place.endswith(f"/{word}"):
                         return f"did you mean '{place}'?"
     return ""
+
+
+# --- asking: before something goes for good, breaks on somebody's machine, or comes from outside and would run here ----
+
+
+def agreed(console: Console, question: str, *, yes: bool) -> bool:
+    """Whether they agree. An answer may come through a pipe; raises NobodyToAsk where none can come."""
+    from stacklab.errors import Interrupted, NobodyToAsk
+
+    if yes:
+        return True
+    if console.as_json:
+        raise NobodyToAsk(f"{question} With --json nobody is asked", advice="--yes agrees")
+    try:
+        return click.confirm(question, default=False)
+    except click.Abort as error:
+        if sys.stdin.isatty():
+            raise Interrupted("interrupted at the question, which counts as no") from error
+        click.echo()  # the question's own line ends here
+        raise NobodyToAsk("nobody is here to answer", advice="--yes agrees") from error
+
+
+def trusted(console: Console, lab: Lab, session: Session, *, trust: bool) -> Session:
+    """The session, agreed to: all that one from outside would run here is shown, and asked for, unless it was before.
+
+    Raises NoLab, and NotTrusted on a no, and where nobody can be asked: without a terminal, or with --json.
+    """
+    from stacklab.errors import NotTrusted
+    from stacklab.replay.trust import is_trusted, remember, require_trusted
+
+    lab.require()
+    if is_trusted(lab, session):
+        return session
+    if not trust and (console.as_json or not (sys.stdin.isatty() and sys.stdout.isatty())):
+        require_trusted(lab, session)
+    _show_scripts(console, session)
+    if trust:
+        return replace(session, agreed=True)
+    if not click.confirm("Run it, now and as long as its file stays exactly as it is?", default=False):
+        raise NotTrusted(
+            f"nothing of '{session.name}' was run: you did not agree", advice="the same command asks again"
+        )
+    remember(lab, session)
+    return session
+
+
+def _show_scripts(console: Console, session: Session) -> None:
+    from stacklab.plain import visible
+    from stacklab.replay.trust import scripts
+
+    lines = [
+        f"{session.name} is from {visible(str(session.file))}, not one of the course's own.",
+        "Its steps would run, read or fetch this on a machine of yours:",
+        *(line for script in scripts(session) for line in script.lines("  ")),
+    ]
+    for line in lines:
+        # With --json the document on stdout must stay one; what is agreed to is seen all the same.
+        if console.as_json:
+            click.echo(line, err=True)
+        else:
+            console.print(line)

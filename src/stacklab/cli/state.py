@@ -1,42 +1,44 @@
-"""`lab status`, `logs`, `restart`, `reset`, `down`, `destroy`, `completion`: the lab's cloud as a whole."""
+"""`lab status`, `logs`, `restart`, `attach`, `completion`: how the lab's cloud and the learner stand."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
-from stacklab.cli.asking import agreed
-from stacklab.cli.completing import complete_service, complete_session
+from stacklab.cli.completing import complete_service
 from stacklab.cli.options import Invocation, json_option
-from stacklab.cli.standing import as_json as session_json
-from stacklab.cli.standing import show_standing, whole_course
+from stacklab.console import Console
+from stacklab.course.session import Session
+from stacklab.deploy.stack.detached import called
+from stacklab.deploy.stack.following import follow
+from stacklab.errors import SessionInvalid, UnknownName
+from stacklab.homes.base import HomeStatus
+from stacklab.logs import follow_logs
+from stacklab.replay.breaking import broken_faults, in_words
+from stacklab.replay.current import home_of, interruption, session_of
+from stacklab.replay.progress import ExerciseProgress, Progress, ProgressFile, whole_course
+from stacklab.suggest import closest
 
-if TYPE_CHECKING:
-    from stacklab.console import Console
-    from stacklab.homes.base import HomeStatus
-    from stacklab.lab import Lab
+STOPPED, DEGRADED = 23, 21
+"""Exit codes of a status that is not `running`."""
 
 
 @click.command()
 @json_option
 @click.pass_obj
-def status(context: Invocation, as_json: bool) -> None:
+def status(context: Invocation) -> None:
     """Show what runs, and how far you are. Exit 0 only if the cloud is usable."""
-    from dataclasses import asdict, replace
-
-    from stacklab.errors import SessionInvalid, UnknownName
-    from stacklab.replay.breaking import broken_faults, in_words
-    from stacklab.replay.current import home_of, interruption, session_of
-    from stacklab.replay.progress import ProgressFile
-
-    lab, console = context.lab, context.console(as_json)
+    lab, console = context.lab, context.console
     home = home_of(lab)
-    cloud, interrupted = home.status(), interruption(lab)
-    if interrupted and cloud.state == "running":
-        cloud = replace(cloud, state="degraded")
+    cloud, interrupted, broken = home.status(), interruption(lab), broken_faults(lab)
+    if interrupted:
+        state = "degraded" if cloud.state == "running" else cloud.state
+        cloud = replace(cloud, state=state, notes=[*cloud.notes, interrupted.message])
     standing, trouble = None, None
     try:
         session = session_of(lab, None)
@@ -44,47 +46,53 @@ def status(context: Invocation, as_json: bool) -> None:
     except (SessionInvalid, UnknownName) as error:  # the cloud is worth showing all the same
         trouble = error
     course = whole_course(lab)
-    broken = broken_faults(lab)
+    about = {"lab": lab.name, "home": home.name, "state": cloud.state, "dashboard": cloud.dashboard}
+    named = [None if fault.surprise else fault.address for fault in broken]
     services = [asdict(service) | {"log": str(service.log) if service.log else None} for service in cloud.services]
-    console.result(
-        {
-            "lab": lab.name,
-            "home": home.name,
-            "state": cloud.state,
-            "dashboard": cloud.dashboard,
-            "session": lab.record.session,
-            "passed": standing.passed if standing else 0,
-            "failed": standing.failed if standing else 0,
-            "steps": standing.total if standing else 0,
-            "next": standing.next.id if standing and standing.next else None,
-            "exercises": [asdict(exercise) | {"state": exercise.state} for exercise in standing.exercises]
-            if standing
-            else [],
-            "sessions": [session_json(name, progress) for name, progress in course.items()],
-            "broken_on_purpose": [None if fault.surprise else fault.address for fault in broken],
-            "services": services,
-            "notes": [*cloud.notes, *([interrupted.message] if interrupted else [])],
-        }
-    )
-    _show_status(console, lab, home.name, cloud)
+    rows = {"sessions": [_row(name, known) for name, known in course.items()], "services": services}
+    of_session = {"session": lab.record.session, **_standing(standing)}
+    console.result({**about, **of_session, "broken_on_purpose": named, **rows, "notes": cloud.notes})
+    _show_cloud(console, lab.name, home.name, cloud)
     if interrupted:
-        console.print(f"! {interrupted.message}\n    → {interrupted.advice}")
+        console.print(f"    → {interrupted.advice}")
     if broken:
         console.print(f"broken on purpose: {in_words(broken)}   (lab hint: a clue; lab fix repairs it)")
     if trouble:
         raise trouble
-    assert standing is not None  # noqa: S101 -- else there was trouble
-    show_standing(console, session, standing, course, running=cloud.state == "running")
+    if standing:
+        _show_standing(console, session, standing, course)
     if interrupted:
-        click.get_current_context().exit(interrupted.exit_code)
+        raise click.exceptions.Exit(interrupted.exit_code)
     if cloud.state in ("absent", "stopped"):
         console.print("→ lab up starts it")
+        raise click.exceptions.Exit(STOPPED)
     if cloud.state != "running":
-        click.get_current_context().exit(23 if cloud.state in ("absent", "stopped") else 21)
+        raise click.exceptions.Exit(DEGRADED)
 
 
-def _show_status(console: Console, lab: Lab, home: str, status: HomeStatus) -> None:
-    console.print(f"lab:     {lab.name}, home {home}: {console.mark(status.state)} {status.state}")
+def _standing(standing: Progress | None) -> dict[str, Any]:
+    """Of the session that is up, for --json."""
+    if standing is None:
+        return {"passed": 0, "failed": 0, "steps": 0, "next": None, "exercises": []}
+    numbers = {"passed": standing.counts.passed, "failed": standing.counts.failed, "steps": standing.counts.total}
+    exercises = [asdict(exercise) | {"state": exercise.state} for exercise in standing.exercises]
+    return {**numbers, "next": standing.next.id if standing.next else None, "exercises": exercises}
+
+
+def _row(name: str, known: tuple[Session, Progress] | None) -> dict[str, Any]:
+    """Of one session of the course, for --json."""
+    if known is None:
+        return {"session": name, "readable": False}
+    session, progress = known
+    labs = str(session.file.parent.parent) if session.foreign else None
+    about = {"session": name, "readable": True, "title": session.title, "from": labs}
+    following = progress.next.id if progress.next else None
+    numbers = {"exercises": len(session.exercises), **asdict(progress.counts)}
+    return {**about, **numbers, "next": following, "at": progress.at}
+
+
+def _show_cloud(console: Console, lab: str, home: str, status: HomeStatus) -> None:
+    console.print(f"lab:     {lab}, home {home}: {console.mark(status.state)} {status.state}")
     rows = []
     for service in status.services:
         age = _age(time.time() - service.since) if service.since and service.state == "running" else ""
@@ -95,23 +103,16 @@ def _show_status(console: Console, lab: Lab, home: str, status: HomeStatus) -> N
         console.table(("  SERVICE", "STATE", "PID", "SINCE", "MEMORY", ""), rows)
     for service in status.services:
         if service.reason:
-            console.wrapped("  ! ", f"{service.name}: {shortened(service.reason, 160)}")
+            console.wrapped("  ! ", f"{service.name}: {service.reason}")
     total = sum(service.memory or 0 for service in status.services)
     if total:
         console.print(f"  together {total >> 20} MB")
     reasons = {service.reason for service in status.services}
     for note in status.notes:
         if not any(reason and reason in note for reason in reasons):
-            console.wrapped("note:    ", shortened(note, 160))
+            console.wrapped("note:    ", note)
     if status.dashboard:
         console.print(f"Horizon: {status.dashboard}")
-
-
-def shortened(text: str, width: int) -> str:
-    """The beginning of a text, at a word's end; the log has the rest."""
-    import textwrap
-
-    return textwrap.shorten(text, width, placeholder=" …")
 
 
 def _age(value: float) -> str:
@@ -120,26 +121,61 @@ def _age(value: float) -> str:
     )
 
 
+def _show_standing(
+    console: Console, session: Session, standing: Progress, course: dict[str, tuple[Session, Progress] | None]
+) -> None:
+    """The course's table, the session's exercises, and what comes next."""
+    head = ("  SESSION", "EXERCISES", "PASSED", "FAILED", "N/A", "STEPS")
+    rows = []
+    for name, known in course.items():
+        numbers = ["cannot be read", "", "", "", ""]
+        if known:
+            counts = known[1].counts
+            values = (len(known[0].exercises), counts.passed, counts.failed, counts.not_applicable, counts.total)
+            numbers = [str(value).rjust(len(title)) for value, title in zip(values, head[1:], strict=True)]
+        rows.append((("▸ " if name == session.name else "  ") + name, *numbers))
+    console.print()
+    console.table(head, rows)
+    console.print()
+    console.heading(f"{session.name}: {session.title}")
+    for exercise in standing.exercises:
+        _show_exercise(console, exercise)
+    console.print(f"{standing.counts.passed} of {standing.counts.total} steps passed when last looked at")
+    if standing.next:
+        console.wrapped("next:    ", standing.next.title)
+        console.print(f"         lab show {session.name}/{standing.next.exercise}/{standing.next.id}")
+
+
+def _show_exercise(console: Console, exercise: ExerciseProgress) -> None:
+    counts = exercise.counts
+    parts = [f"{counts.passed} of {counts.total}"]
+    parts += [f", {counts.not_applicable} not applicable"] if counts.not_applicable else []
+    parts += [f"; failed: {', '.join(exercise.failed)}"] if exercise.failed else []
+    parts += [f"; cannot tell: {counts.unknown}"] if counts.unknown else []
+    console.wrapped(f"  {console.mark(exercise.state)} ", f"{exercise.id:<18} {''.join(parts)}")
+
+
+# --- the services ----------------------------------------------------------------------------------------------------
+
+
 @click.command()
 @click.argument("service", required=False, shell_complete=complete_service)
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows; Ctrl-C ends it.")
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on as the log grows; Ctrl-C ends it.")
 @click.option(
     "-n", "--lines", default=20, show_default=True, type=click.IntRange(0), help="How many of the last lines."
 )
 @click.pass_obj
-def logs(context: Invocation, service: str | None, follow: bool, lines: int) -> None:
+def logs(context: Invocation, service: str | None, following: bool, lines: int) -> None:
     """Show the last lines of a service's log (of all logs, without a name)."""
-    from stacklab.logs import follow_logs
-    from stacklab.replay.current import home_of
-
-    console = context.console(verbatim=True)
+    console = context.console
     service_logs = home_of(context.lab).logs(service)
+    console.aim = str  # what services say is shown as it stands
     for name, log in service_logs.items():
         if len(service_logs) > 1:
             console.heading(f"{name}  {log.where}")
         for line in log.last(lines):
             console.print(line)
-    if follow:
+    if following:
         with suppress(KeyboardInterrupt):  # how one stops looking, not an interruption of work
             for name, line in follow_logs(service_logs):
                 console.print(f"{name}: {line}" if len(service_logs) > 1 else line)
@@ -149,105 +185,44 @@ def logs(context: Invocation, service: str | None, follow: bool, lines: int) -> 
 @click.argument("service", shell_complete=complete_service)
 @json_option
 @click.pass_obj
-def restart(context: Invocation, service: str, as_json: bool) -> None:
+def restart(context: Invocation, service: str) -> None:
     """Restart one service of the cloud and wait until it answers."""
-    from stacklab.replay.current import home_of
-
-    lab, console = context.lab, context.console(as_json)
-    with lab.writing(), console.working(f"restarting {service}", 8) as progress:
-        home_of(lab).restart(service, progress)
+    lab = context.lab
+    home = home_of(lab)
+    names, plain = home.service_names(), service.removesuffix(".service").removeprefix("devstack@")
+    if plain not in names:
+        raise UnknownName(f"there is no service '{service}'", advice=closest(plain, names, "lab status"))
+    with lab.writing(), context.console.working(f"restarting {service}", 8) as progress:
+        home.restart(service, progress)
 
 
 @click.command()
-@click.argument("session", required=False, shell_complete=complete_session)
-@click.option("--yes", is_flag=True, help="Do not ask before things are removed (home ssh, which has no checkpoints).")
 @json_option
 @click.pass_obj
-def reset(context: Invocation, session: str | None, yes: bool, as_json: bool) -> None:
-    """Put cloud and files back to the start of the session, or of another one; the services keep running.
+def attach(context: Invocation) -> None:
+    """Watch stack.sh (or packstack) on the lab's machine, from where you left it.
 
-    Everything made since then is gone, also what you made yourself: instances, images, volumes, networks, users.
+    The run is the machine's: leaving (Ctrl-C), a lost connection or a sleeping laptop do not end it. When it is done,
+    lab up goes on with the rest.
     """
-    from stacklab.cli.goto import confirmed
-    from stacklab.replay.bringup import reset as do_reset
-    from stacklab.replay.current import home_of, session_of
-
-    lab, console = context.lab, context.console(as_json)
-    chosen = session_of(lab, session)
-    if not home_of(lab).checkpoints.saves and not confirmed(context, console, yes=yes):
-        return
-    with console.working(f"back to the start of {chosen.name}", 3) as progress:
-        do_reset(lab, progress, chosen)
-    if home_of(lab).status().state == "stopped":
-        console.print("the cloud is stopped: lab up starts it")
-
-
-@click.command()
-@json_option
-@click.pass_obj
-def down(context: Invocation, as_json: bool) -> None:
-    """Stop the cloud and its instances; what you made stays, and lab up brings it back."""
-    from stacklab.replay.bringup import stop
-
-    console = context.console(as_json)
-    with console.working("stopping the cloud", 5) as progress:
-        stop(context.lab, progress)
-
-
-@click.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option(
-    "--purge", is_flag=True, help="Also what labs share: OpenStack's software, images; when no other lab is left."
-)
-@json_option
-@click.pass_obj
-def destroy(context: Invocation, yes: bool, purge: bool, as_json: bool) -> None:
-    """Remove the lab and everything of it, and say what was removed."""
-    from stacklab.replay.bringup import destroy as do_destroy
-
-    lab, console = context.lab, context.console(as_json)
-    if not purge and not lab.remains():
-        lab.require()
-    if not agreed(console, f"Remove lab '{lab.name}' with everything in its cloud?", yes=yes):
-        console.print("nothing was removed")
-        return
-    removed = []
-    with console.working("removing the lab", 5) as progress:
-        for thing in do_destroy(lab, progress) if lab.remains() else ():
-            removed.append(thing)
-            console.print(f"  removed {thing}")
-    others = _purge(lab, console, removed) if purge else []
-    console.result_line({"event": "destroyed", "lab": lab.name, "removed": removed, "other_labs": others})
-
-
-def _purge(lab: Lab, console: Console, removed: list[str]) -> list[str]:
-    """Returns the labs because of which nothing was purged."""
-    from stacklab.replay.bringup import purge, who_else
-
-    others = who_else(lab)
-    if others:
-        console.print(f"! the software and images that labs share stay: needed by {', '.join(others)}")
-        return others
-    with console.working("removing what labs share", 5):
-        for thing in purge(lab):
-            removed.append(thing)
-            console.print(f"  removed {thing}")
-    return []
+    lab, console = context.lab, context.console
+    deployment = home_of(lab).deployment()
+    with console.working(called(deployment.profile.program), lab.usual_seconds("stack")) as progress:
+        outcome = follow(deployment, progress)
+    console.print(outcome)
+    console.print(f"goes on with the rest: lab up {lab.record.session or ''}".rstrip())
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), default="bash")
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
     """Print the shell's tab completion.
 
     \b
     eval "$(lab completion bash)"        now, in this shell
     lab completion bash >> ~/.bashrc     in every new one
     """
-    from click.shell_completion import get_completion_class
-
-    from stacklab.cli.main import cli
-
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # noqa: S101 -- the choice above holds only shells that click knows
-    click.echo(completion_class(cli, {}, "lab", "_LAB_COMPLETE").source())
+    click.echo(completion_class(ctx.find_root().command, {}, "lab", "_LAB_COMPLETE").source())

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stacklab.course.session import Session, Step
-from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed, UnknownName
+from stacklab.errors import CloudRefused, LabError, StepDiffers, StepFailed
+from stacklab.events import Emit, StageBegan, StageEnded
 from stacklab.kinds.context import Absent, Context, Thing, Workspace
 from stacklab.kinds.kind import Difference
 from stacklab.lab import Lab
@@ -35,52 +36,30 @@ class Applied:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a replay tells of a step: before it (`applied` is None) and after."""
-
-    step: Step
-    applied: Applied | None = None
-
-
-def between(session: Session, steps: Sequence[Step], first: str | None, last: str | None) -> list[Step]:
-    """The steps from `first` to `last`, both included. Raises UnknownName, also for an empty range."""
-    ids = [step.id for step in steps]
-    ends = [session.step_at(name).id if name else ids[at] for name, at in ((first, 0), (last, -1))]
-    for name in ends:
-        if name not in ids:
-            raise UnknownName(f"step '{name}' is not among the chosen steps", advice=f"they are: {', '.join(ids)}")
-    start, end = map(ids.index, ends)
-    if start > end:
-        raise UnknownName(f"step '{first}' comes after '{last}'", advice="exchange --from and --to")
-    return list(steps[start : end + 1])
-
-
 def replay(
     lab: Lab,
     session: Session,
     steps: Sequence[Step],
     via: str,
-    show: Callable[[Shown], None],
+    emit: Emit,
     say: Callable[[str], None],
     ask: Ask | None = None,
 ) -> list[Applied]:
     """Do the steps in order; `ask` is asked before each. Raises what a step raises."""
     with lab.writing():
-        return do_steps(lab, open_workspace(lab, session, say), journal_of(lab), steps, via, show, ask)
+        return do_steps(lab, open_workspace(lab, session, say), steps, via, emit, ask)
 
 
 def do_steps(
     lab: Lab,
     workspace: Workspace,
-    journal: Journal,
     steps: Sequence[Step],
     via: str,
-    show: Callable[[Shown], None],
+    emit: Emit,
     ask: Ask | None = None,
 ) -> list[Applied]:
     """The same, by whoever holds the lab's lock."""
-    name = workspace.session.name
+    session, journal, progress = workspace.session, journal_of(lab), ProgressFile(lab)
     done: list[Applied] = []
     for step in steps:
         answer = ask(step) if ask else "run"
@@ -88,17 +67,21 @@ def do_steps(
             break
         if answer == "skip":
             continue
-        show(Shown(step))
+        name = f"{step.exercise}/{step.id}"
+        title, began = f"{name}: {step.title}", time.monotonic()
+        emit(StageBegan(name, title))
         try:
             applied = apply_step(workspace, journal, step, via)
         except LabError:
-            ProgressFile(lab).note(name, [(step.id, "failed")])
+            progress.note(session.name, [(step.id, "failed")])
+            emit(StageEnded(name, title, "failed", time.monotonic() - began))
             raise
-        status = "not_applicable" if applied.outcome == "not_applicable" else "passed"
-        ProgressFile(lab).note(name, [(step.id, status)])
-        if status == "passed":
-            noticed(lab, workspace.session, [step.id])
-        show(Shown(step, applied))
+        skipped = applied.outcome == "not_applicable"
+        progress.note(session.name, [(step.id, "not_applicable" if skipped else "passed")])
+        if not skipped:
+            noticed(lab, session, [step.id])
+        outcome = "skipped" if applied.outcome == "not_applicable" else applied.outcome
+        emit(StageEnded(name, title, outcome, applied.seconds, applied.detail))
         done.append(applied)
     return done
 
@@ -197,8 +180,7 @@ def _do(context: Context, step: Step, via: str) -> list[str]:
     try:
         step.kind.judge(context, step.params, refusal)
     except LabError as error:
-        error.args = (f"step {step.id}: {error.message}",)
-        error.message = str(error)
+        error.begin_with(f"step {step.id}")
         error.advice = error.advice or f"lab hint {context.workspace.session.name}/{step.exercise}/{step.id}"
         raise
     return outlines

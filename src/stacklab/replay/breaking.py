@@ -18,6 +18,8 @@ from stacklab.replay.current import home_of
 from stacklab.stages import Progress
 from stacklab.suggest import closest
 
+FILE = "broken.json"
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -40,45 +42,43 @@ class Broken:
         return f"{self.session}/{self.fault}"
 
 
-class FaultRecord:
-    """broken.json of a lab. A writer holds the lab's lock, except for noting a clue or a repair that was seen."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._path = lab.directory / "broken.json"
-
-    def all(self) -> list[Broken]:
-        """In the order in which they were broken. Raises LabDamaged."""
-        try:
-            return [Broken(**values) for values in read_precious(self._path) or []]
-        except TypeError as error:
-            raise LabDamaged(
-                f"{self._path} cannot be read: {error}", advice="lab reset takes back whatever is broken"
-            ) from error
-
-    def put(self, entry: Broken) -> None:
-        """Add it, or replace what is known of it."""
-        others = [other for other in self.all() if other.breaks != entry.breaks]
-        write_precious(self._path, [asdict(broken) for broken in [*others, entry]])
-
-    def note_clues(self, entry: Broken, clues: int) -> None:
-        """Remember how far its trail was walked."""
-        write_precious(
-            self._path, [asdict(replace(entry, clues=clues) if known == entry else known) for known in self.all()]
-        )
-
-    def drop(self, breaks: Iterable[str]) -> None:
-        """Forget those of these names."""
-        gone = set(breaks)
-        left = [entry for entry in self.all() if entry.breaks not in gone]
-        if left:
-            write_precious(self._path, [asdict(entry) for entry in left])
-        else:
-            remove_precious(self._path)
+# broken.json of a lab. A writer holds the lab's lock, except for noting a clue or a repair that was seen.
 
 
 def broken_faults(lab: Lab) -> list[Broken]:
-    """What was broken on purpose and not seen well since. Asks nobody. Raises LabDamaged."""
-    return FaultRecord(lab).all()
+    """What was broken on purpose and not seen well since, in the order in which it was. Asks nobody. Raises LabDamaged."""
+    path = lab.directory / FILE
+    try:
+        return [Broken(**values) for values in read_precious(path) or []]
+    except TypeError as error:
+        raise LabDamaged(f"{path} cannot be read: {error}", advice="lab reset takes back whatever is broken") from error
+
+
+def record(lab: Lab, entry: Broken) -> None:
+    """Add it at the end, or replace what is known of it where that stands."""
+    known = broken_faults(lab)
+    names = [other.breaks for other in known]
+    at = names.index(entry.breaks) if entry.breaks in names else len(known)
+    _save(lab, [*known[:at], entry, *known[at + 1 :]])
+
+
+def forget(lab: Lab, breaks: Iterable[str]) -> None:
+    """Those of these names are well again."""
+    gone = set(breaks)
+    _save(lab, [entry for entry in broken_faults(lab) if entry.breaks not in gone])
+
+
+def _save(lab: Lab, entries: list[Broken]) -> None:
+    if entries:
+        write_precious(lab.directory / FILE, [asdict(entry) for entry in entries])
+    else:
+        remove_precious(lab.directory / FILE)
+
+
+def still_broken(home: Home, entries: Iterable[Broken]) -> list[Broken]:
+    """Those that are not repaired yet."""
+    faults = home.faults()
+    return [entry for entry in entries if entry.breaks not in faults or not faults[entry.breaks].look().fine]
 
 
 def in_words(broken: Iterable[Broken]) -> str:
@@ -117,20 +117,20 @@ def inject(lab: Lab, session: Session, case: FaultCase, progress: Progress, *, s
     Raises NoLab, NotRunning, NotServed, BrokenOnPurpose (it is broken already), ServiceFailed (it is not well to begin with).
     """
     with lab.writing():
-        home, record = home_of(lab), FaultRecord(lab)
+        home = home_of(lab)
         home.access()  # raises NotRunning
         fault = fault_of(home, case)
-        known = next((entry for entry in record.all() if entry.breaks == case.breaks), None)
+        known = next((entry for entry in broken_faults(lab) if entry.breaks == case.breaks), None)
         if known and known.state == "breaking":
             progress("an earlier lab break was interrupted; repairing what it left")
             fault.clear(progress)
-            record.drop([case.breaks])
+            forget(lab, [case.breaks])
         _must_be_well(fault, known)
         entry = Broken(session.name, case.id, case.breaks, "breaking", surprise, at=time.time())
-        record.put(entry)
+        record(lab, entry)
         fault.inject(progress)
         entry = replace(entry, state="broken")
-        record.put(entry)
+        record(lab, entry)
         return entry
 
 
@@ -167,7 +167,7 @@ def repair(lab: Lab, chosen: Mapping[str, str], progress: Progress) -> None:
                 raise UnknownName(f"there is no fault '{name}' here", advice=closest(name, faults, "lab faults"))
             progress(f"repairing {called}")
             faults[name].clear(progress)
-            FaultRecord(lab).drop([name])
+            forget(lab, [name])
 
 
 def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False) -> None:
@@ -175,8 +175,7 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
 
     What cannot be repaired now is told and stays recorded; `strict`: it is raised, after all others were repaired.
     """
-    record = FaultRecord(lab)
-    entries = record.all()
+    entries = broken_faults(lab)
     if not entries:
         return
     faults = home.faults()
@@ -187,7 +186,7 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
         try:
             if entry.breaks in faults:
                 faults[entry.breaks].clear(progress)
-            record.drop([entry.breaks])
+            forget(lab, [entry.breaks])
         except LabError as error:
             progress(f"{called}: not repaired: {error.message}")
             trouble = trouble or error
@@ -197,20 +196,21 @@ def repair_all(lab: Lab, home: Home, progress: Progress, *, strict: bool = False
 
 def forget_all(lab: Lab) -> None:
     """The cloud has been put back to a checkpoint, in which nothing was broken."""
-    record = FaultRecord(lab)
-    record.drop([entry.breaks for entry in record.all()])
+    broken_faults(lab)  # what cannot be read is said, not removed
+    _save(lab, [])
 
 
 def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
     """These steps of a session have passed: what they grade the repair of is well again, so forget that it was broken."""
     done = set(passed)
     well = {case.breaks for case in session.faults if case.step in done}
-    if not well:
-        return
-    record = FaultRecord(lab)
-    gone = [entry.breaks for entry in record.all() if entry.breaks in well and entry.state == "broken"]
+    gone = (
+        [entry.breaks for entry in broken_faults(lab) if entry.breaks in well and entry.state == "broken"]
+        if well
+        else []
+    )
     if gone:
-        record.drop(gone)
+        forget(lab, gone)
 
 
 # --- the trail -----------------------------------------------------------------------------------------------------
@@ -218,18 +218,14 @@ def noticed(lab: Lab, session: Session, passed: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class ShownClue:
-    """A clue as it is shown: its number (from 1) of how many, with the site's names in it."""
+    """A clue as it is shown: its number (from 1) of how many, with the site's names in it. `last`: the trail ends here."""
 
     number: int
     of: int
     look: str
     shows: str
     means: str
-
-    @property
-    def last(self) -> bool:
-        """Whether the trail ends here."""
-        return self.number == self.of
+    last: bool
 
 
 def trail(home: Home, case: FaultCase) -> list[ShownClue]:
@@ -241,16 +237,19 @@ def trail(home: Home, case: FaultCase) -> list[ShownClue]:
         return known.sub(lambda match: names[match[0]], text)
 
     clues = case.clues(sort_of(home))
+    last = len(clues)
     return [
-        ShownClue(number, len(clues), fill(clue.look), fill(clue.shows), fill(clue.means))
+        ShownClue(number, last, fill(clue.look), fill(clue.shows), fill(clue.means), number == last)
         for number, clue in enumerate(clues, 1)
     ]
 
 
-def next_clue(lab: Lab, home: Home, case: FaultCase, entry: Broken) -> ShownClue:
-    """The next clue; the last one again, once the trail was walked to its end."""
+def next_clue(lab: Lab, home: Home, case: FaultCase, entry: Broken) -> ShownClue | None:
+    """The next clue; the last one again, once the trail was walked to its end. None where nobody has written one."""
     clues = trail(home, case)
+    if not clues:
+        return None
     clue = clues[min(entry.clues, len(clues) - 1)]
     if entry.clues != clue.number:
-        FaultRecord(lab).note_clues(entry, clue.number)
+        record(lab, replace(entry, clues=clue.number))
     return clue

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def bring_up(lab: Lab, session: Session, wanted: Plan, image: str | None, emit: 
         left = [going_back_stage(lab, home)] if lab.record.restoring else []
         try:
             # An image that cannot be used is said before minutes are spent on the rest.
-            run_stages(lab, chain(Assets(lab).stages(image), _mending(lab, home), left), emit)
+            run_stages(lab, chain(Assets(lab).stages(image), _repairing(lab, home), left), emit)
         finally:
             replace(plan, used=None).keep(lab)  # consent to a used machine is for this run
         return home
@@ -60,27 +61,24 @@ def _leave_broken(lab: Lab, home: Home) -> None:
         )
 
 
-def _mending(lab: Lab, home: Home) -> Iterator[Stage]:
+def _repairing(lab: Lab, home: Home) -> Iterator[Stage]:
     """The home's stages. A cloud that has to be started is started whole: what was broken on purpose is repaired, aloud.
 
     Some of it can be repaired before the services run, and the rest only then.
     """
-    for stage in home.stages():
-        if stage.name in ("services", "ready") and broken_faults(lab):
-            yield _mend_stage(lab, home, last=stage.name == "ready")
-        yield stage
 
-
-def _mend_stage(lab: Lab, home: Home, *, last: bool) -> Stage:
-    def clear(progress: Progress) -> str:
+    def clear(progress: Progress, *, last: bool) -> str:
         what = in_words(broken_faults(lab))
         repair_all(lab, home, progress, strict=last)
         left = in_words(broken_faults(lab))
         return f"{what}; lab break breaks it again" + (f" (still to come: {left})" if left else "")
 
-    return Stage(
-        f"faults-{'last' if last else 'first'}", "repairing what was broken on purpose", lambda: None, clear, 5
-    )
+    for stage in home.stages():
+        if stage.name in ("services", "ready") and broken_faults(lab):
+            run = partial(clear, last=stage.name == "ready")
+            title = "repairing what was broken on purpose"
+            yield Stage(f"faults-before-{stage.name}", title, lambda: None, run, 5)
+        yield stage
 
 
 def _settle(lab: Lab, wanted: Plan, emit: Emit) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, LabError
@@ -44,22 +44,17 @@ class Grade:
 class GradeReport:
     """The grades of a session (or a part of it)."""
 
-    session: str
     grades: tuple[Grade, ...]
 
-    def count(self, status: Status) -> int:
-        """How many steps ended so."""
-        return sum(grade.status == status for grade in self.grades)
+    def counts(self) -> dict[Status, int]:
+        """How many steps ended how."""
+        statuses: tuple[Status, ...] = ("passed", "failed", "unknown", "not_applicable")
+        return {status: sum(grade.status == status for grade in self.grades) for status in statuses}
 
     @property
     def good(self) -> bool:
         """Nothing failed, and nothing is unknown."""
-        return self.count("failed") == 0 and self.count("unknown") == 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As `lab check --json` prints it."""
-        counts = {status: self.count(status) for status in ("passed", "failed", "unknown", "not_applicable")}
-        return {"session": self.session, **counts, "steps": [grade.to_json() for grade in self.grades]}
+        return not any(grade.status in ("failed", "unknown") for grade in self.grades)
 
 
 def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade], None] | None = None) -> GradeReport:
@@ -71,7 +66,7 @@ def check(workspace: Workspace, steps: Iterable[Step], graded: Callable[[Grade],
         grades.append(grade)
         if graded:
             graded(grade)
-    return GradeReport(workspace.session.name, tuple(grades))
+    return GradeReport(tuple(grades))
 
 
 def check_lab(lab: Lab, session: Session, steps: Iterable[Step], graded: Callable[[Grade], None]) -> GradeReport:

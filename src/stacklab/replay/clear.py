@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stacklab.cloud.access import LEARNER
@@ -23,9 +25,9 @@ from stacklab.errors import CloudRefused, StepFailed, UndoIncomplete
 from stacklab.homes.base import Home
 from stacklab.lab import Lab
 from stacklab.machines import scratch
-from stacklab.replay.current import journal_of
+from stacklab.replay.current import journal_of, workspace_at
 from stacklab.replay.progress import ProgressFile
-from stacklab.replay.undo import recorded_session, undo, undo_workspace
+from stacklab.replay.undo import recorded_session, session_to_undo, undo
 from stacklab.stages import Progress
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def _undo_all(lab: Lab, home: Home, progress: Progress, *, last: bool) -> None:
     """By the journal, the session worked on last first. Before the `last` time, what cannot go yet may stay."""
     journal = journal_of(lab)
     for name in reversed(journal.sessions()):
-        workspace = undo_workspace(home, lab, name, progress)
+        workspace = workspace_at(home, lab, replace(session_to_undo(lab, name), agreed=True), progress)
         recorded = recorded_session(journal, name).steps()
         steps = [step for step in recorded if last or step.kind.name not in IDENTITY]
         try:
@@ -151,11 +153,7 @@ def _is_of(thing: Any, project: str) -> bool:
 
 def _kind(thing: Any) -> str:
     """`FloatingIP` → floating ip."""
-    name = type(thing).__name__
-    return "".join(
-        f" {c.lower()}" if c.isupper() and (at and not name[at - 1].isupper()) else c.lower()
-        for at, c in enumerate(name)
-    )
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(thing).__name__).lower()
 
 
 @contextmanager

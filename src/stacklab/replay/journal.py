@@ -39,6 +39,14 @@ class JournalEntry:
     kept: dict[str, Any] | None = None
     declared: dict[str, Any] | None = None
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """`declared`, filled. An older lab had the declarations of all steps that it refers to in it."""
+        declared = self.declared or {}
+        older: dict[str, Any] = next((step for step in declared.get("steps", []) if step["id"] == self.step), {})
+        title = f"the {self.kind} of step {self.step}"
+        return {"exercise": "steps", "as": "admin", "title": title, "needs": (), **declared, **older}
+
 
 _KNOWN = {field.name for field in fields(JournalEntry)}
 
@@ -103,14 +111,12 @@ class Journal:
         return [name for name in reversed(known) if self.entries(name)]
 
     def _all(self) -> Iterator[JournalEntry]:
+        if all(file.exists() and not file.stat().st_size for file in (self.path, copy_of(self.path))):
+            raise _lost(f"{self.path} is empty")  # what is cut off in the first line of all has no copy yet
         for number, line in enumerate(self._lines(), 1):
             entry = _parsed(line)
             if entry is None:
-                raise LabDamaged(
-                    f"{self.path}:{number} is broken, and so is its copy: what that step made cannot be told any more",
-                    advice="lab check still grades what is there; lab reset puts everything back, and what was made since "
-                    "the start is lost then",
-                )
+                raise _lost(f"{self.path}:{number} is broken")
             yield entry
 
     def _lines(self) -> list[str]:
@@ -128,6 +134,14 @@ class Journal:
         if known != files[0]:
             warn_of(self.path, "is broken")
         return known
+
+
+def _lost(what: str) -> LabDamaged:
+    return LabDamaged(
+        f"{what}, and so is its copy: what was made cannot be told any more",
+        advice="lab check still grades what is there; lab reset puts everything back, and what was made since the start is "
+        "lost then",
+    )
 
 
 def _append(file: Path, line: str) -> None:

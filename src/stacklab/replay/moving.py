@@ -11,24 +11,23 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from stacklab import __version__
-from stacklab.cloud.access import CloudAccess
-from stacklab.cloud.connection import Connection
 from stacklab.course.session import Session, Step
-from stacklab.errors import CheckpointMissing, CloudRefused, LabError, NotRunning
+from stacklab.errors import CheckpointMissing, LabError, NotRunning
+from stacklab.events import Emit
 from stacklab.homes.base import Home
 from stacklab.kinds.context import Workspace
 from stacklab.lab import Lab
 from stacklab.records import Records
-from stacklab.replay.apply import Applied, Shown, do_steps
+from stacklab.replay.apply import Applied, do_steps
 from stacklab.replay.assets import Assets
 from stacklab.replay.breaking import forget_all, repair_all
 from stacklab.replay.check import check
 from stacklab.replay.clear import clear
-from stacklab.replay.current import begin_session, home_of, journal_of, workspace_at
+from stacklab.replay.current import begin_session, home_of, workspace_at
 from stacklab.replay.trust import require_trusted
 from stacklab.stages import Progress, Stage
 
@@ -43,25 +42,24 @@ Working = Callable[[str, float | None], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True)
 class Arrived:
-    """Where `lab goto` has led. `step`: whose turn it is the learner's to do (None: the session's first).
+    """Where `lab goto` has led. `step`: the one that it is the learner's turn to do.
 
     `checkpoint`: what was gone back to; `applied`: what was done from there on; `saved`: the checkpoint made of the place, if
     one was; `notes`: what should be known of it.
     """
 
-    session: Session
     step: Step
     checkpoint: str
-    applied: list[Applied] = field(default_factory=list)
-    saved: str | None = None
-    notes: list[str] = field(default_factory=list)
+    applied: list[Applied]
+    saved: str | None
+    notes: list[str]
 
 
 def goto(
     lab: Lab,
     session: Session,
     step_id: str | None,
-    show: Callable[[Shown], None],
+    emit: Emit,
     say: Callable[[str], None],
     working: Working,
 ) -> Arrived:
@@ -76,27 +74,27 @@ def goto(
         require_trusted(lab, session)  # before anything is put back
     with lab.writing():
         home = home_of(lab)
-        access = _access(home, session)
+        require_running(lab, session)
         begin_session(lab, session)
         start = home.checkpoints.start()
         with working(f"back to the start of {session.name}, or as near to {turn.id} as is saved", 3) as progress:
             nearest, done, notes = _nearest(lab, home, session, start, before)
             go_back(lab, home, nearest, progress)
-        notes += missing_services(home, access, session)
-        desk = workspace_at(home, lab, session, say)
-        left = [*_lost(desk, before[:done]), *before[done:]]
-        applied = do_steps(lab, desk, journal_of(lab), left, "rest", show)
+        workspace = workspace_at(home, lab, session, say)
+        left = [*_lost(workspace, before[:done]), *before[done:]]
+        applied = do_steps(lab, workspace, left, "rest", emit)
         saved = None
         if before[done:] and home.checkpoints.saves:
             name = checkpoint_name(lab, session, start, before, turn)
             saved, trouble = _save(home, Records(lab), name, working)
             notes += [trouble] if trouble else []
-        return Arrived(session, turn, nearest, applied, saved, notes)
+        return Arrived(turn, nearest, applied, saved, notes)
 
 
-def _access(home: Home, session: Session) -> CloudAccess:
+def require_running(lab: Lab, session: Session) -> None:
+    """Raises NoLab, NotRunning."""
     try:
-        return home.access()
+        home_of(lab).access()
     except NotRunning as error:
         raise NotRunning(error.message, advice=f"lab up {session.name}") from error
 
@@ -201,10 +199,11 @@ def _nearest(lab: Lab, home: Home, session: Session, start: str, before: Sequenc
     return start, 0, damaged
 
 
-def _lost(desk: Workspace, steps: Sequence[Step]) -> list[Step]:
+def _lost(workspace: Workspace, steps: Sequence[Step]) -> list[Step]:
     """Steps that a checkpoint does not hold: what they left was no part of the cloud (a process, a file beside it)."""
-    kept = [step for step in steps if step.kind.lasting(step.params)]
-    return [step for step, grade in zip(kept, check(desk, kept).grades, strict=True) if grade.status == "failed"]
+    lasting = [step for step in steps if step.kind.lasting(step.params)]
+    grades = check(workspace, lasting).grades
+    return [step for step, grade in zip(lasting, grades, strict=True) if grade.status == "failed"]
 
 
 def _save(home: Home, records: Records, name: str, working: Working) -> tuple[str | None, str]:
@@ -230,26 +229,3 @@ def _make_room(home: Home, records: Records, progress: Progress) -> None:
     for name in {*(saved ^ set(known)), *whole[: max(0, len(whole) - KEEP + 1)]}:
         records.drop(name)
         home.checkpoints.drop(name, progress)
-
-
-# --- what a session needs ------------------------------------------------------------------------------------------
-
-
-def missing_services(home: Home, access: CloudAccess, session: Session) -> list[str]:
-    """A sentence on each optional service that the session needs and the cloud's catalogue has not."""
-    if not session.services:
-        return []
-    try:
-        listed = Connection(access.clouds_file, access.admin).get("identity", "services")["services"]
-    except CloudRefused as error:
-        return [f"which services the cloud has cannot be told: {error.message}"]
-    there = {str(service.get("name", "")) for service in listed if service.get("enabled", True)}
-    if home.name == "embedded":
-        remedy = "the home 'embedded' has no such service; its steps say so where they need it"
-    else:
-        remedy = f"lab up {session.name} deploys it"
-    return [
-        f"{session.name} needs {name}, which this cloud has not: {remedy}"
-        for name in session.services
-        if name not in there
-    ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from stacklab.course.session import Session, Step
 from stacklab.errors import CloudRefused, CloudUnreachable, NoLab, NotRunning, NotTrusted
-from stacklab.kinds.context import Absent, OfflineContext, Workspace
+from stacklab.kinds.context import Absent, Context, OfflineContext, Workspace
 from stacklab.kinds.declaration import shouted
-from stacklab.kinds.narration import Command, Request
+from stacklab.kinds.narration import Request
 from stacklab.lab import Lab
 from stacklab.replay.assets import PAPER, Assets
 from stacklab.replay.current import open_workspace
@@ -18,24 +19,29 @@ from stacklab.replay.current import open_workspace
 
 def narrate(workspace: Workspace | None, offline: OfflineContext, step: Step) -> dict[str, Any]:
     """The step in words. With a workspace, ids and URLs are those of its cloud; offline they are shell variables."""
-    context: Any = workspace.context(step) if workspace else offline
-    try:
-        commands = step.kind.commands(context, step.params)
-        requests = [_noting_its_id(step, request) for request in step.kind.requests(context, step.params)]
-        urls = [_base(workspace, step, request) for request in requests]
-        more = step.kind.more(context, step.params)
-    except (CloudRefused, CloudUnreachable, Absent):
-        if workspace is None:
-            raise  # a kind that cannot be narrated offline either
-        # The one who acts cannot log in (yet): then it is narrated offline.
-        return narrate(None, offline, step)
+    if workspace:
+        try:
+            return _narrated(workspace.context(step), step, online=True)
+        except (CloudRefused, CloudUnreachable, Absent):
+            pass  # the one who acts cannot log in (yet): then it is narrated offline
+    return _narrated(offline, step, online=False)
+
+
+def _narrated(context: Context, step: Step, *, online: bool) -> dict[str, Any]:
+    commands = step.kind.commands(context, step.params)
+    requests = [_noting_its_id(step, request) for request in step.kind.requests(context, step.params)]
+
+    def url(request: Request) -> str:
+        """The service's URL, or the variable that stands for it offline."""
+        return request.at or (context.user.endpoint(request.service) if online else f"${shouted(request.service)}")
+
     return {
         **named(step),
         "say": step.say,
-        "commands": [_as(workspace, step, command) for command in commands],
-        "requests": [request.text(url) for request, url in zip(requests, urls, strict=True)],
+        "commands": [command.text(context.user.name if online else f"lab-{step.who}") for command in commands],
+        "requests": [request.text(url(request)) for request in requests],
         "horizon": step.kind.horizon(step.params),
-        "more": more,
+        "more": step.kind.more(context, step.params),
     }
 
 
@@ -52,27 +58,8 @@ def _noting_its_id(step: Step, request: Request) -> Request:
 
 def named(step: Step) -> dict[str, str]:
     """The step in a list of steps."""
-    return {
-        "id": step.id,
-        "exercise": step.exercise,
-        "kind": step.kind.name,
-        "as": step.who,
-        "title": step.title,
-    }
-
-
-def _as(workspace: Workspace | None, step: Step, command: Command) -> str:
-    """The command as the one who acts."""
-    return command.text(workspace.context(step).user.name if workspace else f"lab-{step.who}")
-
-
-def _base(workspace: Workspace | None, step: Step, request: Request) -> str:
-    """The service's URL, or the variable that stands for it offline."""
-    if request.at:
-        return request.at
-    if workspace is None:
-        return "$" + request.service.upper().replace("-", "_")
-    return workspace.context(step).user.endpoint(request.service)
+    about = {"id": step.id, "exercise": step.exercise, "kind": step.kind.name}
+    return {**about, "as": step.who, "title": step.title}
 
 
 def outline(session: Session) -> list[str]:
@@ -91,25 +78,20 @@ class Narrator:
     """Tells steps with the ids and URLs of the lab's cloud if it is up, else with shell variables."""
 
     def __init__(self, lab: Lab, session: Session) -> None:
-        self._lab = lab
         self._session = session
-        self._workspace = self._open()
+        # The lab's own files where it has them.
+        self._assets = PAPER | (Assets(lab).by_name() if lab.record.image else {})
+        self._workspace: Workspace | None = None
+        with suppress(NoLab, NotRunning, NotTrusted):
+            self._workspace = open_workspace(lab, session, lambda text: None)
 
-    def _open(self) -> Workspace | None:
-        try:
-            return open_workspace(self._lab, self._session, lambda text: None)
-        except (NoLab, NotRunning, NotTrusted):
-            return None
-
-    def offline(self, step: Step) -> OfflineContext:
-        """The step without a cloud, with the lab's own files where it has them."""
-        assets = PAPER | (Assets(self._lab).by_name() if self._lab.record.image else {})
-        return OfflineContext(self._session, step, assets, lambda name: "")
+    def _offline(self, step: Step) -> OfflineContext:
+        return OfflineContext(self._session, step, self._assets, lambda name: "")
 
     def tell(self, step: Step) -> dict[str, Any]:
-        """See `stacklab.replay.narrate`."""
-        return narrate(self._workspace, self.offline(step), step)
+        """See `narrate`."""
+        return narrate(self._workspace, self._offline(step), step)
 
     def look(self, step: Step) -> str:
         """The command to look at a step's thing with."""
-        return step.kind.show_command(self.offline(step), step.params).text(f"lab-{step.who}")
+        return step.kind.show_command(self._offline(step), step.params).text(f"lab-{step.who}")

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stacklab.course.load import load_session
+from stacklab.course.search import all_sessions
 from stacklab.course.session import Exercise, Session, Step
-from stacklab.errors import LabDamaged
+from stacklab.errors import LabDamaged, SessionInvalid
 from stacklab.files import locked, read_precious, remove_precious, write_precious
 from stacklab.lab import Lab
+from stacklab.replay.current import clouds_variables
 
 COUNTED = ("passed", "failed", "not_applicable", "unknown")
 DONE = ("passed", "not_applicable")
@@ -61,21 +64,6 @@ class Progress:
     next: Step | None
     at: float | None
 
-    @property
-    def passed(self) -> int:
-        """Of all its steps."""
-        return self.counts.passed
-
-    @property
-    def failed(self) -> int:
-        """Of all its steps."""
-        return self.counts.failed
-
-    @property
-    def total(self) -> int:
-        """All its steps."""
-        return self.counts.total
-
 
 class ProgressFile:
     """progress.json of a lab: session → step → status."""
@@ -123,3 +111,17 @@ def _exercise(exercise: Exercise, statuses: Mapping[str, str]) -> ExerciseProgre
     failed = tuple(step.id for step in exercise.steps if statuses.get(step.id) == "failed")
     left = tuple(step.id for step in exercise.steps if statuses.get(step.id) not in (*DONE, "failed"))
     return ExerciseProgress(exercise.id, exercise.title, _counts(exercise.steps, statuses), failed, left)
+
+
+def whole_course(lab: Lab) -> dict[str, tuple[Session, Progress] | None]:
+    """Every session with how far the learner is in it; None for one that cannot be read."""
+    file = ProgressFile(lab)
+    standing: dict[str, tuple[Session, Progress] | None] = {}
+    for name in all_sessions(lab.labs):
+        try:
+            session = load_session(name, variables=clouds_variables(lab), also=lab.labs)
+        except SessionInvalid:  # `lab list` and `lab validate` say what is wrong with it
+            standing[name] = None
+        else:
+            standing[name] = (session, file.of(session))
+    return standing

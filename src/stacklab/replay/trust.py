@@ -14,6 +14,7 @@ from stacklab.deploy.profile.load import trusted_directories
 from stacklab.errors import NotTrusted
 from stacklab.files import read_derivable, write_json
 from stacklab.lab import Lab
+from stacklab.plain import visible
 
 FILE = "trust.json"
 """Of a lab: the hash of a session's file → when somebody agreed to it, and where it was."""
@@ -26,6 +27,11 @@ class ForeignScript:
     step: str
     kind: str
     text: str
+
+    def lines(self, indent: str) -> list[str]:
+        """As it is shown, with everything spelled out that a terminal would obey or not show."""
+        text = (f"{indent}  │ {visible(line)}" for line in self.text.split("\n"))
+        return [f"{indent}{visible(self.step)} ({self.kind})", *text]
 
 
 def scripts(session: Session) -> list[ForeignScript]:

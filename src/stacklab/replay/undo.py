@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,11 @@ from typing import Any
 from stacklab.cloud.access import LEARNER
 from stacklab.course.session import Exercise, Session, Step
 from stacklab.errors import CloudRefused, LabError, SessionInvalid, UndoIncomplete, UnknownName
-from stacklab.homes.base import Home
 from stacklab.kinds import KINDS
 from stacklab.kinds.context import Absent, Thing, Workspace
 from stacklab.kinds.declaration import Params
 from stacklab.lab import Lab
-from stacklab.replay.current import journal_of, open_workspace, session_of, workspace_at
+from stacklab.replay.current import journal_of, open_workspace, session_of
 from stacklab.replay.journal import Journal, JournalEntry
 from stacklab.replay.progress import ProgressFile
 
@@ -71,41 +70,28 @@ def _hash(session: Session, step: Step) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _about(entry: JournalEntry) -> dict[str, Any]:
-    """What was declared of an entry's step. An older lab kept the declarations of all steps that it refers to."""
-    about = entry.declared or {}
-    older: dict[str, Any] = next((step for step in about.get("steps", []) if step["id"] == entry.step), {})
-    return {**about, **older}
-
-
 def recorded_session(journal: Journal, name: str) -> Session:
     """As much of a session as its journal has: the steps that are not undone, without what they declare."""
-    steps = []
+    entries = list(journal.entries(name).values())
+    steps = [_recorded_step(entry) for entry in entries if entry.kind in KINDS]
     learner = (LEARNER["learner"], LEARNER["learner_project"])
-    for entry in journal.entries(name).values():
-        if entry.kind in KINDS:
-            steps.append(_recorded_step(entry))
-        first, second = _about(entry).get("learner", learner)
-        learner = (str(first), str(second))
+    first, second = next((who for entry in entries if (who := entry.about.get("learner"))), learner)
     exercises = tuple(
         Exercise(exercise, exercise, "", tuple(step for step in steps if step.exercise == exercise))
         for exercise in dict.fromkeys(step.exercise for step in steps)
     )
-    return Session(name, name, "as the journal has it", exercises, learner, Path(name))
+    return Session(name, name, "as the journal has it", exercises, (first, second), Path(name))
 
 
 def _recorded_step(entry: JournalEntry) -> Step:
     """The step of an entry: all that removing needs, for a kind removes by what the entry keeps of the thing."""
-    about = _about(entry)
-    kind = KINDS.get(entry.kind)
+    kind, about = KINDS.get(entry.kind), entry.about
     if kind is None:
         raise UndoIncomplete(
             f"step {entry.step}: another version of lab made it, as '{entry.kind}'",
             advice="undo it with that version; lab reset puts everything back",
         )
-    needs = frozenset(str(need) for need in about.get("needs", []))
-    exercise = str(about.get("exercise", "steps"))
-    return Step(entry.step, exercise, kind, Params(), about.get("as", "admin"), "", "", needs)
+    return Step(entry.step, about["exercise"], kind, Params(), about["as"], "", "", frozenset(about["needs"]))
 
 
 # --- undoing -------------------------------------------------------------------------------------------------------
@@ -113,14 +99,14 @@ def _recorded_step(entry: JournalEntry) -> Step:
 
 def dependants(session: Session, chosen: Iterable[Step]) -> set[str]:
     """The chosen steps' ids and those of all steps that build on them."""
-    return _with_dependants({step.id for step in chosen}, ((step.id, step.needs) for step in session.steps()))
+    return _with_dependants({step.id for step in chosen}, {step.id: step.needs for step in session.steps()})
 
 
-def _with_dependants(ids: set[str], needs: Iterable[tuple[str, Iterable[str]]]) -> set[str]:
-    pairs, before = [(step, set(needed)) for step, needed in needs], -1
+def _with_dependants(ids: set[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
+    before = -1
     while len(ids) > before:  # the journal's steps need not stand in the order of their needs
         before = len(ids)
-        ids = ids | {step for step, needed in pairs if needed & ids}
+        ids = ids | {step for step, needed in needs.items() if ids.intersection(needed)}
     return ids
 
 
@@ -134,21 +120,16 @@ def undo(workspace: Workspace, journal: Journal, chosen: Iterable[Step], undone:
     ids = {step.id for step in chosen}
     if {step.id for step in session.steps()} <= ids:
         ids |= set(entries)
-    count = 0
-    for entry in _in_reverse(entries, ids):
+    ids = _with_dependants(ids, {step: entry.about["needs"] for step, entry in entries.items()})
+    doomed = [entry for step, entry in reversed(entries.items()) if step in ids]
+    for entry in doomed:
         undone(*take_back(workspace, journal, entry))
-        count += 1
-    return count
-
-
-def _in_reverse(entries: dict[str, JournalEntry], ids: set[str]) -> Iterator[JournalEntry]:
-    ids = _with_dependants(ids, ((step, _about(entry).get("needs", ())) for step, entry in entries.items()))
-    return (entry for step, entry in reversed(entries.items()) if step in ids)
+    return len(doomed)
 
 
 def take_back(workspace: Workspace, journal: Journal, entry: JournalEntry) -> tuple[Step, str]:
     """Undo one step; the step, and what was removed."""
-    step, title = _recorded_step(entry), str(_about(entry).get("title", f"the {entry.kind} of step {entry.step}"))
+    step, title = _recorded_step(entry), entry.about["title"]
     workspace.memory.clear()
     removed = False
     if entry.state == "begin":
@@ -167,8 +148,7 @@ def take_back(workspace: Workspace, journal: Journal, entry: JournalEntry) -> tu
                 advice="something that the lab did not make probably uses it; remove that, then run lab undo again",
             ) from error
         except LabError as error:
-            error.args = (f"step {step.id}: {error.message}",)
-            error.message = str(error)
+            error.begin_with(f"step {step.id}")
             raise
     workspace.memory.clear()
     journal.write(entry.session, step.id, step.kind.name, "undone")
@@ -210,7 +190,7 @@ def _as_declared_then(session: Session, entry: JournalEntry) -> Step | None:
         step = session.step(entry.step)
     except UnknownName:
         return None
-    recorded = _about(entry).get("hash")
+    recorded = entry.about.get("hash")
     same = recorded is None or recorded == _hash(session, step)
     return step if same and step.kind.name == entry.kind and type(step.params) is not Params else None
 
@@ -238,18 +218,11 @@ def session_to_undo(lab: Lab, name: str | None) -> Session:
         return recorded
 
 
-def undo_workspace(home: Home, lab: Lab, name: str, say: Callable[[str], None]) -> Workspace:
-    """For undoing what a session's replay made, also where its file is gone.
-
-    What undoing runs stands in the journal: it was agreed to when the step was applied.
-    """
-    return workspace_at(home, lab, replace(session_to_undo(lab, name), agreed=True), say)
-
-
-def undo_steps(lab: Lab, session: Session, steps: Iterable[Step], undone: Callable[[Step, str], None]) -> int:
+def undo_steps(lab: Lab, session: Session, steps: Iterable[Step], undone: Callable[[Step, str], None]) -> None:
     """Undo the steps and what builds on them. Raises UndoIncomplete, NoLab, NotRunning.
 
-    Also the steps that only look, and build on what goes, are not done any more.
+    Also the steps that only look, and build on what goes, are not done any more. What undoing runs stands in the journal: it
+    was agreed to when the step was applied.
     """
     gone: list[Step] = []
 
@@ -260,7 +233,7 @@ def undo_steps(lab: Lab, session: Session, steps: Iterable[Step], undone: Callab
     with lab.writing():
         workspace = open_workspace(lab, replace(session, agreed=True), lambda text: None)
         try:
-            return undo(workspace, journal_of(lab), steps, note)
+            undo(workspace, journal_of(lab), steps, note)
         finally:
             ids = {step.id for step in gone} | dependants(session, gone)
             if ids:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from stacklab.replay.trust import ForeignScript, scripts
 from stacklab.suggest import closest_of
 from stacklab.yamlfiles.yamlfile import Where
 
+Bad = tuple[Where, str, str]
+"""Where something is wrong, what, and what to do."""
 SHORT = 20
 """A hint of fewer characters tells nobody where to look."""
 
@@ -52,10 +55,6 @@ class ValidationReport:
     problems: list[Problem] = field(default_factory=list)
     scripts: list[ForeignScript] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """As `lab validate --json` prints it."""
-        return asdict(self)
-
 
 def validate(path: Path) -> list[ValidationReport]:
     """Look at every session of a directory, or at one: its folder, or its file. Raises UnknownName where there is none."""
@@ -78,65 +77,53 @@ def _report(file: SessionFile) -> ValidationReport:
     foreign = file.labs.resolve() != own_labs().resolve()
     try:
         SessionFile(file.name, file.labs, foreign).require_inside()
-        if foreign and (clash := _clash(file)):
+        # A session of the same name that a learner with this directory would meet, too.
+        same = [other for other in all_sessions().get(file.name, []) if other.labs.resolve() != file.labs.resolve()]
+        if foreign and (clash := clash_of([*same, file])):
             raise clash
         examined = examine(file.file, foreign=foreign)
     except SessionInvalid as error:
         report.problems.append(_from_error(error, file.file))
         return report
-    report.problems += [
-        _at(examined, complaint.place, complaint.problem, complaint.advice) for complaint in examined.problems
-    ]
-    report.problems += [
-        _at(examined, ("vars", name), "no step uses this variable", "remove it") for name in examined.unused
-    ]
-    report.problems += _controls(examined)
+    bad: list[Bad] = [(complaint.place, complaint.problem, complaint.advice) for complaint in examined.problems]
+    bad += [(("vars", name), "no step uses this variable", "remove it") for name in examined.unused]
+    bad += _controls(examined)
     session = examined.session
     if session:
         report.title = session.title
         report.steps = len(examined.places)
-        report.problems += _bad_steps(examined, session)
+        bad += _bad_steps(examined, session)
         report.scripts = scripts(session)
+    path, line = str(file.file), examined.file.line
+    report.problems = [
+        Problem(path, line(where), ".".join(map(str, where)), problem, todo) for where, problem, todo in bad
+    ]
     report.problems.sort(key=lambda problem: problem.line or 0)
     return report
-
-
-def _clash(file: SessionFile) -> SessionInvalid | None:
-    """A session of the same name that a learner with this directory would meet, too."""
-    same = [other for other in all_sessions().get(file.name, []) if other.labs.resolve() != file.labs.resolve()]
-    return clash_of([*same, file])
 
 
 # --- what loads, but is bad ----------------------------------------------------------------------------------------
 
 
-def _bad_steps(examined: Examined, session: Session) -> list[Problem]:
-    problems: list[Problem] = []
+def _bad_steps(examined: Examined, session: Session) -> Iterator[Bad]:
     broken = {case.breaks for case in session.faults}
     known = _known_faults()
     for index, case in enumerate(session.faults):
         if case.breaks not in known:
             advice = closest_of(case.breaks, known, "what homes can break")
-            problems.append(_at(examined, ("faults", index), f"no home knows a fault '{case.breaks}'", advice))
+            yield ("faults", index), f"no home knows a fault '{case.breaks}'", advice
     for step in session.steps():
         where = examined.places[step.id]
         if len(step.hint) < SHORT or step.hint in (step.say, step.title):
-            problems.append(
-                _at(
-                    examined, (*where, "hint"), "this hint helps nobody", "say what to look at, and what it has to show"
-                )
-            )
+            yield (*where, "hint"), "this hint helps nobody", "say what to look at, and what it has to show"
         if step.kind.name == "repair" and getattr(step.params, "fault", None) not in broken:
-            problems.append(
-                _at(examined, (*where, "with"), "no fault of this session breaks what it repairs", "add one to faults:")
-            )
+            yield (*where, "with"), "no fault of this session breaks what it repairs", "add one to faults:"
         if trouble := _untold(session, step):
-            problems.append(_at(examined, where, f"the step cannot be told: {trouble}", "look at its with:"))
-        if trouble := _file_missing(step):
-            problems.append(
-                _at(examined, (*where, "with", "source"), trouble, "name a file that learners have, or a url:")
-            )
-    return problems
+            yield where, f"the step cannot be told: {trouble}", "look at its with:"
+        source = getattr(step.params, "source", None)
+        if isinstance(source, FileSource) and not Path(source.file).expanduser().is_file():
+            advice = "name a file that learners have, or a url:"
+            yield (*where, "with", "source"), f"there is no file {source.file}", advice
 
 
 def _known_faults() -> list[str]:
@@ -162,20 +149,11 @@ def _untold(session: Session, step: Step) -> str:
     return ""
 
 
-def _file_missing(step: Step) -> str:
-    source = getattr(step.params, "source", None)
-    if not isinstance(source, FileSource) or Path(source.file).expanduser().is_file():
-        return ""
-    return f"there is no file {source.file}"
-
-
-def _controls(examined: Examined) -> list[Problem]:
+def _controls(examined: Examined) -> Iterator[Bad]:
     """Texts with characters that a terminal would obey, or not show: whoever reads the session would not see what is there."""
-    problems = []
     for where, value in _texts(examined.file.value, ()):
         if visible(value) != value:
-            problems.append(_at(examined, where, "holds control characters or invisible ones", "remove them"))
-    return problems
+            yield where, "holds control characters or invisible ones", "remove them"
 
 
 def _texts(value: Any, where: Where) -> list[tuple[Where, str]]:
@@ -183,14 +161,6 @@ def _texts(value: Any, where: Where) -> list[tuple[Where, str]]:
         return [(where, value)]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [text for key, item in items for text in _texts(item, (*where, key))]
-
-
-# --- places --------------------------------------------------------------------------------------------------------
-
-
-def _at(examined: Examined, where: Where, problem: str, advice: str) -> Problem:
-    file = examined.file
-    return Problem(str(file.path), file.line(where), ".".join(map(str, where)), problem, advice)
 
 
 def _from_error(error: LabError, path: Path) -> Problem:
