@@ -15,29 +15,16 @@ from stacklab.deploy.profile.model import Profile
 from stacklab.machines.base import Machine
 
 DIRECTORY = Path(__file__).parent / "devstack"
+API = Path(__file__).parent / "api.py"
+"""What both stand-ins serve alike."""
 TAG = "standin-1"
 BRANCH = "stable/standin"
 ON_MACHINE = "/srv/standin/devstack.bundle"
 SETTINGS = "/etc/standin.conf"
 UNITS = [
-    "keystone",
-    "n-api",
-    "q-ovn-agent",
-    "neutron-api",
-    "neutron-rpc-server",
-    "neutron-periodic-workers",
-    "neutron-ovn-maintenance-worker",
-    "placement-api",
-    "n-sch",
-    "n-api-meta",
-    "n-novnc-cell1",
-    "n-super-cond",
-    "n-cond-cell1",
-    "n-cpu",
-    "c-api",
-    "c-sch",
-    "c-vol",
-    "g-api",
+    *("keystone", "n-api", "q-ovn-agent", "neutron-api", "neutron-rpc-server", "neutron-periodic-workers"),
+    *("neutron-ovn-maintenance-worker", "placement-api", "n-sch", "n-api-meta", "n-novnc-cell1", "n-super-cond"),
+    *("n-cond-cell1", "n-cpu", "c-api", "c-sch", "c-vol", "g-api"),
 ]
 
 
@@ -46,6 +33,7 @@ def bundle(scratch: Path) -> Path:
     repository, target = scratch / "standin-devstack", scratch / "standin-devstack.bundle"
     shutil.rmtree(repository, ignore_errors=True)
     shutil.copytree(DIRECTORY, repository, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(API, repository / "tools")
     for path in repository.rglob("*"):
         executable = path.is_dir() or path.suffix == ".sh" or path.parent.name == "tools"
         path.chmod(0o755 if executable else 0o644)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklab.machines.base import Machine
-from tests.standin import behave, profile_data
+from tests.standin import API, behave, profile_data
 
 DIRECTORY = Path(__file__).parent / "packstack"
 ON_MACHINE = "/opt/standin-packstack"
@@ -19,8 +19,8 @@ UNITS = [
 
 def bring(machine: Machine, **settings: str) -> None:
     """The command `packstack` on the machine, and how it shall behave."""
-    for name in ("packstack", "serve.py"):
-        machine.put(f"{ON_MACHINE}/{name}", (DIRECTORY / name).read_bytes(), mode=0o755)
+    for path in (DIRECTORY / "packstack", DIRECTORY / "serve.py", API):
+        machine.put(f"{ON_MACHINE}/{path.name}", path.read_bytes(), mode=0o755)
     machine.run("ln", "-sf", f"{ON_MACHINE}/packstack", "/usr/local/bin/packstack", user="root")
     behave(machine, **settings)
 

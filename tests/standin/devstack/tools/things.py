@@ -12,7 +12,13 @@ import urllib.request
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.standin import api
+else:
+    import api  # it lies beside this file on the machine
+
 
 HERE = Path(__file__).resolve().parent
 PASSWORDS = HERE / "passwords.json"
@@ -40,8 +46,8 @@ def setting(file: str, section: str, key: str) -> str:
 def passwords() -> dict[str, str]:
     """By user."""
     stacked = json.loads(PASSWORDS.read_text(encoding="utf-8"))
-    found = {"admin": stacked["ADMIN_PASSWORD"], **dict.fromkeys(SERVICE_USERS, stacked["SERVICE_PASSWORD"])}
-    return found | (json.loads(USERS.read_text(encoding="utf-8")) if USERS.exists() else {})
+    users = {"admin": stacked["ADMIN_PASSWORD"], **dict.fromkeys(SERVICE_USERS, stacked["SERVICE_PASSWORD"])}
+    return users | (json.loads(USERS.read_text(encoding="utf-8")) if USERS.exists() else {})
 
 
 def set_password(user: str, password: str) -> None:
@@ -55,9 +61,9 @@ def endpoints(defaults: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return json.loads(ENDPOINTS.read_text(encoding="utf-8")) if ENDPOINTS.exists() else defaults
 
 
-def keep_endpoints(found: dict[str, dict[str, Any]]) -> None:
+def keep_endpoints(rows: dict[str, dict[str, Any]]) -> None:
     """As the API was asked to."""
-    ENDPOINTS.write_text(json.dumps(found), encoding="utf-8")
+    ENDPOINTS.write_text(json.dumps(rows), encoding="utf-8")
 
 
 def own_address(service: str, host: str, forwarded: str) -> str:
@@ -91,32 +97,21 @@ def cinder_logs_in() -> bool:
 CINDER_PASSWORD = setting(CINDER, "keystone_authtoken", "password")
 
 
-def active(unit: str) -> bool:
-    """Whether systemd has it running."""
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
-
-
 def agents() -> list[dict[str, Any]]:
     """Neutron's, as far as the machine has them: OVN's controller is the real one."""
-    found = []
+    rows = []
     if Path("/usr/bin/ovn-appctl").exists():
         asked = ["sudo", "ovn-appctl", "-t", "ovn-controller", "connection-status"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-        found.append(_agent("OVN Controller agent", "ovn-controller", said == "connected"))
+        status = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        rows.append(_agent("OVN Controller agent", "ovn-controller", status == "connected"))
     if Path("/etc/systemd/system/devstack@q-agt.service").exists():
-        found.append(_agent("Open vSwitch agent", "neutron-openvswitch-agent", active("devstack@q-agt")))
-    return found
+        rows.append(_agent("Open vSwitch agent", "neutron-openvswitch-agent", api.active("devstack@q-agt")))
+    return rows
 
 
 def _agent(kind: str, binary: str, alive: bool) -> dict[str, Any]:
-    return {
-        "id": binary,
-        "agent_type": kind,
-        "binary": binary,
-        "host": "standin",
-        "alive": alive,
-        "admin_state_up": True,
-    }
+    row = {"id": binary, "agent_type": kind, "binary": binary, "host": "standin"}
+    return {**row, "alive": alive, "admin_state_up": True}
 
 
 def tunnel_trouble() -> str:
@@ -130,8 +125,8 @@ def tunnel_trouble() -> str:
 
 def images() -> dict[str, dict[str, Any]]:
     """By id."""
-    found: dict[str, dict[str, Any]] = json.loads(IMAGES.read_text(encoding="utf-8")) if IMAGES.exists() else {}
-    return found
+    rows: dict[str, dict[str, Any]] = json.loads(IMAGES.read_text(encoding="utf-8")) if IMAGES.exists() else {}
+    return rows
 
 
 def keep_image(image: dict[str, Any]) -> dict[str, Any]:
