@@ -42,15 +42,8 @@ class Mirrors:
         self.directory = directory.resolve()
         for path, branch in REPOSITORIES.items():
             reference = f"refs/heads/{branch}" if branch else "HEAD"
-            asked = (
-                "git",
-                "-C",
-                str(self.directory / path),
-                "rev-parse",
-                "--quiet",
-                "--verify",
-                f"{reference}^{{commit}}",
-            )
+            git = ("git", "-C", str(self.directory / path))
+            asked = (*git, "rev-parse", "--quiet", "--verify", f"{reference}^{{commit}}")
             if subprocess.run(asked, capture_output=True, check=False).returncode != 0:
                 raise NoMirrors(
                     f"{self.directory / path} is no git repository with {branch or 'a commit'}; --help says more"
@@ -58,14 +51,12 @@ class Mirrors:
 
     def commits(self) -> dict[str, str]:
         """Name → commit, of what will be deployed."""
-        found = {}
-        for path, branch in REPOSITORIES.items():
-            if branch:
-                asked = ("git", "-C", str(self.directory / path), "rev-parse", f"refs/heads/{branch}")
-                found[Path(path).stem] = subprocess.run(
-                    asked, capture_output=True, text=True, check=True
-                ).stdout.strip()
-        return found
+        asked = {
+            path: ("git", "-C", str(self.directory / path), "rev-parse", f"refs/heads/{branch}")
+            for path, branch in REPOSITORIES.items()
+            if branch
+        }
+        return {Path(path).stem: subprocess.check_output(command, text=True).strip() for path, command in asked.items()}
 
     @contextlib.contextmanager
     def served(self, address: str, log: Path) -> Iterator[dict[str, str]]:

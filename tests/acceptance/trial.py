@@ -70,14 +70,8 @@ class Trial:
 
     def _use(self, machine: System, image: Path) -> None:
         on = ("--on", f"ssh:{ALIAS}", "--profile", self.profile, "--image", str(image))
-        self._lab(
-            "`lab up session4`, from a bare machine to a proved cloud",
-            "up",
-            SESSION,
-            *on,
-            seconds=UP_SECONDS,
-            must=True,
-        )
+        what = "`lab up session4`, from a bare machine to a proved cloud"
+        self._lab(what, "up", SESSION, *on, seconds=UP_SECONDS, must=True)
         self._lab("`lab up` again", "up", SESSION)
         self._lab("`lab fixes list`", "fixes", "list")
         self._lab("session 4 replayed", "replay", SESSION)
@@ -140,14 +134,9 @@ class Trial:
     # --- how it is run ---------------------------------------------------------------------------------------------
 
     def _lab(
-        self,
-        what: str,
-        *words: str,
-        seconds: float = OTHER_SECONDS,
-        must: bool = False,
-        patience: float = 0,
+        self, what: str, *words: str, seconds: float = OTHER_SECONDS, must: bool = False, patience: float = 0,
         status: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """A `lab` command; its output goes to the terminal and into a file.
 
         `patience`: seconds to repeat it in vain. `status`: what it has to end with.

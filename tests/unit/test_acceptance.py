@@ -18,12 +18,8 @@ def mirrors(tmp_path: Path) -> Path:
         git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(tmp_path / path))
         (tmp_path / path).mkdir(parents=True)
         subprocess.run([*git, "init", "--quiet", "--bare", "--initial-branch", branch or "main"], check=True)
-        tree = subprocess.run([*git, "mktree"], input=b"", capture_output=True, check=True).stdout.decode().strip()
-        commit = (
-            subprocess.run([*git, "commit-tree", "-m", "one", tree], capture_output=True, check=True)
-            .stdout.decode()
-            .strip()
-        )
+        tree = subprocess.check_output([*git, "mktree"], input="", text=True).strip()
+        commit = subprocess.check_output([*git, "commit-tree", "-m", "one", tree], text=True).strip()
         subprocess.run([*git, "update-ref", f"refs/heads/{branch or 'main'}", commit], check=True)
     return tmp_path
 
