@@ -39,9 +39,9 @@ def done(deployment: Deployment, name: str) -> str:
     """Run a stage that is not done yet, and see that it is then."""
     chosen = stage(deployment, name)
     assert chosen.already() is None
-    said = chosen.run(lambda _: None)
+    outcome = chosen.run(lambda _: None)
     assert chosen.already() is not None
-    return said
+    return outcome
 
 
 def with_profile(deployment: Deployment, **changes: object) -> Deployment:
@@ -66,17 +66,17 @@ def test_too_little_memory_or_disk_is_refused(deployment: Deployment) -> None:
 def test_missing_package_is_installed_an_unwanted_one_removed_and_the_upgrade_comes_once(
     deployment: Deployment,
 ) -> None:
-    wanted = {"install": ["git", "tree"], "remove": ["nano"], "upgrade": True}
-    changed = with_profile(deployment, packages=wanted)
+    packages = {"install": ["git", "tree"], "remove": ["nano"], "upgrade": True}
+    changed = with_profile(deployment, packages=packages)
     done(changed, "packages")
     machine = deployment.machine
     assert machine.run("tree", "--version", check=False).ok
     assert not machine.run("sh", "-c", "command -v nano", check=False).ok
     machine.run("apt-get", "-y", "-q", "remove", "tree", user="root", seconds=300)
     assert stage(changed, "packages").already() is None
-    said: list[str] = []
-    stage(changed, "packages").run(said.append)
-    assert not [line for line in said if "upgrading" in line]
+    outcome: list[str] = []
+    stage(changed, "packages").run(outcome.append)
+    assert not [line for line in outcome if "upgrading" in line]
 
 
 def test_package_that_does_not_exist_is_named_with_the_cause(deployment: Deployment) -> None:
@@ -139,8 +139,8 @@ def test_pip_on_the_machine_obeys_the_constraints(deployment: Deployment) -> Non
 
 def test_programs_that_lab_runs_get_the_proxy_and_spare_the_machine_itself(deployment: Deployment) -> None:
     changed = replace(deployment, settings=Settings(proxy="http://me:it's@proxy.example:3128"))
-    said = done(changed, "proxy")
-    assert "it's" not in said
+    outcome = done(changed, "proxy")
+    assert "it's" not in outcome
     stage(changed, "user").run(lambda _: None)
     for user in ("root", "stack"):
         shown = run_through_proxy(deployment.machine, "env", user=user, seconds=60).lines

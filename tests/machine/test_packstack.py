@@ -82,8 +82,8 @@ def learner(debian: System, machine: SshMachine, tmp_path_factory: pytest.TempPa
     (profiles / "standin-packstack.yaml").write_text(json.dumps(data))
     image = scratch / "image.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
-    return Learner(kept | {"HOME": str(scratch), "NO_COLOR": "1"}, debian, machine, image)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
+    return Learner(environment | {"HOME": str(scratch), "NO_COLOR": "1"}, debian, machine, image)
 
 
 @pytest.fixture
@@ -201,22 +201,22 @@ def test_killed_in_the_middle_it_is_taken_up_and_ends_usable(learner: Learner) -
         assert learner.lab("status", expect=21).count("packstack is running there; lab attach watches it") == 1
     assert "packstack took" in learner.lab("attach")
     learner.machine.run("systemctl", "start", *BESIDE, user="root")
-    told = learner.up()  # without options: what was planned is known
-    assert "session4 is ready" in told
+    answer = learner.up()  # without options: what was planned is known
+    assert "session4 is ready" in answer
     assert learner.machine.read("/var/lib/stacklab/packstack/began") == began  # not run twice
     record = next(Path(learner.environment["HOME"]).rglob("lab.json"))
     assert json.loads(record.read_text())["content"]["service_project"] == "services"
 
 
 def test_status_names_the_units_by_their_real_names(learner: Learner) -> None:
-    told = json.loads(learner.lab("status", "--json"))
-    assert told["state"] == "running"
+    answer = json.loads(learner.lab("status", "--json"))
+    assert answer["state"] == "running"
     assert {"openstack-nova-compute", "neutron-server", "httpd", "mariadb"} <= {
-        service["name"] for service in told["services"]
+        service["name"] for service in answer["services"]
     }
     learner.machine.run("systemctl", "stop", "openstack-glance-api", user="root")
-    told = json.loads(learner.lab("status", "--json", expect=21))
-    assert [service["name"] for service in told["services"] if service["state"] != "running"] == [
+    answer = json.loads(learner.lab("status", "--json", expect=21))
+    assert [service["name"] for service in answer["services"] if service["state"] != "running"] == [
         "openstack-glance-api"
     ]
     learner.lab("restart", "openstack-glance-api")
@@ -233,8 +233,8 @@ def test_the_cloud_is_reached_at_packstacks_addresses(learner: Learner) -> None:
 
 def test_session_3_sees_who_made_the_cloud(learner: Learner) -> None:
     learner.lab("replay", "session3/packstack")
-    told = json.loads(learner.lab("check", "session3/packstack", "--json"))
-    assert {step["id"]: step["status"] for step in told["steps"]} == dict.fromkeys(
+    answer = json.loads(learner.lab("check", "session3/packstack", "--json"))
+    assert {step["id"]: step["status"] for step in answer["steps"]} == dict.fromkeys(
         ("answer-file", "packstack", "real-names", "at-boot"), "passed"
     )
     assert json.loads(learner.lab("check", "session3/roles", "--json"))["passed"] == 4
@@ -245,8 +245,8 @@ def test_session_3_sees_who_made_the_cloud(learner: Learner) -> None:
 
 def test_a_service_that_will_not_start_at_boot_is_named(learner: Learner) -> None:
     learner.machine.run("systemctl", "disable", "--quiet", "openstack-cinder-volume", user="root")
-    told = json.loads(learner.lab("check", "session3/packstack", "--json", expect=1))
-    failed = {step["id"]: step["actual"] for step in told["steps"] if step["status"] != "passed"}
+    answer = json.loads(learner.lab("check", "session3/packstack", "--json", expect=1))
+    failed = {step["id"]: step["actual"] for step in answer["steps"] if step["status"] != "passed"}
     learner.machine.run("systemctl", "enable", "--quiet", "openstack-cinder-volume", user="root")
     assert list(failed) == ["at-boot"]
     assert "openstack-cinder-volume.service will not start at boot" in failed["at-boot"]

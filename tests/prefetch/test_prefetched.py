@@ -99,8 +99,8 @@ def test_a_machine_that_forwards_nothing_is_deployed_from_the_internet(
         machine = contained(sshd, sshd_at / "there")
         own = prefetched(world, lab, machine)
         mirrors.fetch(plan.devstack_of(world.profile), world.settings, quiet)
-        said = run_stage(own.before())
-        assert said.startswith("not used: ")
+        outcome = run_stage(own.before())
+        assert outcome.startswith("not used: ")
         assert serving.state(lab) is None
         assert run_stage(own.git()) == "their own places"
         machine.close()

@@ -175,9 +175,9 @@ class IndexOnWeb:
         self.web.put(f"pool/{file}", content)
         page = self.web.root / "simple" / name / "index.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        told = sha256 or hashlib.sha256(content).hexdigest()
+        digest = sha256 or hashlib.sha256(content).hexdigest()
         with page.open("a") as text:
             text.write(
-                f'<a href="../../pool/{file}#sha256={told}" data-requires-python="{html.escape(python)}">{file}</a>\n'
+                f'<a href="../../pool/{file}#sha256={digest}" data-requires-python="{html.escape(python)}">{file}</a>\n'
             )
         return f"/pool/{file}"

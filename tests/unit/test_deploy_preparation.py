@@ -1,4 +1,4 @@
-"""What a machine is told of where packages and files come from, as far as this host decides it."""
+"""What a machine is options of where packages and files come from, as far as this host decides it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_the_users_own_index_counts_more_and_own_certificates_are_named(tmp_path
 
 
 def test_the_machine_itself_is_never_behind_the_proxy() -> None:
-    told = proxies(Settings(proxy="http://proxy.example:3128", no_proxy=["10.0.0.0/8"]))
-    assert told["no_proxy"] == "localhost,127.0.0.1,10.0.0.0/8"
+    options = proxies(Settings(proxy="http://proxy.example:3128", no_proxy=["10.0.0.0/8"]))
+    assert options["no_proxy"] == "localhost,127.0.0.1,10.0.0.0/8"
     assert proxies(Settings()) == {}
 
 
@@ -118,9 +118,9 @@ def test_no_account_is_in_local_confs_mirrors() -> None:
 
 def test_what_was_prefetched_is_asked_first_and_the_users_own_index_for_the_rest() -> None:
     settings = Settings(pip_first="http://127.0.0.1:20000/python/3.11-2.36/")
-    told = pip_settings(
+    options = pip_settings(
         settings, {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "https://mirror.example/simple"}, ""
     )
-    assert told["index-url"] == settings.pip_first
-    assert told["extra-index-url"] == "https://mirror.example/simple"
-    assert "trusted-host" not in told  # pip lets loopback pass, and nothing else is to be trusted without TLS
+    assert options["index-url"] == settings.pip_first
+    assert options["extra-index-url"] == "https://mirror.example/simple"
+    assert "trusted-host" not in options  # pip lets loopback pass, and nothing else is to be trusted without TLS

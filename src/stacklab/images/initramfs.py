@@ -23,8 +23,8 @@ def module_content(path: Path) -> bytes:
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def loading_order(tree: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
-    """(file name, content) of `wanted` modules under `tree`, each after what it depends on.
+def loading_order(tree: Path, names: Iterable[str]) -> list[tuple[str, bytes]]:
+    """(file name, content) of the modules `names` under `tree`, each after what it depends on.
 
     The package carries no modules.dep (the distribution makes it at installation), but every module names its own
     dependencies. A name that is not there is built into the kernel, or does not exist in this one.
@@ -42,7 +42,7 @@ def loading_order(tree: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
             add(needed)
         ordered[f"{module_name(path)}.ko"] = content
 
-    for name in wanted:
+    for name in names:
         add(name)
     return list(ordered.items())
 

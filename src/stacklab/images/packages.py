@@ -67,13 +67,13 @@ class Packages:
 
         A metapackage's own dependency (the kernel) is found like this too.
         """
-        wanted, todo = set(names), list(names)
+        needed, todo = set(names), list(names)
         while todo:
             text = self._run("apt-cache", "depends", "--important", "--no-recommends", *sorted(todo))
-            needed = set(re.findall(r"^\s+(?:Pre)?Depends: ([^<\s]\S*)$", text, re.MULTILINE))
-            todo = [name for name in needed - wanted if re.search(follow, name) and not re.search(skip, name)]
-            wanted |= set(todo)
-        return sorted(wanted)
+            others = set(re.findall(r"^\s+(?:Pre)?Depends: ([^<\s]\S*)$", text, re.MULTILINE)) - needed
+            todo = [name for name in others if re.search(follow, name) and not re.search(skip, name)]
+            needed |= set(todo)
+        return sorted(needed)
 
     def fetch(self, names: Iterable[str], into: Path) -> list[str]:
         """Download packages and unpack them into `into`; returns their file names (name, version, architecture)."""

@@ -138,8 +138,10 @@ def _git(
     Raises MissingProgram, Unreachable, NotEnoughSpace.
     """
     command, login = without_login("git", *arguments)
-    kept = ("GIT_SSL", "GIT_SSH")  # what the user's network needs; the rest (GIT_DIR …) would lead git elsewhere
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(kept)}
+    passed = ("GIT_SSL", "GIT_SSH")  # what the user's network needs; the rest (GIT_DIR …) would lead git elsewhere
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name.startswith(passed)
+    }
     # Never ask for an account: nobody may be there.
     environment = clean | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | login
     what = without_password(what) or str(path)

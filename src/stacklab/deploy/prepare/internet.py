@@ -80,9 +80,12 @@ def pip_settings(settings: Settings, environment: Mapping[str, str], bundle: str
     A file on this host or a server on its loopback is nothing to the machine. `bundle`: the machine's certificates, named when
     an address is https, because pip brings its own that know of no company.
     """
-    told = {} if settings.pip_index else indexes.told_to_pip(environment)
-    index = _elsewhere([settings.pip_index or told.get("index-url", "")])
-    extra, trusted = _elsewhere(told.get("extra-index-url", "").split()), told.get("trusted-host", "").split()
+    configured = {} if settings.pip_index else indexes.told_to_pip(environment)
+    index = _elsewhere([settings.pip_index or configured.get("index-url", "")])
+    extra, trusted = (
+        _elsewhere(configured.get("extra-index-url", "").split()),
+        configured.get("trusted-host", "").split(),
+    )
     if settings.pip_index and settings.pip_index.startswith("http://"):
         trusted = [urlsplit(settings.pip_index).hostname or ""]  # else pip refuses it: it is not https
     if settings.pip_first:

@@ -61,8 +61,8 @@ class Answers(api.Api):
             return self.say(503, {"error": {"code": 503, "message": "Service Unavailable"}})
         if path.startswith("/image/v2/images/") and (image := things.images().get(path.rsplit("/", 1)[1])):
             return self.say(200, image)
-        found = self.listed(path)
-        return self.unknown() if found is None else self.say(200, found)
+        rows = self.listed(path)
+        return self.unknown() if rows is None else self.say(200, rows)
 
     def listed(self, path: str) -> dict[str, Any] | None:
         """What a list call is answered with, None for what is not known."""
