@@ -15,7 +15,8 @@ from stacklab.stages import Progress
 SECONDS = 3600
 UPGRADED = "/etc/stacklab/upgraded"
 APT_PROXY = "/etc/apt/apt.conf.d/01stacklab-proxy"
-YUM_CONF = "/etc/yum.conf"
+YUM_CONF = ("/etc/dnf/dnf.conf", "/etc/yum.conf")
+"""Where there is the first, the second only leads there."""
 _YUM_MARK = "# stacklab: packages_proxy"
 _INSTALLED = {
     "redhat": 'for name in "$@"; do rpm -q --whatprovides "$name" >/dev/null 2>&1 && echo "$name"; done; true',
@@ -31,20 +32,24 @@ class PackageManager:
         self.machine: Machine = deployment.machine
         self.redhat = self.profile.family == "redhat"
 
-    def proxy_file(self) -> MachineFile:
+    def proxy_files(self) -> list[MachineFile]:
         """Where the package manager alone is told of a proxy: what else goes through one is told in its environment."""
         proxy = without_account(self.settings.packages_proxy or "")  # all on the machine may read where it is
         if not self.redhat:
             text = f'// Written by lab.\nAcquire::http::Proxy "{proxy}";\n'
-            return MachineFile(APT_PROXY, text.encode() if proxy else None)
-        lines = (self.machine.read(YUM_CONF) or b"").decode(errors="replace").splitlines()
+            return [MachineFile(APT_PROXY, text.encode() if proxy else None)]
+        contents = {path: self.machine.read(path) for path in YUM_CONF}
+        path = next((path for path, content in contents.items() if content is not None), YUM_CONF[-1])
+        lines = (contents[path] or b"[main]").decode(errors="replace").splitlines()
+        if not proxy and _YUM_MARK not in lines:
+            return []
         if _YUM_MARK in lines:
             at = lines.index(_YUM_MARK)
             del lines[at : at + 2]
         if proxy:
-            at = lines.index("[main]") + 1 if "[main]" in lines else 0
+            at = lines.index("[main]") + 1
             lines[at:at] = [_YUM_MARK, f"proxy={proxy}"]
-        return MachineFile(YUM_CONF, "".join(f"{line}\n" for line in lines).encode())
+        return [MachineFile(path, "".join(f"{line}\n" for line in lines).encode())]
 
     def run(self, *command: str) -> Finished:
         """A package manager, not interactive and through the proxy. What it says when it fails is looked up."""

@@ -137,7 +137,7 @@ def _proxy(deployment: Deployment, packages: PackageManager) -> Stage:
     if settings.packages_proxy:
         detail += f"; for packages {without_account(settings.packages_proxy)}"
     return file_stage(
-        deployment.machine, "proxy", "proxy settings", lambda _: [environment, packages.proxy_file()], detail=detail
+        deployment.machine, "proxy", "proxy settings", lambda _: [environment, *packages.proxy_files()], detail=detail
     )
 
 
