@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from stacklab.cache import cache_path
+from stacklab.deploy.deployment import Deployment
 from stacklab.deploy.localconf.render import SECRETS, render
 from stacklab.deploy.prepare.files import content, mirrored
+from stacklab.deploy.prepare.forms import MachineFile
 from stacklab.deploy.prepare.internet import accounts, pip_settings, proxies, without_account
+from stacklab.deploy.prepare.packages import PackageManager
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import PlacedFile
 from stacklab.deploy.profile.settings import Settings
@@ -124,3 +129,22 @@ def test_what_was_prefetched_is_asked_first_and_the_users_own_index_for_the_rest
     assert options["index-url"] == settings.pip_first
     assert options["extra-index-url"] == "https://mirror.example/simple"
     assert "trusted-host" not in options  # pip lets loopback pass, and nothing else is to be trusted without TLS
+
+
+@pytest.mark.parametrize("path", ["/etc/yum.conf", "/etc/dnf/dnf.conf"])
+def test_a_proxy_for_packages_comes_into_yums_file_and_goes_again(path: str) -> None:
+    def written(content: bytes, proxy: str | None) -> list[MachineFile]:
+        machine = SimpleNamespace(read={path: content}.get)
+        profile, settings = load_profile("centos7-pike"), Settings(packages_proxy=proxy)
+        deployment = SimpleNamespace(machine=machine, profile=profile, settings=settings)
+        return PackageManager(cast(Deployment, deployment)).proxy_files()
+
+    before = b"[main]\ngpgcheck=1\n"
+    assert written(before, None) == []
+    (file,) = written(before, "http://me:hush@cache:3142")
+    assert (file.path, file.content) == (
+        path,
+        b"[main]\n# stacklab: packages_proxy\nproxy=http://cache:3142\ngpgcheck=1\n",
+    )
+    assert written(file.content or b"", "http://cache:3142") == [file]
+    assert written(file.content or b"", None)[0].content == before
