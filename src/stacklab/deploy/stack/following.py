@@ -212,13 +212,16 @@ class _Follower:
         log, fetched = log_of(self.program), False
         while True:
             data = self._patiently(lambda: self.machine.read(log, offset=self.copy.offset, limit=CHUNK)) or b""
+            is_last = len(data) < CHUNK
             # A secret stands on one line, so no part of one is taken over without the rest.
-            lines = data if to_the_end else data[: data.rfind(b"\n") + 1]
+            lines = data[: data.rfind(b"\n") + 1]
+            if (is_last and to_the_end) or (not is_last and not lines):
+                lines = data
             if lines:
                 self.copy.add(lines)
                 self.reached.feed(lines)
                 fetched = True
-            if len(data) < CHUNK or not lines:
+            if is_last:
                 return fetched
 
     def _patiently(self, ask: Callable[[], T]) -> T:
