@@ -50,7 +50,7 @@ class Api(BaseHTTPRequestHandler):
         if root not in VERSIONS or path not in (root, root + VERSIONS[root][1]):
             return None
         name, below, least = VERSIONS[root]
-        link = [{"rel": "self", "href": f"{host}{root}{below}/"}]
+        link = [{"rel": "self", "href": f"{host}{root}{below}/" if below else ""}]  # Placement's own is empty
         entry: dict[str, Any] = {"id": name, "status": "CURRENT", "links": link}
         if least:
             entry |= {"version": "2.96" if root == "/compute" else least, "min_version": least, "max_version": least}
