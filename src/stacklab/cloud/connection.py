@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from stacklab.errors import CloudRefused, CloudUnreachable, LabError, StepFailed
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
 
 VERSIONS = {"identity": "v3", "image": "v2", "network": "v2.0"}
 """API versions that catalogues leave out of their URLs; the other services' URLs carry theirs."""
@@ -118,8 +117,7 @@ class Connection:
         headers = {"Accept": "application/json"}
         if version:
             headers["OpenStack-API-Version"] = f"{service} {version}"
-        url = "/".join([self.endpoint(service), *path])
-        answer = self.fetch(method, url, headers=headers, json=body, query=query)
+        answer = self.fetch(method, self.address(service, *path), headers=headers, json=body, query=query)
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
 
     @property
@@ -212,23 +210,26 @@ class Connection:
 
     def delete(self, service: str, *path: str, version: str | None = None, **query: str) -> bool:
         """DELETE; False if it was not there any more."""
-        try:
+
+        def ask() -> bool:
             self.request("DELETE", service, path, version=version, query=query)
-        except CloudRefused as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+            return True
+
+        return unless_absent(ask) or False
 
     def gone(self, service: str, *path: str) -> bool:
         """Whether a GET answers 404."""
-        try:
-            self.get(service, *path)
-        except CloudRefused as error:
-            if error.status == 404:
-                return True
-            raise
-        return False
+        return unless_absent(lambda: self.fetch("GET", self.address(service, *path))) is None
+
+
+def unless_absent(ask: Callable[[], T]) -> T | None:
+    """What the cloud answers, or None where it says that there is no such thing."""
+    try:
+        return ask()
+    except CloudRefused as error:
+        if error.status == 404:
+            return None
+        raise
 
 
 def said_in(answer: Any) -> str:

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-from stacklab.kinds import (
-    catalogue,
-    component,
-    compute,
-    deployed,
-    exchange,
-    identity,
-    image,
-    instance,
-    large_object,
-    look,
-    network,
-    objects,
-    quota,
-    repair,
-    roles,
-    security_group,
-    shell,
-    terms,
-    tls,
-    tls_check,
-    volume,
-    written,
-)
 from stacklab.kinds.kind import Kind
 
+MODULES = (
+    *("identity", "quota", "network", "security_group", "image", "compute", "volume", "look", "instance", "repair"),
+    *("component", "shell", "terms", "roles", "deployed", "written", "exchange", "large_object", "objects"),
+    *("tls", "catalogue", "tls_check"),
+)
+"""Those of this room that have kinds."""
+
 KINDS: dict[str, Kind[Any]] = {
-    kind.name: kind
-    for module in (
-        identity,
-        quota,
-        network,
-        security_group,
-        image,
-        compute,
-        volume,
-        look,
-        instance,
-        repair,
-        component,
-        shell,
-        terms,
-        roles,
-        deployed,
-        written,
-        exchange,
-        large_object,
-        objects,
-        tls,
-        catalogue,
-        tls_check,
-    )
-    for kind in module.KINDS
+    kind.name: kind for module in MODULES for kind in import_module(f"{__name__}.{module}").KINDS
 }

@@ -41,9 +41,8 @@ class Component(Kind[ComponentParams]):
     name = "component"
     params = ComponentParams
     leaves = False
-
-    def title(self, p: ComponentParams) -> str:
-        return p.name
+    words = "{name}"
+    tells = "{asked} answers: {answer[0]}"
 
     def horizon(self, p: ComponentParams) -> str:
         if not p.types:
@@ -85,9 +84,6 @@ class Component(Kind[ComponentParams]):
 
     def report(self, thing: Thing) -> str:
         return ""  # `shown` says it all
-
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['asked']} answers: {thing['answer'][0]}"
 
     def applicable(self, context: Context, p: ComponentParams) -> str | None:
         if p.required:

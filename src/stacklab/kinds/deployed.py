@@ -32,6 +32,7 @@ class Looking(Kind[P]):
 
     leaves = False
     menus = "(not in Horizon: on the machine)"
+    tells = "{words}"
 
     @abstractmethod
     def facts(self, site: Site, p: P) -> Thing:
@@ -42,9 +43,6 @@ class Looking(Kind[P]):
 
     def find_all(self, context: Context, p: P) -> Iterable[Thing]:
         return [self.facts(context.site(), p)]
-
-    def shown(self, thing: Thing) -> str:
-        return str(thing["words"])
 
     def settle_seconds(self, p: P) -> float:
         return 0  # it will not become another machine
@@ -85,9 +83,11 @@ class MachineSize(Looking[MachineParams]):
 
     name = "machine"
     params = MachineParams
-
-    def title(self, p: MachineParams) -> str:
-        return f"a machine with {p.cpus} processors, {p.memory} GiB of memory, {p.disk} GiB of disk"
+    words = "a machine with {cpus} processors, {memory} GiB of memory, {disk} GiB of disk"
+    expects = (
+        "the machine is {title}, on {networks} networks; at the least {least_memory} GiB of memory, "
+        "{least_disk} GiB of disk, {least_networks} network"
+    )
 
     def facts(self, site: Site, p: MachineParams) -> Thing:
         cpus, memory, disk, *addresses = site.machine.script(_SIZE).lines
@@ -116,10 +116,6 @@ class MachineSize(Looking[MachineParams]):
             rows.append((name, enough, f"{asked} GiB, {least} at the least", f"{thing[name]:.1f} GiB"))
         return [Difference(name, expected, actual) for name, enough, expected, actual in rows if not enough]
 
-    def expected(self, p: MachineParams) -> str:
-        least = f"{p.least_memory} GiB of memory, {p.least_disk} GiB of disk, {p.least_networks} network"
-        return f"the machine is {self.title(p)}, on {p.networks} networks; at the least {least}"
-
 
 class Clone(Looking[NoParams]):
     """DevStack on the machine: cloned, and at the branch or tag that the profile names."""
@@ -127,6 +123,7 @@ class Clone(Looking[NoParams]):
     name = "devstack-clone"
     params = NoParams
     words = "DevStack, cloned"
+    expects = "DevStack is cloned, at the branch or tag of the profile"
 
     def facts(self, site: Site, p: NoParams) -> Thing:
         devstack = load_profile(site.profile).devstack
@@ -150,9 +147,6 @@ class Clone(Looking[NoParams]):
         if thing["here"] != thing["meant"]:
             return [Difference(thing["directory"], f"at {thing['ref']}", f"at {thing['here'][:10]}")]
         return []
-
-    def expected(self, p: NoParams) -> str:
-        return "DevStack is cloned, at the branch or tag of the profile"
 
     def applicable(self, context: Context, p: NoParams) -> str | None:
         return not_by(context.site(), "devstack")
@@ -211,6 +205,8 @@ class Dashboard(Kind[NoParams]):
     name = "dashboard"
     params = NoParams
     words = "Horizon answers"
+    expects = "Horizon's login page answers at the machine's address"
+    tells = "{url} answers {words}"
     menus = "the login page; lab status names its address, lab password the login"
     leaves = False
 
@@ -229,12 +225,6 @@ class Dashboard(Kind[NoParams]):
         if address and f"//{address}" not in thing["url"]:
             differences.append(Difference("address", f"the machine's own, {address}", thing["url"]))
         return differences
-
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['url']} answers {thing['words']}"
-
-    def expected(self, p: NoParams) -> str:
-        return "Horizon's login page answers at the machine's address"
 
 
 KINDS: list[Kind[Any]] = [MachineSize(), Clone(), Run(), Dashboard()]

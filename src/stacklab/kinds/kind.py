@@ -35,9 +35,13 @@ class Kind(ABC, Generic[P]):
     name: ClassVar[str]
     params: ClassVar[type[Params]]
     words: ClassVar[str]
-    """A few words: what it is about, where that does not depend on its parameters."""
+    """A few words: what it is about. `{NAME}` stands for the parameter of that name, here and in the next two."""
     menus: ClassVar[str]
-    """The way through Horizon's menus, likewise."""
+    """The way through Horizon's menus."""
+    expects: ClassVar[str] = "{title} exists as declared"
+    """What a check expects, in words; `{title}` is what the step is about."""
+    tells: ClassVar[str] = ""
+    """A found thing in words, `{KEY}` for what it has there; where nothing is said here, its name does."""
     leaves: ClassVar[bool] = True
     settles_first: ClassVar[bool] = False
     """Whether to wait for what is declared before doing it: a log is shown when there is something in it."""
@@ -57,11 +61,11 @@ class Kind(ABC, Generic[P]):
 
     def title(self, p: P) -> str:
         """A few words: what it is about."""
-        return self.words
+        return self.words.format_map(vars(p))
 
     def horizon(self, p: P) -> str:
         """The way through Horizon's menus."""
-        return self.menus
+        return self.menus.format_map(vars(p))
 
     @abstractmethod
     def commands(self, context: Context, p: P) -> list[Command]:
@@ -132,11 +136,11 @@ class Kind(ABC, Generic[P]):
 
     def expected(self, p: P) -> str:
         """What a check expects, in words."""
-        return f"{self.title(p)} exists as declared"
+        return self.expects.format(title=self.title(p), **vars(p))
 
     def shown(self, thing: Thing) -> str:
         """A found thing in words, as a check's `actual`."""
-        return str(thing.get("name") or thing.get("id") or "there")
+        return self.tells.format_map(thing) if self.tells else str(thing.get("name") or thing.get("id") or "there")
 
     def find(self, context: Context, p: P) -> tuple[Thing, list[Difference]] | None:
         """The thing in the cloud that comes closest to what is declared, and how it differs."""

@@ -11,16 +11,9 @@ from pydantic import Field
 
 from stacklab.errors import CloudRefused, DownloadFailed
 from stacklab.kinds.context import Context, Thing
-from stacklab.kinds.declaration import AssetRef, Params, Ref, Refers
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import Command, Later, Request, Upload, Word
-from stacklab.kinds.objects import (
-    ObjectName,
-    container_name,
-    headers_of,
-    removed,
-    without_swift,
-)
+from stacklab.kinds.objects import FileKind, FileParams, headers_of
 from stacklab.kinds.stream import md5_of, pieces_of
 
 MIB = 1 << 20
@@ -61,37 +54,28 @@ def segment_name(name: str, number: int) -> str:
     return f"{name}.segments/{number:04}"
 
 
-class LargeObjectParams(Params):
+class LargeObjectParams(FileParams):
     """A file that is stored in segments."""
 
-    container: Annotated[Ref, Refers("container")]
-    """Where it lies."""
-    name: ObjectName
-    """Its name."""
-    source: AssetRef
-    """The file that becomes the object."""
     segment: Annotated[int, Field(ge=1, le=5120)]  # Swift's own limit for one object is 5 GiB
     """How large a segment is, in MiB; Swift takes 5 GiB at the most."""
 
 
-class LargeObject(Kind[LargeObjectParams]):
+class LargeObject(FileKind[LargeObjectParams]):
     """A file in segments, and a manifest that makes one object of them."""
 
     name = "large-object"
     params = LargeObjectParams
-
-    def title(self, p: LargeObjectParams) -> str:
-        return f"object {p.name} in segments of {p.segment} MiB"
-
-    def horizon(self, p: LargeObjectParams) -> str:
-        return "(not in Horizon: it uploads a file in one piece)"
+    words = "object {name} in segments of {segment} MiB"
+    menus = "(not in Horizon: it uploads a file in one piece)"
+    expects = "object {name} consists of segments with the MD5 of their pieces, and is read back whole"
 
     def commands(self, context: Context, p: LargeObjectParams) -> list[Command]:
         # The client can put the segments, but has no command for the manifest.
         return []
 
     def requests(self, context: Context, p: LargeObjectParams) -> list[Request]:
-        path, box = context.asset(p.source).path, context.name_of(p.container)
+        box, path = self.container_and_file(context, p)
         if not path.exists():  # on paper
             etag: Word = Later("MD5")
             segment = {"path": f"{box}/{segment_name(p.name, 0)}", "etag": etag}
@@ -109,7 +93,7 @@ class LargeObject(Kind[LargeObjectParams]):
         return Request("PUT", "object-store", (box, p.name), entries, query={"multipart-manifest": "put"})
 
     def find_all(self, context: Context, p: LargeObjectParams) -> Iterable[Thing]:
-        box, path = container_name(context, p.container), context.asset(p.source).path
+        box, path = self.container_that_is_there(context, p), context.asset(p.source).path
         names = [part.name for part in segments_of(path, p.name, p.segment)]
         headers = headers_of(context, box, p.name)
         if headers is None:
@@ -119,7 +103,7 @@ class LargeObject(Kind[LargeObjectParams]):
         return [
             {
                 **_half(p, box, names),
-                "etag": headers["etag"].strip('"'),
+                "etag": headers["etag"],
                 "size": int(headers["content-length"]),
                 "segmented": bool(manifest) or "x-object-manifest" in headers,
                 "manifest": manifest,
@@ -134,7 +118,7 @@ class LargeObject(Kind[LargeObjectParams]):
         differences = differing([("in segments", True, thing["segmented"])])
         start = 0
         for part in thing["manifest"][:-1]:
-            differences += differing([(f"MiB of segment {part['name']}", p.segment, part["bytes"] / (1 << 20))])
+            differences += differing([(f"MiB of segment {part['name']}", p.segment, part["bytes"] / MIB)])
         for part in thing["manifest"]:
             wanted = md5_of(pieces_of(path, start, part["bytes"]))
             differences += differing([(f"etag of segment {part['name']}", wanted, part["hash"])])
@@ -150,24 +134,15 @@ class LargeObject(Kind[LargeObjectParams]):
     def remove(self, context: Context, thing: Thing) -> bool:
         box = thing["container"]
         headers = headers_of(context, box, thing["name"])
-        if headers is not None and thing["etag"] not in (None, headers["etag"].strip('"')):
+        if headers is not None and thing["etag"] not in (None, headers["etag"]):
             return False  # the learner has put something else in its place
         # The manifest first: without it nobody reads an object that lacks a segment. One that is not there is no trouble.
-        gone = [removed(context, box, name) for name in (thing["name"], *thing["segments"])]
+        gone = [context.user.delete("object-store", box, name) for name in (thing["name"], *thing["segments"])]
         return any(gone)
-
-    def show_command(self, context: Context, p: LargeObjectParams) -> Command:
-        return Command(("object", "show", context.name_of(p.container), p.name))
 
     def shown(self, thing: Thing) -> str:
         count = len(thing["manifest"]) or "several"
         return f"{thing['name']}: {thing['size']} bytes in {count} segments, read back whole with MD5 {thing['md5']}"
-
-    def applicable(self, context: Context, p: LargeObjectParams) -> str | None:
-        return without_swift(context)
-
-    def expected(self, p: LargeObjectParams) -> str:
-        return f"object {p.name} consists of segments with the MD5 of their pieces, and is read back whole"
 
 
 def _half(p: LargeObjectParams, box: str, names: list[str]) -> Thing:

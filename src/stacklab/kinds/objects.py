@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, StringConstraints
 
-from stacklab.errors import CloudRefused, StepFailed
+from stacklab.cloud.connection import unless_absent
 from stacklab.kinds.component import lacking
 from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import AssetRef, Id, Name, Params, Ref, Refers
@@ -22,6 +22,7 @@ from stacklab.kinds.stream import md5_of, pieces_of
 
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Metadata = dict[Id, Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]]
+P = TypeVar("P", bound=Params)
 
 
 def without_swift(context: Context) -> str | None:
@@ -29,31 +30,41 @@ def without_swift(context: Context) -> str | None:
     return lacking(context, "Swift", ("object-store",), "swift")
 
 
+class SwiftKind(Kind[P]):
+    """Something in a project's account, where the cloud has Swift."""
+
+    def applicable(self, context: Context, p: P) -> str | None:
+        return without_swift(context)
+
+
 def headers_of(context: Context, *path: str) -> dict[str, str] | None:
     """What a HEAD of a container or an object says, header names in small letters; None if there is none."""
-    try:
-        answer = context.user.fetch("HEAD", context.user.address("object-store", *path))
-    except CloudRefused as error:
-        if error.status == 404:
-            return None
-        raise
-    return {name.lower(): value for name, value in answer.headers.items()}
+    user = context.user
+    answer = unless_absent(lambda: user.fetch("HEAD", user.address("object-store", *path)))
+    if answer is None:
+        return None
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return headers | {"etag": headers.get("etag", "").strip('"')}
 
 
 def names_in(context: Context, container: str) -> set[str] | None:
     """The names of a container's objects; None if there is no such container."""
-    try:
-        answer = context.user.fetch("GET", context.user.address("object-store", container), query={"format": "json"})
-    except CloudRefused as error:
-        if error.status == 404:
-            return None
-        raise
-    return {row["name"] for row in answer.json() if "name" in row}
+    rows = unless_absent(lambda: context.user.get("object-store", container, format="json"))
+    return None if rows is None else {row["name"] for row in rows if "name" in row}
+
+
+# --- metadata ------------------------------------------------------------------------------------------------------
+
+
+def tagging(thing: str, metadata: Metadata, *words: str) -> list[Command]:
+    """The command that gives a container or an object its metadata, if it has any. `words`: which one."""
+    properties = tuple(word for pair in metadata.items() for word in ("--property", "=".join(pair)))
+    return [Command((thing, "set", *properties, *words))] if properties else []
 
 
 def metadata_headers(thing: str, metadata: Metadata) -> dict[str, Word]:
-    """Metadata as the headers that carry it. `thing`: Container or Object."""
-    return {f"X-{thing}-Meta-{key.title()}": value for key, value in metadata.items()}
+    """Metadata as the headers that carry it."""
+    return {f"X-{thing.title()}-Meta-{key.title()}": value for key, value in metadata.items()}
 
 
 def metadata_differences(thing: str, metadata: Metadata, headers: dict[str, str]) -> list[Difference]:
@@ -61,6 +72,9 @@ def metadata_differences(thing: str, metadata: Metadata, headers: dict[str, str]
     return differing(
         (f"metadata {key}", value, headers.get(f"x-{thing}-meta-{key}", "none")) for key, value in metadata.items()
     )
+
+
+# --- containers ----------------------------------------------------------------------------------------------------
 
 
 class ContainerParams(Params):
@@ -72,25 +86,19 @@ class ContainerParams(Params):
     """Facts about it, by their names."""
 
 
-class Container(Kind[ContainerParams]):
+class Container(SwiftKind[ContainerParams]):
     """A container: what Swift calls the places that objects lie in (S3: a bucket)."""
 
     name = "container"
     params = ContainerParams
-
-    def title(self, p: ContainerParams) -> str:
-        return f"container {p.name}"
-
-    def horizon(self, p: ContainerParams) -> str:
-        return f"Project ▸ Object Store ▸ Containers ▸ + Container: Container Name {p.name}"
+    words = "container {name}"
+    menus = "Project ▸ Object Store ▸ Containers ▸ + Container: Container Name {name}"
 
     def commands(self, context: Context, p: ContainerParams) -> list[Command]:
-        properties = tuple(word for pair in p.metadata.items() for word in ("--property", "=".join(pair)))
-        tagged = [Command(("container", "set", *properties, p.name))] if properties else []
-        return [Command(("container", "create", p.name)), *tagged]
+        return [Command(("container", "create", p.name)), *tagging("container", p.metadata, p.name)]
 
     def requests(self, context: Context, p: ContainerParams) -> list[Request]:
-        return [Request("PUT", "object-store", (p.name,), extra=metadata_headers("Container", p.metadata))]
+        return [Request("PUT", "object-store", (p.name,), extra=metadata_headers("container", p.metadata))]
 
     def find_all(self, context: Context, p: ContainerParams) -> Iterable[Thing]:
         headers = headers_of(context, p.name)
@@ -100,7 +108,7 @@ class Container(Kind[ContainerParams]):
         return metadata_differences("container", p.metadata, thing["headers"])
 
     def remove(self, context: Context, thing: Thing) -> bool:
-        return removed(context, thing["name"])
+        return context.user.delete("object-store", thing["name"])
 
     def show_command(self, context: Context, p: ContainerParams) -> Command:
         return Command(("container", "show", p.name))
@@ -110,31 +118,14 @@ class Container(Kind[ContainerParams]):
         count, size = headers.get("x-container-object-count", "?"), headers.get("x-container-bytes-used", "?")
         return f"{thing['name']} holds {count} objects, {size} bytes"
 
-    def applicable(self, context: Context, p: ContainerParams) -> str | None:
-        return without_swift(context)
-
     def named(self, context: Context, name: str) -> Thing | None:
         return next(iter(self.find_all(context, ContainerParams(name=name))), None)
 
 
-def removed(context: Context, *path: str) -> bool:
-    """DELETE a container or an object; False if it was not there any more. Raises CloudRefused, also for a container that holds
-    something."""
-    try:
-        context.user.fetch("DELETE", context.user.address("object-store", *path))
-    except CloudRefused as error:
-        if error.status == 404:
-            return False
-        raise
-    return True
+# --- objects -------------------------------------------------------------------------------------------------------
 
 
-def container_name(context: Context, ref: Ref) -> str:
-    """The name of the container that a reference means. Raises Absent if it is not there."""
-    return str(context.thing(ref, "container")["name"])
-
-
-class ObjectParams(Params):
+class FileParams(Params):
     """A file that becomes an object."""
 
     container: Annotated[Ref, Refers("container")]
@@ -143,41 +134,58 @@ class ObjectParams(Params):
     """Its name."""
     source: AssetRef
     """The file that becomes the object."""
+
+
+F = TypeVar("F", bound=FileParams)
+
+
+class FileKind(SwiftKind[F]):
+    """Something that becomes of a file in a container."""
+
+    def container_and_file(self, context: Context, p: F) -> tuple[str, Path]:
+        """The container's name, whether it is there or not, and the file."""
+        return context.name_of(p.container), context.asset(p.source).path
+
+    def container_that_is_there(self, context: Context, p: F) -> str:
+        """The name of the container. Raises Absent."""
+        return str(context.thing(p.container, "container")["name"])
+
+    def show_command(self, context: Context, p: F) -> Command:
+        return Command(("object", "show", context.name_of(p.container), p.name))
+
+
+class ObjectParams(FileParams):
+    """A file that becomes an object."""
+
     metadata: Metadata = {}
     """Facts about it, by their names."""
 
 
-class Object(Kind[ObjectParams]):
+class Object(FileKind[ObjectParams]):
     """An object: a file with its metadata, whole or not at all. Its etag is the MD5 of what is in it."""
 
     name = "object"
     params = ObjectParams
-
-    def title(self, p: ObjectParams) -> str:
-        return f"object {p.name}"
-
-    def horizon(self, p: ObjectParams) -> str:
-        return f"Project ▸ Object Store ▸ Containers ▸ (the container) ▸ upload: File, File Name {p.name}"
+    words = "object {name}"
+    menus = "Project ▸ Object Store ▸ Containers ▸ (the container) ▸ upload: File, File Name {name}"
+    expects = "object {name} has the file's MD5 as its etag, and is read back whole"
+    tells = "{name}: {headers[content-length]} bytes, etag and what was read back {md5}"
 
     def commands(self, context: Context, p: ObjectParams) -> list[Command]:
-        box, file = context.name_of(p.container), str(context.asset(p.source).path)
-        properties = tuple(word for pair in p.metadata.items() for word in ("--property", "=".join(pair)))
-        tagged = [Command(("object", "set", *properties, box, p.name))] if properties else []
-        return [Command(("object", "create", "--name", p.name, box, file)), *tagged]
+        box, file = self.container_and_file(context, p)
+        return [_creation(p, box, file), *tagging("object", p.metadata, box, p.name)]
 
     def requests(self, context: Context, p: ObjectParams) -> list[Request]:
-        path = context.asset(p.source).path
-        extra = {"ETag": _etag(path), **metadata_headers("Object", p.metadata)}
-        where = (context.name_of(p.container), p.name)
-        return [Request("PUT", "object-store", where, upload=Upload(file=path), extra=extra)]
+        box, file = self.container_and_file(context, p)
+        return [_put(p, box, file, metadata_headers("object", p.metadata))]
 
     def find_all(self, context: Context, p: ObjectParams) -> Iterable[Thing]:
-        box = container_name(context, p.container)
+        box = self.container_that_is_there(context, p)
         headers = headers_of(context, box, p.name)
         if headers is None:
             return []
         body = md5_of(context.user.stream("object-store", box, p.name))
-        return [{"name": p.name, "container": box, "etag": headers["etag"].strip('"'), "md5": body, "headers": headers}]
+        return [{"name": p.name, "container": box, "etag": headers["etag"], "md5": body, "headers": headers}]
 
     def compare(self, context: Context, p: ObjectParams, thing: Thing) -> list[Difference]:
         wanted = md5_of(pieces_of(context.asset(p.source).path))
@@ -190,92 +198,50 @@ class Object(Kind[ObjectParams]):
     def remove(self, context: Context, thing: Thing) -> bool:
         headers = headers_of(context, thing["container"], thing["name"])
         # The learner may have put something else in its place: that is not ours.
-        if headers is None or headers["etag"].strip('"') != thing["etag"]:
+        if headers is None or headers["etag"] != thing["etag"]:
             return False
-        return removed(context, thing["container"], thing["name"])
-
-    def show_command(self, context: Context, p: ObjectParams) -> Command:
-        return Command(("object", "show", context.name_of(p.container), p.name))
-
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['name']}: {thing['headers'].get('content-length')} bytes, etag and what was read back {thing['md5']}"
-
-    def applicable(self, context: Context, p: ObjectParams) -> str | None:
-        return without_swift(context)
-
-    def expected(self, p: ObjectParams) -> str:
-        return f"object {p.name} has the file's MD5 as its etag, and is read back whole"
+        return context.user.delete("object-store", thing["container"], thing["name"])
 
 
-def _etag(path: Path) -> Word:
-    """A file's MD5; on paper, where there is no file, a variable for it."""
-    return md5_of(pieces_of(path)) if path.exists() else Later("MD5")
+def _creation(p: FileParams, box: str, file: Path) -> Command:
+    return Command(("object", "create", "--name", p.name, box, str(file)))
 
 
-def put(context: Context, where: tuple[str, str], path: Path, *, headers: dict[str, str] | None = None) -> str:
-    """Put a file as an object and return its etag. Swift compares it with the etag that we send; we with the one it answers.
-
-    Raises CloudRefused (422 if it got something else than was sent), StepFailed.
-    """
-    etag = md5_of(pieces_of(path))
-    with path.open("rb") as data:
-        answer = context.user.fetch(
-            "PUT", context.user.address("object-store", *where), headers={"ETag": etag, **(headers or {})}, data=data
-        )
-    answered = str(answer.headers.get("Etag", "")).strip('"')
-    if answered != etag:
-        raise StepFailed(f"{'/'.join(where)} was stored with the etag {answered}, but the MD5 of {path} is {etag}")
-    return etag
+def _put(p: FileParams, box: str, file: Path, extra: dict[str, Word]) -> Request:
+    """Swift compares what it gets with the etag; on paper, where there is no file, a variable stands for it."""
+    etag: Word = md5_of(pieces_of(file)) if file.exists() else Later("MD5")
+    return Request("PUT", "object-store", (box, p.name), upload=Upload(file=file), extra={"ETag": etag, **extra})
 
 
-class DeletionParams(Params):
+class DeletionParams(FileParams):
     """An object that is put, and deleted again."""
 
-    container: Annotated[Ref, Refers("container")]
-    """Where it lay."""
-    name: ObjectName
-    """Its name."""
-    source: AssetRef
-    """The file that became the object."""
     keeps: list[Annotated[Ref, Refers("object", "large-object")]] = Field(default=[])
     """Objects of that container that stay."""
 
 
-class Deletion(Kind[DeletionParams]):
+class Deletion(FileKind[DeletionParams]):
     """An object comes and goes. What is left of it is that it is not there: nothing remembers a deleted object."""
 
     name = "deletion"
     params = DeletionParams
     leaves = False
-
-    def title(self, p: DeletionParams) -> str:
-        return f"object {p.name} put and deleted"
-
-    def horizon(self, p: DeletionParams) -> str:
-        return f"Project ▸ Object Store ▸ Containers ▸ (the container) ▸ ({p.name}'s menu) Delete"
+    words = "object {name} put and deleted"
+    menus = "Project ▸ Object Store ▸ Containers ▸ (the container) ▸ ({name}'s menu) Delete"
+    expects = "object {name} is neither listed nor there"
 
     def commands(self, context: Context, p: DeletionParams) -> list[Command]:
-        box, file = context.name_of(p.container), str(context.asset(p.source).path)
-        return [
-            Command(("object", "create", "--name", p.name, box, file)),
-            Command(("object", "list", box)),
-            Command(("object", "delete", box, p.name)),
-            Command(("object", "list", box)),
-        ]
+        box, file = self.container_and_file(context, p)
+        listing = Command(("object", "list", box))
+        return [_creation(p, box, file), listing, Command(("object", "delete", box, p.name)), listing]
 
     def requests(self, context: Context, p: DeletionParams) -> list[Request]:
-        box = context.name_of(p.container)
+        box, file = self.container_and_file(context, p)
         listing = Request("GET", "object-store", (box,), query={"format": "json"})
-        path = context.asset(p.source).path
-        return [
-            Request("PUT", "object-store", (box, p.name), upload=Upload(file=path), extra={"ETag": _etag(path)}),
-            listing,
-            Request("DELETE", "object-store", (box, p.name)),
-            listing,
-        ]
+        return [_put(p, box, file, {}), listing, Request("DELETE", "object-store", (box, p.name)), listing]
 
     def find_all(self, context: Context, p: DeletionParams) -> Iterable[Thing]:
-        box = container_name(context, p.container)
+        box = self.container_that_is_there(context, p)
         names = names_in(context, box)
         if names is None:
             raise Absent(f"container {box}")
@@ -301,15 +267,9 @@ class Deletion(Kind[DeletionParams]):
     def show_command(self, context: Context, p: DeletionParams) -> Command:
         return Command(("object", "list", context.name_of(p.container)))
 
-    def applicable(self, context: Context, p: DeletionParams) -> str | None:
-        return without_swift(context)
 
-    def expected(self, p: DeletionParams) -> str:
-        return f"object {p.name} is neither listed nor there"
-
-
-def _listing(names: set[str] | None) -> str:
-    return ", ".join(sorted(names or ())) or "nothing"
+def _listing(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 KINDS: list[Kind[Any]] = [Container(), Object(), Deletion()]

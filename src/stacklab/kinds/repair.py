@@ -25,10 +25,10 @@ class Repair(Kind[RepairParams]):
     name = "repair"
     params = RepairParams
     leaves = False
+    words = "repair of the fault '{fault}'"
     menus = "(where depends on the cause; the trail leads there: lab hint, once it is broken)"
-
-    def title(self, p: RepairParams) -> str:
-        return f"repair of the fault '{p.fault}'"
+    expects = "what the fault '{fault}' breaks is well"
+    tells = "{evidence}"
 
     def commands(self, context: Context, p: RepairParams) -> list[Command]:
         return [Command(("fix", p.fault), program="lab")]
@@ -51,9 +51,6 @@ class Repair(Kind[RepairParams]):
             return [Difference(p.fault, "it is well", thing["evidence"])]
         return []
 
-    def shown(self, thing: Thing) -> str:
-        return str(thing["evidence"])
-
     def show_command(self, context: Context, p: RepairParams) -> Command:
         return Command(("faults", "--tell"), program="lab")
 
@@ -62,9 +59,6 @@ class Repair(Kind[RepairParams]):
             return context.fault(p.fault).why_not()
         except UnknownName as error:
             return error.message
-
-    def expected(self, p: RepairParams) -> str:
-        return f"what the fault '{p.fault}' breaks is well"
 
 
 KINDS: list[Kind[Any]] = [Repair()]

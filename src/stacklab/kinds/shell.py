@@ -118,13 +118,11 @@ class Shell(Kind[ShellParams]):
     name = "shell"
     params = ShellParams
     repeatable = True
+    words = "{what}"
     menus = "(not in Horizon: a shell on the machine that the cloud runs on)"
 
     def lasting(self, p: ShellParams) -> bool:
         return p.undo is not None
-
-    def title(self, p: ShellParams) -> str:
-        return p.what
 
     def commands(self, context: Context, p: ShellParams) -> list[Command]:
         return [self._shown(context, p, p.run, make=self.lasting(p))]

@@ -135,6 +135,7 @@ class ServiceSettings(Tls[NoParams]):
     params = NoParams
     changes = True
     words = "services that ask each other inside and know of the proxy"
+    expects = "every service asks the others by their internal endpoints, and believes the proxy that TLS was before it"
     menus = "(not in Horizon: these are the services' configuration files)"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
@@ -177,11 +178,6 @@ class ServiceSettings(Tls[NoParams]):
             "grep -HnE 'enable_proxy_headers_parsing|endpoint_type|catalog_info|^interface' /etc/*/*.conf"
         )
 
-    def expected(self, p: NoParams) -> str:
-        return (
-            "every service asks the others by their internal endpoints, and believes the proxy that TLS was before it"
-        )
-
 
 def _services(context: Context) -> list[dict[str, Any]]:
     return EndpointCatalogue.read(context.admin).services
@@ -200,6 +196,8 @@ class TlsFront(Tls[FrontParams]):
     name = "tls-front"
     params = FrontParams
     menus = "(not in Horizon: Apache's configuration is files)"
+    expects = "{title}: it answers, and no link in its answer leads back to plain HTTP"
+    tells = "answers at {name}"
 
     def title(self, p: FrontParams) -> str:
         return f"TLS in front of {'the other services' if p.service == 'others' else p.service}"
@@ -260,12 +258,6 @@ class TlsFront(Tls[FrontParams]):
         addresses = [host.public + host.ask for host in hosts.values()] or ["https://HOST:PORT/"]
         return shell_lines(*(f"curl -k -sS -i {address}" for address in addresses))
 
-    def expected(self, p: FrontParams) -> str:
-        return f"{self.title(p)}: it answers, and no link in its answer leads back to plain HTTP"
-
-    def shown(self, thing: Thing) -> str:
-        return f"answers at {thing['name']}"
-
 
 Hosts = dict[str, VirtualHost]
 
@@ -288,6 +280,7 @@ class HttpsLogins(Tls[NoParams]):
     name = "https-logins"
     params = NoParams
     words = "logins by https in clouds.yaml"
+    tells = "the entries {name}"
     menus = "(not in Horizon: it is a file of the client's)"
 
     def commands(self, context: Context, p: NoParams) -> list[Command]:
@@ -339,9 +332,6 @@ class HttpsLogins(Tls[NoParams]):
 
     def show_command(self, context: Context, p: NoParams) -> Command:
         return Command(("configuration", "show"))
-
-    def shown(self, thing: Thing) -> str:
-        return f"the entries {thing['name']}"
 
 
 def _entries(context: Context) -> dict[str, Any]:

@@ -47,7 +47,10 @@ class WrittenFile(Kind[WrittenParams]):
     """A file in the lab's scratch directory, or the one that the machine was really deployed with."""
 
     params = WrittenParams
+    words = "{file}"
     menus = "(not in Horizon: a file on the machine)"
+    expects = "{file} is there, and would do what it is for"
+    tells = "{path}: {lines} lines, nothing wrong"
     deployer: ClassVar[str]
     """Who takes such a file."""
 
@@ -69,9 +72,6 @@ class WrittenFile(Kind[WrittenParams]):
     def deployed(self, site: Site) -> str | None:
         """The path of the file that the machine was deployed with, None if it was not deployed with such a file."""
         return None
-
-    def title(self, p: WrittenParams) -> str:
-        return p.file
 
     def path(self, site: Site, p: WrittenParams) -> str:
         """Where the file is, or is to be."""
@@ -141,14 +141,8 @@ class WrittenFile(Kind[WrittenParams]):
     def runs(self, p: WrittenParams) -> str:
         return f"writes and reads {p.file} in the lab's scratch directory"
 
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['path']}: {thing['lines']} lines, nothing wrong"
-
     def show_command(self, context: Context, p: WrittenParams) -> Command:
         return Command(("render", self.name.replace("local-", "local."), "--profile", p.profile), program="lab")
-
-    def expected(self, p: WrittenParams) -> str:
-        return f"{p.file} is there, and would do what it is for"
 
 
 def _site(context: Context) -> Site | None:
