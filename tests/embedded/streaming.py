@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stacklab.course.load import load_session
+from stacklab.course.load import read_session
 from stacklab.lab import Lab
 from stacklab.replay.apply import apply_step
 from stacklab.replay.current import home_of, journal_of, workspace_at
@@ -47,7 +47,7 @@ def peak() -> int:
 
 def main() -> None:
     name, labs, session_name, step, via = sys.argv[1:]
-    lab, session = Lab(name), load_session(session_name, Path(labs))
+    lab, session = Lab(name), read_session(Path(labs) / session_name / "session.yaml")
     desk = workspace_at(home_of(lab), lab, session, lambda text: None)
     counted = control()
     before = written()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from stacklab.course.load import load_session
+from stacklab.course.load import read_session
 from stacklab.course.session import Session
 from stacklab.errors import DownloadFailed
 from stacklab.kinds import stream
@@ -66,7 +66,7 @@ def session_with(folder: Path, url: str) -> Session:
         "url": f"{url}/disk.raw",
         "packed-url": f"{url}/disk.raw.gz",
     }
-    return load_session("variants", LABS, variables)
+    return read_session(LABS / "variants" / "session.yaml", variables)
 
 
 @pytest.mark.parametrize("via", ["rest", "cli"])

@@ -37,7 +37,7 @@ def write(tmp_path: Path) -> Any:
 def test_a_fault_has_symptoms_and_a_trail_for_each_sort_of_cloud(write: Any) -> None:
     (case,) = write(GOOD).faults
     assert (case.id, case.breaks, case.step) == ("web", "httpd", "repair-web")
-    assert case.say["embedded"] == "It is refused here."
+    assert case.symptoms("embedded") == "It is refused here."
     assert [clue.look for clue in case.clues("embedded")] == ["lab status", "lab fix"]
     assert [clue.look for clue in case.clues("devstack")] == ["systemctl status $APACHE", "lab fix"]
 

@@ -141,7 +141,7 @@ def break_(context: Invocation, fault: str | None, at_random: bool, yes: bool) -
     called = "something" if at_random else f"{session.name}/{case.id}"
     with console.working(f"breaking {called}") as progress:
         inject(lab, session, case, (lambda detail: None) if at_random else progress, surprise=at_random)
-    symptoms = SOMETHING if at_random else case.say[sort_of(home)]
+    symptoms = SOMETHING if at_random else case.symptoms(sort_of(home))
     graded = f"{session.name}/{session.step(case.step).exercise}"
     event = {"event": "broken", "fault": None if at_random else called, "symptoms": symptoms, "check": graded}
     console.result_line(event)

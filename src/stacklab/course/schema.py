@@ -8,14 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stacklab.cloud.access import LEARNER
-from stacklab.course.load import (
-    CLOUDS,
-    ClueDeclared,
-    ExerciseDeclared,
-    FaultDeclared,
-    SessionDeclared,
-    StepDeclared,
-)
+from stacklab.course.load import CLOUDS, SessionDeclared
 from stacklab.kinds import KINDS
 from stacklab.kinds.kind import Kind
 
@@ -27,21 +20,9 @@ def session_schema() -> Schema:
     """The schema of `session.yaml`: every key, and for every kind of step what may stand in its `with`."""
     definitions: Schema = {"Variable": _variable()}
     session = _of(SessionDeclared, definitions)
-    for name, model in (
-        ("Exercise", ExerciseDeclared),
-        ("Step", StepDeclared),
-        ("Fault", FaultDeclared),
-        ("Clue", ClueDeclared),
-    ):
-        definitions[name] = _of(model, definitions)
-    definitions["Exercise"]["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
-    session["properties"]["exercises"]["items"] = {"$ref": "#/$defs/Exercise"}
-    session["properties"]["faults"]["items"] = {"$ref": "#/$defs/Fault"}
-    description = definitions["Fault"]["properties"]["say"]
-    definitions["Fault"]["properties"]["say"] = {
-        "description": description["description"],
-        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Symptoms"}],
-    }
+    exercise = _define_items(session, "exercises", "Exercise", definitions)
+    _define_items(exercise, "steps", "Step", definitions)
+    _define_items(session, "faults", "Fault", definitions)
     _add_kinds(definitions)
     variables = session["properties"].pop("vars")
     whole = {**session, "$defs": definitions}
@@ -67,6 +48,16 @@ def _of(model: type[BaseModel], definitions: Schema) -> Schema:
     definitions |= schema.pop("$defs", {})
     schema.pop("title", None)
     return schema
+
+
+def _define_items(schema: Schema, key: str, name: str, definitions: Schema) -> Schema:
+    """What that list holds becomes a definition."""
+    listed = schema["properties"][key]
+    definition: Schema = listed["items"]
+    definitions[name] = definition
+    definition.pop("title")
+    listed["items"] = {"$ref": f"#/$defs/{name}"}
+    return definition
 
 
 def _add_kinds(definitions: Schema) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from stacklab.errors import UnknownName
-from stacklab.kinds.declaration import Params
+from stacklab.kinds.declaration import Id, Params
 from stacklab.kinds.kind import Kind
+from stacklab.plain import plain
 from stacklab.suggest import closest
 
 Who = Literal["admin", "learner"]
 CloudSort = Literal["devstack", "embedded"]
 """How the services run that a learner looks at: as units of a machine, or as processes of the user's own."""
+SORTS: tuple[CloudSort, ...] = get_args(CloudSort)
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True), AfterValidator(plain)]
+"""For learners to read: without anything that a terminal would obey."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +56,67 @@ class Exercise:
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True)
-class Clue:
-    """One look on the way to a fault's cause: what to look at (a command), what it shows, what that means.
+class Keys(BaseModel):
+    """What stands in a session file and is what it is read as; unknown keys are errors."""
 
-    `on`: the sorts of cloud that it is true of. `$NAME` in its texts is one of the site's names (`stacklab.machines.site`).
-    """
-
-    look: str
-    shows: str
-    means: str
-    on: tuple[CloudSort, ...]
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
-@dataclass(frozen=True)
-class FaultCase:
-    """Something that a session breaks on purpose. `breaks`: the home's fault that it is; `step`: what grades the repair.
+class Clue(Keys):
+    """One look on the way to a fault's cause. `$NAME` in its texts is one of the machine's names, like `$APACHE`."""
 
-    `say`: the symptoms as the learner meets them, by the sort of cloud.
-    """
+    look: Text
+    """A command to look with."""
+    shows: Text
+    """What it shows."""
+    means: Text
+    """What that means."""
+    on: CloudSort | None = None
+    """The only sort of cloud that it is true of, unless it is true of all."""
 
-    id: str
-    breaks: str
-    title: str
-    say: Mapping[CloudSort, str]
-    trail: tuple[Clue, ...]
-    step: str
+
+class Symptoms(Keys):
+    """What the learner meets, by the sort of cloud."""
+
+    devstack: Text
+    embedded: Text
+
+
+def _everywhere(value: Any) -> Any:
+    """One text stands for the same on every sort of cloud."""
+    return dict.fromkeys(SORTS, value) if isinstance(value, str) else value
+
+
+class FaultCase(Keys):
+    """Something that `lab break` breaks on purpose, for the learner to find and repair."""
+
+    id: Id
+    """Its name; unique in the session."""
+    other_name: Id | None = Field(alias="breaks", default=None)
+    """The home's fault that it is, where that has another name."""
+    title: Text
+    """What it is called in lists."""
+    say: Annotated[Symptoms, BeforeValidator(_everywhere, json_schema_input_type=str | Symptoms)]
+    """The symptoms; one text, or one for each sort of cloud."""
+    on: CloudSort | None = None
+    """The only sort of cloud that can have it, unless all can."""
+    trail: list[Clue] = Field(min_length=1)
+    """The clues, from the symptoms to the cause."""
+    step: Id
+    """The step, of kind `repair`, that grades the repair."""
+
+    @property
+    def breaks(self) -> str:
+        """The home's name for it."""
+        return self.other_name or self.id
+
+    def symptoms(self, sort: CloudSort) -> str:
+        """What the learner meets on such a cloud."""
+        return str(getattr(self.say, sort))
 
     def clues(self, sort: CloudSort) -> list[Clue]:
         """The trail on such a cloud."""
-        return [clue for clue in self.trail if sort in clue.on]
+        return [clue for clue in self.trail if clue.on in (None, sort)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stacklab.course.load import Examined, examine, load_session, session_names
+from stacklab.course.load import Examined, load_session, session_names
 from stacklab.course.search import FILE, SessionFile, all_sessions, clash_of, own_labs, sessions_in
 from stacklab.course.session import Session, Step
 from stacklab.errors import LabError, SessionInvalid, UnknownName
@@ -81,7 +81,7 @@ def _report(file: SessionFile) -> ValidationReport:
         same = [other for other in all_sessions().get(file.name, []) if other.labs.resolve() != file.labs.resolve()]
         if foreign and (clash := clash_of([*same, file])):
             raise clash
-        examined = examine(file.file, foreign=foreign)
+        examined = Examined(file.file, foreign=foreign)
     except SessionInvalid as error:
         report.problems.append(_from_error(error, file.file))
         return report
