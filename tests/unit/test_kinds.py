@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +17,26 @@ from pydantic import ValidationError
 
 from stacklab.cloud.connection import Connection
 from stacklab.course.load import load_session
+from stacklab.deploy.localconf.enable import how_to_switch_on
 from stacklab.errors import CloudUnreachable, DownloadFailed
 from stacklab.kinds import KINDS, client, component, stream, tls_check
 from stacklab.kinds.context import Context, OfflineContext
+from stacklab.kinds.exchange import Page
 from stacklab.kinds.kind import mentions
+from stacklab.kinds.large_object import MIB, segments_of
 from stacklab.kinds.narration import Command, Upload
+from stacklab.kinds.stream import expanded_pieces, md5_of, pieces_of
 from stacklab.replay.assets import PAPER
+
+
+def table(name: str) -> dict[str, Any]:
+    """What that file beside this one says."""
+    tables: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8"))
+    return tables
+
+
+TABLES = table("kinds")
+
 
 # --- streams -------------------------------------------------------------------------------------------------------
 
@@ -36,6 +52,25 @@ def test_a_command_that_fails_is_told_when_its_output_was_read_to_the_end(
 ) -> None:
     with pytest.raises(DownloadFailed, match="ended with status"), stream.piped(pipeline) as data:
         data.read()
+
+
+def test_segments_cover_a_file_without_gap_and_know_their_sums(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    content = bytes(range(256)) * (10 * MIB // 256) + b"the rest"
+    path.write_bytes(content)
+    parts = segments_of(path, "big", 4)
+    assert [(part.start, part.size) for part in parts] == [(0, 4 * MIB), (4 * MIB, 4 * MIB), (8 * MIB, 2 * MIB + 8)]
+    for part in parts:
+        assert part.etag == hashlib.md5(content[part.start :][: part.size], usedforsecurity=False).hexdigest()
+    assert [part.name for part in parts] == sorted(part.name for part in parts)
+    assert md5_of(pieces_of(path)) == hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def test_a_compressed_file_that_was_cut_off_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "image.gz"
+    path.write_bytes(gzip.compress(bytes(MIB))[:-8])
+    with pytest.raises(DownloadFailed, match="cannot expand"):
+        md5_of(expanded_pieces(path, "gzip"))
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -139,33 +174,10 @@ def test_every_key_of_every_kind_is_described_where_it_is_declared(kind: str) ->
 # --- what is refused when a session is read ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "values", "words"),
-    [
-        (
-            "security-group",
-            {"name": "x", "rules": [{"protocol": "tcp", "source": "web-sg"}]},
-            "'web-sg' is no IPv4 network",
-        ),
-        (
-            "subnet",
-            {"name": "x", "network": "n", "cidr": "10.0.0.0/24", "gateway": "none"},
-            "'none' is no IPv4 address",
-        ),
-        (
-            "subnet",
-            {"name": "x", "network": "n", "cidr": "10.0.0.0/24", "gateway": "10.1.0.1"},
-            "is not in 10.0.0.0/24",
-        ),
-        ("subnet", {"name": "x", "network": "n", "cidr": "ten", "dns": []}, "'ten' is no IPv4 network"),
-        ("volume", {"name": "x", "size": 10**9}, "less than or equal to"),
-        ("flavor", {"name": "x", "vcpus": 10**6, "ram": 1, "disk": 1}, "less than or equal to"),
-        ("flavor", {"name": "x", "vcpus": 1, "ram": 10**9, "disk": 1}, "less than or equal to"),
-    ],
-)
-def test_values_that_no_cloud_would_take_are_refused_in_words(kind: str, values: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        KINDS[kind].params.model_validate(values)
+@pytest.mark.parametrize("row", TABLES["refused"], ids=lambda row: f"{row['kind']}: {row['says']}")
+def test_values_that_no_cloud_would_take_are_refused_in_words(row: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=re.escape(row["says"])):
+        KINDS[row["kind"]].params.model_validate(row["with"])
 
 
 # --- what is graded, however it was made ---------------------------------------------------------------------------
@@ -220,19 +232,9 @@ def test_a_listing_is_read_to_its_last_page(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [{"owner": "p"}, {"owner": "p", "marker": "2"}, {"owner": "p", "marker": "4"}]
 
 
-@pytest.mark.parametrize(
-    ("output", "text", "there"),
-    [
-        ("my-app-tuning.conf", "app-tuning", False),
-        ("app-tuning", "app-tuning", True),
-        ("app-tunings", "app-tuning", False),
-        ("pid:[402", "pid:[", True),
-        ("8 processors, idle for 3 %", "idle for", True),
-        ("nova_api", "nova", False),
-    ],
-)
-def test_an_output_shows_words_and_not_parts_of_others(output: str, text: str, there: bool) -> None:
-    assert mentions(output, text) is there
+@pytest.mark.parametrize("row", TABLES["mentions"], ids=lambda row: str(row["output"]))
+def test_an_output_shows_words_and_not_parts_of_others(row: dict[str, Any]) -> None:
+    assert mentions(row["output"], row["text"]) is row["there"]
 
 
 def test_a_command_names_who_acts_once_and_nothing_in_its_arguments_changes() -> None:
@@ -267,11 +269,32 @@ def test_a_keystone_that_does_not_answer_is_not_taken_for_a_fault_of_horizon(mon
         component.horizon_answers(context)
 
 
+@pytest.mark.parametrize("row", TABLES["versions"], ids=lambda row: str(row["endpoint"]))
+def test_a_service_is_asked_for_its_versions_above_version_and_project(row: dict[str, str]) -> None:
+    assert component.version_address(row["endpoint"]) == row["asked"]
+
+
+@pytest.mark.parametrize("row", TABLES["switched on"], ids=lambda row: f"{row['service']} {row['profile']}")
+def test_how_a_project_is_switched_on_comes_from_the_profile(row: dict[str, Any]) -> None:
+    text = how_to_switch_on(row["service"], profile=row["profile"], session="session2")
+    assert [words for words in row["words"] if words not in text] == [], text
+
+
+def test_a_page_of_horizon_is_read_for_its_form_and_its_cells() -> None:
+    page = Page(
+        '<form><input type="hidden" name="csrfmiddlewaretoken" value="t"><input name="password" type="password"></form>'
+        "<table><tr><td><a>tour-net</a></td><td> Up </td></tr></table><p>not in a cell</p>"
+    )
+    assert page.hidden == {"csrfmiddlewaretoken": "t"}
+    assert page.asks_password
+    assert [cell.strip() for cell in page.cells] == ["tour-net", "Up"]
+
+
 # --- TLS, by the commands that are shown -------------------------------------------------------------------------------
 
 
 PUBLIC = tls_check.Address(name="horizon", host="192.0.2.7", port="443", path="/dash/", public="https://192.0.2.7")
-ANSWERS = yaml.safe_load(Path(__file__).with_name("tls_answers.yaml").read_text(encoding="utf-8"))
+ANSWERS = table("tls_answers")
 
 
 @pytest.mark.parametrize(("look", "row"), [(look, row) for look, rows in ANSWERS.items() for row in rows])

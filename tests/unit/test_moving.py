@@ -17,6 +17,7 @@ from stacklab.replay.assets import Assets
 from stacklab.replay.journal import Journal
 from stacklab.replay.moving import checkpoint_name
 from stacklab.replay.progress import ProgressFile
+from tests.unit.sessions import written
 
 TEXT = """\
 session: demo
@@ -35,10 +36,7 @@ exercises:
 
 def session(tmp_path: Path, text: str = TEXT) -> Session:
     """The session of this text."""
-    path = tmp_path / "demo" / "session.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return read_session(path)
+    return read_session(written(tmp_path, text))
 
 
 @pytest.fixture

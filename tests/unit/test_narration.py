@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacklab.course.load import load_session
+from stacklab.course.load import load_session, session_names
 from stacklab.kinds.context import OfflineContext
-from stacklab.kinds.narration import Command, Hidden, Later, Request, Upload
+from stacklab.kinds.narration import Command, Hidden, Later, Request, Upload, Word
 from stacklab.replay.assets import PAPER
 from stacklab.replay.narrate import narrate
 
@@ -80,17 +80,45 @@ def test_an_upload_shows_its_pipeline() -> None:
     )
 
 
-@pytest.mark.parametrize("step", list(load_session("session4").steps()), ids=lambda step: step.id)
-def test_every_step_can_be_told_without_a_cloud(step: object) -> None:
-    session = load_session("session4")
-    told = narrate(None, OfflineContext(session, step, PAPER, lambda name: "s3cret"), step)  # type: ignore[arg-type]
-    assert told["commands"]
-    assert told["horizon"]
-    assert "s3cret" not in json.dumps(told)
-    for command in told["commands"]:
-        assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0, command
-    for request in told["requests"]:
-        assert subprocess.run(["sh", "-n", "-c", request], check=False).returncode == 0, request
+def test_a_request_for_a_token_is_a_line_that_keeps_the_header_in_a_variable(tmp_path: Path) -> None:
+    request = Request(
+        "POST", "identity", (), {"a": 1}, at="http://192.0.2.1/v3/auth/tokens", token=False, saves_header=("TOKEN", "x-s-t")
+    )  # fmt: skip
+    line = request.text("ignored")
+    assert "X-Auth-Token" not in line
+    curl = tmp_path / "curl"  # stands in for the answer of a server, headers as curl -D - prints them
+    curl.write_text("#!/bin/sh\nprintf 'HTTP/1.1 201 CREATED\\r\\nX-S-T: abc=\\r\\nother: x\\r\\n\\r\\n'\n")
+    curl.chmod(0o755)
+    told = subprocess.run(
+        ["bash", "-c", f'{line}\nprintf %s "$TOKEN"'],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "abc="
+
+
+def test_headers_of_a_request_are_shown_as_they_are_sent() -> None:
+    extra: dict[str, Word] = {"ETag": Later("MD5"), "X-Object-Meta-Why": "it's"}
+    request = Request("PUT", "object-store", ("box", "a b"), extra=extra, upload=Upload(file=Path("f")))
+    assert request.wants() == {"MD5"}
+    assert request.sent_headers({"MD5": "00"})["ETag"] == "00"
+    line = request.text("http://192.0.2.1/v1/AUTH_1")
+    assert '-H "ETag: $MD5"' in line
+    assert "'X-Object-Meta-Why: it'\"'\"'s'" in line
+    assert line.startswith('curl -sS -X PUT "http://192.0.2.1/v1/AUTH_1/box/a%20b"')
+
+
+@pytest.mark.parametrize("name", session_names())
+def test_every_step_can_be_told_without_a_cloud(name: str) -> None:
+    session = load_session(name)
+    for step in session.steps():
+        narrated = narrate(None, OfflineContext(session, step, PAPER, lambda name: "s3cret"), step)
+        assert narrated["commands"] or narrated["requests"] or step.kind.own_way, step.id
+        assert narrated["horizon"], step.id
+        assert "s3cret" not in json.dumps(narrated)
+        for line in (*narrated["commands"], *narrated["requests"]):
+            assert subprocess.run(["sh", "-n", "-c", line], check=False).returncode == 0, line
 
 
 @pytest.mark.parametrize("name", ["session1", "session2", "session4"])

@@ -16,6 +16,7 @@ from stacklab.kinds import KINDS
 from stacklab.lab import Lab
 from stacklab.replay import breaking
 from stacklab.replay.breaking import Broken
+from tests.unit.sessions import lines_with, written
 
 TABLES = yaml.safe_load(Path(__file__).with_name("session_faults.yaml").read_text(encoding="utf-8"))
 GOOD: str = TABLES["good"]
@@ -26,10 +27,7 @@ def write(tmp_path: Path) -> Any:
     """Writes a session file where it belongs and reads it."""
 
     def read(text: str) -> Any:
-        folder = tmp_path / "demo"
-        folder.mkdir(exist_ok=True)
-        (folder / "session.yaml").write_text(text, encoding="utf-8")
-        return read_session(folder / "session.yaml")
+        return read_session(written(tmp_path, text))
 
     return read
 
@@ -61,8 +59,8 @@ def assert_refused(write: Any, text: str, at: str, says: str, advises: str = "",
         write(text)
     assert says in caught.value.message
     assert advises in caught.value.advice
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if at in line]
-    assert any(f"session.yaml:{number}: " in caught.value.message for number in lines), caught.value.message
+    places = [f"session.yaml:{number}: " for number in lines_with(text, at)]
+    assert any(place in caught.value.message for place in places), caught.value.message
 
 
 def test_a_fault_of_one_sort_of_cloud_needs_no_trail_on_the_other(write: Any) -> None:

@@ -18,6 +18,7 @@ from stacklab.lab import Lab
 from stacklab.replay.journal import Journal
 from stacklab.replay.trust import is_trusted, remember, require_trusted, scripts
 from stacklab.replay.undo import declared, recorded_session
+from tests.unit.sessions import written
 
 TEXT = """\
 session: foreign
@@ -47,10 +48,7 @@ exercises:
 
 def foreign(tmp_path: Path, text: str = TEXT) -> Session:
     """The session, from outside."""
-    path = tmp_path / "foreign" / "session.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return read_session(path, foreign=True)
+    return read_session(written(tmp_path, text, "foreign"), foreign=True)
 
 
 @pytest.fixture

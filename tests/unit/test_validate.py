@@ -9,42 +9,14 @@ from typing import Any
 import pytest
 
 from stacklab.cli.main import run
-from stacklab.course.load import session_names
+from stacklab.course.load import load_session, session_names
 from stacklab.course.search import VARIABLE, own_labs
 from stacklab.errors import UnknownName
 from stacklab.replay.validate import Problem, ValidationReport, validate
+from tests.unit.sessions import GOOD, TABLES, lines_with, written
 
-GOOD = """\
-session: demo
-title: A demonstration
-summary: Two steps.
-vars:
-  net: my-net
-exercises:
-  - id: first
-    title: First
-    say: Why.
-    steps:
-      - id: network
-        kind: network
-        as: learner
-        say: A network.
-        hint: Look at the list of networks, as the learner.
-        with:
-          name: {var: net}
-      - id: subnet
-        kind: subnet
-        as: learner
-        say: A subnet.
-        hint: It must be on that network, with that range.
-        with:
-          name: my-subnet
-          network: {step: network}
-          cidr: 10.0.0.0/24
-"""
-LAST = "          cidr: 10.0.0.0/24\n"
-STEP = "      - {id: it, as: admin, say: A., hint: Look at what there is of it., "
-FAULT = "faults:\n  - {id: it, title: T, say: S, step: STEP, trail: [{look: a, shows: b, means: c}], breaks: htpd}\n"
+STEP = "      - {{id: it, as: admin, say: A., hint: Look at what there is of it., {}}}\n"
+FAULT = "faults:\n  - {{id: it, title: T, say: S, step: {}, trail: [{{look: a, shows: b, means: c}}], breaks: htpd}}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +26,8 @@ def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(tmp_path: Path, text: str, name: str = "demo") -> ValidationReport:
     """On one session of this text."""
-    folder = tmp_path / "labs" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "session.yaml").write_text(text, encoding="utf-8")
-    (one_report,) = validate(folder)
+    (one_report,) = validate(written(tmp_path / "labs", text, name).parent)
     return one_report
-
-
-def line_of(text: str, part: str) -> int:
-    """The line (from 1) on which a part of the text stands first."""
-    return text[: text.index(part)].count("\n") + 1
 
 
 def test_a_good_session_has_no_problems(tmp_path: Path) -> None:
@@ -75,6 +39,8 @@ def test_a_good_session_has_no_problems(tmp_path: Path) -> None:
 def test_every_session_of_the_course_is_good(name: str) -> None:
     (own,) = validate(own_labs() / name)
     assert [problem.text() for problem in own.problems] == []
+    assert own.steps
+    assert [step.id for step in load_session(name).steps() if not step.say.endswith((".", "?", ":"))] == []
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
@@ -87,10 +53,10 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     )
     problems = {(problem.line, problem.key, problem.problem) for problem in report(tmp_path, text).problems}
     assert problems >= {
-        (line_of(text, "titel"), "titel", "there is no such key"),
-        (line_of(text, "kind: netwrok"), "exercises.0.steps.0.kind", "there is no kind 'netwrok'"),
-        (line_of(text, "{var: nett}"), "exercises.0.steps.0.with.name.var", "there is no variable 'nett'"),
-        (line_of(text, "- id: subnet"), "exercises.0.steps.1", "'say' is missing"),
+        (lines_with(text, "titel")[0], "titel", "there is no such key"),
+        (lines_with(text, "kind: netwrok")[0], "exercises.0.steps.0.kind", "there is no kind 'netwrok'"),
+        (lines_with(text, "{var: nett}")[0], "exercises.0.steps.0.with.name.var", "there is no variable 'nett'"),
+        (lines_with(text, "- id: subnet")[0], "exercises.0.steps.1", "'say' is missing"),
     }
     # What hangs on a mistake is no mistake of its own.
     assert not any("network" in problem and "no earlier step" in problem for _, _, problem in problems)
@@ -102,42 +68,14 @@ def test_each_step_with_several_mistakes_has_all_of_them_told(tmp_path: Path) ->
     assert keys == {f"exercises.0.steps.1.with.{key}" for key in ("cidr", "extra", "name")}
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "key", "says"),
-    [
-        ("Look at the list of networks, as the learner.", "Look.", "exercises.0.steps.0.hint", "helps nobody"),
-        ("It must be on that network, with that range.", "A subnet.", "exercises.0.steps.1.hint", "helps nobody"),
-        ("  net: my-net", "  net: my-net\n  unused: 1", "vars.unused", "no step uses"),
-        ("steps:\n", "steps: []\n    other:\n", "exercises.0.steps", "at least 1"),
-        ("say: A network.", 'say: "A \\e[2J network."', "exercises.0.steps.0.say", "control characters"),
-        ("say: A network.", 'say: "A \\u202e network."', "exercises.0.steps.0.say", "control characters"),
-        ("id: subnet", "id: network", "exercises.0.steps.1.id", "a step 'network' already"),
-        ("session: demo", "session: other", "session", "the folder is 'demo'"),
-        (
-            LAST,
-            f"{LAST}{STEP}kind: repair, with: {{fault: x}}}}\n",
-            "exercises.0.steps.2.with",
-            "no fault of this session",
-        ),
-        (
-            LAST,
-            f"{LAST}{STEP}kind: image, with: {{name: i, source: {{file: /no}}}}}}\n",
-            "exercises.0.steps.2.with.source",
-            "there is no file /no",
-        ),
-        (LAST, LAST + FAULT.replace("STEP", "network"), "faults.0.step", "a repair belongs here"),
-        (
-            LAST,
-            f"{LAST}{STEP}kind: repair, with: {{fault: htpd}}}}\n" + FAULT.replace("STEP", "it"),
-            "faults.0",
-            "no home knows a fault 'htpd'",
-        ),
-    ],
-)
-def test_what_is_bad_is_told_with_its_key_and_line(tmp_path: Path, old: str, new: str, key: str, says: str) -> None:
-    assert old in GOOD
-    (problem,) = [it for it in report(tmp_path, GOOD.replace(old, new, 1)).problems if it.key == key]
-    assert says in problem.problem
+@pytest.mark.parametrize("row", TABLES["told"], ids=lambda row: f"{row['key']}: {row['says']}")
+def test_what_is_bad_is_told_with_its_key_and_line(tmp_path: Path, row: dict[str, str]) -> None:
+    text = GOOD.replace(row["old"], row["new"], 1) if "old" in row else GOOD
+    text += STEP.format(row["add"]) if "add" in row else ""
+    text += FAULT.format(row["fault"]) if "fault" in row else ""
+    assert text != GOOD
+    (problem,) = [it for it in report(tmp_path, text).problems if it.key == row["key"]]
+    assert row["says"] in problem.problem
     assert problem.advice
     assert problem.line
 

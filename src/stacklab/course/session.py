@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -119,6 +119,9 @@ class FaultCase(Keys):
         return [clue for clue in self.trail if clue.on in (None, sort)]
 
 
+Part = TypeVar("Part", Step, Exercise, FaultCase)
+
+
 @dataclass(frozen=True)
 class Session:
     """A chapter of the course. `learner` is the user, and the project, that `as: learner` means.
@@ -143,12 +146,7 @@ class Session:
 
     def fault(self, fault_id: str) -> FaultCase:
         """The fault of this id. Raises UnknownName with the closest id there is."""
-        known = {fault.id: fault for fault in self.faults}
-        if fault_id not in known:
-            raise UnknownName(
-                f"{self.name} has no fault '{fault_id}'", advice=closest(fault_id, known, "lab faults " + self.name)
-            )
-        return known[fault_id]
+        return _of_id(fault_id, self.faults, f"{self.name} has no fault", f"lab faults {self.name}")
 
     def steps(self) -> Iterator[Step]:
         """All steps, in order."""
@@ -157,12 +155,7 @@ class Session:
 
     def step(self, step_id: str) -> Step:
         """The step of this id. Raises UnknownName with the closest id there is."""
-        known = {step.id: step for step in self.steps()}
-        if step_id not in known:
-            raise UnknownName(
-                f"{self.name} has no step '{step_id}'", advice=closest(step_id, known, "lab show " + self.name)
-            )
-        return known[step_id]
+        return _of_id(step_id, self.steps(), f"{self.name} has no step", f"lab show {self.name}")
 
     def step_at(self, text: str) -> Step:
         """The step that ID, EXERCISE/ID or SESSION/EXERCISE/ID names. Raises UnknownName."""
@@ -179,21 +172,19 @@ class Session:
         """The steps of one exercise, one step, or all. Raises UnknownName."""
         if exercise is None:
             return list(self.steps())
-        known = {part.id: part for part in self.exercises}
-        if exercise not in known:
-            raise UnknownName(
-                f"{self.name} has no exercise '{exercise}'", advice=closest(exercise, known, "lab show " + self.name)
-            )
+        chosen = _of_id(exercise, self.exercises, f"{self.name} has no exercise", f"lab show {self.name}")
         if step is None:
-            return list(known[exercise].steps)
-        steps = [part for part in known[exercise].steps if part.id == step]
-        if not steps:
-            names = [part.id for part in known[exercise].steps]
-            raise UnknownName(
-                f"{self.name}/{exercise} has no step '{step}'",
-                advice=closest(step, names, f"lab show {self.name}/{exercise}"),
-            )
-        return steps
+            return list(chosen.steps)
+        place = f"{self.name}/{exercise}"
+        return [_of_id(step, chosen.steps, f"{place} has no step", f"lab show {place}")]
+
+
+def _of_id(wanted: str, parts: Iterable[Part], problem: str, command: str) -> Part:
+    """The part of this id. Raises UnknownName, with the closest id and the command that lists them."""
+    known = {part.id: part for part in parts}
+    if wanted not in known:
+        raise UnknownName(f"{problem} '{wanted}'", advice=closest(wanted, known, command))
+    return known[wanted]
 
 
 @dataclass(frozen=True)

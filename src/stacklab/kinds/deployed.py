@@ -100,21 +100,17 @@ class MachineSize(Looking[MachineParams]):
         return {"name": "machine", **thing, "words": words}
 
     def compare(self, context: Context, p: MachineParams, thing: Thing) -> list[Difference]:
-        networks = thing["networks"]
-        # What is looked at, whether it is enough, what the course asks for, what is there.
-        rows = [
-            ("processors", thing["cpus"] >= p.cpus, f"at least {p.cpus}", str(thing["cpus"])),
-            (
-                "networks",
-                len(networks) >= p.least_networks,
-                f"{p.networks} with an address, {p.least_networks} at the least",
-                ", ".join(networks) or "none",
-            ),
-        ]
+        differences = []
+        if thing["cpus"] < p.cpus:
+            differences.append(Difference("processors", f"at least {p.cpus}", str(thing["cpus"])))
+        if len(thing["networks"]) < p.least_networks:
+            expected = f"{p.networks} with an address, {p.least_networks} at the least"
+            differences.append(Difference("networks", expected, ", ".join(thing["networks"]) or "none"))
         for name, asked, least in (("memory", p.memory, p.least_memory), ("disk", p.disk, p.least_disk)):
-            enough = thing[name] >= least * SHARE
-            rows.append((name, enough, f"{asked} GiB, {least} at the least", f"{thing[name]:.1f} GiB"))
-        return [Difference(name, expected, actual) for name, enough, expected, actual in rows if not enough]
+            if thing[name] < least * SHARE:
+                expected = f"{asked} GiB, {least} at the least"
+                differences.append(Difference(name, expected, f"{thing[name]:.1f} GiB"))
+        return differences
 
 
 class Clone(Looking[NoParams]):

@@ -91,8 +91,8 @@ class Kind(ABC, Generic[P]):
         """Everything in the cloud that could be what is declared (same name, same project)."""
 
     def compare(self, context: Context, p: P, thing: Thing) -> list[Difference]:
-        """How `thing` differs from what is declared."""
-        return []
+        """How `thing` differs from what is declared: what `find_all` has worked out of that already."""
+        return list(thing.get("differences", []))
 
     def remove(self, context: Context, thing: Thing) -> bool:
         """Remove what was made, given what `undo_data` recorded of it; False if it was gone already."""

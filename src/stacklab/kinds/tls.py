@@ -49,6 +49,7 @@ class Certificate(Tls[NoParams]):
     """A key of the lab's own and its certificate, made and looked at by openssl."""
 
     params = NoParams
+    tells = "{files}"
     file: ClassVar[str]
     """What both files are called, but for their ends."""
 
@@ -61,7 +62,7 @@ class Certificate(Tls[NoParams]):
         directory = context.https().directory
         files = [*directory.glob("new.*"), directory / f"{self.file}.key", directory / f"{self.file}.pem"]
         there = [str(file) for file in files if file.exists()]
-        return [{"name": self.words, "files": there}] if there else []
+        return [{"name": self.words, "files": ", ".join(there)}] if there else []
 
     def compare(self, context: Context, p: NoParams, thing: Thing) -> list[Difference]:
         return wrong(context, self.asked(context))
@@ -69,9 +70,6 @@ class Certificate(Tls[NoParams]):
     def show_command(self, context: Context, p: NoParams) -> Command:
         file = _authority(context).directory / f"{self.file}.pem"
         return shell_lines(f"openssl x509 -noout -text -in {shlex.quote(str(file))}")
-
-    def shown(self, thing: Thing) -> str:
-        return ", ".join(thing["files"])
 
 
 class CertificateAuthority(Certificate):
@@ -230,9 +228,8 @@ class TlsFront(Tls[FrontParams]):
         answers = {host.public: self._wrong(context, host) for host in chosen.values()}
         if all(answers.values()) and not context.https().apache.there() & set(chosen):
             return []
-        return [
-            {"name": ", ".join(answers), "wrong": [difference for wrong in answers.values() for difference in wrong]}
-        ]
+        differences = [difference for wrong in answers.values() for difference in wrong]
+        return [{"name": ", ".join(answers), "differences": differences}]
 
     def _wrong(self, context: Context, host: VirtualHost) -> list[Difference]:
         """What is wrong with a virtual host, from outside."""
@@ -244,10 +241,6 @@ class TlsFront(Tls[FrontParams]):
             plain = {"port": str(host.plain_port), "path": f"{host.prefix.rstrip('/')}/"}
             asked.append(("redirect", address.model_copy(update=plain)))
         return wrong(context, asked)
-
-    def compare(self, context: Context, p: FrontParams, thing: Thing) -> list[Difference]:
-        differences: list[Difference] = thing["wrong"]
-        return differences
 
     def remove(self, context: Context, thing: Thing) -> bool:
         return context.https().withdraw(thing["fronts"], thing["apache"])

@@ -132,6 +132,7 @@ class TlsCheck(Kind[CheckParams]):
     name = "tls-check"
     params = CheckParams
     leaves = False
+    tells = "{seen}"
 
     def title(self, p: CheckParams) -> str:
         return "no public endpoint in the catalogue is plain http" if p.that == "catalogue" else looks()[p.that].title
@@ -168,17 +169,10 @@ class TlsCheck(Kind[CheckParams]):
             if expected:
                 differences.append(Difference(f"{name}{at}", expected, shown))
         lines = [f"{', '.join(sorted(names))}: {shown}" for shown, names in seen.items()]
-        return [{"name": p.that, "seen": lines, "differences": differences}]
-
-    def compare(self, context: Context, p: CheckParams, thing: Thing) -> list[Difference]:
-        differences: list[Difference] = thing["differences"]
-        return differences
+        return [{"name": p.that, "seen": "; ".join(lines), "differences": differences}]
 
     def report(self, thing: Thing) -> str:
         return ""  # `shown` says it all
-
-    def shown(self, thing: Thing) -> str:
-        return "; ".join(thing["seen"])
 
     def settle_seconds(self, p: CheckParams) -> float:
         return 30
@@ -191,12 +185,8 @@ Seen = Iterable[tuple[str, str, str, str | None]]
 def _plain_urls(context: Context) -> Seen:
     catalogue = EndpointCatalogue.read(context.admin)
     for row in catalogue.of_interface("public"):
-        yield (
-            catalogue.called(row["service_id"]),
-            "",
-            row["url"],
-            None if row["url"].startswith("https://") else "https",
-        )
+        expected = None if row["url"].startswith("https://") else "https"
+        yield catalogue.called(row["service_id"]), "", row["url"], expected
 
 
 def _looked(context: Context, that: str) -> Seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets as random
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -53,17 +53,14 @@ class WrittenFile(Kind[WrittenParams]):
     tells = "{path}: {lines} lines, nothing wrong"
     deployer: ClassVar[str]
     """Who takes such a file."""
+    explanations: ClassVar[Callable[[], Explanations]]
+    """What each line is for."""
+    passwords: ClassVar[tuple[str, ...]]
+    """Those that are in it."""
 
     @abstractmethod
-    def explanations(self) -> Explanations:
-        """What each line is for."""
-
-    @abstractmethod
-    def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
-        """The file as lab would write it. `shown`: with asterisks for passwords; else with new ones.
-
-        Nothing is deployed with it, so the lab's own passwords have no business in it.
-        """
+    def render(self, profile: Profile, services: Sequence[str], address: str, secrets: dict[str, str] | None) -> str:
+        """The file as lab would write it, with these passwords, or with asterisks for them."""
 
     @abstractmethod
     def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
@@ -84,18 +81,23 @@ class WrittenFile(Kind[WrittenParams]):
 
     def more(self, context: Context, p: WrittenParams) -> list[str]:
         lines = [""]
-        explained = self.explanations().tell(self._text(_site(context), p, shown=True))
+        explained = type(self).explanations().tell(self._text(_site(context), p, shown=True))
         for number, (line, why) in enumerate(explained, 1):
             lines.append(f"{number:>3}  {line}".rstrip())
             lines += [f"       ↳ {why}"] if why else []
         return lines
 
     def _text(self, site: Site | None, p: WrittenParams, *, shown: bool) -> str:
-        """The file for this machine, if it is one of the deployer's; else for the one of the exercise."""
+        """The file for this machine, if it is one of the deployer's; else for the one of the exercise.
+
+        `shown`: with asterisks for passwords; else with new ones: nothing is deployed with it, so the lab's own have no
+        business in it.
+        """
         own = site if site and site.made_by == self.deployer else None
         profile = load_profile(own.profile if own else p.profile)
         address = site.address if site and site.address else p.address
-        return self.render(profile, own.services if own else p.services, address, shown=shown)
+        new = None if shown else {name: random.token_hex(12) for name in self.passwords}
+        return self.render(profile, own.services if own else p.services, address, new)
 
     def run(self, context: Context, p: WrittenParams) -> None:
         site = context.site()
@@ -111,8 +113,11 @@ class WrittenFile(Kind[WrittenParams]):
         if content is None:
             return []
         text = content.decode(errors="replace")
-        complaints = self.complaints(text, site, self._addresses(site, p))
-        return [{"name": p.file, "path": path, "lines": len(text.splitlines()), "complaints": complaints}]
+        differences = [
+            Difference(f"{p.file}, line {each.line}" if each.line else p.file, None, each.text)
+            for each in self.complaints(text, site, self._addresses(site, p))
+        ]
+        return [{"name": p.file, "path": path, "lines": len(text.splitlines()), "differences": differences}]
 
     def _addresses(self, site: Site, p: WrittenParams) -> list[str]:
         """Those of the machine that the file is for: its own, or, where no machine was deployed, the one of the exercise."""
@@ -122,12 +127,6 @@ class WrittenFile(Kind[WrittenParams]):
         lines = site.machine.run("ip", "-4", "-o", "address", "show", "scope", "global").lines
         own = [words[3].partition("/")[0] for words in map(str.split, lines) if len(words) > 3]
         return list(dict.fromkeys([site.address, *own]))
-
-    def compare(self, context: Context, p: WrittenParams, thing: Thing) -> list[Difference]:
-        return [
-            Difference(f"{p.file}, line {each.line}" if each.line else p.file, None, each.text)
-            for each in thing["complaints"]
-        ]
 
     def undo_data(self, context: Context, p: WrittenParams, thing: Thing) -> Thing:
         return {"name": thing["name"], "path": thing["path"]}
@@ -158,15 +157,13 @@ class LocalConf(WrittenFile):
 
     name = "local-conf"
     deployer = "devstack"
+    explanations = staticmethod(of_local_conf)
+    passwords = localconf.SECRETS
 
-    def explanations(self) -> Explanations:
-        return of_local_conf()
-
-    def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
-        made_up = None if shown else {name: random.token_hex(12) for name in localconf.SECRETS}
-        text = localconf.render(profile, load_settings(), services=services, secrets=made_up, host_ip=address)
+    def render(self, profile: Profile, services: Sequence[str], address: str, secrets: dict[str, str] | None) -> str:
+        text = localconf.render(profile, load_settings(), services=services, secrets=secrets, host_ip=address)
         # Without the line that says that lab up writes it again: it does not.
-        return text if shown else text.partition("\n\n")[2]
+        return text.partition("\n\n")[2] if secrets else text
 
     def deployed(self, site: Site) -> str | None:
         if site.made_by != "devstack":
@@ -190,13 +187,11 @@ class AnswerFile(WrittenFile):
 
     name = "answer-file"
     deployer = "packstack"
+    explanations = staticmethod(of_answer_file)
+    passwords = answers.SECRETS
 
-    def explanations(self) -> Explanations:
-        return of_answer_file()
-
-    def render(self, profile: Profile, services: Sequence[str], address: str, *, shown: bool) -> str:
-        made_up = None if shown else {name: random.token_hex(12) for name in answers.SECRETS}
-        return answers.render(profile, services=services, secrets=made_up, host_ip=address)
+    def render(self, profile: Profile, services: Sequence[str], address: str, secrets: dict[str, str] | None) -> str:
+        return answers.render(profile, services=services, secrets=secrets, host_ip=address)
 
     def complaints(self, text: str, site: Site, addresses: Sequence[str]) -> list[Complaint]:
         return check.check(text, addresses=addresses)

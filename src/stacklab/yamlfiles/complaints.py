@@ -60,25 +60,22 @@ class YamlComplaint:
 
 def validated(model: type[M], value: Any, document: Document, where: Where) -> M:
     """`value`, which stands at `where` in the document, as a model. Raises what `document.error` makes."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise _explained(error.errors(), model, value, where).error(document) from error
+    good, complaints = examined(model, value, where)
+    if good is None:
+        raise complaints[0].error(document)
+    return good
 
 
 def examined(model: type[M], value: Any, where: Where) -> tuple[M | None, list[YamlComplaint]]:
-    """`value` as such a model, or None and everything that is wrong with it.
-
-    The first complaint is the one that `validated` raises.
-    """
+    """`value` as such a model, or None and everything that is wrong with it."""
     try:
         return model.model_validate(value), []
     except ValidationError as error:
         groups: dict[Where, list[Any]] = {}
         for detail in error.errors():
             groups.setdefault(_settled(detail, value), []).append(detail)
-        explained = [(_rank(group), _explained(group, model, value, where)) for group in groups.values()]
-        complaints = [complaint for _, complaint in sorted(explained, key=lambda pair: pair[0], reverse=True)]
+        ranked = sorted(groups.values(), key=lambda group: max(map(_rank, group)), reverse=True)
+        complaints = [_explained(group, model, value, where) for group in ranked]
         advised = [complaint.advice for complaint in complaints]
         # A misspelt key is also a missing one: that is one mistake.
         return None, [
@@ -101,13 +98,13 @@ def _settled(error: Any, value: Any) -> Where:
     return real
 
 
-def _rank(errors: list[Any]) -> tuple[bool, int]:
-    return max((error["type"] == "extra_forbidden", -len(error["loc"])) for error in errors)
+def _rank(error: Any) -> tuple[bool, int]:
+    return error["type"] == "extra_forbidden", -len(error["loc"])
 
 
 def _explained(errors: list[Any], model: type[BaseModel], value: Any, where: Where) -> YamlComplaint:
     """The first (deepest, where a union was tried) of pydantic's complaints, in an instructor's words."""
-    first = max(errors, key=lambda error: (error["type"] == "extra_forbidden", -len(error["loc"])))
+    first = max(errors, key=_rank)
     loc = _real(first["loc"], value)
     full = (*where, *loc)
     if first["type"] == "extra_forbidden":
