@@ -23,7 +23,7 @@ from stacklab.kinds import KINDS, client, component, stream, tls_check
 from stacklab.kinds.context import Context, OfflineContext
 from stacklab.kinds.exchange import Page
 from stacklab.kinds.kind import mentions
-from stacklab.kinds.large_object import MIB, segments_of
+from stacklab.kinds.large_object import MIB, manifest_of
 from stacklab.kinds.narration import Command, Upload
 from stacklab.kinds.stream import expanded_pieces, md5_of, pieces_of
 from stacklab.replay.assets import PAPER
@@ -58,11 +58,16 @@ def test_segments_cover_a_file_without_gap_and_know_their_sums(tmp_path: Path) -
     path = tmp_path / "file"
     content = bytes(range(256)) * (10 * MIB // 256) + b"the rest"
     path.write_bytes(content)
-    parts = segments_of(path, "big", 4)
-    assert [(part.start, part.size) for part in parts] == [(0, 4 * MIB), (4 * MIB, 4 * MIB), (8 * MIB, 2 * MIB + 8)]
-    for part in parts:
-        assert part.etag == hashlib.md5(content[part.start :][: part.size], usedforsecurity=False).hexdigest()
-    assert [part.name for part in parts] == sorted(part.name for part in parts)
+    entries = manifest_of(path, "box", "big", 4)
+    assert [entry["size_bytes"] for entry in entries] == [4 * MIB, 4 * MIB, 2 * MIB + 8]
+    start = 0
+    for entry in entries:
+        piece = content[start:][: entry["size_bytes"]]
+        assert entry["etag"] == hashlib.md5(piece, usedforsecurity=False).hexdigest()
+        start += len(piece)
+    names = [entry["path"] for entry in entries]
+    assert names == sorted(names)
+    assert names[0] == "box/big.segments/0000"
     assert md5_of(pieces_of(path)) == hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 

@@ -17,6 +17,7 @@ from stacklab.deploy.profile.load import load_profile
 from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.lab import Lab
 from stacklab.replay.current import begin_session, session_of
+from tests.unit.sessions import written
 
 TEXT = """\
 session: {name}
@@ -40,10 +41,7 @@ def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(labs: Path, name: str = NAME, title: str = "A foreign session") -> Path:
     """A good session below `labs`; the directory."""
-    folder = labs / name
-    folder.mkdir(parents=True)
-    (folder / "session.yaml").write_text(TEXT.format(name=name, title=title), encoding="utf-8")
-    return labs
+    return written(labs, TEXT.format(name=name, title=title), name).parent.parent
 
 
 def name_directories(monkeypatch: pytest.MonkeyPatch, *labs: Path) -> None:
@@ -161,55 +159,41 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
     "text", ["a: &a [*a]", "a: " + "[" * 2000, "&a a: &b {*a : *b}", "a: &a [x, x]\n<<: *a", "- - - -\n" * 2000]
 )
 def test_a_document_that_holds_itself_or_nests_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / NAME / "session.yaml"
-    path.parent.mkdir()
-    path.write_text(text, encoding="utf-8")
     with pytest.raises(SessionInvalid):
-        read_session(path)
+        read_session(written(tmp_path, text))
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "--file=id", "a\\x9b2J", "a/b"])
 def test_a_name_is_no_option_and_no_path(tmp_path: Path, name: str) -> None:
-    path = make(tmp_path) / NAME / "session.yaml"
-    path.write_text(path.read_text().replace("{name: x}", f'{{name: "{name}"}}'), encoding="utf-8")
+    text = TEXT.format(name="demo", title="Named").replace("{name: x}", f'{{name: "{name}"}}')
     with pytest.raises(SessionInvalid, match="name"):
-        read_session(path)
+        read_session(written(tmp_path, text))
 
 
 def test_a_session_of_thousands_of_steps_is_read_or_refused(tmp_path: Path) -> None:
-    path = tmp_path / NAME / "session.yaml"
-    path.parent.mkdir()
-    head, step = TEXT.format(name=NAME, title="Long").split("      - ")
-    step = "      - " + step
-    lines = (step.replace("id: network", f"id: network-{number}") for number in range(2000))
-    path.write_text(head + "".join(lines), encoding="utf-8")
-    assert len(list(read_session(path).steps())) == 2000
-    lines = (step.replace("id: network", f"id: network-{number}") for number in range(12000))
-    path.write_text(head + "".join(lines), encoding="utf-8")
+    head, step = TEXT.format(name="demo", title="Long").split("      - ")
+
+    def steps(count: int) -> str:
+        return head + "".join(f"      - {step}".replace("id: network", f"id: network-{at}") for at in range(count))
+
+    assert len(list(read_session(written(tmp_path, steps(2000))).steps())) == 2000
     with pytest.raises(SessionInvalid, match="larger than"):
-        read_session(path)
+        read_session(written(tmp_path, steps(12000)))
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("own_directories")
-def test_lab_list_says_where_a_foreign_session_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    labs = make(tmp_path / "labs")
-    assert run(["--labs", str(labs), "list"]) == 0
+def test_lab_list_says_where_foreign_sessions_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labs, more = make(tmp_path / "labs"), make(tmp_path / "more", "second")
+    named = ["--labs", str(labs), "--labs", str(more), "list"]
+    assert run(named) == 0
     shown = capsys.readouterr().out
     assert next(line for line in shown.splitlines() if line.startswith(NAME)).endswith(str(labs))
-    assert run(["--labs", str(labs), "list", "--json"]) == 0
+    assert run([*named, "--json"]) == 0
     rows = {row["session"]: row["from"] for row in json.loads(capsys.readouterr().out)}
-    assert rows[NAME] == str(labs)
-    assert rows["session4"] is None
-
-
-@pytest.mark.usefixtures("own_directories")
-def test_several_directories_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = make(tmp_path / "a", "one"), make(tmp_path / "b", "two")
-    assert run(["--labs", str(first), "--labs", str(second), "list", "--json"]) == 0
-    assert {"one", "two"} <= {row["session"] for row in json.loads(capsys.readouterr().out)}
+    assert (rows[NAME], rows["second"], rows["session4"]) == (str(labs), str(more), None)
 
 
 @pytest.mark.usefixtures("own_directories")

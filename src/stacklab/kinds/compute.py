@@ -147,6 +147,7 @@ class Server(NamedKind[ServerParams]):
 
     name = "server"
     params = ServerParams
+    settle_seconds = BOOT_SECONDS
     version = VERSION
     gone_within = 120
 
@@ -189,9 +190,6 @@ class Server(NamedKind[ServerParams]):
         if p.security_groups:
             more["security_groups"] = [{"name": context.name_of(group)} for group in p.security_groups]
         return more
-
-    def settle_seconds(self, p: ServerParams) -> float:
-        return BOOT_SECONDS
 
     def compare(self, context: Context, p: ServerParams, thing: Thing) -> list[Difference]:
         right = thing["image"] and thing["image"]["id"] == context.thing(p.image, "image")["id"]
@@ -321,6 +319,7 @@ class ServerGone(Kind[ServerGoneParams]):
 
     name = "server-gone"
     params = ServerGoneParams
+    settle_seconds = GONE_SECONDS
 
     def title(self, p: ServerGoneParams) -> str:
         return "deletion of the instance"
@@ -340,9 +339,6 @@ class ServerGone(Kind[ServerGoneParams]):
             Request("DELETE", "compute", ("servers", context.id_of(p.server, "server"))),
             Request("GET", "block-storage", ("volumes", volume), until=(("volume", "status"), "available")),
         ]
-
-    def settle_seconds(self, p: ServerGoneParams) -> float:
-        return GONE_SECONDS
 
     def find_all(self, context: Context, p: ServerGoneParams) -> Iterable[Thing]:
         volume, name = context.thing(p.keeps, "volume"), context.name_of(p.server)

@@ -31,6 +31,7 @@ class Looking(Kind[P]):
     """Something about the deployed machine that is looked at, and nothing made."""
 
     leaves = False
+    settle_seconds = 0  # it will not become another machine
     menus = "(not in Horizon: on the machine)"
     tells = "{words}"
 
@@ -43,9 +44,6 @@ class Looking(Kind[P]):
 
     def find_all(self, context: Context, p: P) -> Iterable[Thing]:
         return [self.facts(context.site(), p)]
-
-    def settle_seconds(self, p: P) -> float:
-        return 0  # it will not become another machine
 
     def applicable(self, context: Context, p: P) -> str | None:
         return None if context.site().profile else NO_MACHINE

@@ -48,6 +48,7 @@ class ConsoleLog(Kind[ConsoleParams]):
     name = "console"
     params = ConsoleParams
     leaves = False
+    settle_seconds = BOOT_SECONDS
     settles_first = True
 
     def title(self, p: ConsoleParams) -> str:
@@ -67,9 +68,6 @@ class ConsoleLog(Kind[ConsoleParams]):
         server = running(context, p.server)
         body = {"os-getConsoleOutput": {"length": lines}}
         return str(context.admin.post("compute", "servers", server["id"], "action", body=body)["output"])
-
-    def settle_seconds(self, p: ConsoleParams) -> float:
-        return BOOT_SECONDS
 
     def find_all(self, context: Context, p: ConsoleParams) -> Iterable[Thing]:
         return [{"name": "console log", "output": self._log(context, p, "2000")}]

@@ -43,6 +43,8 @@ class Kind(ABC, Generic[P]):
     tells: ClassVar[str] = ""
     """A found thing in words, `{KEY}` for what it has there; where nothing is said here, its name does."""
     leaves: ClassVar[bool] = True
+    settle_seconds: ClassVar[float] = 60
+    """How long the cloud may take, after it has answered, until it shows what was asked for."""
     settles_first: ClassVar[bool] = False
     """Whether to wait for what is declared before doing it: a log is shown when there is something in it."""
 
@@ -129,10 +131,6 @@ class Kind(ABC, Generic[P]):
         """What the cloud's answer to applying means; raises unless it is what the step wants."""
         if refusal:
             raise refusal
-
-    def settle_seconds(self, p: P) -> float:
-        """How long the cloud may take, after it has answered, until it shows what was asked for."""
-        return 60
 
     def expected(self, p: P) -> str:
         """What a check expects, in words."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,33 +18,22 @@ from stacklab.kinds.stream import md5_of, pieces_of
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A piece of a file: the `number`th, beginning at byte `start`, `size` bytes long."""
+def manifest_of(path: Path, container: str, name: str, mib: int) -> list[dict[str, Any]]:
+    """A file as segments of `mib` MiB, as a manifest names them: docs.openstack.org/swift, "static large objects".
 
-    name: str
-    number: int
-    start: int
-    size: int
-    etag: str
-
-    def entry(self, container: str) -> dict[str, Any]:
-        """Its line in the manifest: docs.openstack.org/swift, "static large objects"."""
-        return {"path": f"{container}/{self.name}", "etag": self.etag, "size_bytes": self.size}
-
-
-def segments_of(path: Path, name: str, mib: int) -> list[Segment]:
-    """A file as segments of `mib` MiB. Raises DownloadFailed if it cannot be read."""
+    Raises DownloadFailed if it cannot be read.
+    """
     try:
         size, step = path.stat().st_size, mib * MIB
     except OSError as error:
         raise DownloadFailed(f"cannot read {path}: {error.strerror}") from error
-    starts = range(0, max(size, 1), step)
     return [
-        Segment(
-            segment_name(name, number), number, start, min(step, size - start), md5_of(pieces_of(path, start, step))
-        )
-        for number, start in enumerate(starts)
+        {
+            "path": f"{container}/{segment_name(name, number)}",
+            "etag": md5_of(pieces_of(path, start, step)),
+            "size_bytes": min(step, size - start),
+        }
+        for number, start in enumerate(range(0, max(size, 1), step))
     ]
 
 
@@ -76,25 +64,19 @@ class LargeObject(FileKind[LargeObjectParams]):
 
     def requests(self, context: Context, p: LargeObjectParams) -> list[Request]:
         box, path = self.container_and_file(context, p)
-        if not path.exists():  # on paper
-            etag: Word = Later("MD5")
-            segment = {"path": f"{box}/{segment_name(p.name, 0)}", "etag": etag}
-            return [self._put_segment(p, path, box, 0, etag), self._put_manifest(p, box, [segment])]
-        parts = segments_of(path, p.name, p.segment)
-        sent = [self._put_segment(p, path, box, part.number, part.etag) for part in parts]
-        return [*sent, self._put_manifest(p, box, [part.entry(box) for part in parts])]
+        on_paper = [{"path": f"{box}/{segment_name(p.name, 0)}", "etag": Later("MD5")}]
+        entries = manifest_of(path, box, p.name, p.segment) if path.exists() else on_paper
+        sent = [self._put_segment(p, path, box, number, entry["etag"]) for number, entry in enumerate(entries)]
+        return [*sent, Request("PUT", "object-store", (box, p.name), entries, query={"multipart-manifest": "put"})]
 
     def _put_segment(self, p: LargeObjectParams, path: Path, box: str, number: int, etag: Word) -> Request:
         cut = ("dd", f"if={path}", f"bs={p.segment}M", f"skip={number}", "count=1", "status=none")
         where = (box, segment_name(p.name, number))
         return Request("PUT", "object-store", where, upload=Upload(pipeline=(cut,)), extra={"ETag": etag})
 
-    def _put_manifest(self, p: LargeObjectParams, box: str, entries: list[dict[str, Any]]) -> Request:
-        return Request("PUT", "object-store", (box, p.name), entries, query={"multipart-manifest": "put"})
-
     def find_all(self, context: Context, p: LargeObjectParams) -> Iterable[Thing]:
         box, path = self.container_that_is_there(context, p), context.asset(p.source).path
-        names = [part.name for part in segments_of(path, p.name, p.segment)]
+        names = [entry["path"].partition("/")[2] for entry in manifest_of(path, box, p.name, p.segment)]
         headers = headers_of(context, box, p.name)
         if headers is None:
             # Cut off between segments and manifest: what is there is half of it.

@@ -117,6 +117,7 @@ class Shell(Kind[ShellParams]):
 
     name = "shell"
     params = ShellParams
+    settle_seconds = 5
     repeatable = True
     words = "{what}"
     menus = "(not in Horizon: a shell on the machine that the cloud runs on)"
@@ -165,9 +166,6 @@ class Shell(Kind[ShellParams]):
         context.say(shown_part(done.out + done.err))
         if not done.ok:
             raise StepFailed(f"{p.what}: {_ended(done)}", advice="lab show prints the commands; run them one by one")
-
-    def settle_seconds(self, p: ShellParams) -> float:
-        return 5
 
     def undo_data(self, context: Context, p: ShellParams, thing: Thing) -> Thing:
         place = self._place(context, p)

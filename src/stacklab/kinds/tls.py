@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -18,18 +18,7 @@ from stacklab.kinds.context import Absent, Context, Thing
 from stacklab.kinds.declaration import NoParams, Params
 from stacklab.kinds.kind import Difference, Kind, differing
 from stacklab.kinds.narration import PAPER, Command, Script, shell_lines
-from stacklab.kinds.tls_check import Address, wrong
-
-P = TypeVar("P", bound=Params)
-
-
-class Tls(Kind[P]):
-    """What the kinds of this module share: no API does them, and what they declare follows from the cloud."""
-
-    menus = "(not in Horizon: a certificate is a file on the machine that serves)"
-
-    def applicable(self, context: Context, p: P) -> str | None:
-        return context.https().why_not()
+from stacklab.kinds.tls_check import Address, Tls, wrong
 
 
 def _https(context: Context) -> Https | None:

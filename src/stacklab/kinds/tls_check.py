@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -116,7 +116,19 @@ def _last(result: client.Result) -> str:
     return lines[-1] if len(lines[-1]) <= 300 else f"{lines[-1][:80]} … {lines[-1][-220:]}"
 
 
-# --- the kind of step ----------------------------------------------------------------------------------------------
+# --- the kinds of steps ---------------------------------------------------------------------------------------------
+
+
+P = TypeVar("P", bound=Params)
+
+
+class Tls(Kind[P]):
+    """What the kinds that are about TLS share: no API does them, and what they declare follows from the cloud."""
+
+    menus = "(not in Horizon: a certificate is a file on the machine that serves)"
+
+    def applicable(self, context: Context, p: P) -> str | None:
+        return context.https().why_not()
 
 
 class CheckParams(Params):
@@ -126,11 +138,12 @@ class CheckParams(Params):
     """The property: of the certificates (chain, name, dates), of plain HTTP, of the catalogue, or of a client's login."""
 
 
-class TlsCheck(Kind[CheckParams]):
+class TlsCheck(Tls[CheckParams]):
     """One property of the public endpoints. Nothing is left behind."""
 
     name = "tls-check"
     params = CheckParams
+    settle_seconds = 30
     leaves = False
     tells = "{seen}"
 
@@ -145,9 +158,6 @@ class TlsCheck(Kind[CheckParams]):
                 "in the browser: open Horizon by https, then the lock (or the warning) before the address ▸ Certificate"
             )
         return "(not in Horizon)"
-
-    def applicable(self, context: Context, p: CheckParams) -> str | None:
-        return context.https().why_not()
 
     def commands(self, context: Context, p: CheckParams) -> list[Command]:
         if p.that == "catalogue":
@@ -173,9 +183,6 @@ class TlsCheck(Kind[CheckParams]):
 
     def report(self, thing: Thing) -> str:
         return ""  # `shown` says it all
-
-    def settle_seconds(self, p: CheckParams) -> float:
-        return 30
 
 
 Seen = Iterable[tuple[str, str, str, str | None]]

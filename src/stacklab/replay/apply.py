@@ -188,7 +188,7 @@ def _do(context: Context, step: Step, via: str) -> list[str]:
 
 def _settled(context: Context, step: Step) -> Thing:
     """The thing, once the cloud shows it as declared: an answer of 202 is a promise, not a result."""
-    deadline = time.monotonic() + step.kind.settle_seconds(step.params)
+    deadline = time.monotonic() + step.kind.settle_seconds
     while True:
         context.workspace.memory.clear()
         answer = step.kind.find(context, step.params)
