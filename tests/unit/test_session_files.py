@@ -63,8 +63,14 @@ def test_an_alias_bomb_is_refused(write: Any) -> None:
         write(bomb)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]", b"just text", b"a: 1\nb: [", b"\x00"])
-def test_what_is_no_session_file_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\xff\xfe", b"", b"[]", b"just text", b"a: 1\nb: [", b"\x00"),
+        *("a: &a [*a]", "a: " + "[" * 2000, "&a a: &b {*a : *b}", "a: &a [x, x]\n<<: *a", "- - - -\n" * 2000),
+    ],
+)
+def test_what_is_no_session_file_is_refused(tmp_path: Path, content: bytes | str) -> None:
     with pytest.raises(SessionInvalid):
         read_session(written(tmp_path, content))
 
@@ -150,11 +156,12 @@ FRAGMENTS = [
     "1_0", "2020-01-01", "1:30", ".inf", "=", "\\", "a", "session: demo\n",
     "exercises:\n", "steps:", "with: {var: a}", "vars:\n",
 ]  # fmt: skip
+ANY_TEXT = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25), st.integers(0, len(GOOD)))
-def test_whatever_yaml_can_say_is_read_or_refused(tmp_path: Path, fragments: list[str], at: int) -> None:
+@given(st.lists(st.sampled_from(FRAGMENTS) | ANY_TEXT, max_size=25), st.integers(0, len(GOOD)))
+def test_whatever_a_file_can_say_is_read_or_refused(tmp_path: Path, fragments: list[str], at: int) -> None:
     inserted = "".join(fragments)
     for text in (inserted, GOOD[:at] + inserted + GOOD[at:]):
         path = written(tmp_path, text)
@@ -162,10 +169,3 @@ def test_whatever_yaml_can_say_is_read_or_refused(tmp_path: Path, fragments: lis
             read_session(path)
         except SessionInvalid as error:
             assert str(path.parent) in error.message
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r"), max_size=200))
-def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SessionInvalid):
-        read_session(written(tmp_path, text))

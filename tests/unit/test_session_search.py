@@ -155,14 +155,6 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
     assert str(path) in caught.value.message
 
 
-@pytest.mark.parametrize(
-    "text", ["a: &a [*a]", "a: " + "[" * 2000, "&a a: &b {*a : *b}", "a: &a [x, x]\n<<: *a", "- - - -\n" * 2000]
-)
-def test_a_document_that_holds_itself_or_nests_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SessionInvalid):
-        read_session(written(tmp_path, text))
-
-
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "--file=id", "a\\x9b2J", "a/b"])
 def test_a_name_is_no_option_and_no_path(tmp_path: Path, name: str) -> None:
     text = TEXT.format(name="demo", title="Named").replace("{name: x}", f'{{name: "{name}"}}')
