@@ -10,26 +10,16 @@ import pytest
 import yaml
 
 from stacklab.cli.main import run
-from stacklab.course.load import load_session, read_session, session_names
+from stacklab.course.load import load_session, session_names
 from stacklab.errors import SessionInvalid, UnknownName
 from stacklab.kinds import KINDS
 from stacklab.lab import Lab
 from stacklab.replay import breaking
 from stacklab.replay.breaking import Broken
-from tests.unit.sessions import lines_with, written
+from tests.unit.sessions import lines_with
 
 TABLES = yaml.safe_load(Path(__file__).with_name("session_faults.yaml").read_text(encoding="utf-8"))
 GOOD: str = TABLES["good"]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    """Writes a session file where it belongs and reads it."""
-
-    def read(text: str) -> Any:
-        return read_session(written(tmp_path, text))
-
-    return read
 
 
 def test_a_fault_has_symptoms_and_a_trail_for_each_sort_of_cloud(write: Any) -> None:

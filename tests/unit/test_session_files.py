@@ -19,16 +19,6 @@ from stacklab.errors import SessionInvalid, UnknownName
 from tests.unit.sessions import GOOD, TABLES, lines_with, written
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Any:
-    """Writes a session file where it belongs and reads it."""
-
-    def read(text: str, **variables: str) -> Any:
-        return read_session(written(tmp_path, text), variables or None)
-
-    return read
-
-
 def test_a_good_file_becomes_steps_with_their_needs(write: Any) -> None:
     session = write(GOOD)
     network, subnet = session.steps()

@@ -33,12 +33,6 @@ exercises:
 NAME = "elsewhere"
 
 
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of whoever runs the tests does not count, and what a test adds goes with it."""
-    monkeypatch.setenv(VARIABLE, "")
-
-
 def make(labs: Path, name: str = NAME, title: str = "A foreign session") -> Path:
     """A good session below `labs`; the directory."""
     return written(labs, TEXT.format(name=name, title=title), name).parent.parent

@@ -10,18 +10,13 @@ import pytest
 
 from stacklab.cli.main import run
 from stacklab.course.load import load_session, session_names
-from stacklab.course.search import VARIABLE, own_labs
+from stacklab.course.search import own_labs
 from stacklab.errors import UnknownName
 from stacklab.replay.validate import Problem, ValidationReport, validate
 from tests.unit.sessions import GOOD, TABLES, lines_with, written
 
 STEP = "      - {{id: it, as: admin, say: A., hint: Look at what there is of it., {}}}\n"
 FAULT = "faults:\n  - {{id: it, title: T, say: S, step: {}, trail: [{{look: a, shows: b, means: c}}], breaks: htpd}}\n"
-
-
-@pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
 
 
 def report(tmp_path: Path, text: str, name: str = "demo") -> ValidationReport:
