@@ -199,8 +199,8 @@ class Examined:
         for index, value in enumerate(listed):
             where = ("exercises", index)
             raw = self.model(ExerciseDeclared, value, where)
-            name = str(value.get("id")) if isinstance(value, dict) else ""
-            if name in names:
+            name = str(value.get("id", "")) if isinstance(value, dict) else ""
+            if name and name in names:
                 self.complain((*where, "id"), f"there is an exercise '{name}' already")
             names.add(name)
             steps = [self._step(name, step, (*where, "steps", at)) for at, step in enumerate(_listed(value, "steps"))]
