@@ -24,6 +24,8 @@ from stacklab.stages import Progress
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
 CHUNK = 1 << 18
+# git asks it as `sh -c 'f() …; f get'` (gitcredentials(7)): the variables' names are in the arguments, their values are not.
+_HELPER = '!f() { echo "username=$LAB_GIT_ACCOUNT"; echo "password=$LAB_GIT_PASSWORD"; }; f'
 ADVICE = "try again later, or name another source for it: mirrors: in config.yaml"
 
 
@@ -44,6 +46,23 @@ def sha256_of(path: Path) -> str:
 def without_password(url: str) -> str:
     """`url` as it may be shown: an account and its password in it are not ours to print."""
     return re.sub(r"(://)[^/@\s]*@", r"\1", url)
+
+
+def without_login(*command: str) -> tuple[list[str], dict[str, str]]:
+    """A git command (`git`, arguments …) with its http address without the account, and the variables that hold that.
+
+    git gets the account from its environment, for everybody can read its arguments.
+    """
+    git, *arguments = command
+    for at, argument in enumerate(arguments):
+        if not argument.startswith(("http://", "https://")):
+            continue
+        parts = urlsplit(argument)
+        if parts.username is not None:
+            arguments[at] = without_password(argument)
+            login = {"LAB_GIT_ACCOUNT": unquote(parts.username), "LAB_GIT_PASSWORD": unquote(parts.password or "")}
+            return [git, "-c", f"credential.helper={_HELPER}", *arguments], login
+    return list(command), {}
 
 
 def download(

@@ -18,14 +18,23 @@ the trouble lies, so that a script can tell them apart without reading text:
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
 class LabError(Exception):
-    """An error with advice. Subclasses are the catalogue below; `str()` is the one line that is printed."""
+    """An error with advice. Subclasses are the catalogue below; `str()` is the one line that is printed.
+
+    `id`: what scripts know it by, its name in lower case with hyphens. Without an exit code of its own it is to them its base.
+    """
 
     id: ClassVar[str] = "lab-error"
     exit_code: ClassVar[int] = 1
+
+    def __init_subclass__(cls, *, exit_code: int | None = None) -> None:
+        if exit_code is not None:
+            cls.id = re.sub(r"\B(?=[A-Z])", "-", cls.__name__).lower()
+            cls.exit_code = exit_code
 
     def __init__(self, message: str, *, advice: str = "") -> None:
         super().__init__(message)
@@ -41,150 +50,90 @@ class LabError(Exception):
 # --- the command line (2), beside what click itself refuses -----------------------------------------------------------
 
 
-class WrongUsage(LabError):
+class WrongUsage(LabError, exit_code=2):
     """What click refuses (an option that is none, say), told to a script; a person reads click's own lines."""
 
-    id = "wrong-usage"
-    exit_code = 2
 
-
-class NobodyToAsk(LabError):
+class NobodyToAsk(LabError, exit_code=2):
     """Something goes for good, so it is asked for, and there is nobody to answer."""
-
-    id = "nobody-to-ask"
-    exit_code = 2
 
 
 # --- the machine (10-19) -------------------------------------------------------------------------------------------
 
 
-class MissingProgram(LabError):
+class MissingProgram(LabError, exit_code=10):
     """A program that the work needs is not installed."""
 
-    id = "missing-program"
-    exit_code = 10
 
-
-class NotEnoughSpace(LabError):
+class NotEnoughSpace(LabError, exit_code=11):
     """The disk is (or would be) full."""
 
-    id = "not-enough-space"
-    exit_code = 11
 
-
-class NotAllowed(LabError):
+class NotAllowed(LabError, exit_code=14):
     """A file or directory that lab needs may not be read or written."""
 
-    id = "not-allowed"
-    exit_code = 14
 
-
-class DownloadFailed(LabError):
+class DownloadFailed(LabError, exit_code=12):
     """Something could not be fetched, or was not what it should be."""
 
-    id = "download-failed"
-    exit_code = 12
 
-
-class UnsupportedMachine(LabError):
+class UnsupportedMachine(LabError, exit_code=13):
     """This machine cannot do what was asked, whatever is installed."""
-
-    id = "unsupported-machine"
-    exit_code = 13
 
 
 # --- the home (20-29) ----------------------------------------------------------------------------------------------
 
 
-class StageFailed(LabError):
+class StageFailed(LabError, exit_code=20):
     """A stage of `lab up` ended badly."""
 
-    id = "stage-failed"
-    exit_code = 20
 
-
-class VmFailed(LabError):
+class VmFailed(LabError, exit_code=20):
     """Vagrant, libvirt or the VM itself did not do what was asked; the message has their words."""
 
-    id = "vm-failed"
-    exit_code = 20
 
-
-class ServiceFailed(LabError):
+class ServiceFailed(LabError, exit_code=21):
     """A service of the cloud is dead or does not answer."""
 
-    id = "service-failed"
-    exit_code = 21
 
-
-class HomeUnavailable(LabError):
+class HomeUnavailable(LabError, exit_code=22):
     """The asked-for home does not exist, or cannot be used here."""
 
-    id = "home-unavailable"
-    exit_code = 22
 
-
-class NotRunning(LabError):
+class NotRunning(LabError, exit_code=23):
     """The lab's cloud is not up."""
 
-    id = "not-running"
-    exit_code = 23
 
-
-class CheckpointMissing(LabError):
+class CheckpointMissing(LabError, exit_code=24):
     """There is nothing saved to go back to."""
 
-    id = "checkpoint-missing"
-    exit_code = 24
 
-
-class CheckpointBroken(CheckpointMissing):
+class CheckpointBroken(CheckpointMissing, exit_code=24):
     """A checkpoint is there, but not as it was saved; nothing was touched."""
 
-    id = "checkpoint-broken"
-    exit_code = 24
 
-
-class BrokenOnPurpose(LabError):
+class BrokenOnPurpose(LabError, exit_code=21):
     """`lab break` broke it, and it has not been repaired; the message says what, unless it shall be a surprise."""
 
-    id = "broken-on-purpose"
-    exit_code = 21
 
-
-class MachineUnreachable(LabError):
+class MachineUnreachable(LabError, exit_code=25):
     """There is no way to the machine, or the connection was lost and could not be made again."""
 
-    id = "machine-unreachable"
-    exit_code = 25
 
-
-class HostKeyChanged(LabError):
+class HostKeyChanged(LabError, exit_code=25):
     """The machine shows another host key than the one that was pinned: it may be another machine."""
 
-    id = "host-key-changed"
-    exit_code = 25
 
-
-class LoginRefused(LabError):
+class LoginRefused(LabError, exit_code=26):
     """The machine does not let us in: key or password is wrong."""
 
-    id = "login-refused"
-    exit_code = 26
 
-
-class SudoRefused(LabError):
+class SudoRefused(LabError, exit_code=26):
     """The account on the machine may not become root (or another user) without a password."""
 
-    id = "sudo-refused"
-    exit_code = 26
 
-
-class CommandFailed(LabError):
+class CommandFailed(LabError, exit_code=27):
     """A command on the machine ended with an error or did not end in time; `status` is None then."""
-
-    id = "command-failed"
-    exit_code = 27
 
     def __init__(self, message: str, *, status: int | None = None, said: str = "", advice: str = "") -> None:
         super().__init__(message, advice=advice)
@@ -192,133 +141,82 @@ class CommandFailed(LabError):
         self.said = said
 
 
-class StackFailed(LabError):
+class StackFailed(LabError, exit_code=28):
     """stack.sh ended with an error; the message names the failing command and the likely cause."""
 
-    id = "stack-failed"
-    exit_code = 28
 
-
-class MachineInUse(LabError):
+class MachineInUse(LabError, exit_code=29):
     """The machine looks used: a deployment would change what somebody has there."""
-
-    id = "machine-in-use"
-    exit_code = 29
 
 
 # --- the cloud (30-39) ---------------------------------------------------------------------------------------------
 
 
-class CloudUnreachable(LabError):
+class CloudUnreachable(LabError, exit_code=30):
     """The cloud did not answer, or not in a way we understand."""
 
-    id = "cloud-unreachable"
-    exit_code = 30
 
-
-class CloudRefused(LabError):
+class CloudRefused(LabError, exit_code=31):
     """The cloud answered with an error."""
-
-    id = "cloud-refused"
-    exit_code = 31
 
     def __init__(self, message: str, *, status: int | None = None, advice: str = "") -> None:
         super().__init__(message, advice=advice)
         self.status = status
 
 
-class StepFailed(LabError):
+class StepFailed(LabError, exit_code=32):
     """A step could not be applied, or what it left is not what it declares."""
 
-    id = "step-failed"
-    exit_code = 32
 
-
-class StepDiffers(LabError):
+class StepDiffers(LabError, exit_code=33):
     """The thing exists, but not as declared: it may be the learner's own, so it is reported, never overwritten."""
 
-    id = "step-differs"
-    exit_code = 33
 
-
-class UndoIncomplete(LabError):
+class UndoIncomplete(LabError, exit_code=34):
     """Something that the lab made could not be removed."""
 
-    id = "undo-incomplete"
-    exit_code = 34
 
-
-class InstanceUnreachable(LabError):
+class InstanceUnreachable(LabError, exit_code=35):
     """There is no way into the instance from here."""
-
-    id = "instance-unreachable"
-    exit_code = 35
 
 
 # --- session files and profiles (40-49) ----------------------------------------------------------------------------
 
 
-class SessionInvalid(LabError):
+class SessionInvalid(LabError, exit_code=40):
     """A session file is wrong; the message names file, line and key."""
 
-    id = "session-invalid"
-    exit_code = 40
 
-
-class UnknownName(LabError):
+class UnknownName(LabError, exit_code=41):
     """No session, exercise or step has this name."""
 
-    id = "unknown-name"
-    exit_code = 41
 
-
-class ProfileInvalid(LabError):
+class ProfileInvalid(LabError, exit_code=42):
     """A profile, or the user's configuration, is wrong; the message names file, line and key."""
 
-    id = "profile-invalid"
-    exit_code = 42
 
-
-class NotServed(LabError):
+class NotServed(LabError, exit_code=43):
     """A profile cannot serve what was asked for (a fragment, a service, a home); the message says why."""
 
-    id = "not-served"
-    exit_code = 43
 
-
-class NotTrusted(LabError):
+class NotTrusted(LabError, exit_code=44):
     """A session from outside would run something on a machine of the learner's, and nobody has agreed to it."""
-
-    id = "not-trusted"
-    exit_code = 44
 
 
 # --- the lab (50-59) -----------------------------------------------------------------------------------------------
 
 
-class NoLab(LabError):
+class NoLab(LabError, exit_code=50):
     """No lab of this name exists here."""
 
-    id = "no-lab"
-    exit_code = 50
 
-
-class LabBusy(LabError):
+class LabBusy(LabError, exit_code=51):
     """Another `lab` is writing to this lab."""
 
-    id = "lab-busy"
-    exit_code = 51
 
-
-class LabDamaged(LabError):
+class LabDamaged(LabError, exit_code=52):
     """A file of the lab's state cannot be read."""
 
-    id = "lab-damaged"
-    exit_code = 52
 
-
-class Interrupted(LabError):
+class Interrupted(LabError, exit_code=130):
     """Ctrl-C. What was done stays done; the advice names the command that goes on."""
-
-    id = "interrupted"
-    exit_code = 130

@@ -8,7 +8,7 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from stacklab.git_login import without_login
+from stacklab.download import without_login
 
 
 def test_git_logs_in_with_the_account_and_it_is_in_no_argument() -> None:

@@ -19,8 +19,7 @@ from stacklab.deploy.profile.model import DevStack
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages
 from stacklab.doctor.probe import bad, good, unknown, warning
-from stacklab.download import reason, without_password
-from stacklab.git_login import without_login
+from stacklab.download import reason, without_login, without_password
 from stacklab.prefetch import mirrors
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0

@@ -20,9 +20,8 @@ from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import host, packages, registries
 from stacklab.doctor.probe import Probe, bad, failed, gib, good, unknown, warning
-from stacklab.download import without_password
+from stacklab.download import without_login, without_password
 from stacklab.errors import HostKeyChanged, LabError, LoginRefused, MachineUnreachable, NotServed, SudoRefused
-from stacklab.git_login import without_login
 from stacklab.homes.ssh.home import fitting_profile
 from stacklab.lab import Lab
 from stacklab.machines.address import Address

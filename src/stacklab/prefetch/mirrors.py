@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 
 from stacklab.cache import cache_root
 from stacklab.deploy.profile.settings import Settings
-from stacklab.download import Unreachable, without_password
+from stacklab.download import Unreachable, without_login, without_password
 from stacklab.errors import DownloadFailed, MissingProgram, NotEnoughSpace
 from stacklab.files import locked
-from stacklab.git_login import without_login
 from stacklab.prefetch.plan import FetchOutcome, Repository
 from stacklab.stages import Progress
 

@@ -114,7 +114,7 @@ def _apply(workspace: Workspace, context: Context, journal: Journal, step: Step,
     if step.kind.settles_first:
         _settled(context, step)
     if not step.kind.lasting(step.params):
-        outlines = _do(context, step, via)
+        outlines = do(context, step, via)
         thing = _settled(context, step)
         report = step.kind.report(thing)
         for text in filter(None, outlines if report is None else [report]):
@@ -132,7 +132,7 @@ def _apply(workspace: Workspace, context: Context, journal: Journal, step: Step,
     before = step.kind.snapshot(context, step.params)
     journal.write(workspace.session.name, step.id, step.kind.name, "begin", before, declared(workspace.session, step))
     try:
-        _do(context, step, via)
+        do(context, step, via)
     except CloudRefused as refusal:
         if _changed_nothing(context, step, before, refusal):
             # What comes to be there from now on is somebody else's.
@@ -167,23 +167,6 @@ def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[
             advice=f"change or remove it yourself, or lab undo if the lab made it. Hint: {step.hint}",
         )
     return "already", step.kind.shown(thing)
-
-
-def _do(context: Context, step: Step, via: str) -> list[str]:
-    """Do it; what a look brought, in lines."""
-    refusal: CloudRefused | None = None
-    outlines: list[str] = []
-    try:
-        outlines = do(context, step, via)
-    except CloudRefused as error:
-        refusal = error
-    try:
-        step.kind.judge(context, step.params, refusal)
-    except LabError as error:
-        error.begin_with(f"step {step.id}")
-        error.advice = error.advice or f"lab hint {context.workspace.session.name}/{step.exercise}/{step.id}"
-        raise
-    return outlines
 
 
 def _settled(context: Context, step: Step) -> Thing:

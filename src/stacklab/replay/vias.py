@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from stacklab.course.session import Step
-from stacklab.errors import CloudRefused, StepFailed
+from stacklab.errors import CloudRefused, LabError, StepFailed
 from stacklab.kinds import client
 from stacklab.kinds.context import Absent, Context
 from stacklab.kinds.narration import Command, Request, dig
@@ -20,11 +20,26 @@ UNTIL_SECONDS = 600
 
 
 def do(context: Context, step: Step, via: str) -> list[str]:
-    """Do a step; what its looks brought, in lines. Raises CloudRefused, CloudUnreachable, StepFailed, Absent."""
-    if step.kind.own_way:
-        step.kind.run(context, step.params)
-        return []
-    return VIAS[via](context, step)
+    """Do a step, and let its kind judge the cloud's answer; what its looks brought, in lines.
+
+    Raises CloudRefused, CloudUnreachable, StepFailed, Absent.
+    """
+    refusal: CloudRefused | None = None
+    outlines: list[str] = []
+    try:
+        if step.kind.own_way:
+            step.kind.run(context, step.params)
+        else:
+            outlines = VIAS[via](context, step)
+    except CloudRefused as error:
+        refusal = error
+    try:
+        step.kind.judge(context, step.params, refusal)
+    except LabError as error:
+        error.begin_with(f"step {step.id}")
+        error.advice = error.advice or f"lab hint {context.session_name}/{step.exercise}/{step.id}"
+        raise
+    return outlines
 
 
 def by_rest(context: Context, step: Step) -> list[str]:
@@ -79,9 +94,18 @@ def _require(context: Context, part: Command | Request, saved: dict[str, str]) -
 
 def _send(context: Context, request: Request, saved: dict[str, str]) -> Any:
     """Send one request; with `until`, again and again."""
+    url = request.url(request.at or context.user.endpoint(request.service), saved)
+    headers = request.sent_headers(saved)
     deadline = time.monotonic() + UNTIL_SECONDS
     while True:
-        answer = _answer(context, request, saved)
+        if request.upload:
+            with opened(request.upload) as data:
+                response = context.user.fetch(request.method, url, headers=headers, data=data, seconds=UNTIL_SECONDS)
+        else:
+            body = request.content(saved)
+            response = context.user.fetch(request.method, url, headers=headers, json=body, token=request.token)
+        in_json = response.content and "json" in response.headers.get("Content-Type", "")
+        answer = response.json() if in_json else None
         if request.until is None:
             return answer
         place, awaited = request.until
@@ -96,18 +120,6 @@ def _send(context: Context, request: Request, saved: dict[str, str]) -> Any:
                 f"{place[-1]} is {value}{why}, not {awaited}", advice="lab logs shows what the services say"
             )
         time.sleep(1)
-
-
-def _answer(context: Context, request: Request, saved: dict[str, str]) -> Any:
-    url = request.url(request.at or context.user.endpoint(request.service), saved)
-    headers = request.sent_headers(saved)
-    if request.upload:
-        with opened(request.upload) as data:
-            answer = context.user.fetch(request.method, url, headers=headers, data=data, seconds=UNTIL_SECONDS)
-    else:
-        body = request.content(saved)
-        answer = context.user.fetch(request.method, url, headers=headers, json=body, token=request.token)
-    return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else None
 
 
 def _complaint(result: client.Result) -> str:
