@@ -226,16 +226,11 @@ class Lab:
     @contextmanager
     def _as_writer(self) -> Iterator[None]:
         """For one change: as part of what this process is writing anyway, or by itself."""
-        if self.is_writer:
+        if self.name in self._held:
             yield
         else:
             with self.writing(new=True):
                 yield
-
-    @property
-    def is_writer(self) -> bool:
-        """Whether this very process is the lab's writer now."""
-        return self.name in self._held
 
     def other_writer(self) -> str | None:
         """The process id of another `lab` that writes to this lab now."""

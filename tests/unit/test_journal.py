@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,28 +55,33 @@ def test_cut_off_at_any_byte_it_can_be_read_and_written_on(journal: Journal, tmp
         assert set(before) <= set(after)
 
 
-def test_nonsense_in_the_middle_is_reported_with_its_line(journal: Journal) -> None:
-    journal.path.write_text("nonsense\n")
-    journal.write("s", "a", "network", "begin")
-    with pytest.raises(LabDamaged, match=r"journal.jsonl:1 "):
-        journal.entries("s")
-
-
-def test_a_journal_that_was_emptied_is_not_taken_for_one_of_nothing(journal: Journal) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "says"),
+    [
+        (lambda text: "nonsense\n", r"journal.jsonl:1 is broken, and so is its copy"),
+        (lambda text: "", "is empty, and so is its copy"),
+        (lambda text: text.replace('"id": "1"', '"id": "2"'), "journal.jsonl:1 is broken"),
+        (lambda text: '{"format": 3, "step": "a"}\n', "newer lab"),
+    ],
+    ids=["nonsense", "empty", "a wrong letter", "newer"],
+)
+def test_what_is_broken_twice_or_from_a_newer_lab_is_reported_and_not_believed(
+    journal: Journal, damaged: Callable[[str], str], says: str
+) -> None:
     journal.write("s", "a", "network", "made", {"id": "1"})
+    text = journal.path.read_text()
     for file in (journal.path, copy_of(journal.path)):
-        file.write_text("")
-    with pytest.raises(LabDamaged, match="is empty, and so is its copy"):
+        file.write_text(damaged(text))
+    with pytest.raises(LabDamaged, match=says):
         journal.entries("s")
     journal.clear()
     assert journal.entries("s") == {}
 
 
-def test_a_line_with_a_wrong_letter_is_not_believed(journal: Journal) -> None:
-    journal.write("s", "a", "network", "made", {"id": "1"})
-    for file in (journal.path, copy_of(journal.path)):
-        file.write_text(file.read_text().replace('"id": "1"', '"id": "2"'))
-    with pytest.raises(LabDamaged):
+def test_what_is_written_after_nonsense_does_not_hide_it(journal: Journal) -> None:
+    journal.path.write_text("nonsense\n")
+    journal.write("s", "a", "network", "begin")
+    with pytest.raises(LabDamaged, match=r"journal.jsonl:1 "):
         journal.entries("s")
 
 
@@ -85,9 +91,3 @@ def test_the_version_before_is_read_and_written_on(journal: Journal) -> None:
     journal.write("s", "b", "network", "begin")
     assert {step: entry.kept for step, entry in journal.entries("s").items()} == {"a": {"id": "1"}, "b": None}
     assert [json.loads(line).get("format", 1) for line in journal.path.read_text().splitlines()] == [1, 2]
-
-
-def test_what_a_newer_lab_wrote_is_left_to_it(journal: Journal) -> None:
-    journal.path.write_text('{"format": 3, "step": "a"}\n')
-    with pytest.raises(LabDamaged, match="newer lab"):
-        journal.entries("s")

@@ -11,9 +11,7 @@ from stacklab.course.load import load_session
 from stacklab.course.session import Step
 from stacklab.errors import StepFailed
 from stacklab.kinds.context import Absent, Context, OfflineContext
-from stacklab.kinds.narration import Later
 from stacklab.replay.assets import PAPER
-from stacklab.replay.narrate import narrate
 from stacklab.replay.vias import by_rest, do
 
 SESSION = load_session("session4")
@@ -104,10 +102,3 @@ def test_what_a_look_brought_is_outlined() -> None:
     step = next(step for step in SESSION.steps() if step.kind.name == "look")
     names = {"key": [{"name": "beta"}, {"name": "alpha"}]}
     assert do(context_of(step, Cloud(names)), step, "rest") == ["alpha  beta"]
-
-
-def test_variables_stay_variables_where_nothing_is_there() -> None:
-    step = SESSION.step("subnet")
-    offline = OfflineContext(SESSION, step, PAPER, lambda name: "")
-    assert isinstance(offline.id_of(step.params.model_dump()["network"]["step"], "network"), Later)
-    assert narrate(None, offline, step)["requests"]

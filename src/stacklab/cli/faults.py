@@ -54,14 +54,8 @@ def faults(context: Invocation, session: str | None, tell: bool) -> None:
     for case in chosen.faults:
         state, why, evidence = _standing(home, case, secret)
         purpose, address = case.breaks in named, f"{chosen.name}/{case.id}"
-        row: dict[str, str | bool] = {
-            "fault": address,
-            "title": case.title,
-            "state": state,
-            "why": why,
-            "on_purpose": purpose,
-        }
-        rows.append(row | ({"evidence": evidence} if tell else {}))
+        row: dict[str, str | bool] = {"fault": address, "title": case.title, "state": state, "why": why}
+        rows.append(row | {"on_purpose": purpose} | ({"evidence": evidence} if tell else {}))
         words = {"bad": "  broken" + (" on purpose" if purpose else ""), "unknown": "  cannot tell"}.get(state, "")
         console.print(f"{console.mark(state)} {chosen.name}/{case.id:<16} {case.title}{words}")
         for line in filter(None, (why, evidence if tell else "")):

@@ -22,6 +22,11 @@ class Difference:
     expected: str | None
     actual: str
 
+    def __str__(self) -> str:
+        if self.expected is None:
+            return f"{self.field}: {self.actual}"
+        return f"{self.field}: expected {self.expected}, found {self.actual}"
+
 
 P = TypeVar("P", bound=Params)
 

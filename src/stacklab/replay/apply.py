@@ -14,7 +14,7 @@ from stacklab.kinds.context import Absent, Context, Thing, Workspace
 from stacklab.kinds.kind import Difference
 from stacklab.lab import Lab
 from stacklab.replay.breaking import noticed
-from stacklab.replay.check import in_words, over
+from stacklab.replay.check import over
 from stacklab.replay.current import journal_of, open_workspace
 from stacklab.replay.journal import Journal
 from stacklab.replay.progress import ProgressFile
@@ -163,7 +163,7 @@ def _changed_nothing(context: Context, step: Step, before: Thing | None, refusal
 def _existing(step: Step, thing: Thing, differences: list[Difference]) -> tuple[Outcome, str]:
     if differences:
         raise StepDiffers(
-            f"step {step.id}: {step.title} is there, but {'; '.join(in_words(difference) for difference in differences)}",
+            f"step {step.id}: {step.title} is there, but {'; '.join(map(str, differences))}",
             advice=f"change or remove it yourself, or lab undo if the lab made it. Hint: {step.hint}",
         )
     return "already", step.kind.shown(thing)
@@ -178,7 +178,7 @@ def _settled(context: Context, step: Step) -> Thing:
         if answer and not answer[1]:
             return answer[0]
         if time.monotonic() > deadline or (answer and _hopeless(answer[0])):
-            actual = "; ".join(in_words(difference) for difference in answer[1]) if answer else "it is not there"
+            actual = "; ".join(map(str, answer[1])) if answer else "it is not there"
             raise StepFailed(f"step {step.id}: done, but {actual}", advice=f"Hint: {step.hint}")
         time.sleep(SETTLE_POLL)
 

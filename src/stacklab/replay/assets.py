@@ -29,8 +29,8 @@ class Assets:
         return {
             "guest-image": self._guest_image,
             "compressed-image": self._compressed_image,
-            "public-key": self._public_key,
-            "private-key": self._private_key,
+            "public-key": lambda: Asset(self.public_key, {}),
+            "private-key": lambda: Asset(self.private_key, {"login_user": self.login_user}),
         }
 
     def stages(self, image: str | None) -> list[Stage]:
@@ -116,12 +116,6 @@ class Assets:
     def login_user(self) -> str:
         """Whom the guest image lets in with the key."""
         return (self._image and self._image.login_user) or "cirros"
-
-    def _public_key(self) -> Asset:
-        return Asset(self.public_key, {})
-
-    def _private_key(self) -> Asset:
-        return Asset(self.private_key, {"login_user": self.login_user})
 
 
 def _compress(source: Path, target: Path) -> None:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from stacklab.course.session import Session, Step
-from stacklab.errors import CloudRefused, LabError
+from stacklab.errors import LabError
 from stacklab.kinds.context import Absent, Context, Workspace
-from stacklab.kinds.kind import Difference
 from stacklab.lab import Lab
 from stacklab.replay.breaking import noticed
 from stacklab.replay.current import open_workspace
@@ -124,21 +123,11 @@ def _status(workspace: Workspace, context: Context, step: Step) -> tuple[Status,
     except Absent as absent:
         why = f"step {absent.step}: " if absent.step else ""
         return "failed", [f"missing: {why}{absent.what}"]
-    except CloudRefused as error:
-        # The cloud understood and said no (a 4xx) or broke (a 5xx): either way we have not seen the thing.
-        return "unknown", [error.message]
-    except LabError as error:
+    except LabError as error:  # also where the cloud said no (a 4xx) or broke (a 5xx): we have not seen the thing
         return "unknown", [error.message]
     if answer is None:
         return "failed", [f"no {step.title}"]
     thing, differences = answer
     if differences:
-        return "failed", [in_words(difference) for difference in differences]
+        return "failed", [str(difference) for difference in differences]
     return "passed", [step.kind.shown(thing)]
-
-
-def in_words(difference: Difference) -> str:
-    """`status: expected ACTIVE, found BUILD`"""
-    if difference.expected is None:
-        return f"{difference.field}: {difference.actual}"
-    return f"{difference.field}: expected {difference.expected}, found {difference.actual}"

@@ -37,15 +37,9 @@ def ssh_argv(lab: Lab, instance: str, user: str | None, command: list[str]) -> t
         raise InstanceUnreachable(f"there is no way into {server['name']} from here", advice="lab logs nova")
     assets = Assets(lab)
     options = ssh_options(assets.private_key, server["id"], way)
-    remote = (
-        [shlex.join(command) if len(command) > 1 else command[0]] if command else []
-    )  # one word may be a whole line
-    return [
-        "ssh",
-        *options,
-        f"{user or assets.login_user}@{way.host}",
-        *remote,
-    ], f"via {way.host}:{way.port}, {way.why}"
+    words = command if len(command) < 2 else [shlex.join(command)]  # one word may be a whole line
+    argv = ["ssh", *options, f"{user or assets.login_user}@{way.host}", *words]
+    return argv, f"via {way.host}:{way.port}, {way.why}"
 
 
 def _chosen(instance: str, servers: list[dict[str, Any]], admin: Connection) -> dict[str, Any]:

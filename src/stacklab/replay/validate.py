@@ -20,10 +20,9 @@ from stacklab.replay.assets import PAPER
 from stacklab.replay.narrate import narrate
 from stacklab.replay.trust import ForeignScript, scripts
 from stacklab.suggest import closest_of
+from stacklab.yamlfiles.complaints import YamlComplaint
 from stacklab.yamlfiles.yamlfile import Where
 
-Bad = tuple[Where, str, str]
-"""Where something is wrong, what, and what to do."""
 SHORT = 20
 """A hint of fewer characters tells nobody where to look."""
 
@@ -85,8 +84,8 @@ def _report(file: SessionFile) -> ValidationReport:
     except SessionInvalid as error:
         report.problems.append(_from_error(error, file.file))
         return report
-    bad: list[Bad] = [(complaint.place, complaint.problem, complaint.advice) for complaint in examined.problems]
-    bad += [(("vars", name), "no step uses this variable", "remove it") for name in examined.unused]
+    bad = list(examined.problems)
+    bad += [YamlComplaint(("vars", name), "no step uses this variable", "remove it") for name in examined.unused]
     bad += _controls(examined)
     session = examined.session
     if session:
@@ -95,9 +94,7 @@ def _report(file: SessionFile) -> ValidationReport:
         bad += _bad_steps(examined, session)
         report.scripts = scripts(session)
     path, line = str(file.file), examined.file.line
-    report.problems = [
-        Problem(path, line(where), ".".join(map(str, where)), problem, todo) for where, problem, todo in bad
-    ]
+    report.problems = [Problem(path, line(it.place), ".".join(map(str, it.place)), it.problem, it.advice) for it in bad]
     report.problems.sort(key=lambda problem: problem.line or 0)
     return report
 
@@ -105,25 +102,27 @@ def _report(file: SessionFile) -> ValidationReport:
 # --- what loads, but is bad ----------------------------------------------------------------------------------------
 
 
-def _bad_steps(examined: Examined, session: Session) -> Iterator[Bad]:
+def _bad_steps(examined: Examined, session: Session) -> Iterator[YamlComplaint]:
     broken = {case.breaks for case in session.faults}
     known = _known_faults()
     for index, case in enumerate(session.faults):
         if case.breaks not in known:
             advice = closest_of(case.breaks, known, "what homes can break")
-            yield ("faults", index), f"no home knows a fault '{case.breaks}'", advice
+            yield YamlComplaint(("faults", index), f"no home knows a fault '{case.breaks}'", advice)
     for step in session.steps():
         where = examined.places[step.id]
         if len(step.hint) < SHORT or step.hint in (step.say, step.title):
-            yield (*where, "hint"), "this hint helps nobody", "say what to look at, and what it has to show"
+            todo = "say what to look at, and what it has to show"
+            yield YamlComplaint((*where, "hint"), "this hint helps nobody", todo)
         if step.kind.name == "repair" and getattr(step.params, "fault", None) not in broken:
-            yield (*where, "with"), "no fault of this session breaks what it repairs", "add one to faults:"
+            problem = "no fault of this session breaks what it repairs"
+            yield YamlComplaint((*where, "with"), problem, "add one to faults:")
         if trouble := _untold(session, step):
-            yield where, f"the step cannot be told: {trouble}", "look at its with:"
+            yield YamlComplaint(where, f"the step cannot be told: {trouble}", "look at its with:")
         source = getattr(step.params, "source", None)
         if isinstance(source, FileSource) and not Path(source.file).expanduser().is_file():
             advice = "name a file that learners have, or a url:"
-            yield (*where, "with", "source"), f"there is no file {source.file}", advice
+            yield YamlComplaint((*where, "with", "source"), f"there is no file {source.file}", advice)
 
 
 def _known_faults() -> list[str]:
@@ -149,11 +148,11 @@ def _untold(session: Session, step: Step) -> str:
     return ""
 
 
-def _controls(examined: Examined) -> Iterator[Bad]:
+def _controls(examined: Examined) -> Iterator[YamlComplaint]:
     """Texts with characters that a terminal would obey, or not show: whoever reads the session would not see what is there."""
     for where, value in _texts(examined.file.value, ()):
         if visible(value) != value:
-            yield where, "holds control characters or invisible ones", "remove them"
+            yield YamlComplaint(where, "holds control characters or invisible ones", "remove them")
 
 
 def _texts(value: Any, where: Where) -> list[tuple[Where, str]]:
