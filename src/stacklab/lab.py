@@ -29,9 +29,7 @@ from stacklab.files import (
 DEFAULT = "intro"
 """The name of the one lab that most people have."""
 
-PRECIOUS = (
-    "lab.json", "secrets.json", "progress.json", "broken.json", "home/made.json", "home/vm.json", "home/checkpoints.json",
-)  # fmt: skip
+PRECIOUS = ("lab.json", "secrets.json", "progress.json", "broken.json", "home/made.json", "home/vm.json")
 """Files of a lab that nothing could make again, beside its journal: each is there twice, and its writer sees to it."""
 
 

@@ -39,9 +39,9 @@ def configured(home: Path, *, port: int, key: Path, host: str = "127.0.0.1", use
     return "box"
 
 
-def looked(address: str, *names: str) -> dict[str, Finding]:
+def looked(address: str, *names: str, profile: str | None = None) -> dict[str, Finding]:
     """The findings of these probes of a machine (all: none named)."""
-    remote = Remote(Lab("intro"), address, None, Settings())
+    remote = Remote(Lab("intro"), Plan(home="ssh", address=address, profile=profile), Settings())
     try:
         return {probe.id: probe.run() for probe in remote.probes() if not names or probe.id in names}
     finally:
@@ -58,7 +58,7 @@ def test_the_door_is_open(home: Path, sshd: Sshd) -> None:
 
 def test_the_findings_come_through_examine_in_order(home: Path, sshd: Sshd) -> None:
     plan = Plan(home="ssh", address=configured(home, port=sshd.port, key=sshd.key))
-    with Subject("ssh", Lab("intro"), plan, Settings()) as subject:
+    with Subject(Lab("intro"), plan, Settings()) as subject:
         names = [report.id for report in examine(subject)]
     assert names[:5] == ["python", *DOOR]
     assert names[-1] == "clock"
@@ -152,7 +152,7 @@ def test_another_labs_machine_looks_used_to_a_lab_that_does_not_exist_yet(to_deb
     unsettled.ssh("mkdir /etc/stacklab; echo '{}' >/etc/stacklab/lab.json", user="root")
     found = looked(to_debian, "unused")["unused"]
     assert found.state == "bad"
-    assert "another lab" in found.evidence
+    assert "is deployed there" in found.evidence
     assert not Lab("intro").exists()
 
 
@@ -166,11 +166,7 @@ def test_an_account_without_sudo_is_told_and_nothing_behind_it_is_guessed(to_deb
 
 
 def test_a_profile_for_another_distribution_does_not_fit(to_debian: str) -> None:
-    remote = Remote(Lab("intro"), to_debian, "rocky9-2026.1", Settings())
-    try:
-        found = {probe.id: probe.run() for probe in remote.probes() if probe.id in ("distribution", "machine-disk")}
-    finally:
-        remote.close()
+    found = looked(to_debian, "distribution", "machine-disk", profile="rocky9-2026.1")
     assert found["distribution"].state == "bad"
     assert "runs debian 12" in found["distribution"].evidence
     assert found["machine-disk"].state == "unknown"

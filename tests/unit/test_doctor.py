@@ -24,12 +24,15 @@ from stacklab.conditions.condition import Finding
 from stacklab.conditions.remedy import Remedy
 from stacklab.deploy.profile.model import Box, DevStack, Size
 from stacklab.deploy.profile.settings import Settings
-from stacklab.doctor import clock, embedded, examine, host, libvirt, registries, repairing, vagrant, virtualization
+from stacklab.doctor import embedded, examine, here, libvirt, registries
+from stacklab.doctor.libvirt import LibvirtHost, virtualization
 from stacklab.doctor.probe import Probe, bad, good
+from stacklab.errors import DownloadFailed
 from stacklab.homes.libvirt import accelerator
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.machines.local import LocalMachine
 from stacklab.prefetch import mirrors
 
 GIB = 2**30
@@ -112,7 +115,7 @@ def test_a_probe_that_raises_is_cannot_tell_with_the_reason() -> None:
 
 
 def subject_of(*probes: Probe) -> examine.Subject:
-    subject = examine.Subject("embedded", Lab("intro"), Plan(home="embedded"), Settings())
+    subject = examine.Subject(Lab("intro"), Plan(home="embedded"), Settings())
     subject.__dict__["probes"] = list(probes)
     return subject
 
@@ -207,7 +210,7 @@ def test_fix_says_what_it_could_not_mend(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_kvm_is_called_good_only_where_a_guest_ran_with_it() -> None:
-    found, told = find_accelerator(), virtualization.here()
+    found, told = find_accelerator(), virtualization()
     assert (told.state == "good") == (found.driver == "kvm" and found.really)
     if found.driver == "qemu":
         assert told.state == "warning"
@@ -221,7 +224,7 @@ def test_a_device_node_alone_is_no_evidence(tmp_path: Path, monkeypatch: pytest.
     if not accelerator.NODE.exists():  # then one that is no more than a name
         (tmp_path / "kvm").touch()
         monkeypatch.setattr(accelerator, "NODE", tmp_path / "kvm")
-    told = virtualization.here()
+    told = virtualization()
     assert told.state == "warning"
     assert re.search(r"no kernel starts with the \S*kvm that is there", told.evidence)
 
@@ -235,14 +238,14 @@ def test_without_qemu_a_processor_that_could_is_not_called_good(
     monkeypatch.setattr(accelerator, "CPUINFO", able)
     monkeypatch.setattr(accelerator, "NODE", node)
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = virtualization.here()
+    told = virtualization()
     assert told.state == "unknown"
     assert "qemu-system-x86_64 to try it with" in told.evidence
 
 
 def test_what_the_user_overruled_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_LIBVIRT_DRIVER", "kvm")
-    assert virtualization.here().state == "unknown"
+    assert virtualization().state == "unknown"
 
 
 # --- programs that are missing ------------------------------------------------------------------------------------------
@@ -303,6 +306,10 @@ def test_ports_of_loopback_are_really_listened_on() -> None:
 # --- groups ---------------------------------------------------------------------------------------------------------------
 
 
+def libvirt_host(uri: str | None = None, pool: str = "default", plan: Plan | None = None) -> LibvirtHost:
+    return LibvirtHost(Lab("intro"), plan or Plan(home="libvirt"), Settings(libvirt_uri=uri, libvirt_pool=pool))
+
+
 def refused() -> str:
     raise PermissionError("no polkit agent")
 
@@ -322,7 +329,9 @@ def test_a_group_counts_by_whether_libvirt_lets_one_in(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("daemon").pw_uid)
     monkeypatch.setattr(grp, "getgrnam", lambda _: grp.struct_group(("libvirt", "x", gid, members)))
-    told = host.groups(lets_in)
+    host = libvirt_host()
+    monkeypatch.setattr(host, "_version", lets_in)
+    told = host.groups()
     assert told.state == state
     assert says in told.evidence
     assert ("usermod -aG libvirt daemon" in " ".join(map(str, told.remedies))) == (state == "bad" and not members)
@@ -331,17 +340,13 @@ def test_a_group_counts_by_whether_libvirt_lets_one_in(
 # --- libvirt ------------------------------------------------------------------------------------------------------------
 
 
-def where(uri: str, pool: str = "default", size: Size | None = None) -> libvirt.Where:
-    return libvirt.Where(uri, pool, size or Size(), None)
-
-
 @needs_libvirt
 @pytest.mark.usefixtures("own_directories")
 def test_where_nobody_listens_libvirt_is_bad_and_what_hangs_on_it_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAB_LIBVIRT_URI", f"qemu+unix:///system?socket={tmp_path}/nobody")
-    with examine.Subject("libvirt", Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
+    with examine.Subject(Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
         probes = {probe.id: probe for probe in subject.probes}
         found = {name: probes[name].run() for name in ("libvirt", "pool", "network", "guests")}
     assert found["libvirt"].state == "bad"
@@ -352,19 +357,16 @@ def test_where_nobody_listens_libvirt_is_bad_and_what_hangs_on_it_cannot_be_told
 
 
 @needs_libvirt
+@pytest.mark.usefixtures("own_directories")
 def test_a_pool_is_looked_at_and_not_started() -> None:
     """libvirt's own test driver: pools that live in this process."""
-    uri = "test:///default"
-    assert libvirt.pool(where(uri, "default-pool")).state == "good"
-    missing = libvirt.pool(where(uri, "nosuch"))
+    host = libvirt_host("test:///default", "default-pool")
+    assert host.pool().state == "good"
+    missing = libvirt_host("test:///default", "nosuch").pool()
     assert missing.state == "warning"
-    assert [str(remedy).split()[3] for remedy in missing.remedies] == [
-        "pool-define-as",
-        "pool-build",
-        "pool-start",
-        "pool-autostart",
-    ]
-    with where(uri).asked() as hypervisor:
+    orders = [str(remedy).split()[3] for remedy in missing.remedies]
+    assert orders == ["pool-define-as", "pool-build", "pool-start", "pool-autostart"]
+    with host.asked() as hypervisor:
         pool = hypervisor._connection.storagePoolLookupByName("default-pool")
         pool.destroy()
         found = hypervisor.pool("default-pool")
@@ -374,42 +376,50 @@ def test_a_pool_is_looked_at_and_not_started() -> None:
         pool.create()
 
 
-def test_a_disk_that_the_file_system_never_held_is_bad() -> None:
-    place = Path("/var/lib")
-    assert libvirt.judged_disk(place, 100 * GIB, 90 * GIB, Size(disk=200)).state == "bad"
-    tight = libvirt.judged_disk(place, 100 * GIB, 50 * GIB, Size(disk=60))
-    assert tight.state == "warning"
-    assert "--disk 50" in str(tight.remedies[0])
-    assert libvirt.judged_disk(place, 100 * GIB, 19 * GIB, Size(disk=10)).state == "bad"  # two checkpoints with memory
-    assert libvirt.judged_disk(place, 100 * GIB, 90 * GIB, Size(disk=60)).state == "good"
+@pytest.mark.parametrize(
+    ("free", "size", "state"),
+    [
+        (90, Size(disk=200), "bad"),  # the file system never held it
+        (50, Size(disk=60), "warning"),
+        (19, Size(disk=10), "bad"),  # two checkpoints with memory
+        (90, Size(disk=60), "good"),
+    ],
+)
+def test_room_for_the_vms_disk_of_100_gib(free: int, size: Size, state: str) -> None:
+    told = libvirt.judged_disk(Path("/var/lib"), 100 * GIB, free * GIB, size)
+    assert told.state == state
+    assert ("--disk 50" in " ".join(map(str, told.remedies))) == (state == "warning")
 
 
-@pytest.mark.usefixtures("registry")
-def test_a_profile_that_wants_more_than_there_is_is_told(
-    own_directories: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_profile_that_wants_more_than_there_is_is_told(own_directories: Path) -> None:
     config = own_directories / "config" / "stacklab" / "config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(
         "profiles:\n  centos7-pike:\n    size: {disk: 1000000, memory: 99000000, least_memory: 98000000}\n"
     )
-    with examine.Subject("libvirt", Lab("intro"), Plan(home="libvirt"), Settings()) as subject:
-        probes = {probe.id: probe for probe in subject.probes}
-        disk, memory = probes["disk"].run(), probes["memory"].run()
+    host = libvirt_host()
+    disk, memory = host.disk(), host.memory()
     assert disk.state == "bad"
     assert memory.state == "bad"
     assert "at least" in memory.evidence
 
 
-def test_memory_below_what_is_wanted_works_at_a_cost_and_below_the_least_not_at_all() -> None:
-    def judged(free: int) -> str:
-        return host.judged_memory(16 * GIB, free * GIB, 4 * GIB, 6 * GIB, "it swaps").state
-
-    assert [judged(free) for free in (8, 5, 3)] == ["good", "warning", "bad"]
-    assert host.judged_memory(2 * GIB, 2 * GIB, 4 * GIB, 6 * GIB, "").state == "bad"
+@pytest.mark.parametrize(
+    ("total", "free", "state"), [(16, 8, "good"), (16, 5, "warning"), (16, 3, "bad"), (2, 2, "bad")]
+)
+def test_memory_below_what_is_wanted_works_at_a_cost_and_below_the_least_not_at_all(
+    total: int, free: int, state: str
+) -> None:
+    assert here.judged_memory(total * GIB, free * GIB, 4 * GIB, 6 * GIB, "it swaps").state == state
 
 
 # --- the box ----------------------------------------------------------------------------------------------------------
+
+
+def box_of(box: Box, path: Path | None = None) -> Finding:
+    host = libvirt_host(plan=Plan(home="libvirt", box=str(path) if path else None))
+    host.profile = host.profile.model_copy(update={"box": box})
+    return Probe("box", "box", host.box, wrong=DownloadFailed).run()
 
 
 @pytest.mark.usefixtures("own_directories")
@@ -417,29 +427,22 @@ def test_a_box_is_at_hand_or_its_place_answers_or_it_is_bad(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
-    lab, wanted = Lab("intro"), Box(name="some/box", version="1.0", url=f"{registry.url}/some.box")
-    told = vagrant.box(lab, wanted, Settings(), None)
+    monkeypatch.setenv("VAGRANT_SERVER_URL", registry.url)
+    box = Box(name="some/box", version="1.0", url=f"{registry.url}/some.box")
+    told = box_of(box)
     assert told.state == "good"
     assert "not in Vagrant's store yet" in told.evidence
+    assert box_of(Box(name="by/name")).state == "good"
+    assert registry.asked == ["/some.box", "/by/name"]  # by name alone: Vagrant's catalogue
     registry.status = 404
-    told = vagrant.box(lab, wanted, Settings(), None)
+    told = box_of(box)
     assert told.state == "bad"
     assert "404" in told.evidence
     store = tmp_path / "vagrant" / "boxes" / "some-VAGRANTSLASH-box" / "1.0" / "libvirt"
     store.mkdir(parents=True)
     (store / "metadata.json").write_text("{}")
-    assert str(store) in vagrant.box(lab, wanted, Settings(), None).evidence
-    assert vagrant.box(lab, wanted, Settings(), str(tmp_path / "nosuch.box")).state == "bad"
-
-
-@pytest.mark.usefixtures("own_directories")
-def test_a_box_by_name_alone_is_asked_for_in_vagrants_catalogue(
-    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
-    monkeypatch.setenv("VAGRANT_SERVER_URL", registry.url)
-    assert vagrant.box(Lab("intro"), Box(name="some/box"), Settings(), None).state == "good"
-    assert registry.asked == ["/some/box"]
+    assert str(store) in box_of(box).evidence
+    assert box_of(box, tmp_path / "nosuch.box").state == "bad"
 
 
 # --- registries and the clock -----------------------------------------------------------------------------------------
@@ -493,7 +496,7 @@ def test_apt_is_asked_for_real_and_its_lists_stay_as_they_are(tmp_path: Path, mo
     sources.write_text(f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "-";\n')
     (tmp_path / "sources.list").write_text("deb [trusted=yes] http://127.0.0.1:9/debian bookworm main\n")
     monkeypatch.setenv("APT_CONFIG", str(sources))
-    assert registries.distribution().state == "bad"
+    assert registries.distribution(LocalMachine(), "apt-get").state == "bad"
     after = sorted((path.name, path.stat().st_mtime_ns) for path in lists.iterdir()) if lists.is_dir() else []
     assert after == before
 
@@ -506,7 +509,7 @@ def test_devstacks_repository_is_asked_for_its_ref(tmp_path: Path) -> None:
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
 
     def asked(ref: str, at: Path = repo) -> Finding:
-        return registries.source(DevStack(repo=at.as_uri(), ref=ref), Settings())
+        return registries.source_here(DevStack(repo=at.as_uri(), ref=ref), Settings())
 
     assert asked("stable/x").state == "good"
     assert "has no stable/y" in asked("stable/y").evidence
@@ -543,29 +546,25 @@ def test_gits_complaint_is_told_and_not_the_end_of_its_advice(said: str, told: s
 
 
 def test_the_clock_is_compared_with_the_registrys_date(registry: Registry) -> None:
-    assert clock.clock(Settings()).state == "good"
+    assert here.clock(Settings()).state == "good"
     registry.off = 600
-    told = clock.clock(Settings())
+    told = here.clock(Settings())
     assert told.state == "bad"
     seconds = re.match(r"(\d+) s behind", told.evidence)
     assert seconds
     assert 590 <= int(seconds[1]) <= 601  # less by as long as the answer took
     registry.off = -600
-    assert "ahead of" in clock.clock(Settings()).evidence
+    assert "ahead of" in here.clock(Settings()).evidence
     registry.age = "600"  # a cache on the way: its answer is as old as it says
-    assert clock.clock(Settings()).state == "good"
+    assert here.clock(Settings()).state == "good"
     registry.status, registry.age, registry.off = 500, "", 0  # an error has a date, too
-    assert clock.clock(Settings()).state == "good"
+    assert here.clock(Settings()).state == "good"
 
 
 def test_without_a_registry_the_clock_cannot_be_told(nobody: str) -> None:
-    told = clock.clock(Settings())
+    told = here.clock(Settings())
     assert told.state == "unknown"
     assert "nobody to compare it with" in told.evidence
-
-
-def test_the_kernel_is_asked_whether_its_clock_is_synchronised() -> None:
-    assert clock.synchronised() in (True, False)
 
 
 # --- repairing ----------------------------------------------------------------------------------------------------------
@@ -575,11 +574,11 @@ def looks_for(file: Path, *remedies: Remedy | str) -> Probe:
     return Probe("file", "file", lambda: good("there") if file.exists() else bad("absent", *remedies))
 
 
-def repaired(subject: examine.Subject) -> tuple[list[str], list[repairing.Repaired]]:
+def repaired(subject: examine.Subject) -> tuple[list[str], list[examine.Repaired]]:
     """The states after it, and what was done."""
-    *events, answers = repairing.repair(subject, list(examine.examine(subject)))
+    *events, answers = examine.repair(subject, list(examine.examine(subject)))
     assert isinstance(answers, list)
-    return [answer.finding.state for answer in answers], [it for it in events if isinstance(it, repairing.Repaired)]
+    return [answer.finding.state for answer in answers], [it for it in events if isinstance(it, examine.Repaired)]
 
 
 def test_mended_is_said_only_when_the_new_look_says_so(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from stacklab.deploy.profile.model import Profile
 from stacklab.errors import NotServed
 from stacklab.homes.libvirt.site import VmSite
 from stacklab.homes.libvirt.vagrantfile import render, ruby, sized
+from stacklab.homes.plan import Plan
 
 SITE = VmSite("lab-intro-ab12", "qemu:///system", "default", "qemu", "10.77.6.0/23", box="centos/7", version="2004.01")
 HOSTILE = [
@@ -48,7 +49,7 @@ def setting(text: str, key: str) -> str:
 
 
 def test_the_courses_vm_has_what_the_profile_says(profile: Profile) -> None:
-    text = render(SITE, profile, sized(profile), console=Path("/x/console.log"))
+    text = render(SITE, profile, profile.size, console=Path("/x/console.log"))
     wanted = {
         "config.vm.box": "'centos/7'",
         "config.vm.box_version": "'2004.01'",
@@ -73,32 +74,30 @@ def test_the_courses_vm_has_what_the_profile_says(profile: Profile) -> None:
 
 def test_with_kvm_instances_get_virtualization_and_the_boot_less_time(profile: Profile) -> None:
     site = VmSite("lab-intro-ab12", "qemu:///system", "default", "kvm", "10.77.6.0/23", box="centos/7")
-    text = render(site, profile, sized(profile), console=Path("/x/console.log"))
+    text = render(site, profile, profile.size, console=Path("/x/console.log"))
     assert setting(text, "libvirt.nested") == "true"
     assert setting(text, "config.vm.boot_timeout") == "300"
     assert "box_version" not in text  # not known yet: the newest that Vagrant has
 
 
 def test_the_users_wishes_win_over_the_profile(profile: Profile) -> None:
-    size = sized(profile, cpus=4, memory=8192, disk=100)
+    size = sized(profile, Plan(cpus=4, memory=8192, disk=100))
     assert (size.cpus, size.memory, size.disk) == (4, 8192, 100)
+    assert sized(profile, Plan(memory=4096)).memory == 4096
 
 
-def test_too_little_memory_is_refused_with_the_reason(profile: Profile) -> None:
-    assert sized(profile, memory=4096).memory == 4096
-    with pytest.raises(NotServed, match="4095 MiB of memory are too little: below 4096 MiB") as caught:
-        sized(profile, memory=4095)
-    assert caught.value.advice == "--memory 4096 or more"
-
-
-@pytest.mark.parametrize(("cpus", "disk"), [(0, 60), (2, 0), (-1, 60)])
-def test_a_vm_without_processor_or_disk_is_refused(profile: Profile, cpus: int, disk: int) -> None:
-    with pytest.raises(NotServed):
-        sized(profile, cpus=cpus, disk=disk)
-
-
-def test_values_of_other_types_become_ruby_ones() -> None:
-    assert [ruby(value) for value in (True, False, None, 5)] == ["true", "false", "nil", "5"]
+@pytest.mark.parametrize(
+    ("plan", "why", "advice"),
+    [
+        (Plan(memory=4095), "4095 MiB of memory are too little: below 4096 MiB", "--memory 4096 or more"),
+        (Plan(cpus=0), "at least one CPU", "the profile has 2 and 60"),
+        (Plan(disk=0), "at least one CPU and 1 GiB of disk", "the profile has 2 and 60"),
+    ],
+)
+def test_a_vm_that_cannot_work_is_refused_with_the_reason(profile: Profile, plan: Plan, why: str, advice: str) -> None:
+    with pytest.raises(NotServed, match=why) as caught:
+        sized(profile, plan)
+    assert caught.value.advice == advice
 
 
 @given(st.text())
@@ -125,7 +124,7 @@ def test_a_vagrantfile_full_of_hostile_values_is_still_one_program(profile: Prof
     )
     path = tmp_path / "a 'b' & <c> \\d"
     file = tmp_path / "Vagrantfile"
-    file.write_text(render(site, profile, sized(profile), console=path))
+    file.write_text(render(site, profile, profile.size, console=path))
     # What Vagrant would do with it, without Vagrant: every setting is noted.
     recorder = """
     require 'json'

@@ -26,7 +26,8 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import CommandFailed, MachineUnreachable
 from stacklab.events import StageEnded, StageMoved
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI
-from stacklab.homes.libvirt.vm import Vm, Wishes
+from stacklab.homes.libvirt.vm import Vm
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.machines.base import Machine
 from stacklab.stages import run_stages
@@ -126,7 +127,7 @@ def profile() -> Profile:
 
 def vm_of(box: str, pool: str) -> Vm:
     """The tests' VM; see bring_up.py, which is another process's `lab`."""
-    return Vm(Lab(LAB), profile(), Settings(libvirt_pool=pool), Wishes(box=box))
+    return Vm(Lab(LAB), profile(), Settings(libvirt_pool=pool), Plan(box=box))
 
 
 def bring_up(vm: Vm) -> tuple[dict[str, StageEnded], list[str]]:

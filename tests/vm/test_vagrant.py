@@ -10,11 +10,13 @@ import socket
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stacklab.errors import MissingProgram, VmFailed
+from stacklab.homes.libvirt.boxes import WantedBox
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.lab import Lab
 from tests.vm.conftest import quiet
@@ -50,16 +52,18 @@ def silent_server() -> Iterator[str]:
 
 def test_a_box_gets_the_version_that_it_should_have(vagrant: Vagrant, tiny: Path) -> None:
     assert vagrant.box("a/box", "7.1") is None
-    vagrant.add_box("a/box", "7.1", tiny.as_uri(), hashlib.sha256(tiny.read_bytes()).hexdigest(), quiet)
+    box = WantedBox("a/box", "7.1", tiny.as_uri(), hashlib.sha256(tiny.read_bytes()).hexdigest())
+    vagrant.add_box(box, quiet)
     found = vagrant.box("a/box", "7.1")
     assert found is not None
     assert (found / "metadata.json").exists()
-    assert vagrant.box_versions("a/box") == ["7.1"]
+    assert vagrant.stored_version(box) == vagrant.stored_version(replace(box, version=None)) == "7.1"
+    assert vagrant.stored_version(replace(box, version="7.2")) is None
 
 
 def test_a_box_that_is_not_what_it_should_be_is_refused_in_one_line(vagrant: Vagrant, tiny: Path) -> None:
     with pytest.raises(VmFailed, match="checksum") as caught:
-        vagrant.add_box("a/box", "7.1", tiny.as_uri(), "ab" * 32, quiet)
+        vagrant.add_box(WantedBox("a/box", "7.1", tiny.as_uri(), "ab" * 32), quiet)
     assert "\n" not in caught.value.message
     assert str(vagrant.log) in caught.value.advice
     assert "checksum" in vagrant.log.read_text()
@@ -75,7 +79,7 @@ def test_ctrl_c_ends_vagrant_and_what_it_started(vagrant: Vagrant, silent_server
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        vagrant.add_box("a/box", "1", silent_server, None, press)
+        vagrant.add_box(WantedBox("a/box", "1", silent_server, None), press)
     assert time.monotonic() - pressed[0] < 120
     assert not (vagrant.directory / "vagrant.json").exists()
     assert left(silent_server) == []

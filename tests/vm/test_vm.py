@@ -16,6 +16,7 @@ from stacklab.errors import CheckpointMissing, HomeUnavailable, LabError, NotRun
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, SYSTEMD, Hypervisor, starting
 from stacklab.homes.libvirt.vagrant import started
 from stacklab.homes.libvirt.vm import Vm
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.machines.clock import OFF_SECONDS
 from tests.measure import measured
@@ -207,7 +208,7 @@ def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(cl
         vm.checkpoints.save("kept", at_the_worst_moment)
     names = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name]
     assert len(names) == 2
-    again = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
+    again = Vm(vm.lab, vm.profile, vm.settings, vm.plan)
     assert "kept" in again.checkpoints.names()
     again.checkpoints.tidy()
     assert [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name] == [old]
@@ -219,7 +220,7 @@ def test_an_interrupted_restore_is_finished_by_the_next_up(clean_vm: Vm) -> None
 
     with vm.lab.writing(new=True):
         vm.lab.update(restoring=CLEAN)  # as `lab reset` notes, before it touches anything
-    ended, _ = bring_up(Vm(vm.lab, vm.profile, vm.settings, vm.wishes))
+    ended, _ = bring_up(Vm(vm.lab, vm.profile, vm.settings, vm.plan))
     assert ended["unfinished"].detail == f"finished going back to '{CLEAN}'"
     with vm.lab.writing():
         vm.lab.update(restoring=None)
@@ -292,7 +293,7 @@ def test_a_paused_vm_goes_on(vm: Vm) -> None:
 def test_a_libvirt_that_cannot_be_used_is_told_with_what_helps(
     uri: str, why: str, advice: str, own_directories: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    vm = Vm(Lab("nowhere"), profile(), Settings(libvirt_uri=uri))
+    vm = Vm(Lab("nowhere"), profile(), Settings(libvirt_uri=uri), Plan())
     host = vm.stages()[0]
     assert host.already() is None
     with pytest.raises(HomeUnavailable, match=why) as caught:
@@ -302,7 +303,7 @@ def test_a_libvirt_that_cannot_be_used_is_told_with_what_helps(
 
 
 def test_a_lab_without_a_vm_says_so(daemons: None, own_directories: Path) -> None:
-    vm = Vm(Lab("nothing"), profile(), Settings())
+    vm = Vm(Lab("nothing"), profile(), Settings(), Plan())
     assert vm.state() is None
     assert vm.checkpoints.names() == []
     assert vm.down(quiet) == "there is no VM"

@@ -57,7 +57,7 @@ def test_the_boxes_image_stays_while_another_vm_is_made_from_it(vm: Vm) -> None:
 
 def test_without_vagrants_notes_the_vm_still_works(vm: Vm) -> None:
     shutil.rmtree(vm.directory / ".vagrant")
-    fresh = Vm(vm.lab, vm.profile, vm.settings, vm.wishes)
+    fresh = Vm(vm.lab, vm.profile, vm.settings, vm.plan)
     fresh.machine().run("true")
     assert fresh.stages()[2].already() == f"runs at {vm.address}"
 
@@ -81,7 +81,7 @@ def test_destroy_leaves_nothing_and_says_what_went(vm: Vm) -> None:
     assert list(pool.iterdir()) == []
     assert left(site.name) == []
     assert not vm.directory.exists()
-    assert vm.vagrant.box_versions("lab/" + vm.wishes.box.rpartition("/")[2].removesuffix(".box"))  # type: ignore[union-attr]
+    assert vm.vagrant.box(site.box, site.version)  # what Vagrant fetched stays
     assert not list(Path("/var/lib/libvirt/qemu").glob(f"**/{site.name}*"))
     assert list(vm.destroy(quiet)) == []
     assert vm.state() is None

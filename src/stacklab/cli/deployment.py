@@ -150,8 +150,7 @@ def _vagrantfile(lab: Lab, profile: Profile, plan: Plan, site: VmSite | None) ->
         box, version = profile.box.name, profile.box.version or ""
         name = f"lab-{lab.name}-0000"
         site = VmSite(name, uri, settings.libvirt_pool, "qemu", networks, box=box, version=version)
-    size = sized(profile, plan.cpus, plan.memory, plan.disk)
-    return vagrantfile(site, profile, size, console=lab.home_directory / "console.log")
+    return vagrantfile(site, profile, sized(profile, plan), console=lab.home_directory / "console.log")
 
 
 # --- prefetch --------------------------------------------------------------------------------------------------------

@@ -11,9 +11,8 @@ from stacklab.cli.options import Invocation, json_option, profile_option
 from stacklab.conditions.remedy import Attempt, Remedy
 from stacklab.console import Console
 from stacklab.deploy.profile.load import load_settings
-from stacklab.doctor.examine import DoctorReport, Subject, examine
+from stacklab.doctor.examine import DoctorReport, Repaired, Subject, examine, repair
 from stacklab.doctor.remote import on
-from stacklab.doctor.repairing import Repaired, repair
 from stacklab.homes import HOMES, best_home, check_plan
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
@@ -131,7 +130,7 @@ def _taken(lab: Lab, profile: str | None) -> tuple[Plan, str]:
 
 
 def _subject(lab: Lab, plan: Plan) -> Subject:
-    return Subject(str(plan.home), lab, plan, load_settings())
+    return Subject(lab, plan, load_settings())
 
 
 def _waiting(console: Console) -> Callable[[str], None]:

@@ -10,8 +10,8 @@ import subprocess
 
 from stacklab import indexes, places
 from stacklab.conditions.condition import Finding
-from stacklab.doctor import host, packages
-from stacklab.doctor.probe import bad, gib, good, warning
+from stacklab.doctor import here, packages
+from stacklab.doctor.probe import Probe, bad, gib, good, warning
 from stacklab.download import without_password
 from stacklab.homes.embedded import config, services, software
 from stacklab.homes.libvirt.accelerator import try_guest
@@ -21,6 +21,17 @@ WANTED_MEMORY, LEAST_MEMORY = 2 * 10**9, 10**9
 LAB_SPACE = 500_000_000
 """Bytes for a lab's own files: databases, images, guests' disks, a checkpoint."""
 INDEX_SECONDS = 40.0
+
+
+def probes() -> list[Probe]:
+    """All of them."""
+    return [
+        Probe("memory", "memory", memory),
+        Probe("disk", "disk", disk),
+        Probe("software", "software", installer),
+        Probe("qemu", "QEMU", qemu),
+        Probe("loopback", "ports", loopback),
+    ]
 
 
 def installer() -> Finding:
@@ -51,26 +62,21 @@ def installer() -> Finding:
 
 def disk() -> Finding:
     """Where the software and the lab's files go."""
-    wanted = (software.SPACE if not software.installed() else 0) + LAB_SPACE
-    places_of = {}
-    for name, place in (("XDG_DATA_HOME", places.data_home()), ("XDG_STATE_HOME", places.state_home())):
-        places_of[name] = (place, host.space(place)[1])
-    tight = {
-        name: pair for name, pair in places_of.items() if pair[1] < (wanted if name == "XDG_DATA_HOME" else LAB_SPACE)
-    }
-    if tight:
-        have = "; ".join(f"{gib(free)} free at {place}" for place, free in tight.values())
-        return bad(
-            f"{have}, {gib(wanted)} are needed", *(f"export {name}=DIRECTORY (on a larger disk)" for name in tight)
-        )
-    place, free = places_of["XDG_DATA_HOME"]
-    return good(f"{gib(free)} free at {place}, {gib(wanted)} are needed")
+    needed = (0 if software.installed() else software.SPACE) + LAB_SPACE
+    wanted = {"XDG_DATA_HOME": (places.data_home(), needed), "XDG_STATE_HOME": (places.state_home(), LAB_SPACE)}
+    free = {name: here.space(place)[1] for name, (place, _) in wanted.items()}
+    tight = [name for name, (_, least) in wanted.items() if free[name] < least]
+    have = "; ".join(f"{gib(free[name])} free at {wanted[name][0]}" for name in tight or ["XDG_DATA_HOME"])
+    evidence = f"{have}, {gib(needed)} are needed"
+    return (
+        bad(evidence, *(f"export {name}=DIRECTORY (on a larger disk)" for name in tight)) if tight else good(evidence)
+    )
 
 
 def memory() -> Finding:
     """For the services, and some for guests."""
-    total, free = host.memory_here()
-    return host.judged_memory(total, free, LEAST_MEMORY, WANTED_MEMORY, "instances may not start")
+    total, free = here.memory_here()
+    return here.judged_memory(total, free, LEAST_MEMORY, WANTED_MEMORY, "instances may not start")
 
 
 def qemu() -> Finding:

@@ -1,30 +1,29 @@
-"""All probes of a home, at once; their findings in order."""
+"""All probes of a home, asked at once, their findings in order; and `--fix`, where the probe has the last word."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from stacklab.conditions.condition import Finding
-from stacklab.conditions.remedy import Remedy
-from stacklab.deploy.profile.load import load_profile
-from stacklab.deploy.profile.model import Profile, Size
+from stacklab.conditions.remedy import Attempt, Remedy
 from stacklab.deploy.profile.settings import Settings
-from stacklab.doctor import clock, embedded, host, libvirt, registries, vagrant, virtualization
+from stacklab.doctor import embedded, here
+from stacklab.doctor.libvirt import LibvirtHost
 from stacklab.doctor.probe import Probe, unknown
 from stacklab.doctor.remote import Remote
-from stacklab.errors import HomeUnavailable, MissingProgram
-from stacklab.homes.libvirt.home import DEFAULT_PROFILE
-from stacklab.homes.libvirt.hypervisor import chosen_uri
-from stacklab.homes.libvirt.site import SiteFile
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 
 QUIET_SECONDS = 2.0
 """After so long it is said what is waited for."""
+ROUNDS = 4
+"""Of repairing. What was repaired may show the next thing that is wrong: a daemon that runs, a pool that is off."""
 Progress = Callable[[str], None]
 
 
@@ -32,95 +31,31 @@ Progress = Callable[[str], None]
 class Subject:
     """What is examined: a home, as this plan would have it. Use with `with`: its end gives up a machine's connection."""
 
-    home: str
     lab: Lab
     plan: Plan
     settings: Settings
-    _open: list[Remote] = field(default_factory=list)
-
-    @cached_property
-    def profile(self) -> Profile:
-        """For a VM. Raises UnknownName, ProfileInvalid."""
-        return load_profile(self.plan.profile or DEFAULT_PROFILE)
+    _open: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def probes(self) -> list[Probe]:
         """All that the home needs."""
-        return list({"embedded": self._embedded, "libvirt": self._libvirt, "ssh": self._ssh}[self.home]())
+        clock = Probe("clock", "clock", partial(here.clock, self.settings))
+        return [Probe("python", "Python", here.python), *self._of_the_home(), clock]
+
+    def _of_the_home(self) -> list[Probe]:
+        if self.plan.home == "embedded":
+            return embedded.probes()
+        if self.plan.home == "libvirt":
+            return LibvirtHost(self.lab, self.plan, self.settings).probes()
+        remote = Remote(self.lab, self.plan, self.settings)
+        self._open.callback(remote.close)
+        return remote.probes()
 
     def __enter__(self) -> Subject:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for remote in self._open:
-            remote.close()
-
-    def _embedded(self) -> Iterator[Probe]:
-        yield Probe("python", "Python", host.python)
-        yield Probe("memory", "memory", embedded.memory)
-        yield Probe("disk", "disk", embedded.disk)
-        yield Probe("software", "software", embedded.installer)
-        yield Probe("qemu", "QEMU", embedded.qemu)
-        yield Probe("loopback", "ports", embedded.loopback)
-        yield self._clock
-
-    def _libvirt(self) -> Iterator[Probe]:
-        site = SiteFile(self.lab).read()
-        where = libvirt.Where(
-            site.uri if site else chosen_uri(self.settings),
-            site.pool if site else self.settings.libvirt_pool,
-            self._size(),
-            site,
-        )
-        yield Probe("python", "Python", host.python)
-        yield Probe("virtualization", "virtualization", virtualization.here)
-        yield Probe("libvirt-python", "libvirt for Python", libvirt.binding)
-        yield Probe("libvirt", "libvirt", _behind(partial(libvirt.daemon, where)))
-        yield Probe("groups", "groups", partial(host.groups, libvirt.lets_in(where)))
-        yield Probe("guests", "guests", _behind(partial(libvirt.guests, where)))
-        yield Probe("pool", "storage pool", _behind(partial(libvirt.pool, where)))
-        yield Probe("network", "networks", _behind(partial(libvirt.network, where)))
-        yield Probe("memory", "memory", _behind(partial(libvirt.memory, where)))
-        yield Probe("disk", "disk", _behind(partial(libvirt.disk, where)))
-        yield Probe("vagrant", "Vagrant", partial(vagrant.program, self.lab), vagrant.SECONDS + 20)
-        yield Probe("box", "box", partial(vagrant.box, self.lab, self.profile.box, self.settings, self.plan.box))
-        yield Probe("packages", "packages", registries.distribution)
-        yield Probe("python-index", "Python index", partial(registries.python_index, self.settings))
-        yield Probe("devstack", "DevStack's source", partial(registries.source, self.profile.devstack, self.settings))
-        yield self._clock
-
-    def _ssh(self) -> Iterator[Probe]:
-        remote = Remote(self.lab, str(self.plan.address), self.plan.profile, self.settings)
-        self._open.append(remote)
-        yield Probe("python", "Python", host.python)
-        yield from remote.probes()
-        yield self._clock
-
-    @property
-    def _clock(self) -> Probe:
-        return Probe("clock", "clock", partial(clock.clock, self.settings))
-
-    def _size(self) -> Size:
-        """The profile's, with the plan's own wishes; a size that cannot work is the findings' to tell."""
-        size, plan = self.profile.size, self.plan
-        return Size(
-            cpus=plan.cpus or size.cpus, memory=plan.memory or size.memory, least_memory=size.least_memory,
-            disk=plan.disk or size.disk,
-        )  # fmt: skip
-
-
-def _behind(look: Callable[[], Finding]) -> Callable[[], Finding]:
-    """What only libvirt can tell is not told without it; libvirt's own line has said why, and what repairs it."""
-
-    def looked() -> Finding:
-        try:
-            return look()
-        except HomeUnavailable:
-            return unknown("libvirt does not answer")
-        except MissingProgram:
-            return unknown("Python's libvirt module is not there to ask with")
-
-    return looked
+        self._open.close()
 
 
 @dataclass(frozen=True)
@@ -151,30 +86,87 @@ class DoctorReport:
 
 def examine(subject: Subject, progress: Progress = lambda _: None) -> Iterator[DoctorReport]:
     """Run all probes at once; answers come in the probes' order. `progress` hears after two seconds what is waited for."""
-    findings: dict[str, Finding] = {}
-    news = threading.Condition()
-    probes, began, heard = subject.probes, time.monotonic(), ""
-
-    def run(probe: Probe) -> None:
-        finding = probe.run()
-        with news:
-            findings.setdefault(probe.id, finding)
-            news.notify()
-
-    for probe in probes:
+    findings: dict[str, futures.Future[Finding]] = {probe.id: futures.Future() for probe in subject.probes}
+    began, heard = time.monotonic(), ""
+    for probe in subject.probes:
         # Daemons: one that hangs in a library must not keep lab from ending.
-        threading.Thread(target=run, args=(probe,), name=f"doctor-{probe.id}", daemon=True).start()
-    for probe in probes:
-        while True:
-            with news:
-                left = began + probe.seconds - time.monotonic()
-                if left <= 0:
-                    findings.setdefault(probe.id, unknown(f"nothing came of looking within {probe.seconds:.0f} s"))
-                if probe.id in findings:
-                    break
-                news.wait(min(0.5, left))
-                waiting = ", ".join(other.title for other in probes if other.id not in findings)
+        look = partial(lambda probe: findings[probe.id].set_result(probe.run()), probe)
+        threading.Thread(target=look, name=f"doctor-{probe.id}", daemon=True).start()
+    for probe in subject.probes:
+        finding = findings[probe.id]
+        while not finding.done() and (left := began + probe.seconds - time.monotonic()) > 0:
+            futures.wait([finding], min(0.5, left))
+            waiting = ", ".join(other.title for other in subject.probes if not findings[other.id].done())
             if waiting and waiting != heard and time.monotonic() - began >= QUIET_SECONDS:
                 heard = waiting
                 progress(waiting)
-        yield DoctorReport(probe, findings[probe.id])
+        late = unknown(f"nothing came of looking within {probe.seconds:.0f} s")
+        yield DoctorReport(probe, finding.result() if finding.done() else late)
+
+
+# --- repairing -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was done about a finding, and what its probe then saw."""
+
+    before: DoctorReport
+    after: Finding
+    attempts: list[Attempt]
+
+    @property
+    def better(self) -> bool:
+        """Whether the new look says so."""
+        rank = {"good": 0, "not_applicable": 0, "warning": 1, "unknown": 2, "bad": 2}
+        return rank[self.after.state] < rank[self.before.finding.state]
+
+    def document(self) -> dict[str, object]:
+        """For --json."""
+        return {
+            "id": self.before.id, "before": self.before.finding.state, "after": self.after.state,
+            "evidence": self.after.evidence, "repaired": self.better,
+            "commands": [{"line": it.line, "status": it.status, "said": it.output} for it in self.attempts],
+        }  # fmt: skip
+
+
+Event = DoctorReport | Remedy | Attempt | Repaired
+"""In this order: what is taken up, a command before it runs, how it ended (both perhaps several times), what came of it."""
+
+
+def repair(
+    subject: Subject, answers: list[DoctorReport], progress: Progress = lambda _: None
+) -> Iterator[Event | list[DoctorReport]]:
+    """Repair what needs no decision of anybody. The last of all is the list of answers after it."""
+    tried: dict[Remedy, Attempt] = {}
+    for _ in range(ROUNDS):
+        todo = [answer for answer in answers if answer.safe and _next_command(answer.finding, tried)]
+        if not todo:
+            break
+        for answer in todo:
+            yield answer
+            yield from _repair(answer, tried)
+        answers = list(examine(subject, progress))
+    yield answers
+
+
+def _repair(answer: DoctorReport, tried: dict[Remedy, Attempt]) -> Iterator[Event]:
+    now = answer.probe.run()  # what was done for another one may have repaired it
+    attempts: list[Attempt] = []
+    while now.state != "good" and (command := _next_command(now, tried)):
+        yield command
+        tried[command] = command.run()
+        yield tried[command]
+        attempts.append(tried[command])
+    yield Repaired(answer, answer.probe.run() if attempts else now, attempts)
+
+
+def _next_command(finding: Finding, tried: dict[Remedy, Attempt]) -> Remedy | None:
+    """The first command that was not run yet; none after one that failed."""
+    for command in finding.remedies:
+        if isinstance(command, Remedy):
+            if command not in tried:
+                return command
+            if tried[command].status != 0 and not command.optional:
+                return None
+    return None

@@ -44,9 +44,3 @@ def install(group: str) -> tuple[Remedy | str, ...]:
     entry = data()["managers"][of]
     update = [Remedy(tuple(entry["update"]), root=True, installs=True, optional=True)] if "update" in entry else []
     return (*update, Remedy((*entry["install"], *names(group, of)), root=True, installs=True))
-
-
-def asking(of: str, scratch: str) -> list[str] | None:
-    """The command that asks the configured registries, or None if this manager has none that changes nothing."""
-    words = data()["managers"][of].get("ask")
-    return [word.format(scratch=scratch) for word in words] if words else None

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from stacklab.conditions.condition import Finding
 from stacklab.conditions.remedy import Remedy
 from stacklab.errors import LabError
 
-PROBE_SECONDS = 60.0
-
 
 @dataclass(frozen=True)
 class Probe:
-    """`look` may raise anything: that is "cannot tell". `seconds`: after that it is given up, and cannot be told either."""
+    """`look` may raise anything: that is "cannot tell". `seconds`: after that it is given up, and cannot be told either.
+
+    `wrong`: errors that are what the probe looks for. `closed`: by the ids of errors, what keeps it from looking; the line
+    of that door has said why it is closed.
+    """
 
     id: str
     title: str
     look: Callable[[], Finding]
-    seconds: float = PROBE_SECONDS
+    seconds: float = 60.0
+    wrong: type[LabError] | tuple[type[LabError], ...] = ()
+    closed: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> Finding:
         """Look once; whatever goes wrong with the looking is told, never passed over."""
         try:
             return self.look()
         except LabError as error:
-            return unknown(error.message, *_advice(error))
+            if isinstance(error, self.wrong):
+                return failed(error)
+            return (
+                unknown(self.closed[error.id]) if error.id in self.closed else unknown(error.message, *_advice(error))
+            )
         except Exception as error:  # noqa: BLE001 - a probe that breaks must not take the others, or the answer, with it
             return unknown(f"the probe itself failed: {type(error).__name__}: {error}")
 

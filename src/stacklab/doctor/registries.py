@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import tempfile
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,11 +18,36 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.doctor import packages
 from stacklab.doctor.probe import bad, good, unknown, warning
 from stacklab.download import reason, without_login, without_password
+from stacklab.machines.base import Finished, Machine
+from stacklab.machines.local import LocalMachine
 from stacklab.prefetch import mirrors
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
-GIT_SECONDS = 25.0
-ASK_SECONDS = 50.0
+GIT_SECONDS = 25
+ASK_SECONDS = 50
+ELSEWHERE = "deploy: mirrors: or pip_index: or proxy: in config.yaml names another way"
+
+_ASK_PACKAGES = r"""
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
+mkdir "$scratch/partial"
+export LC_ALL=C
+exec 2>&1
+"""
+_ASK_URL = r"""
+if command -v curl >/dev/null; then
+    printf 'url = "%s"\n' "$url" | curl -sS -o /dev/null -L -m 15 --connect-timeout 8 -w '%{http_code}' --config -
+    exit
+fi
+if command -v python3 >/dev/null; then
+    printf %s "$url" | python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.stdin.read(), timeout=10).status)'
+    exit
+fi
+echo "neither curl nor python3 is there to ask with" >&2
+exit 44
+"""
+_NOTHING_TO_ASK_WITH = (44, 127)
+"""Or there is not even a shell."""
 
 
 def session(settings: Settings) -> requests.Session:
@@ -42,6 +65,9 @@ def ask(with_: requests.Session, url: str) -> requests.Response:
     with with_.get(url, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True) as answer:
         answer.raise_for_status()
         return answer
+
+
+# --- Python packages -------------------------------------------------------------------------------------------------
 
 
 def indexes_of_pip(settings: Settings) -> tuple[list[str], list[Path], requests.Session]:
@@ -78,12 +104,10 @@ def python_index(settings: Settings) -> Finding:
         except requests.RequestException as error:
             status = error.response.status_code if error.response is not None else None
             # An extra index need not have the project; that it says so is an answer.
-            if status in (404, 410) and url != urls[0]:
-                answering.append(shown)
-            else:
+            if status not in (404, 410) or url == urls[0]:
                 silent.append(f"{shown}: {reason(error)}")
-        else:
-            answering.append(shown)
+                continue
+        answering.append(shown)
     if silent:
         return bad("; ".join(silent), indexes.ADVICE)
     if not answering and not places:
@@ -96,26 +120,19 @@ def python_index(settings: Settings) -> Finding:
     return good(f"{names}: all there")
 
 
-def distribution() -> Finding:
-    """The registries of this machine's package manager, asked by itself."""
-    of = packages.manager()
-    if of is None:
+# --- the distribution's packages -------------------------------------------------------------------------------------
+
+
+def distribution(machine: Machine, manager: str | None, user: str | None = None) -> Finding:
+    """The registries of the machine's package manager, asked by itself."""
+    if manager is None:
         return unknown("this machine has no package manager that lab knows", "install by hand what is missing above")
-    with tempfile.TemporaryDirectory(prefix="lab-doctor-") as scratch:
-        (Path(scratch) / "partial").mkdir()
-        command = packages.asking(of, scratch)
-        if command is None:
-            return unknown(
-                f"{of} cannot be asked without changing its lists", f"sudo {of} refresh, and read what it says"
-            )
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=ASK_SECONDS, stdin=subprocess.DEVNULL, check=False,
-                env={**os.environ, "LC_ALL": "C"},
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return bad(f"{of}: its registries did not answer within {ASK_SECONDS:.0f} s", f"sudo {of} update")
-    return judged_answer(of, done.returncode, f"{done.stdout}\n{done.stderr}")
+    command = packages.data()["managers"].get(manager, {}).get("ask")
+    if command is None:
+        advice = f"on {machine.name}: sudo {manager} makecache (or refresh), and read what it says"
+        return unknown(f"{manager} cannot be asked without changing its lists", advice)
+    done = machine.script(f"{_ASK_PACKAGES}\n{command}", user=user, seconds=ASK_SECONDS, check=False)
+    return judged_answer(manager, done.status, done.out + done.err)
 
 
 def judged_answer(of: str, status: int, output: str) -> Finding:
@@ -123,41 +140,68 @@ def judged_answer(of: str, status: int, output: str) -> Finding:
     lines = [line.strip() for line in output.splitlines()]
     wrong = [line for line in lines if line.startswith(("Err:", "E:", "W: Failed", "Error:"))]
     if status or wrong:
-        complaints = wrong or [line for line in lines if line][-2:]
-        return bad(
-            f"{of}: {without_password('; '.join(complaints)[:400]) or f'ended with status {status}'}",
-            f"sudo {of} update",
-        )
+        complaints = without_password("; ".join(wrong or [line for line in lines if line][-2:])[:400])
+        return bad(f"{of}: {complaints or f'ended with status {status}'}", f"sudo {of} update")
     answered = sum(line.startswith(("Get:", "Hit:")) for line in lines)
     if of == "apt-get" and not answered:
         return bad("apt-get knows no registry: /etc/apt/sources.list and sources.list.d name none", "apt-cache policy")
     return good(f"{of}: {f'{answered} sources answer' if answered else 'its sources answer'}")
 
 
-def source(wanted: DevStack, settings: Settings, environment: Mapping[str, str] | None = None) -> Finding:
+# --- DevStack's source -----------------------------------------------------------------------------------------------
+
+
+def source_here(devstack: DevStack, settings: Settings) -> Finding:
     """DevStack's repository: prefetched, or its place answers and has the ref."""
-    if kept := mirrors.commit(mirrors.mirror_path(wanted.repo), wanted.ref):
-        return good(f"{wanted.ref} is prefetched ({kept[:12]})")
-    if shutil.which("git") is None:
-        return unknown("there is no git here to ask with", "install git")
-    url = settings.at(wanted.repo)
+    if prefetched := mirrors.commit(mirrors.mirror_path(devstack.repo), devstack.ref):
+        return good(f"{devstack.ref} is prefetched ({prefetched[:12]})")
+    ours = proxies(settings) | ({"GIT_SSL_CAINFO": str(settings.ca_file)} if settings.ca_file else {})
+    return source(LocalMachine(), devstack, settings, ours)
+
+
+def source(machine: Machine, devstack: DevStack, settings: Settings, ours: Mapping[str, str] | None = None) -> Finding:
+    """DevStack's repository, asked for its ref by the machine's git. `ours`: what git needs in its environment for that."""
+    url = settings.at(devstack.repo)
     shown = without_password(url)
-    ours = {**(os.environ if environment is None else environment), **proxies(settings), "GIT_TERMINAL_PROMPT": "0"}
-    if settings.ca_file:
-        ours["GIT_SSL_CAINFO"] = str(settings.ca_file)
-    elsewhere = f"deploy: mirrors: {{'{wanted.repo}': 'https://…'}} in config.yaml names another place"
-    command, login = without_login("git", "ls-remote", "--", url, wanted.ref)
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=GIT_SECONDS,
-            stdin=subprocess.DEVNULL, env=ours | login, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return bad(f"{shown} did not answer within {GIT_SECONDS:.0f} s", elsewhere)
-    if done.returncode:
-        return bad(
-            f"{shown}: {mirrors.complaint(done.stderr) or f'git ended with status {done.returncode}'}", elsewhere
+    if not machine.run("git", "--version", check=False).ok:
+        if url.startswith(("http://", "https://")):
+            return answers(machine, f"{url.rstrip('/')}/info/refs?service=git-upload-pack", settings)
+        return unknown(
+            f"there is no git on {machine.name} to ask {shown} with", "lab up installs it on the lab's machine"
         )
-    if not done.stdout.strip():
-        return bad(f"{shown} answers, but has no {wanted.ref}", elsewhere)
-    return good(f"{shown} answers and has {wanted.ref}")
+    command, login = without_login("git", "ls-remote", "--", url, devstack.ref)
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in {**(ours or {}), **login}.items()]
+    # In the script's text, which nobody on the machine can read.
+    text = "\n".join(["export GIT_TERMINAL_PROMPT=0", *exports, 'exec timeout "$@"'])
+    done = machine.script(text, str(GIT_SECONDS), *command, seconds=60, check=False)
+    if not done.ok:
+        return _silent(shown, done, GIT_SECONDS, mirrors.complaint(done.err or done.out), settings, ours is None)
+    if not done.out.strip():
+        return bad(f"{shown} answers, but has no {devstack.ref}", ELSEWHERE)
+    return good(f"{shown} answers and has {devstack.ref}")
+
+
+def answers(machine: Machine, url: str, settings: Settings) -> Finding:
+    """Whether an address answers the machine over HTTP."""
+    shown = without_password(url)
+    if not url.startswith(("http://", "https://")):
+        return unknown(f"{shown} cannot be asked from {machine.name}")
+    # The address, and an account in it, stand in the script's text, which nobody on the machine can read.
+    done = machine.script(f"url={shlex.quote(url)}\n{_ASK_URL}", seconds=40, check=False)
+    if done.status in _NOTHING_TO_ASK_WITH:
+        return unknown(f"{shown}: {done.err.strip()}")
+    code = done.out.strip()
+    if done.ok and code.startswith("2"):
+        return good(f"{shown} answers")
+    last = next((line.strip() for line in reversed(done.err.splitlines()) if line.strip()), "")
+    return _silent(shown, done, 15, f"the server answered {code}" if done.ok else last, settings, True)
+
+
+def _silent(shown: str, done: Finished, seconds: int, complaint: str, settings: Settings, bare: bool) -> Finding:
+    """What does not answer. `bare`: the machine has no certificates of ours yet."""
+    if done.status == 124:  # timeout(1)
+        complaint = f"no answer within {seconds} s"
+    evidence = f"{shown}: {without_password(complaint) or f'status {done.status}'}"
+    if bare and settings.ca_file and "certificate" in complaint.lower():
+        return unknown(f"{evidence} (before lab up has put the certificates of ca_file there)")
+    return bad(evidence, ELSEWHERE)

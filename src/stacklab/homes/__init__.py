@@ -77,7 +77,7 @@ def _check_deployment(plan: Plan) -> None:
     profile = load_profile(name)
     profile.chosen(plan.services)
     if plan.home == "libvirt":
-        sized(profile, plan.cpus, plan.memory, plan.disk)
+        sized(profile, plan)
         if plan.box and "://" not in plan.box and not Path(plan.box).is_file():
             wanted_box(profile.box, load_settings(), plan.box)  # says it
 

@@ -77,6 +77,8 @@ def decide(cpuinfo: str, node: bool, ours: bool) -> Accelerator:
         return _emulated(
             f"the processor has {has[0]}, but there is no {NODE}: load {module}, or switch virtualization on in the firmware"
         )
+    if shutil.which(QEMU) is None:
+        return Accelerator("kvm", False, f"the processor has {has[0]}; there is no {QEMU} to try it with")
     if not ours:
         return Accelerator(
             "kvm", False, f"the processor has {has[0]}; {NODE} is not ours to try, libvirt's QEMU may use it"

@@ -23,11 +23,6 @@ class WantedBox:
     url: str | None
     sha256: str | None
 
-    @property
-    def source(self) -> str | None:
-        """Where it comes from, for people."""
-        return self.url
-
 
 def wanted_box(box: Box, settings: Settings, own: str | None) -> WantedBox:
     """The profile's box, or `own` (a path or URL). Raises DownloadFailed for a file that is not there.

@@ -1,18 +1,18 @@
 """Saved states of a VM: live internal snapshots, memory and disk, inside its own qcow2 file.
 
-Internal ones, because libvirt 9 cannot go back to an external one. Which snapshot is a checkpoint's present one stands in
-checkpoints.json, so that a name changes hands in one step, when the new snapshot is proved whole; any other snapshot of
-ours is what an interrupted run left, and goes.
+Internal ones, because libvirt 9 cannot go back to an external one. libvirt's own list of them is all that is known: the
+checkpoint NAME is a snapshot `lab.NAME.RANDOM`. Where there are several, the oldest one counts: it goes only when a younger
+one is proved whole, and until then that one is what an interrupted run left.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from stacklab.errors import CheckpointMissing, LabError, NotEnoughSpace, NotRunning, UnknownName, VmFailed
-from stacklab.files import read_precious, remove_precious, write_precious
 from stacklab.stages import Progress
 
 if TYPE_CHECKING:
@@ -29,11 +29,10 @@ class VmCheckpoints:
     def __init__(self, vm: Vm) -> None:
         self._vm = vm
         self._hypervisor = vm.hypervisor
-        self._file = vm.directory / "checkpoints.json"
 
     def names(self) -> list[str]:
         """What `restore` can go back to."""
-        return sorted(self._present())
+        return sorted(self._snapshots())
 
     def save(self, name: str, progress: Progress) -> None:
         """Save the running VM; an earlier checkpoint of this name goes only when the new one is proved whole.
@@ -47,6 +46,7 @@ class VmCheckpoints:
             raise NotRunning("only a running VM has a state worth coming back to", advice="lab up starts it")
         self.tidy()
         self._check_space(domain)
+        earlier = self._snapshots().get(name, [])
         snapshot = f"{OURS}{name}.{secrets.token_hex(4)}"
         progress("saving memory and disk")
         try:
@@ -54,10 +54,10 @@ class VmCheckpoints:
             progress("looking whether it is whole")
             self._verify(domain, snapshot)
         except LabError:
-            self._remove({snapshot})
+            with suppress(CheckpointMissing):
+                self._hypervisor.drop_snapshot(domain, snapshot)
             raise
-        write_precious(self._file, {**self._present(), name: snapshot})
-        self.tidy()
+        self._remove(earlier)
 
     def restore(self, name: str, progress: Progress) -> None:
         """Memory and disk as they were when saved, SSH, and the right time; what ran then runs on. Raises CheckpointMissing.
@@ -65,12 +65,12 @@ class VmCheckpoints:
         Of a VM that is off, too: it then runs. Memory that `down` saved is given up for the checkpoint's.
         """
         vm, domain = self._vm, self._vm.site.domain
-        state, present = self._hypervisor.state(domain), self._present()
+        state, snapshots = self._hypervisor.state(domain), self._snapshots()
         if state is None:
             raise NotRunning(f"the VM of lab '{vm.lab.name}' is not there any more", advice="lab up makes it anew")
-        if name not in present:
+        if name not in snapshots:
             raise CheckpointMissing(
-                f"there is no checkpoint '{name}'", advice=f"there are: {', '.join(sorted(present)) or 'none'}"
+                f"there is no checkpoint '{name}'", advice=f"there are: {', '.join(sorted(snapshots)) or 'none'}"
             )
         vm.machine().close()
         vm.make_networks()
@@ -78,39 +78,30 @@ class VmCheckpoints:
             # Else libvirt would start from that memory, on a disk that is another one by then.
             self._hypervisor.forget_saved(domain)
         progress("memory and disk go back")
-        self._hypervisor.revert(domain, present[name])
+        self._hypervisor.revert(domain, snapshots[name][0])
         if self._hypervisor.state(domain) == "paused":
             self._hypervisor.resume(domain)
         vm.settle(progress)
 
     def drop(self, name: str, progress: Progress) -> None:
         """Forget a checkpoint, and give its space back; nothing to do where there is none of this name."""
-        present = self._present()
-        if present.pop(name, None) is not None:
+        if snapshots := self._snapshots().get(name):
             progress(f"removing the checkpoint '{name}'")
-            write_precious(self._file, present)
-            self.tidy()
+            self._remove(snapshots)
 
     def tidy(self) -> None:
         """Remove what interrupted runs left."""
-        ours = {
-            snapshot.name
-            for snapshot in self._hypervisor.snapshots(self._vm.site.domain)
-            if snapshot.name.startswith(OURS)
-        }
-        self._remove(ours - set(self._present().values()))
+        for snapshots in self._snapshots().values():
+            self._remove(snapshots[1:])
 
-    def forget(self) -> None:
-        """The VM is gone, and its snapshots with it."""
-        remove_precious(self._file)
-
-    def _present(self) -> dict[str, str]:
-        """Checkpoint → snapshot, of those that are really there."""
-        known: dict[str, str] = read_precious(self._file) or {}
-        if not known or self._vm.state() is None:
-            return {}
-        there = {snapshot.name for snapshot in self._hypervisor.snapshots(self._vm.site.domain)}
-        return {name: snapshot for name, snapshot in known.items() if snapshot in there}
+    def _snapshots(self) -> dict[str, list[str]]:
+        """The snapshots of each checkpoint, oldest first."""
+        ours: dict[str, list[str]] = {}
+        if self._vm.state() is not None:
+            for snapshot in self._hypervisor.snapshots(self._vm.site.domain):
+                if snapshot.name.startswith(OURS) and snapshot.whole:
+                    ours.setdefault(snapshot.name.removeprefix(OURS).rpartition(".")[0], []).append(snapshot.name)
+        return ours
 
     def _check_space(self, domain: str) -> None:
         needed = self._hypervisor.memory_used(domain) + SPARE
@@ -123,18 +114,13 @@ class VmCheckpoints:
 
     def _verify(self, domain: str, snapshot: str) -> None:
         """libvirt lists it as the state of a running VM with its memory, QEMU finds that memory on disk, and the VM runs on."""
-        listed = next((known for known in self._hypervisor.snapshots(domain) if known.name == snapshot), None)
-        state = self._hypervisor.state(domain)
-        if listed is None or not listed.memory or listed.state != "running":
-            raise VmFailed(f"libvirt does not list the new snapshot as a running VM's: {listed}", advice="try again")
-        if state != "running":
+        if not any(known.name == snapshot and known.whole for known in self._hypervisor.snapshots(domain)):
+            raise VmFailed("libvirt does not list the new snapshot as a running VM's", advice="try again")
+        if (state := self._hypervisor.state(domain)) != "running":
             raise VmFailed(f"the VM did not survive being saved: it is {state}", advice="lab up starts it")
         if not self._hypervisor.saved_in_disks(domain).get(snapshot):
             raise VmFailed("QEMU finds no memory in the new snapshot", advice="try again")
 
-    def _remove(self, snapshots: set[str]) -> None:
-        """Remove these snapshots, or what there is of them."""
-        domain = self._vm.site.domain
-        for snapshot in self._hypervisor.snapshots(domain):
-            if snapshot.name in snapshots:
-                self._hypervisor.drop_snapshot(domain, snapshot.name)
+    def _remove(self, snapshots: list[str]) -> None:
+        for snapshot in snapshots:
+            self._hypervisor.drop_snapshot(self._vm.site.domain, snapshot)

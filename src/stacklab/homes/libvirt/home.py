@@ -10,18 +10,11 @@ from typing import ClassVar
 
 from stacklab.deploy.profile.load import load_profile
 from stacklab.deploy.profile.model import Profile
-from stacklab.errors import (
-    CheckpointMissing,
-    HomeUnavailable,
-    MissingProgram,
-    ProfileInvalid,
-    UnknownName,
-    VmFailed,
-)
+from stacklab.errors import CheckpointMissing, HomeUnavailable, MissingProgram, ProfileInvalid, UnknownName, VmFailed
 from stacklab.homes.base import START, HomeCheckpoints
 from stacklab.homes.devstack import DevstackHome
 from stacklab.homes.libvirt import disk
-from stacklab.homes.libvirt.vm import Vm, Wishes
+from stacklab.homes.libvirt.vm import Vm
 from stacklab.lab import Lab
 from stacklab.machines.ssh import SshMachine
 from stacklab.prefetch import serving
@@ -49,8 +42,7 @@ class LibvirtHome(DevstackHome):
     @cached_property
     def vm(self) -> Vm:
         """The VM under the cloud. Raises MissingProgram without libvirt's Python binding."""
-        plan = self.plan
-        return Vm(self.lab, self.profile, self.settings, Wishes(plan.cpus, plan.memory, plan.disk, plan.box))
+        return Vm(self.lab, self.profile, self.settings, self.plan)
 
     def machine(self) -> SshMachine:
         return self.vm.machine()
@@ -97,7 +89,7 @@ class LibvirtHome(DevstackHome):
         try:
             vm = self.vm
         except (UnknownName, ProfileInvalid):  # what is to be removed does not depend on the profile
-            vm = Vm(self.lab, load_profile(DEFAULT_PROFILE), self.settings)
+            vm = Vm(self.lab, load_profile(DEFAULT_PROFILE), self.settings, self.plan)
         yield from vm.destroy(progress)
 
 

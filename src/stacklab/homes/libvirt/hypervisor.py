@@ -77,12 +77,11 @@ class PoolVolume:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A saved state of a domain, inside its own qcow2 files. `state`: what it was doing; `memory`: with its RAM."""
+    """A saved state of a domain, inside its own qcow2 files. `whole`: of a running VM, with its memory."""
 
     name: str
     at: int
-    state: str
-    memory: bool
+    whole: bool
 
 
 class Hypervisor:
@@ -135,32 +134,25 @@ class Hypervisor:
 
     def _as_ours(self, what: str, error: Any) -> LabError:
         libvirt, words, code = self._libvirt, str(error), error.get_error_code()
+        remote = error.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
+        refusals = (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE)
         if "No space left" in words or "Disk quota exceeded" in words:
-            return NotEnoughSpace(
-                f"{what}: {words}", advice="free some space where libvirt keeps it: virsh pool-list --details"
-            )
-        remote = {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
-        unreachable = {libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
-        refused = code in (
-            libvirt.VIR_ERR_AUTH_FAILED,
-            libvirt.VIR_ERR_AUTH_CANCELLED,
-            libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-        )
-        if refused or (error.get_error_domain() in remote and "Permission denied" in words):
+            advice = "free some space where libvirt keeps it: virsh pool-list --details"
+            return NotEnoughSpace(f"{what}: {words}", advice=advice)
+        if code in refusals or (remote and "Permission denied" in words):
             return HomeUnavailable(
                 f"libvirt at {self.uri} does not let you in: {words}",
                 advice="sudo usermod -aG libvirt $USER, then log in again",
             )
-        if (error.get_error_domain() in remote and code in unreachable) or code == libvirt.VIR_ERR_NO_CONNECT:
-            return HomeUnavailable(
-                f"libvirt at {self.uri} does not answer: {words}",
-                advice=starting(SYSTEMD.is_dir(), root=os.geteuid() == 0),
-            )
+        if code == libvirt.VIR_ERR_NO_CONNECT or (
+            remote and code in (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC)
+        ):
+            advice = starting(SYSTEMD.is_dir(), root=os.geteuid() == 0)
+            return HomeUnavailable(f"libvirt at {self.uri} does not answer: {words}", advice=advice)
         if code == libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT:
             return CheckpointMissing(f"{what}: {words}", advice="lab up saves one")
-        return VmFailed(
-            f"{what}: {words}", advice="run the same command again; lab doctor --on libvirt looks at the machine"
-        )
+        advice = "run the same command again; lab doctor --on libvirt looks at the machine"
+        return VmFailed(f"{what}: {words}", advice=advice)
 
     def _unless(self, code: int, look_up: Callable[[str], Any], name: str) -> Any:
         """What is called `name`; None where libvirt's error is `code`, which says that there is none."""
@@ -218,59 +210,48 @@ class Hypervisor:
                 return "crashed"
             return "saved" if domain.hasManagedSaveImage() else "shut off"
 
+    def _do(self, name: str, doing: str, action: Callable[[Any], object]) -> None:
+        with self._asking(f"{doing} {name}"):
+            action(self._existing(name))
+
     def start(self, name: str) -> None:
         """Start the VM; from its saved memory where there is some."""
-        with self._asking(f"starting {name}"):
-            self._existing(name).create()
+        self._do(name, "starting", lambda domain: domain.create())
 
     def resume(self, name: str) -> None:
         """Let a paused VM go on."""
-        with self._asking(f"resuming {name}"):
-            self._existing(name).resume()
+        self._do(name, "resuming", lambda domain: domain.resume())
 
     def save(self, name: str) -> None:
         """Memory to disk, VM off; `start` goes on where it was."""
-        with self._asking(f"saving {name}'s memory"):
-            self._existing(name).managedSave()
+        self._do(name, "saving the memory of", lambda domain: domain.managedSave())
 
     def forget_saved(self, name: str) -> None:
         """Drop a saved memory, if there is one."""
-        with self._asking(f"dropping {name}'s saved memory"):
-            domain = self._existing(name)
-            if domain.hasManagedSaveImage():
-                domain.managedSaveRemove()
+        drop = "dropping the saved memory of"
+        self._do(name, drop, lambda domain: domain.hasManagedSaveImage() and domain.managedSaveRemove())
 
     def press_power(self, name: str) -> None:
         """Ask the VM to shut down, as its power button does."""
-        with self._asking(f"shutting {name} down"):
-            self._existing(name).shutdown()
+        self._do(name, "shutting down", lambda domain: domain.shutdown())
 
     def cut_power(self, name: str) -> None:
-        """Stop the VM at once."""
-        with self._asking(f"stopping {name}"):
-            domain = self._existing(name)
-            if domain.isActive():
-                domain.destroy()
+        """Stop the VM at once, if it is not off."""
+        self._do(name, "stopping", lambda domain: domain.isActive() and domain.destroy())
 
     def undefine(self, name: str) -> None:
         """Remove the VM, which is off, with its saved memory and what libvirt knows of its snapshots. Volumes stay."""
-        libvirt = self._libvirt
-        with self._asking(f"removing {name}"):
-            self._existing(name).undefineFlags(
-                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-            )
+        flags = ("MANAGED_SAVE", "SNAPSHOTS_METADATA", "NVRAM")
+        value = sum(getattr(self._libvirt, f"VIR_DOMAIN_UNDEFINE_{flag}") for flag in flags)
+        self._do(name, "removing", lambda domain: domain.undefineFlags(value))
 
     # --- snapshots -------------------------------------------------------------------------------------------------
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The VM's saved states, oldest first."""
         with self._asking(f"listing {name}'s snapshots"):
-            return sorted(
-                map(_snapshot, self._existing(name).listAllSnapshots()),
-                key=lambda snapshot: (snapshot.at, snapshot.name),
-            )
+            snapshots = map(_snapshot, self._existing(name).listAllSnapshots())
+            return sorted(snapshots, key=lambda snapshot: (snapshot.at, snapshot.name))
 
     def take_snapshot(self, domain: str, name: str, text: str) -> None:
         """Save RAM (if it runs) and disks inside the disks' own qcow2 files; the VM goes on afterwards."""
@@ -321,10 +302,9 @@ class Hypervisor:
     def networks(self) -> list[HostNetwork]:
         """All of libvirt's networks, running or not."""
         with self._asking("listing networks"):
-            networks = self._connection.listAllNetworks()
             return [
                 HostNetwork(network.name(), bool(network.isActive()), tuple(_ranges(_xml(network))))
-                for network in networks
+                for network in self._connection.listAllNetworks()
             ]
 
     def _network(self, name: str) -> Any:
@@ -385,10 +365,8 @@ class Hypervisor:
     def disks_of_all(self) -> set[str]:
         """Every path that any VM's definition names as a disk, or (of running ones) as what a disk is an overlay on."""
         with self._asking("looking at all VMs"):
-            sources = [
-                source for domain in self._connection.listAllDomains() for source in _xml(domain).iterfind(DISKS)
-            ]
-        return {str(source.get("file")) for source in sources if source.get("file")}
+            domains = map(_xml, self._connection.listAllDomains())
+            return {source.get("file", "") for domain in domains for source in domain.iterfind(DISKS)}
 
 
 def _xml(described: Any) -> ET.Element:
@@ -399,8 +377,8 @@ def _snapshot(described: Any) -> Snapshot:
     root = ET.fromstring(described.getXMLDesc())  # noqa: S314 - libvirt's own words
     memory = root.find("memory")
     internal = memory is not None and memory.get("snapshot") == "internal"
-    at = int(root.findtext("creationTime", "0"))
-    return Snapshot(described.getName(), at, root.findtext("state", ""), internal)
+    whole = internal and root.findtext("state") == "running"
+    return Snapshot(described.getName(), int(root.findtext("creationTime", "0")), whole)
 
 
 def _dotted(number: int) -> str:

@@ -59,11 +59,8 @@ def remove_files(directory: Path) -> Iterator[str]:
 def own_volumes(hypervisor: Hypervisor, site: VmSite) -> list[PoolVolume]:
     """The VM's disks, also those of a VM that is gone itself."""
     # Vagrant calls them <domain>.img, <domain>_1.img, …
-    return [
-        volume
-        for volume in hypervisor.volumes()
-        if volume.name in (f"{site.domain}.img",) or volume.name.startswith(f"{site.domain}_")
-    ]
+    names = (f"{site.domain}.img", f"{site.domain}_")
+    return [volume for volume in hypervisor.volumes() if volume.name.startswith(names)]
 
 
 def unused_base(hypervisor: Hypervisor, site: VmSite) -> list[PoolVolume]:

@@ -12,6 +12,7 @@ from typing import Literal
 from stacklab import places
 from stacklab.errors import UnsupportedMachine
 from stacklab.files import locked, read_precious, write_precious
+from stacklab.homes.libvirt.hypervisor import HostNetwork
 from stacklab.homes.libvirt.vagrant import MACHINE
 from stacklab.lab import Lab
 
@@ -125,6 +126,12 @@ def free_networks(taken: Iterable[IPv4Network]) -> IPv4Network:
     raise UnsupportedMachine(
         f"no two networks are free in {RANGE} for the VM", advice="virsh net-list --all and ip route show who has them"
     )
+
+
+def taken_networks(networks: Iterable[HostNetwork]) -> list[IPv4Network]:
+    """Those of libvirt's networks, and those that this machine has routes to."""
+    taken = [block for network in networks for block in network.ranges]
+    return [*taken, *routes(ROUTES.read_text(encoding="ascii"))] if ROUTES.exists() else taken
 
 
 def routes(table: str) -> Iterator[IPv4Network]:

@@ -21,6 +21,7 @@ import vagrant
 from stacklab.download import without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace, VmFailed
 from stacklab.files import read_derivable, write_json
+from stacklab.homes.libvirt.boxes import WantedBox
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 from stacklab.waiting import looks
@@ -77,9 +78,10 @@ class Vagrant:
             return description.parent
         return None
 
-    def box_versions(self, name: str) -> list[str]:
-        """The versions of a box in Vagrant's store."""
-        return sorted(path.name for path in self._box_folder(name).glob("*") if self.box(name, path.name))
+    def stored_version(self, box: WantedBox) -> str | None:
+        """The version of this box in Vagrant's store, if it is there; the newest, where any will do."""
+        there = sorted(path.name for path in self._box_folder(box.name).glob("*") if self.box(box.name, path.name))
+        return next((version for version in reversed(there) if box.version in (None, version)), None)
 
     def _box_folder(self, name: str) -> Path:
         return self.home / "boxes" / name.replace("/", "-VAGRANTSLASH-")
@@ -94,24 +96,21 @@ class Vagrant:
 
     # --- doing -----------------------------------------------------------------------------------------------------
 
-    def add_box(
-        self, name: str, version: str | None, url: str | None, checksum: str | None, progress: Progress
-    ) -> None:
-        """Fetch a box into Vagrant's store. `url` None: from where Vagrant looks up names. Raises VmFailed, DownloadFailed.
+    def add_box(self, box: WantedBox, progress: Progress) -> None:
+        """Fetch a box into Vagrant's store. Raises VmFailed, DownloadFailed.
 
-        What `url` names gets exactly the `version` and must have the SHA-256 `checksum` (if given): both go through a
-        catalogue of one entry, as Vagrant takes no version for a file. A `url` that is a catalogue itself (.json) is used
-        as it is.
+        What has a URL gets exactly the version and must have the checksum that are wanted: both go through a catalogue of
+        one entry, as Vagrant takes no version for a file. A URL that is a catalogue itself (.json) is used as it is.
         """
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        source = url
-        if url and not url.endswith(".json"):
-            entry: dict[str, Any] = {"name": PROVIDER, "url": url}
-            if checksum:
-                entry |= {"checksum_type": "sha256", "checksum": checksum}
-            catalogue = self.directory / "box.json"
-            write_json(catalogue, {"name": name, "versions": [{"version": version or "0", "providers": [entry]}]})
-            source = str(catalogue)
+        source = box.url
+        if box.url and not box.url.endswith(".json"):
+            entry = {"name": PROVIDER, "url": box.url}
+            if box.sha256:
+                entry |= {"checksum_type": "sha256", "checksum": box.sha256}
+            source = str(self.directory / "box.json")
+            versions = [{"version": box.version or "0", "providers": [entry]}]
+            write_json(Path(source), {"name": box.name, "versions": versions})
         began = time.time()
 
         def so_far() -> str | None:
@@ -119,14 +118,14 @@ class Vagrant:
             size = sum(part.st_size for part in parts if part.st_mtime >= began)
             return f"{size / 1e6:.0f} MB of the box so far" if size else None
 
-        options = ["--box-version", version] if version else []
+        options = ["--box-version", box.version] if box.version else []
         try:
             with self._program.running(progress, BOX_SECONDS, so_far, options):
-                self._program.box_add(name, source, provider=PROVIDER, force=True)
+                self._program.box_add(box.name, source, provider=PROVIDER, force=True)
         except DownloadFailed as error:
-            place = without_password(url) if url else "where Vagrant looks up names"
+            place = without_password(box.url) if box.url else "where Vagrant looks up names"
             raise DownloadFailed(
-                f"the box {name} could not be fetched from {place}: {without_password(error.message)}",
+                f"the box {box.name} could not be fetched from {place}: {without_password(error.message)}",
                 advice="lab up … --box PATH|URL takes one that you have; lab prefetch PROFILE --only box fetches it "
                 f"beforehand; lab doctor --on libvirt looks at the way to it; Vagrant's log: {self.log}",
             ) from error

@@ -12,6 +12,7 @@ from stacklab.deploy.profile.model import Profile, Size
 from stacklab.errors import NotServed
 from stacklab.homes.libvirt.site import VmSite
 from stacklab.homes.libvirt.vagrant import MACHINE
+from stacklab.homes.plan import Plan
 
 TEMPLATE = "Vagrantfile.j2"
 BOOT_SECONDS = {"kvm": 300, "qemu": 1200}
@@ -20,10 +21,15 @@ HALT_SECONDS = 180
 """How long the VM gets to shut down by itself."""
 
 
-def sized(profile: Profile, cpus: int | None = None, memory: int | None = None, disk: int | None = None) -> Size:
-    """What the VM gets: the profile's size, the user's own wishes (MiB, GiB) on top. Raises NotServed for what cannot work."""
-    wishes = {"cpus": cpus, "memory": memory, "disk": disk}
-    size = profile.size.model_copy(update={name: value for name, value in wishes.items() if value is not None})
+def asked_size(profile: Profile, plan: Plan) -> Size:
+    """The profile's size with the plan's own wishes on top, whether that can work or not."""
+    wishes = {"cpus": plan.cpus, "memory": plan.memory, "disk": plan.disk}
+    return profile.size.model_copy(update={name: value for name, value in wishes.items() if value is not None})
+
+
+def sized(profile: Profile, plan: Plan) -> Size:
+    """What the VM gets. Raises NotServed for what cannot work."""
+    size = asked_size(profile, plan)
     if size.memory < size.least_memory:
         raise NotServed(
             f"{size.memory} MiB of memory are too little: below {size.least_memory} MiB the services of "
@@ -43,36 +49,14 @@ def render(site: VmSite, profile: Profile, size: Size, *, console: Path) -> str:
         keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Ruby, not HTML: the filters quote
     )  # fmt: skip
     environment.filters |= {"ruby": ruby, "xml": lambda value: escape(str(value), {"'": "&apos;", '"': "&quot;"})}
+    seconds = {"boot": BOOT_SECONDS[site.driver], "halt": HALT_SECONDS}
     return environment.get_template(TEMPLATE).render(
-        machine=MACHINE,
-        box=site.box,
-        box_version=site.version,
-        boot_timeout=BOOT_SECONDS[site.driver],
-        halt_timeout=HALT_SECONDS,
-        user=profile.box.user,
-        address=str(site.address),
-        netmask=str(site.host_only.netmask),
-        network=site.name,
-        host_address=str(site.host_address),
-        uri=site.uri,
-        driver=site.driver,
-        pool=site.pool,
-        prefix=site.prefix,
-        cpus=size.cpus,
-        memory=size.memory,
-        disk=size.disk,
-        nat_network=site.nat_name,
-        nat_range=str(site.nat),
-        console=console,
+        machine=MACHINE, site=site, size=size, user=profile.box.user, seconds=seconds, console=console
     )
 
 
 def ruby(value: object) -> str:
     """`value` as a Ruby literal. In single quotes Ruby knows two escapes, and nothing is interpolated."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "nil"
     if isinstance(value, int):
         return str(value)
     return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -5,27 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
-from stacklab.errors import (
-    HomeUnavailable,
-    LabError,
-    MissingProgram,
-    NotRunning,
-    UnsupportedMachine,
-    VmFailed,
-)
+from stacklab.errors import HomeUnavailable, LabError, MissingProgram, NotRunning, UnsupportedMachine, VmFailed
 from stacklab.files import write_atomic
 from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.accelerator import COST, find_accelerator
 from stacklab.homes.libvirt.boxes import WantedBox, wanted_box
 from stacklab.homes.libvirt.checkpoints import VmCheckpoints
 from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
-from stacklab.homes.libvirt.site import ROUTES, SiteFile, VmSite, routes
+from stacklab.homes.libvirt.site import SiteFile, VmSite, taken_networks
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
 from stacklab.machines.address import Address
 from stacklab.machines.clock import set_clock
@@ -37,24 +30,14 @@ WAKE_SECONDS = 180
 """How long SSH may take after memory was put back; the first connections fail for about ten seconds."""
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What the user asked for beside the profile: MiB, GiB, a box (path or URL)."""
-
-    cpus: int | None = None
-    memory: int | None = None
-    disk: int | None = None
-    box: str | None = None
-
-
 class Vm:
     """One lab's VM. Every method may be called again after a crash of any earlier call.
 
     All raise HomeUnavailable when libvirt cannot be reached; what libvirt or Vagrant refuse is VmFailed.
     """
 
-    def __init__(self, lab: Lab, profile: Profile, settings: Settings, wishes: Wishes = Wishes()) -> None:
-        self.lab, self.profile, self.settings, self.wishes = lab, profile, settings, wishes
+    def __init__(self, lab: Lab, profile: Profile, settings: Settings, plan: Plan) -> None:
+        self.lab, self.profile, self.settings, self.plan = lab, profile, settings, plan
         self.directory = lab.home_directory
         self.vagrant = Vagrant(lab)
         self.console_file = self.directory / "console.log"
@@ -94,12 +77,9 @@ class Vm:
             # What is emulated answers slowly, all the more while it boots.
             slow = 4.0 if self.site.driver == "qemu" else 1.0
             self._machine = SshMachine(
-                address,
-                known_hosts=self.known_hosts,
-                key=self.key_file,
-                connect=CONNECT_SECONDS * slow,
+                address, known_hosts=self.known_hosts, key=self.key_file, connect=CONNECT_SECONDS * slow,
                 patience=PATIENCE_SECONDS * slow,
-            )
+            )  # fmt: skip
         return self._machine
 
     def console(self) -> list[str]:
@@ -129,7 +109,7 @@ class Vm:
         return f"the VM is on {self.hypervisor.uri}" if self._exists() else None
 
     def _check_host(self, progress: Progress) -> str:
-        sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
+        sized(self.profile, self.plan)
         progress("asking libvirt")
         version = self.hypervisor.version()
         site = self._file.read()
@@ -138,9 +118,7 @@ class Vm:
             why_not = self.hypervisor.offers(accelerator.driver)
             if why_not:
                 raise UnsupportedMachine(why_not, advice="sudo apt-get install -y qemu-system-x86, then try again")
-            taken = [block for network in self.hypervisor.networks() for block in network.ranges]
-            if ROUTES.exists():
-                taken += routes(ROUTES.read_text(encoding="ascii"))
+            taken = taken_networks(self.hypervisor.networks())
             site = self._file.choose(self.hypervisor.uri, self.settings.libvirt_pool, accelerator.driver, taken)
             progress(f"driver {accelerator.driver}: {accelerator.why}")
         self.hypervisor.pool(site.pool, start=True)  # Vagrant makes one that is not there
@@ -151,7 +129,7 @@ class Vm:
     # --- the box ---------------------------------------------------------------------------------------------------
 
     def _box(self) -> WantedBox:
-        return wanted_box(self.profile.box, self.settings, self.wishes.box)
+        return wanted_box(self.profile.box, self.settings, self.plan.box)
 
     def _has_box(self) -> str | None:
         if self._exists():
@@ -160,16 +138,16 @@ class Vm:
         if site is None:
             return None
         box = self._box()
-        versions = [box.version] if box.version else self.vagrant.box_versions(box.name)[-1:]
-        if not versions or not self.vagrant.box(box.name, versions[0]):
+        version = self.vagrant.stored_version(box)
+        if version is None:
             return None
-        self._file.keep(site, box=box.name, version=versions[0])
-        return f"{box.name} {versions[0]} is in Vagrant's store"
+        self._file.keep(site, box=box.name, version=version)
+        return f"{box.name} {version} is in Vagrant's store"
 
     def _add_box(self, progress: Progress) -> str:
         box = self._box()
-        progress(f"adding {box.name} from {box.source or 'where Vagrant looks up names'}")
-        self.vagrant.add_box(box.name, box.version, box.url, box.sha256, progress)
+        progress(f"adding {box.name} from {box.url or 'where Vagrant looks up names'}")
+        self.vagrant.add_box(box, progress)
         if self._has_box() is None:
             raise VmFailed(f"Vagrant has no box {box.name} after adding it", advice=f"its log: {self.vagrant.log}")
         return f"{box.name} {self.site.version}"
@@ -210,7 +188,7 @@ class Vm:
         return f"{done}; SSH at {site.address} after {time.monotonic() - began:.0f} s"
 
     def _create(self, site: VmSite, progress: Progress) -> None:
-        size = sized(self.profile, self.wishes.cpus, self.wishes.memory, self.wishes.disk)
+        size = sized(self.profile, self.plan)
         self.make_networks()
         # libvirt's log daemon runs as root and would make the file its own; one that is there already, it leaves ours.
         write_atomic(self.console_file, "", mode=0o600)
@@ -322,9 +300,8 @@ class Vm:
         yield from removal.remove_files(self.directory)
 
     def _remove_remains(self, progress: Progress) -> None:
-        """Before a VM is made: nothing of an earlier one may be there, nor may its host key or its checkpoints count."""
+        """Before a VM is made: nothing of an earlier one may be there, nor may its host key count."""
         for gone in removal.remove_vm(self.hypervisor, self.vagrant, self.site, progress):
             progress(f"removed {gone}")
         shutil.rmtree(self.vagrant.data.parents[2], ignore_errors=True)
         self.machine().forget_host_key()
-        self.checkpoints.forget()
