@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from stacklab.files import write_json
-from stacklab.homes.libvirt.hypervisor import starting
 from stacklab.homes.libvirt.vagrant import Vagrant, not_fetched, started
 from stacklab.lab import Lab
 
@@ -44,14 +43,6 @@ CATALOGUE = [
 )
 def test_why_a_box_was_not_fetched_is_told_once_and_alone(lines: list[str], why: str | None) -> None:
     assert not_fetched(lines) == why
-
-
-def test_how_libvirt_is_started_depends_on_who_starts_services() -> None:
-    assert starting(True, root=False).startswith("sudo systemctl start libvirtd;")
-    without = starting(False, root=True)
-    assert without.startswith("virtlogd --daemon && libvirtd --daemon;")
-    assert "systemctl" not in without
-    assert without.endswith("lab doctor --on libvirt --fix")
 
 
 @pytest.fixture

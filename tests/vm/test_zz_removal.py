@@ -8,7 +8,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.vm import Vm
 from tests.measure import measured
 from tests.vm.conftest import quiet
@@ -43,7 +42,7 @@ def left(word: str, seconds: float = 30) -> list[str]:
 
 
 def test_the_boxes_image_stays_while_another_vm_is_made_from_it(vm: Vm) -> None:
-    assert removal.unused_base(vm.hypervisor, vm.site) == []  # this one is
+    assert vm.unused_base(vm.site) == []  # this one is
     there = vm.hypervisor.volumes()
     bases = [volume for volume in there if "_vagrant_box_image_" in volume.name and volume.pool == vm.site.pool]
     assert len(bases) == 1, (vm.site.pool, there)

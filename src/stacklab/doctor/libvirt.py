@@ -31,7 +31,7 @@ from stacklab.homes.libvirt import accelerator
 from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.libvirt.boxes import wanted_box
 from stacklab.homes.libvirt.home import DEFAULT_PROFILE
-from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, SYSTEMD, Hypervisor, Pool, chosen_uri
+from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor, Pool, chosen_uri
 from stacklab.homes.libvirt.site import SiteFile, free_networks, taken_networks
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import asked_size
@@ -297,7 +297,7 @@ def judged_disk(place: Path, total: int, free: int, size: Size) -> Finding:
 
 def _start() -> tuple[Remedy | str, ...]:
     """What starts this machine's libvirt."""
-    if SYSTEMD.is_dir():
+    if Path("/run/systemd/system").is_dir():
         for units in UNITS:
             if all(any((Path(folder) / unit).exists() for folder in UNIT_DIRECTORIES) for unit in units):
                 return (Remedy(("systemctl", "start", *units), root=True),)

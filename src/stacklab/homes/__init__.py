@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,24 +14,15 @@ if TYPE_CHECKING:
     from stacklab.homes.plan import Plan
     from stacklab.lab import Lab
 
-HOMES = ("embedded", "libvirt", "ssh")
+HOMES = {"embedded": "EmbeddedHome", "libvirt": "LibvirtHome", "ssh": "SshHome"}
 
 
 def open_home(name: str, lab: Lab) -> Home:
     """The home of this name for `lab`. Raises HomeUnavailable."""
-    if name == "embedded":
-        from stacklab.homes.embedded.home import EmbeddedHome
-
-        return EmbeddedHome(lab)
-    if name == "libvirt":
-        from stacklab.homes.libvirt.home import LibvirtHome
-
-        return LibvirtHome(lab)
-    if name == "ssh":
-        from stacklab.homes.ssh.home import SshHome
-
-        return SshHome(lab)
-    raise _no_home(name)
+    if name not in HOMES:
+        raise _no_home(name)
+    home: Home = getattr(import_module(f"stacklab.homes.{name}.home"), HOMES[name])(lab)
+    return home
 
 
 def _no_home(name: str) -> HomeUnavailable:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network, ip_interface
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -34,15 +33,6 @@ def chosen_uri(settings: Settings) -> str:
 
 
 DISKS = "./devices/disk//source"
-SYSTEMD = Path("/run/systemd/system")
-"""It is there where systemd runs (sd_booted(3))."""
-
-
-def starting(systemd: bool, *, root: bool) -> str:
-    """Advice for a libvirt of this machine that does not answer. Without systemd, it needs its log daemon started, too."""
-    sudo = "" if root else "sudo "
-    commands = ("systemctl start libvirtd",) if systemd else ("virtlogd --daemon", "libvirtd --daemon")
-    return f"{' && '.join(f'{sudo}{command}' for command in commands)}; or let lab do it: lab doctor --on libvirt --fix"
 
 
 @dataclass(frozen=True)
@@ -56,12 +46,11 @@ class HostNetwork:
 
 @dataclass(frozen=True)
 class Pool:
-    """A storage pool as it is. Bytes are None while it is off; `path`: its directory, for a pool that is one."""
+    """A storage pool as it is. `free`: bytes, None while it is off; `path`: its directory, for a pool that is one."""
 
     name: str
     active: bool
     path: str | None
-    capacity: int | None
     free: int | None
 
 
@@ -147,7 +136,7 @@ class Hypervisor:
         if code == libvirt.VIR_ERR_NO_CONNECT or (
             remote and code in (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC)
         ):
-            advice = starting(SYSTEMD.is_dir(), root=os.geteuid() == 0)
+            advice = "lab doctor --on libvirt shows what starts it; with --fix, it is started"
             return HomeUnavailable(f"libvirt at {self.uri} does not answer: {words}", advice=advice)
         if code == libvirt.VIR_ERR_NO_DOMAIN_SNAPSHOT:
             return CheckpointMissing(f"{what}: {words}", advice="lab up saves one")
@@ -338,13 +327,10 @@ class Hypervisor:
                 return None
             if start and not pool.isActive():
                 pool.create()
-            path = _xml(pool).findtext("./target/path")
-            if not pool.isActive():
-                return Pool(name, False, path, None, None)
             if start:
                 pool.refresh()
-            info = pool.info()
-            return Pool(name, True, path, int(info[1]), int(info[3]))
+            active = bool(pool.isActive())
+            return Pool(name, active, _xml(pool).findtext("./target/path"), int(pool.info()[3]) if active else None)
 
     def volumes(self) -> list[PoolVolume]:
         """What lies in all running storage pools."""

@@ -38,23 +38,18 @@ class VmSite:
     made: bool = False
 
     @property
-    def prefix(self) -> str:
-        """What Vagrant puts before the machine's name."""
-        return f"{self.name}-"
-
-    @property
     def domain(self) -> str:
         """The VM's name in libvirt."""
-        return f"{self.prefix}{MACHINE}"
+        return f"{self.name}-{MACHINE}"
 
     @property
     def nat_name(self) -> str:
         """The name of the network that leads to the internet."""
-        return f"{self.prefix}nat"
+        return f"{self.name}-nat"
 
     @property
     def host_only(self) -> IPv4Network:
-        """The network between host and VM."""
+        """The network between host and VM. The host has its first address."""
         return next(IPv4Network(self.networks).subnets(new_prefix=24))
 
     @property
@@ -66,11 +61,6 @@ class VmSite:
     def address(self) -> IPv4Address:
         """The VM's static address."""
         return self.host_only[10]
-
-    @property
-    def host_address(self) -> IPv4Address:
-        """The host's address on the host-only network."""
-        return self.host_only[1]
 
     def network_xml(self) -> dict[str, str]:
         """Both networks for libvirt, by name."""

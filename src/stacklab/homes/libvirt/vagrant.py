@@ -86,13 +86,10 @@ class Vagrant:
     def _box_folder(self, name: str) -> Path:
         return self.home / "boxes" / name.replace("/", "-VAGRANTSLASH-")
 
-    def has_key(self) -> bool:
-        """Whether Vagrant has given the VM a key of its own."""
-        return (self.data / "private_key").exists()
-
     def key(self) -> Path:
         """The private key that lets in: Vagrant's own for this VM, else the well-known one of a box whose key was kept."""
-        return self.data / "private_key" if self.has_key() else self.home / "insecure_private_key"
+        own = self.data / "private_key"
+        return own if own.exists() else self.home / "insecure_private_key"
 
     # --- doing -----------------------------------------------------------------------------------------------------
 

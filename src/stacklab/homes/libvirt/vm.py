@@ -10,11 +10,10 @@ from stacklab.deploy.profile.model import Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import HomeUnavailable, LabError, MissingProgram, NotRunning, UnsupportedMachine, VmFailed
 from stacklab.files import write_atomic
-from stacklab.homes.libvirt import removal
 from stacklab.homes.libvirt.accelerator import COST, find_accelerator
 from stacklab.homes.libvirt.boxes import WantedBox, wanted_box
 from stacklab.homes.libvirt.checkpoints import VmCheckpoints
-from stacklab.homes.libvirt.hypervisor import Hypervisor, State, chosen_uri
+from stacklab.homes.libvirt.hypervisor import Hypervisor, PoolVolume, State, chosen_uri
 from stacklab.homes.libvirt.site import SiteFile, VmSite, taken_networks
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
@@ -88,7 +87,7 @@ class Vm:
             text = self.console_file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
-        return [line.rstrip("\r") for line in text.splitlines()]
+        return [line.strip() for line in text.splitlines() if line.strip()]
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -181,7 +180,7 @@ class Vm:
         else:
             if state:
                 progress("an earlier run was cut short: what it left is removed")
-            self._remove_remains(progress)
+            self._remove_remains(site, progress)
             self._create(site, progress)
             done = "made anew: the old one was removed by somebody" if site.made else "made"
         self.settle(progress, BOOT_SECONDS[site.driver])
@@ -194,13 +193,9 @@ class Vm:
         write_atomic(self.console_file, "", mode=0o600)
         vagrantfile = render(site, self.profile, size, console=self.console_file)
         write_atomic(self.directory / "Vagrantfile", vagrantfile, mode=0o600)
-        self.vagrant.up(progress, self._last_on_console)
+        self.vagrant.up(progress, lambda: "".join(f"the VM's console: {line[:100]}" for line in self.console()[-1:]))
         self._keep_key()
         self._file.keep(site, made=True)
-
-    def _last_on_console(self) -> str | None:
-        lines = [line for line in self.console() if line.strip()]
-        return f"the VM's console: {lines[-1].strip()[:100]}" if lines else None
 
     def _keep_key(self) -> None:
         """Vagrant's key for this VM, in the lab's own directory too: whoever removes .vagrant shall not lock us out."""
@@ -294,14 +289,59 @@ class Vm:
         if self._machine is not None:
             self._machine.close()
             self._machine = None
-        site = self._file.read()
-        if site is not None:
-            yield from removal.remove_all(self.hypervisor, self.vagrant, site, progress)
-        yield from removal.remove_files(self.directory)
+        if (site := self._file.read()) is not None:
+            yield from self._remove(site, progress)
+            for name in site.network_xml():
+                if self.hypervisor.remove_network(name):
+                    yield f"the network {name}"
+            for volume in self.unused_base(site):
+                self.hypervisor.remove_volume(volume)
+                yield f"{volume.path} (the box's image, which no other VM uses; the box itself stays with Vagrant)"
+        if self.directory.is_dir():
+            shutil.rmtree(self.directory)
+            yield f"{self.directory} (the VM's console, key and pinned host key)"
 
-    def _remove_remains(self, progress: Progress) -> None:
+    def _remove(self, site: VmSite, progress: Progress) -> Iterator[str]:
+        """The VM with its snapshots, saved memory and disks: Vagrant first, as it made it, then libvirt what is left."""
+        name = site.domain
+        state = self.hypervisor.state(name)
+        detail = ["its saved memory"] if state == "saved" else []
+        if state and (snapshots := self.hypervisor.snapshots(name)):
+            detail.insert(0, f"{len(snapshots)} snapshots")
+        disks = self._disks(site)
+        if (self.vagrant.data / "id").exists() and (self.directory / "Vagrantfile").exists():
+            try:
+                self.vagrant.destroy(progress)
+            except (VmFailed, MissingProgram) as error:
+                progress(f"without Vagrant, then: {error.message}")
+        if self.hypervisor.state(name) is not None:
+            self.hypervisor.cut_power(name)
+            self.hypervisor.undefine(name)
+        if state:
+            yield f"the VM {name}" + (f" ({', '.join(detail)})" if detail else "")
+        left = self._disks(site)
+        for volume in disks:
+            if volume in left:
+                self.hypervisor.remove_volume(volume)
+            yield volume.path
+
+    def _disks(self, site: VmSite) -> list[PoolVolume]:
+        """The VM's disks, also those of a VM that is gone itself. Vagrant calls them <domain>.img, <domain>_1.img, …"""
+        names = (f"{site.domain}.img", f"{site.domain}_")
+        return [volume for volume in self.hypervisor.volumes() if volume.name.startswith(names)]
+
+    def unused_base(self, site: VmSite) -> list[PoolVolume]:
+        """The images of the site's box that vagrant-libvirt put into the pool, if nothing is an overlay on them."""
+        if not site.box:
+            return []
+        begin = f"{site.box.replace('/', '-VAGRANTSLASH-')}_vagrant_box_image_{site.version}_"
+        volumes = self.hypervisor.volumes()
+        used = {volume.backing for volume in volumes} | self.hypervisor.disks_of_all()
+        return [volume for volume in volumes if volume.name.startswith(begin) and volume.path not in used]
+
+    def _remove_remains(self, site: VmSite, progress: Progress) -> None:
         """Before a VM is made: nothing of an earlier one may be there, nor may its host key count."""
-        for gone in removal.remove_vm(self.hypervisor, self.vagrant, self.site, progress):
+        for gone in self._remove(site, progress):
             progress(f"removed {gone}")
         shutil.rmtree(self.vagrant.data.parents[2], ignore_errors=True)
         self.machine().forget_host_key()
