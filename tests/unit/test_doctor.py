@@ -209,43 +209,34 @@ def test_fix_says_what_it_could_not_mend(capsys: pytest.CaptureFixture[str], mon
 # --- virtualization ---------------------------------------------------------------------------------------------------
 
 
-def test_kvm_is_called_good_only_where_a_guest_ran_with_it() -> None:
+def test_kvm_is_called_good_only_where_a_guest_ran_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found, told = find_accelerator(), virtualization()
     assert (told.state == "good") == (found.driver == "kvm" and found.really)
     if found.driver == "qemu":
         assert told.state == "warning"
         assert "10 to 20 times as long" in told.evidence  # what it costs
-
-
-def test_a_device_node_alone_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = tmp_path / "cpuinfo"
-    plain.write_text("flags\t\t: fpu vme ssse3 hypervisor\n")
-    monkeypatch.setattr(accelerator, "CPUINFO", plain)
-    if not accelerator.NODE.exists():  # then one that is no more than a name
-        (tmp_path / "kvm").touch()
-        monkeypatch.setattr(accelerator, "NODE", tmp_path / "kvm")
-    told = virtualization()
-    assert told.state == "warning"
-    assert re.search(r"no kernel starts with the \S*kvm that is there", told.evidence)
-
-
-def test_without_qemu_a_processor_that_could_is_not_called_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    able, node = tmp_path / "cpuinfo", tmp_path / "kvm"
-    able.write_text("flags\t\t: fpu vmx\n")
-    node.touch()
-    monkeypatch.setattr(accelerator, "CPUINFO", able)
-    monkeypatch.setattr(accelerator, "NODE", node)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    told = virtualization()
-    assert told.state == "unknown"
-    assert "qemu-system-x86_64 to try it with" in told.evidence
-
-
-def test_what_the_user_overruled_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_LIBVIRT_DRIVER", "kvm")
-    assert virtualization().state == "unknown"
+    assert virtualization().state == "unknown"  # what the user overruled was not tried
+
+
+@pytest.mark.parametrize(
+    ("flag", "path", "state", "says"),
+    [
+        ("ssse3", os.environ["PATH"], "warning", r"no kernel starts with the \S*kvm that is there"),
+        ("vmx", "/nowhere", "unknown", "qemu-system-x86_64 to try it with"),
+    ],
+)
+def test_neither_a_device_node_nor_a_processor_that_could_is_evidence(
+    flag: str, path: str, state: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flag}\n")
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr(accelerator, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(accelerator, "NODE", tmp_path / "kvm")
+    monkeypatch.setenv("PATH", path)
+    told = virtualization()
+    assert told.state == state
+    assert re.search(says, told.evidence)
 
 
 # --- programs that are missing ------------------------------------------------------------------------------------------
@@ -457,18 +448,14 @@ def test_the_index_that_pip_is_configured_with_is_asked(registry: Registry) -> N
     assert "503" in told.evidence
 
 
-def test_an_index_that_does_not_answer_is_bad_and_its_password_is_not_shown(
-    nobody: str, monkeypatch: pytest.MonkeyPatch
+def test_a_silent_index_is_bad_and_a_missing_directory_of_files_is_told(
+    nobody: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", nobody.replace("://", "://me:hunter2@"))
     told = registries.python_index(Settings())
     assert told.state == "bad"
     assert "hunter2" not in told.evidence
-
-
-def test_an_extra_index_of_files_that_is_not_there_is_told(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", f"{registry.url}/simple")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"file://{tmp_path}/nosuch")
     told = registries.python_index(Settings())
     assert told.state == "warning"
@@ -569,72 +556,45 @@ def test_without_a_registry_the_clock_cannot_be_told(nobody: str) -> None:
 
 # --- repairing ----------------------------------------------------------------------------------------------------------
 
+FAILS = Remedy((sys.executable, "-c", "import sys; sys.exit('no such unit')"))
+TOUCH = Remedy(("touch", "file"))
 
-def looks_for(file: Path, *remedies: Remedy | str) -> Probe:
-    return Probe("file", "file", lambda: good("there") if file.exists() else bad("absent", *remedies))
 
-
-def repaired(subject: examine.Subject) -> tuple[list[str], list[examine.Repaired]]:
-    """The states after it, and what was done."""
+@pytest.mark.parametrize(
+    ("remedies", "statuses", "state"),
+    [
+        ((TOUCH,), [0], "good"),
+        ((Remedy(("true",)),), [0], "bad"),  # it ends well, repairs nothing, and is not run again
+        ((FAILS, TOUCH), [1], "bad"),  # nothing is run after one that fails
+        ((Remedy(("false",), optional=True), TOUCH), [1, 0], "good"),
+        (("touch file",), [], "bad"),  # needs a decision
+    ],
+)
+def test_repaired_is_said_only_when_the_new_look_says_so(
+    remedies: tuple[Remedy | str, ...], statuses: list[int], state: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    here = [Remedy(("touch", str(file))) if remedy is TOUCH else remedy for remedy in remedies]
+    subject = subject_of(Probe("file", "file", lambda: good("there") if file.exists() else bad("absent", *here)))
     *events, answers = examine.repair(subject, list(examine.examine(subject)))
     assert isinstance(answers, list)
-    return [answer.finding.state for answer in answers], [it for it in events if isinstance(it, examine.Repaired)]
+    assert [answer.finding.state for answer in answers] == [state]
+    log = [event for event in events if isinstance(event, examine.Repaired)]
+    assert [attempt.status for done in log for attempt in done.attempts] == statuses
+    assert [done.better for done in log] == [state == "good" for _ in log]
+    assert all(attempt.output == "no such unit" for done in log for attempt in done.attempts if remedies[0] is FAILS)
 
 
-def test_mended_is_said_only_when_the_new_look_says_so(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    subject = subject_of(looks_for(file, Remedy(("touch", str(file)))))
-    states, log = repaired(subject)
-    assert states == ["good"]
-    assert log[0].better
-    assert log[0].attempts[0].status == 0
-
-
-def test_a_command_that_ends_well_and_mends_nothing_is_not_called_a_mend(tmp_path: Path) -> None:
-    subject = subject_of(looks_for(tmp_path / "file", Remedy(("true",))))
-    states, log = repaired(subject)
-    assert states == ["bad"]
-    assert len(log) == 1  # and is not run again
-    assert not log[0].better
-
-
-def test_after_a_command_that_fails_the_next_one_is_not_run(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    first = Remedy((sys.executable, "-c", "import sys; sys.exit('no such unit')"))
-    subject = subject_of(looks_for(file, first, Remedy(("touch", str(file)))))
-    _, log = repaired(subject)
-    assert [attempt.status for attempt in log[0].attempts] == [1]
-    assert log[0].attempts[0].output == "no such unit"
-    assert not file.exists()
-
-
-def test_an_optional_command_that_fails_keeps_the_next_one_from_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    subject = subject_of(looks_for(file, Remedy(("false",), optional=True), Remedy(("touch", str(file)))))
-    states, _ = repaired(subject)
-    assert states == ["good"]
-
-
-def test_what_needs_a_decision_is_not_run(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    subject = subject_of(looks_for(file, f"touch {file}"))
-    assert repaired(subject)[1] == []
-    assert not file.exists()
-
-
-def test_no_system_forbids_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("permission", "says"), [("installs", "NO_SYSTEM"), ("root", "sudo wants a password")])
+def test_what_may_not_be_run_is_not_run(
+    permission: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file"
     monkeypatch.setenv("NO_SYSTEM", "1")
-    ran = Remedy(("touch", str(file)), installs=True).run()
-    assert ran.status is None
-    assert "NO_SYSTEM" in ran.output
-    assert not file.exists()
-
-
-def test_without_a_right_to_be_root_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # without sudo
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    ran = Remedy(("touch", str(tmp_path / "file")), root=True).run()
+    ran = Remedy(("touch", str(file)), root=permission == "root", installs=permission == "installs").run()
     assert ran.status is None
-    assert ran.line.startswith("sudo touch")
-    assert not (tmp_path / "file").exists()
+    assert says in ran.output
+    assert ran.line.startswith("sudo touch") == (permission == "root")
+    assert not file.exists()

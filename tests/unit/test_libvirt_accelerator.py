@@ -27,29 +27,25 @@ def asked_anew() -> Iterator[None]:
     find_accelerator.cache_clear()
 
 
-def test_a_node_on_a_processor_without_virtualization_is_not_believed() -> None:
-    found = decide(PLAIN, node=True, ours=True)
-    assert (found.driver, found.really) == ("qemu", True)
-    assert "neither vmx nor svm" in found.why
-    assert "no kernel starts with the /dev/kvm that is there" in found.why
-    assert "10 to 20 times as long" in found.why  # what it costs
-
-
-def test_no_node_and_no_virtualization() -> None:
-    assert "there is no /dev/kvm" in decide(PLAIN, node=False, ours=False).why
-
-
-@pytest.mark.parametrize(("cpuinfo", "module"), [(INTEL, "kvm_intel"), (AMD, "kvm_amd")])
-def test_virtualization_without_a_node_names_the_module_to_load(cpuinfo: str, module: str) -> None:
-    found = decide(cpuinfo, node=False, ours=False)
-    assert found.driver == "qemu"
-    assert f"load {module}" in found.why
-
-
-def test_a_node_that_only_libvirt_may_open_is_used_but_not_called_proved() -> None:
-    found = decide(INTEL, node=True, ours=False)
-    assert (found.driver, found.really) == ("kvm", False)
-    assert "not ours to try" in found.why
+@needs_qemu
+@pytest.mark.parametrize(
+    ("cpuinfo", "node", "ours", "driver", "really", "says"),
+    [
+        (PLAIN, True, True, "qemu", True, "neither vmx nor svm"),
+        (PLAIN, True, True, "qemu", True, "no kernel starts with the /dev/kvm that is there"),
+        (PLAIN, True, True, "qemu", True, "10 to 20 times as long"),  # what it costs
+        (PLAIN, False, False, "qemu", True, "there is no /dev/kvm"),
+        (INTEL, False, False, "qemu", True, "load kvm_intel"),
+        (AMD, False, False, "qemu", True, "load kvm_amd"),
+        (INTEL, True, False, "kvm", False, "not ours to try"),  # but libvirt's, perhaps
+    ],
+)
+def test_what_a_machine_shows_decides(
+    cpuinfo: str, node: bool, ours: bool, driver: str, really: bool, says: str
+) -> None:
+    found = decide(cpuinfo, node, ours)
+    assert (found.driver, found.really) == (driver, really)
+    assert says in found.why
 
 
 @needs_qemu
