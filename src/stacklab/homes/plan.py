@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from stacklab.errors import HomeUnavailable
 from stacklab.lab import Lab
@@ -31,10 +32,9 @@ class Plan:
     @classmethod
     def of(cls, lab: Lab) -> Plan:
         """What was planned for this lab."""
-        record = lab.record
-        known = {name: value for name, value in record.plan.items() if name in {field.name for field in fields(cls)}}
-        known["services"] = tuple(known.get("services", ()))
-        return replace(cls(**known), home=record.home)
+        names, record = {field.name for field in fields(cls)}, lab.record
+        known = {name: value for name, value in record.plan.items() if name in names}
+        return cls(**{**known, "home": record.home, "services": tuple(known.get("services", ()))})
 
     @classmethod
     def wanted(cls, on: str | None, **others: object) -> Plan:
@@ -49,11 +49,8 @@ class Plan:
         """This plan with what `later` says on top. Raises HomeUnavailable where that would make it another lab."""
         if not self.home:
             return later
-        for name, what in (
-            ("home", "lives on the home"),
-            ("address", "is on the machine"),
-            ("profile", "has the profile"),
-        ):
+        identity = {"home": "lives on the home", "address": "is on the machine", "profile": "has the profile"}
+        for name, what in identity.items():
             before, now = getattr(self, name), getattr(later, name)
             if before and now and before != now:
                 raise HomeUnavailable(
@@ -66,16 +63,12 @@ class Plan:
         """This plan with what `later` says in its place; another home takes nothing over."""
         if later.home and later.home != self.home:
             return later
-        meanings = {
-            field.name: getattr(later, field.name)
-            for field in fields(later)
-            if getattr(later, field.name) not in (None, ())
-        }
-        return replace(self, **meanings)
+        return replace(self, **later._said())
 
     def keep(self, lab: Lab) -> None:
         """Write it down."""
-        values = asdict(self)
-        lab.update(
-            home=values.pop("home"), plan={name: value for name, value in values.items() if value not in (None, ())}
-        )
+        values = self._said()
+        lab.update(home=values.pop("home", None), plan=values)
+
+    def _said(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in (None, ())}

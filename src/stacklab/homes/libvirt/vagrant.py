@@ -11,8 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class Vagrant:
         self.log = self.directory / "vagrant.log"
         self._note = self.directory / "vagrant.json"
         """The Vagrant that runs, if one does: its process number and when it started."""
-        self._program: Any = _Program(self)  # python-vagrant is not typed
+        self._program = _Program(self)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
@@ -61,9 +60,8 @@ class Vagrant:
 
     def check(self, seconds: float = DESTROY_SECONDS) -> str:
         """The versions of Vagrant and its libvirt plugin, by asking it (seconds). Raises MissingProgram, VmFailed."""
-        with self._program.running(seconds=seconds):
-            plugins = {plugin.name: plugin.version for plugin in self._program.plugin_list()}
-            version = self._program.version()
+        program = self._program.heard_by(seconds=seconds)
+        plugins, version = {plugin.name: plugin.version for plugin in program.plugin_list()}, program.version()
         if "vagrant-libvirt" in plugins:
             return f"Vagrant {version}, vagrant-libvirt {plugins['vagrant-libvirt'].split(',')[0]}"
         raise MissingProgram("Vagrant's libvirt plugin is not installed", advice=INSTALL)
@@ -117,8 +115,8 @@ class Vagrant:
 
         options = ["--box-version", box.version] if box.version else []
         try:
-            with self._program.running(progress, BOX_SECONDS, so_far, options):
-                self._program.box_add(box.name, source, provider=PROVIDER, force=True)
+            program = self._program.heard_by(progress, BOX_SECONDS, so_far, options)
+            program.box_add(box.name, source, provider=PROVIDER, force=True)
         except DownloadFailed as error:
             place = without_password(box.url) if box.url else "where Vagrant looks up names"
             raise DownloadFailed(
@@ -129,13 +127,11 @@ class Vagrant:
 
     def up(self, progress: Progress, idle: Idle) -> None:
         """Create the VM and wait for its SSH. What is half made when this fails stays, to be looked at and gone on with."""
-        with self._program.running(progress, UP_SECONDS, idle, ["--no-destroy-on-error"]):
-            self._program.up(provider=PROVIDER)
+        self._program.heard_by(progress, UP_SECONDS, idle, ["--no-destroy-on-error"]).up(provider=PROVIDER)
 
     def destroy(self, progress: Progress) -> None:
         """Remove the VM that `.vagrant` knows of, and Vagrant's notes on it."""
-        with self._program.running(progress, DESTROY_SECONDS):
-            self._program.destroy()
+        self._program.heard_by(progress).destroy()
 
     def end(self) -> None:
         """End the Vagrant that a killed `lab` left at work, and nothing that only has its process number by now."""
@@ -233,17 +229,16 @@ class _Program(vagrant.Vagrant):
         super().__init__(root=str(ours.directory))  # type: ignore[no-untyped-call]
         self.ours = ours
 
-    @contextmanager
-    def running(
+    def heard_by(
         self,
         progress: Progress = lambda detail: None,
         seconds: float = DESTROY_SECONDS,
         idle: Idle = lambda: None,
         options: Sequence[str] = (),
-    ) -> Iterator[None]:
-        """Who hears of the commands of this block, how long each may take, and options that python-vagrant lacks."""
+    ) -> Any:
+        """Who hears of the next commands, how long each may take, and options that python-vagrant lacks."""
         self.progress, self.seconds, self.idle, self.options = progress, seconds, idle, options
-        yield
+        return self
 
     def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
         return self.ours.ask([word for word in args if word is not None], self.seconds)

@@ -24,7 +24,7 @@ WHOSE = "the machine is yours: lab neither starts, stops nor saves it"
 
 
 class SshHome(DevstackHome):
-    """See `stacklab.homes.base.Home`. What was found out about the machine is in lab.json, under `machine`."""
+    """See `stacklab.homes.base.Home`. What was seen of the machine is in lab.json, under `machine`."""
 
     name: ClassVar[str] = "ssh"
 
@@ -44,20 +44,17 @@ class SshHome(DevstackHome):
         return self._machine
 
     @property
-    def _found(self) -> MachineRecord | None:
+    def _seen(self) -> MachineRecord:
+        if self.lab.record.machine is None:
+            raise HomeUnavailable(f"lab '{self.lab.name}' has not looked at its machine yet", advice="lab up does")
         return self.lab.record.machine
 
     @cached_property
     def profile(self) -> Profile:
-        name = self.plan.profile or (self._found.profile if self._found else None)
-        if not name:
-            raise HomeUnavailable(f"lab '{self.lab.name}' has not looked at its machine yet", advice="lab up does")
-        return load_profile(name)
+        return load_profile(self.plan.profile or self._seen.profile)
 
     def host_ip(self) -> str:
-        if self._found is None:
-            raise HomeUnavailable(f"lab '{self.lab.name}' has not looked at its machine yet", advice="lab up does")
-        return self._found.host_ip
+        return self._seen.host_ip
 
     # --- up --------------------------------------------------------------------------------------------------------
 
@@ -98,7 +95,7 @@ class SshHome(DevstackHome):
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def machine_state(self) -> tuple[str, str]:
-        if not self._found:
+        if self.lab.record.machine is None:
             return "absent", "no stage of lab up has seen the machine yet"
         return "running", f"machine {self.plan.address}"
 
