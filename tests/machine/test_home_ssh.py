@@ -7,78 +7,24 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from stacklab.machines.address import Address
-from stacklab.machines.ssh import SshMachine
 from tests import standin
 from tests.machine.deploying import held
+from tests.machine.learner import BESIDE, CONTAINER, Learner, connected, put_sleepers
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
 from tests.systems import System
-
-LAB = Path(sys.executable).with_name("lab")
-BESIDE = ("mariadb", "rabbitmq-server", "libvirtd")
-"""What stands beside DevStack on a real machine, and here is a sleeping unit of the same name."""
-SLEEPER = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
-
-
-@dataclass
-class Learner:
-    """Somebody with a home directory of their own and an entry in ssh_config for the machine."""
-
-    environment: dict[str, str]
-    system: System
-    machine: SshMachine
-    image: Path
-
-    def lab(self, *arguments: str, expect: int = 0, seconds: float = 900) -> str:
-        done = subprocess.run(
-            [LAB, *arguments], env=self.environment, capture_output=True, text=True, timeout=seconds, check=False
-        )
-        assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [LAB, *arguments], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def up(self, *more: str, expect: int = 0) -> str:
-        return self.lab("up", "session4", "--image", str(self.image), *more, expect=expect)
 
 
 @pytest.fixture(scope="module")
 def learner(debian: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Learner]:
-    scratch = tmp_path_factory.mktemp("learner")
-    machine = SshMachine(Address(debian.address, debian.user), known_hosts=debian.known_hosts, key=debian.key)
-    # Debian starts them when they are installed, and a machine that serves the web looks used.
-    machine.run("systemctl", "disable", "--now", "apache2", "memcached", user="root")
-    for name in BESIDE:
-        machine.put(f"/etc/systemd/system/{name}.service", SLEEPER)
-    machine.run("systemctl", "daemon-reload", user="root")
-    machine.run("systemctl", "enable", *BESIDE, user="root")  # started later: a machine with a database looks used
+    scratch, machine = tmp_path_factory.mktemp("learner"), connected(debian)
+    put_sleepers(machine, *BESIDE)
     standin.bring(machine, scratch, STANDIN_SECONDS="15")
-    (scratch / ".ssh").mkdir(mode=0o700)
-    (scratch / ".ssh" / "config").write_text(
-        f"Host course\n  HostName {debian.address}\n  User {debian.user}\n  IdentityFile {debian.key}\n"
-    )
-    profiles = scratch / ".config" / "stacklab" / "profiles"
-    profiles.mkdir(parents=True)
-    container = {"container": {"title": "In a container", "why": "a test", "when": "container"}}
-    data = standin.profile_data(variants=container)
-    (profiles / "standin.yaml").write_text(json.dumps(data))
-    image = scratch / "image.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
-    yield Learner(kept | {"HOME": str(scratch), "NO_COLOR": "1"}, debian, machine, image)
+    yield Learner(scratch, debian, machine, standin.profile_data(variants=CONTAINER))
     machine.close()
 
 
@@ -139,7 +85,7 @@ def test_logs_come_from_the_machines_journal(learner: Learner) -> None:
 
 
 def test_the_cloud_is_reached_with_the_labs_own_clouds_file(learner: Learner) -> None:
-    clouds = next(Path(learner.environment["HOME"]).rglob("clouds.yaml"))
+    clouds = next(learner.home.rglob("clouds.yaml"))
     assert clouds.stat().st_mode & 0o777 == 0o600
     assert "lab-admin" in learner.lab("openrc", "--admin")
     assert "block-storage" in learner.lab("openstack", "--admin", "catalog", "list")
@@ -198,6 +144,6 @@ def test_another_lab_does_not_take_the_machine(learner: Learner) -> None:
 def test_destroy_leaves_nothing_here_and_the_machine_alone(learner: Learner) -> None:
     told = learner.lab("destroy", "--yes")
     assert "the machine itself and the OpenStack on it stay" in told
-    state = Path(learner.environment["HOME"]) / ".local" / "state" / "stacklab"
+    state = learner.home / ".local" / "state" / "stacklab"
     assert [path.name for path in state.glob("*") if path.is_dir()] == []
     assert "active" in learner.machine.run("systemctl", "is-active", "devstack@keystone").out

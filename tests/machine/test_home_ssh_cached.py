@@ -4,18 +4,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests import standin
+from tests.machine.learner import BESIDE, CONTAINER, Learner, connected, put_sleepers
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
-from tests.machine.test_home_ssh import BESIDE, SLEEPER
 from tests.systems import System
 
-LAB = str(Path(sys.executable).with_name("lab"))
 ELSEWHERE = "https://devstack.invalid/standin/devstack.git"
 """Names nothing: `.invalid` never resolves (RFC 2606)."""
 
@@ -26,35 +22,16 @@ def test_what_was_prefetched_is_cloned_without_the_internet_and_the_server_ends_
     bare = tmp_path / "upstream" / "standin" / "devstack.git"
     bare.parent.mkdir(parents=True)
     subprocess.run(["git", "clone", "--quiet", "--bare", standin.bundle(tmp_path), bare], check=True)
-    config, home = tmp_path / ".config" / "stacklab", tmp_path
-    (config / "profiles").mkdir(parents=True)
-    container = {"container": {"title": "In a container", "why": "a test", "when": "container"}}
-    data = standin.profile_data(variants=container, devstack={"repo": ELSEWHERE, "ref": standin.TAG})
-    (config / "profiles" / "standin.yaml").write_text(json.dumps(data))
-    mirrors = {"https://devstack.invalid/": f"{(tmp_path / 'upstream').as_uri()}/"}
-    (config / "config.yaml").write_text(json.dumps({"deploy": {"mirrors": mirrors}}))
-    (tmp_path / ".ssh").mkdir(mode=0o700)
-    (tmp_path / ".ssh" / "config").write_text(
-        f"Host course\n  HostName {debian.address}\n  User {debian.user}\n  IdentityFile {debian.key}\n"
-    )
-    image = tmp_path / "image.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
-    debian.ssh("systemctl disable --now apache2 memcached", user="root")
-    for name in BESIDE:
-        debian.ssh(f"cat > /etc/systemd/system/{name}.service", user="root", given=SLEEPER)
-    debian.ssh("echo STANDIN_SECONDS=5 > /etc/standin.conf", user="root")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
-    environment = kept | {"HOME": str(home), "NO_COLOR": "1"}
-
-    def lab(*words: str, expect: tuple[int, ...] = (0,)) -> str:
-        done = subprocess.run([LAB, *words], env=environment, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode in expect, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+    devstack = {"repo": ELSEWHERE, "ref": standin.TAG}
+    learner = Learner(tmp_path, debian, connected(debian), standin.profile_data(variants=CONTAINER, devstack=devstack))
+    learner.configure(mirrors={"https://devstack.invalid/": f"{(tmp_path / 'upstream').as_uri()}/"})
+    put_sleepers(learner.machine, *BESIDE)
+    standin.behave(learner.machine, STANDIN_SECONDS="5")
 
     # DevStack itself comes; what else it clones is not known of a stand-in, and that is said.
-    assert "without its stackrc" in lab("prefetch", "standin", "--only", "git", expect=(12,))
+    assert "without its stackrc" in learner.lab("prefetch", "standin", "--only", "git", expect=12)
     bare.rename(tmp_path / "gone")  # the internet is taken away
-    told = lab("up", "session4", "--image", str(image), "--on", "ssh:course", "--profile", "standin")
+    told = learner.up("--on", "ssh:course", "--profile", "standin")
     assert "come from here, through the SSH connection" in told
     assert "session4 is ready" in told
     # The clone names the place that it would be fetched from, and git fetches from there again from now on.
@@ -65,4 +42,5 @@ def test_what_was_prefetched_is_cloned_without_the_internet_and_the_server_ends_
     assert "127.0.0.1" not in debian.ssh("cat /etc/pip.conf", user="root", check=False).stdout
     state = tmp_path / ".local" / "state" / "stacklab" / "intro"
     assert subprocess.run(["pgrep", "-f", f"stacklab.prefetch.server {state}"], check=False).returncode == 1
-    lab("destroy", "--yes")
+    learner.lab("destroy", "--yes")
+    learner.machine.close()

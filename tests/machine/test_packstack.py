@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +26,12 @@ from stacklab.deploy.stack.following import LogCopy, StackProgress
 from stacklab.errors import MachineInUse, StackFailed
 from stacklab.events import StageEnded
 from stacklab.lab import Lab
-from stacklab.machines.address import Address
 from stacklab.machines.ssh import SshMachine
 from stacklab.stages import run_stages
 from tests import standin
 from tests.machine.deploying import connection, held
+from tests.machine.learner import CONTAINER, SLEEPER, Learner, connected, put_sleepers
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
-from tests.machine.test_home_ssh import SLEEPER, Learner
 from tests.standin import packstack_standin
 from tests.systems import System
 
@@ -55,12 +53,10 @@ systemctl daemon-reload
 @pytest.fixture(scope="module")
 def machine(debian: System) -> Iterator[SshMachine]:
     """The machine with what a CentOS has: NetworkManager, and the service `network` beside it."""
-    there = SshMachine(Address(debian.address, debian.user), known_hosts=debian.known_hosts, key=debian.key)
-    there.run("systemctl", "disable", "--now", "apache2", "memcached", user="root")
-    for name in (*BESIDE, *NETWORKS):
+    there = connected(debian)
+    for name in NETWORKS:
         there.put(f"/etc/systemd/system/{name}.service", SLEEPER)
-    there.run("systemctl", "daemon-reload", user="root")
-    there.run("systemctl", "enable", *BESIDE, user="root")  # started later: a machine with a database looks used
+    put_sleepers(there, *BESIDE)
     there.run("systemctl", "enable", "--now", "NetworkManager", user="root")
     yield there
     there.close()
@@ -71,19 +67,7 @@ def learner(debian: System, machine: SshMachine, tmp_path_factory: pytest.TempPa
     scratch = tmp_path_factory.mktemp("learner")
     machine.script(_CLEAR, user="root")
     packstack_standin.bring(machine, STANDIN_SECONDS="10")
-    (scratch / ".ssh").mkdir(mode=0o700)
-    (scratch / ".ssh" / "config").write_text(
-        f"Host course\n  HostName {debian.address}\n  User {debian.user}\n  IdentityFile {debian.key}\n"
-    )
-    profiles = scratch / ".config" / "stacklab" / "profiles"
-    profiles.mkdir(parents=True)
-    container = {"container": {"title": "In a container", "why": "a test", "when": "container"}}
-    data = packstack_standin.packstack_profile_data(variants=container)
-    (profiles / "standin-packstack.yaml").write_text(json.dumps(data))
-    image = scratch / "image.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LAB_", "OS_"))}
-    return Learner(environment | {"HOME": str(scratch), "NO_COLOR": "1"}, debian, machine, image)
+    return Learner(scratch, debian, machine, packstack_standin.packstack_profile_data(variants=CONTAINER))
 
 
 @pytest.fixture
@@ -204,7 +188,7 @@ def test_killed_in_the_middle_it_is_taken_up_and_ends_usable(learner: Learner) -
     answer = learner.up()  # without options: what was planned is known
     assert "session4 is ready" in answer
     assert learner.machine.read("/var/lib/stacklab/packstack/began") == began  # not run twice
-    record = next(Path(learner.environment["HOME"]).rglob("lab.json"))
+    record = next(learner.home.rglob("lab.json"))
     assert json.loads(record.read_text())["content"]["service_project"] == "services"
 
 
@@ -225,7 +209,7 @@ def test_status_names_the_units_by_their_real_names(learner: Learner) -> None:
 
 
 def test_the_cloud_is_reached_at_packstacks_addresses(learner: Learner) -> None:
-    clouds = next(Path(learner.environment["HOME"]).rglob("clouds.yaml"))
+    clouds = next(learner.home.rglob("clouds.yaml"))
     assert clouds.stat().st_mode & 0o777 == 0o600
     assert f"http://{learner.system.address}:5000/v3" in clouds.read_text()
     assert "block-storage" in learner.lab("openstack", "--admin", "catalog", "list")

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,14 +20,12 @@ import pytest
 from stacklab.errors import MachineUnreachable
 from stacklab.homes.libvirt.vm import Vm
 from tests import standin
+from tests.machine.learner import BESIDE, put_sleepers
+from tests.machine.learner import LAB as LAB_PROGRAM
 from tests.measure import measured
 from tests.vm.conftest import LAB, Journey, bring_up, put_back
 
-PROGRAM = str(Path(sys.executable).with_name("lab"))
 UNITS = ["keystone", "n-api", "q-ovn-agent", "neutron-api", "placement-api", "n-cpu", "c-api", "g-api"]
-BESIDE = ("mariadb", "rabbitmq-server", "libvirtd")
-"""What stands beside DevStack on a real machine, and here is a sleeping unit of the same name."""
-SLEEPER = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
 DAMAGED = "/opt/stack/devstack/stack.sh"
 FOLLOWING = " · "
 """What a line of the follower of stack.sh has between phase, time and detail."""
@@ -51,7 +48,7 @@ class Course:
     options: tuple[str, ...]
 
     def lab(self, *arguments: str, expect: int = 0, seconds: float = 1800) -> str:
-        argv = [PROGRAM, "--lab", LAB, *arguments]
+        argv = [LAB_PROGRAM, "--lab", LAB, *arguments]
         done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False)
         assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
@@ -86,10 +83,8 @@ def course(
     image = scratch / "image.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
     machine = vm.machine()
-    for name in BESIDE:
-        machine.put(f"/etc/systemd/system/{name}.service", SLEEPER)
-    machine.run("systemctl", "disable", "--now", "apache2", "memcached", user="root")  # as CentOS 7 has them
-    machine.run("systemctl", "enable", "--now", *BESIDE, user="root")
+    put_sleepers(machine, *BESIDE)
+    machine.run("systemctl", "start", *BESIDE, user="root")
     standin.bring(machine, scratch, STANDIN_SECONDS="20", STANDIN_UNITS=" ".join(UNITS))
     environment = os.environ | {"XDG_CONFIG_HOME": str(scratch / "config"), "NO_COLOR": "1"}
     yield Course(vm, environment, ("--on", "libvirt", "--profile", "standin", "--box", str(box), "--image", str(image)))
@@ -99,7 +94,7 @@ def course(
 def test_a_dropped_connection_and_a_killed_lab_do_not_end_the_stack_and_up_again_finishes(course: Course) -> None:
     machine = course.vm.machine()
     assert machine.run("getenforce").out.strip() == "Enforcing"
-    argv = [PROGRAM, "--lab", LAB, "up", "session4", *course.options]
+    argv = [LAB_PROGRAM, "--lab", LAB, "up", "session4", *course.options]
     first = subprocess.Popen(
         argv,
         env=course.environment,
