@@ -14,8 +14,9 @@ import pytest
 import requests
 
 from tests import standin
+from tests.machine.learner import Learner
 from tests.machine.system_fixture import debian  # noqa: F401 - a fixture
-from tests.machine.test_home_ssh import ON, Learner, learner  # noqa: F401 - a fixture
+from tests.machine.test_home_ssh import ON, learner  # noqa: F401 - a fixture
 
 SESSION = "https-endpoints"
 NOT_HERE = {"swift"}
