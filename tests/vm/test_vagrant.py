@@ -10,13 +10,12 @@ import socket
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stacklab.deploy.profile.model import Box
 from stacklab.errors import MissingProgram, VmFailed
-from stacklab.homes.libvirt.boxes import WantedBox
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.lab import Lab
 from tests.vm.conftest import quiet
@@ -52,18 +51,18 @@ def silent_server() -> Iterator[str]:
 
 def test_a_box_gets_the_version_that_it_should_have(vagrant: Vagrant, tiny: Path) -> None:
     assert vagrant.box("a/box", "7.1") is None
-    box = WantedBox("a/box", "7.1", tiny.as_uri(), hashlib.sha256(tiny.read_bytes()).hexdigest())
+    box = Box(name="a/box", version="7.1", url=tiny.as_uri(), sha256=hashlib.sha256(tiny.read_bytes()).hexdigest())
     vagrant.add_box(box, quiet)
     found = vagrant.box("a/box", "7.1")
     assert found is not None
     assert (found / "metadata.json").exists()
-    assert vagrant.stored_version(box) == vagrant.stored_version(replace(box, version=None)) == "7.1"
-    assert vagrant.stored_version(replace(box, version="7.2")) is None
+    assert vagrant.stored_version(box) == vagrant.stored_version(box.model_copy(update={"version": None})) == "7.1"
+    assert vagrant.stored_version(box.model_copy(update={"version": "7.2"})) is None
 
 
 def test_a_box_that_is_not_what_it_should_be_is_refused_in_one_line(vagrant: Vagrant, tiny: Path) -> None:
     with pytest.raises(VmFailed, match="checksum") as caught:
-        vagrant.add_box(WantedBox("a/box", "7.1", tiny.as_uri(), "ab" * 32), quiet)
+        vagrant.add_box(Box(name="a/box", version="7.1", url=tiny.as_uri(), sha256="ab" * 32), quiet)
     assert "\n" not in caught.value.message
     assert str(vagrant.log) in caught.value.advice
     assert "checksum" in vagrant.log.read_text()
@@ -79,7 +78,7 @@ def test_ctrl_c_ends_vagrant_and_what_it_started(vagrant: Vagrant, silent_server
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        vagrant.add_box(WantedBox("a/box", "1", silent_server, None), press)
+        vagrant.add_box(Box(name="a/box", version="1", url=silent_server), press)
     assert time.monotonic() - pressed[0] < 120
     assert not (vagrant.directory / "vagrant.json").exists()
     assert left(silent_server) == []

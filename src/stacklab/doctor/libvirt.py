@@ -9,7 +9,6 @@ import pwd
 import re
 import shutil
 import socket
-import subprocess
 import sys
 from contextlib import closing
 from functools import partial
@@ -37,16 +36,14 @@ from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import asked_size
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
+from stacklab.machines.base import SBIN
 from stacklab.machines.local import LocalMachine
 
-SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-"""Where daemons are, which are not on everybody's PATH."""
 LOG_DAEMON = Path("/run/libvirt/virtlogd-sock")
 SOCKETS = ("libvirt-sock", "virtqemud-sock")
 """Beside the log daemon's: where libvirt listens."""
 UNITS = (("libvirtd.service",), ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket"))
 """The one daemon, and the modular ones of newer distributions (https://libvirt.org/daemons.html)."""
-UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 POOL_DIRECTORY = "/var/lib/libvirt/images"
 VAGRANT_SECONDS = 50.0
 """For each of two questions; Vagrant takes seconds to start."""
@@ -171,11 +168,10 @@ class LibvirtHost:
         """The VM's two networks, or room for them; and what serves addresses there."""
         with self.asked() as hypervisor:
             networks = {network.name: network for network in hypervisor.networks()}
-        if (program := _which("dnsmasq")) is None:
+        dnsmasq = LocalMachine().run("dnsmasq", "--version", seconds=20, check=False)
+        if dnsmasq.status == 127:
             return bad("dnsmasq is not installed: the VM would get no address", *packages.install("vm"))
-        dnsmasq = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
-        version = " ".join(dnsmasq.stdout.split()[:3])
-        served = version if dnsmasq.returncode == 0 else f"dnsmasq ended with status {dnsmasq.returncode}"
+        served = " ".join(dnsmasq.out.split()[:3]) if dnsmasq.ok else f"dnsmasq ended with status {dnsmasq.status}"
         if self.site is None:
             return good(
                 f"{free_networks(taken_networks(networks.values()))} is free for the VM's two networks; {served}"
@@ -299,22 +295,18 @@ def _start() -> tuple[Remedy | str, ...]:
     """What starts this machine's libvirt."""
     if Path("/run/systemd/system").is_dir():
         for units in UNITS:
-            if all(any((Path(folder) / unit).exists() for folder in UNIT_DIRECTORIES) for unit in units):
+            if LocalMachine().run("systemctl", "cat", *units, check=False).ok:  # they are there
                 return (Remedy(("systemctl", "start", *units), root=True),)
         return packages.install("vm")
-    programs = {name: _which(name) for name in ("virtlogd", "libvirtd")}
+    path = f"{os.environ.get('PATH', '')}:{SBIN}"
+    programs = {name: shutil.which(name, path=path) for name in ("virtlogd", "libvirtd")}
     if not all(programs.values()):
         return packages.install("vm")
     starting = [Remedy(("mkdir", "-p", "/run/libvirt"), root=True)]
-    for name, path in programs.items():
+    for name, program in programs.items():
         if not _listens(LOG_DAEMON.with_name("virtlogd-sock" if name == "virtlogd" else "libvirt-sock")):
-            starting.append(Remedy((str(path), "--daemon"), root=True))
+            starting.append(Remedy((str(program), "--daemon"), root=True))
     return tuple(starting)
-
-
-def _which(program: str) -> str | None:
-    """A program of the system, also where PATH has no sbin."""
-    return shutil.which(program) or shutil.which(program, path=os.pathsep.join(SBIN))
 
 
 def _listens(path: Path) -> bool:

@@ -16,14 +16,14 @@ ACCOUNTS = 4
 """People with a login of their own, from which on a machine looks like a shared one."""
 
 
-def looks_used(machine: Machine, lab: Lab | None = None, directory: str = "/opt/stack/devstack") -> list[str]:
+def looks_used(machine: Machine, lab: Lab, directory: str = "/opt/stack/devstack") -> list[str]:
     """Evidence that a deployment would change what somebody has there, a line each; nothing on a fresh machine.
 
-    A machine that carries this lab's marker is ours whatever runs there; another lab's marker is evidence. Without `lab` any
-    marker counts as ours. Raises what Machine raises.
+    A machine that carries this lab's marker is ours whatever runs there; another lab's marker is evidence. Raises what
+    Machine raises.
     """
     marker = _marker(machine)
-    if marker and (lab is None or marker["id"] == lab.record.identity):
+    if marker and marker["id"] == lab.record.identity:
         return []
     look = (Path(__file__).parent / "ownership.sh").read_text(encoding="utf-8")
     evidence = machine.script(look, directory, str(ACCOUNTS), user="root").lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,19 +13,10 @@ from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed
 
 
-@dataclass(frozen=True)
-class WantedBox:
-    """`version` None: the newest that Vagrant has or finds. `url` None: where Vagrant looks up names."""
-
-    name: str
-    version: str | None
-    url: str | None
-    sha256: str | None
-
-
-def wanted_box(box: Box, settings: Settings, own: str | None) -> WantedBox:
+def wanted_box(box: Box, settings: Settings, own: str | None) -> Box:
     """The profile's box, or `own` (a path or URL). Raises DownloadFailed for a file that is not there.
 
+    Without a version it is the newest that Vagrant has or finds; without a URL it comes from where Vagrant looks up names.
     A box of one's own gets a version made of what is in it (of its URL, if it is not here): Vagrant and libvirt keep boxes by
     name and version, and would go on using an older one.
     """
@@ -34,17 +24,17 @@ def wanted_box(box: Box, settings: Settings, own: str | None) -> WantedBox:
         kept = cached_file(box.url, box.sha256) if box.url else None  # lab prefetch fetched it
         url = kept.as_uri() if kept else settings.at(box.url) if box.url else None
         # What is fetched by URL has to be called something; by name alone, Vagrant's catalogue says.
-        return WantedBox(
-            box.name, box.version or ("0.0.0" if url and not url.endswith(".json") else None), url, box.sha256
-        )
+        version = box.version or ("0.0.0" if url and not url.endswith(".json") else None)
+        return box.model_copy(update={"url": url, "version": version})
     if "://" in own and not own.startswith("file://"):
-        return WantedBox(_name(own), _version(hashlib.sha256(own.encode()).hexdigest()), settings.at(own), None)
+        version = _version(hashlib.sha256(own.encode()).hexdigest())
+        return Box(name=_name(own), version=version, url=settings.at(own))
     path = Path(unquote(own.removeprefix("file://")) if own.startswith("file://") else own).expanduser().absolute()
     if not path.is_file():
         raise DownloadFailed(f"there is no box {path}", advice="--box PATH|URL names a .box file or its URL")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return WantedBox(_name(path.name), _version(digest), path.as_uri(), digest)
+    return Box(name=_name(path.name), version=_version(digest), url=path.as_uri(), sha256=digest)
 
 
 def _name(source: str) -> str:

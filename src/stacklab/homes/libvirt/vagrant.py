@@ -17,10 +17,10 @@ from typing import Any
 
 import vagrant
 
+from stacklab.deploy.profile.model import Box
 from stacklab.download import without_password
 from stacklab.errors import DownloadFailed, LabError, MissingProgram, NotEnoughSpace, VmFailed
 from stacklab.files import read_derivable, write_json
-from stacklab.homes.libvirt.boxes import WantedBox
 from stacklab.lab import Lab
 from stacklab.stages import Progress
 from stacklab.waiting import looks
@@ -76,7 +76,7 @@ class Vagrant:
             return description.parent
         return None
 
-    def stored_version(self, box: WantedBox) -> str | None:
+    def stored_version(self, box: Box) -> str | None:
         """The version of this box in Vagrant's store, if it is there; the newest, where any will do."""
         there = sorted(path.name for path in self._box_folder(box.name).glob("*") if self.box(box.name, path.name))
         return next((version for version in reversed(there) if box.version in (None, version)), None)
@@ -91,7 +91,7 @@ class Vagrant:
 
     # --- doing -----------------------------------------------------------------------------------------------------
 
-    def add_box(self, box: WantedBox, progress: Progress) -> None:
+    def add_box(self, box: Box, progress: Progress) -> None:
         """Fetch a box into Vagrant's store. Raises VmFailed, DownloadFailed.
 
         What has a URL gets exactly the version and must have the checksum that are wanted: both go through a catalogue of

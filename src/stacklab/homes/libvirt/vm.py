@@ -6,12 +6,12 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.model import Box, Profile
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import HomeUnavailable, LabError, MissingProgram, NotRunning, UnsupportedMachine, VmFailed
 from stacklab.files import write_atomic
 from stacklab.homes.libvirt.accelerator import COST, find_accelerator
-from stacklab.homes.libvirt.boxes import WantedBox, wanted_box
+from stacklab.homes.libvirt.boxes import wanted_box
 from stacklab.homes.libvirt.checkpoints import VmCheckpoints
 from stacklab.homes.libvirt.hypervisor import Hypervisor, PoolVolume, State, chosen_uri
 from stacklab.homes.libvirt.site import SiteFile, VmSite, taken_networks
@@ -127,7 +127,7 @@ class Vm:
 
     # --- the box ---------------------------------------------------------------------------------------------------
 
-    def _box(self) -> WantedBox:
+    def _box(self) -> Box:
         return wanted_box(self.profile.box, self.settings, self.plan.box)
 
     def _has_box(self) -> str | None:
