@@ -5,7 +5,6 @@ A subclass provides the machine and what can be done with it as a whole; everyth
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -33,9 +32,9 @@ from stacklab.files import write_atomic
 from stacklab.homes.base import Home, HomeCheckpoints, HomeStatus
 from stacklab.homes.plan import Plan
 from stacklab.homes.prefetched import Prefetched
+from stacklab.https import logins
 from stacklab.https.apache import Apache
 from stacklab.https.configuration import DevStackConfiguration
-from stacklab.https.logins import laid_over
 from stacklab.https.server import Https
 from stacklab.lab import Lab
 from stacklab.machines.site import Site
@@ -43,8 +42,6 @@ from stacklab.machines.ssh import SshMachine
 from stacklab.stages import Progress, Stage
 
 SCRATCH = "/var/tmp/stacklab"  # noqa: S108 - of the lab's machine, where nobody else works
-REGION = "RegionOne"  # DevStack's default
-ADMIN, ADMIN_LOGIN, LEARNER_LOGIN = "admin", "lab-admin", "lab-learner"
 
 
 class DevstackHome(Home):
@@ -123,20 +120,12 @@ class DevstackHome(Home):
         return tuple(dict.fromkeys([*self.lab.record.services, *self.plan.services]))
 
     def _clouds(self) -> str:
-        address = f"http://{self.host_ip()}{self.profile.cloud.identity}"
         past_the_proxy(self.host_ip())
+        passwords = {name: self.lab.secret(name) for name in ("admin", "learner")}
+        return logins.clouds_text(self._identity(), passwords, self.lab.home_directory / "https")
 
-        def entry(user: str, project: str, password: str) -> dict[str, object]:
-            domains = {"user_domain_id": "default", "project_domain_id": "default"}
-            login = {"auth_url": address, "username": user, "password": password, "project_name": project, **domains}
-            return {"auth": login, "region_name": REGION, "identity_api_version": "3"}
-
-        clouds = {
-            ADMIN_LOGIN: entry(ADMIN, ADMIN, self.lab.secret("admin")),
-            LEARNER_LOGIN: entry(LEARNER["learner"], LEARNER["learner_project"], self.lab.secret("learner")),
-        }
-        clouds = laid_over(clouds, self.lab.home_directory / "https")
-        return json.dumps({"clouds": clouds}, indent=2) + "\n"  # JSON is YAML, and quotes as needed
+    def _identity(self) -> str:
+        return f"http://{self.host_ip()}{self.profile.cloud.identity}"
 
     def _has_access(self) -> str | None:
         there = self.clouds_file.exists() and self.clouds_file.read_text(encoding="utf-8") == self._clouds()
@@ -157,7 +146,7 @@ class DevstackHome(Home):
 
     def admin(self) -> Connection:
         """The cloud's administrator."""
-        return Connection(self.clouds_file, ADMIN_LOGIN)
+        return Connection(self.clouds_file, logins.ADMIN)
 
     def prove(self, progress: Progress) -> str:
         """Raises ServiceFailed unless the cloud is usable."""
@@ -176,11 +165,10 @@ class DevstackHome(Home):
             running = units(machine, self.profile) if left is None or left.begun else {}
         except LabError as error:
             return HomeStatus("degraded", notes=[*notes, error.message])
+        # What is not there yet is no fault of a service's.
+        services = [_service(name, unit) for name, unit in running.items() if unit.there or not left]
         if left:
-            # What is not there yet is no fault of a service's.
-            services = [_service(name, unit) for name, unit in running.items() if unit.there]
             return HomeStatus("degraded", services, notes=[f"{left.said}; {left.todo}", *notes])
-        services = [_service(name, unit) for name, unit in running.items()]
         if not self.clouds_file.exists():
             notes.insert(
                 0,
@@ -197,7 +185,7 @@ class DevstackHome(Home):
             )
         past_the_proxy(self.host_ip())
         return CloudAccess(
-            clouds_file=self.clouds_file, admin=ADMIN_LOGIN, learner=LEARNER_LOGIN, hypervisor=Ability(True),
+            clouds_file=self.clouds_file, admin=logins.ADMIN, learner=logins.LEARNERS, hypervisor=Ability(True),
             data_path=Ability(True, "by way of the lab's machine"), ssh_endpoint=self._ssh_endpoint,
             dashboard=self.dashboard(),
         )  # fmt: skip
@@ -211,8 +199,8 @@ class DevstackHome(Home):
         )  # fmt: skip
 
     def https(self) -> Https:
-        profile, keystone = self.profile, f"http://{self.host_ip()}{self.profile.cloud.identity}"
-        apache = Apache(self.machine(), profile.family, profile.units.apache, self.host_ip(), keystone)
+        profile = self.profile
+        apache = Apache(self.machine(), profile.family, profile.units.apache, self.host_ip(), self._identity())
         services = DevStackConfiguration(apache, profile.units.devstack)
         directory = self.lab.home_directory / "https"
         return Https(directory, self.lab.name, apache, services, self.dashboard, self.rewrite_access)

@@ -15,11 +15,10 @@ import yaml
 from stacklab.files import write_atomic
 from stacklab.homes.embedded.layout import Layout
 from stacklab.homes.embedded.services import SERVICES, urls
-from stacklab.https.logins import laid_over
+from stacklab.https.logins import REGION, clouds_text
 
 TEMPLATES = Path(__file__).parent / "conf"
 INSIDE = Path(__file__).parent / "inside"
-REGION = "RegionOne"
 HOST = "lab"  # the name of the one hypervisor; the template's databases know it
 
 
@@ -106,7 +105,7 @@ def files(
         **{path: jinja.get_template(f"{name}.j2").render(values) for name, path in paths.items()},
         layout.conf / "api-paste.ini": (environment / "etc" / "nova" / "api-paste.ini").read_text(encoding="utf-8"),
         layout.cloud_file: json.dumps(cloud, indent=2) + "\n",
-        layout.clouds_file: clouds_text(layout, ports, passwords["admin"], passwords["learner"]),
+        layout.clouds_file: clouds_text(urls(ports)["keystone"], passwords, layout.home / "https"),
     }
 
 
@@ -169,22 +168,3 @@ def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TZ": "UTC",
     }
-
-
-def clouds_text(layout: Layout, ports: dict[str, int], admin: str, learner: str) -> str:
-    """clouds.yaml with the entries `lab-admin` and `lab-learner`; JSON is YAML, and quotes as needed."""
-    address = urls(ports)["keystone"]
-
-    def entry(user: str, project: str, password: str) -> dict[str, object]:
-        return {
-            "auth": {
-                "auth_url": address, "username": user, "password": password, "project_name": project,
-                "user_domain_id": "default", "project_domain_id": "default",
-            },
-            "region_name": REGION,
-            "identity_api_version": "3",
-        }  # fmt: skip
-
-    made = {"lab-admin": entry("admin", "admin", admin), "lab-learner": entry("learner", "lab-project", learner)}
-    clouds = laid_over(made, layout.home / "https")
-    return json.dumps({"clouds": clouds}, indent=2) + "\n"

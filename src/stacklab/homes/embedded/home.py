@@ -26,6 +26,7 @@ from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.https import EmbeddedHttps, end_apache
 from stacklab.homes.embedded.services import NAMES, urls
+from stacklab.https.logins import clouds_text
 from stacklab.lab import Lab
 from stacklab.logs import FileLog
 from stacklab.machines import scratch
@@ -103,9 +104,8 @@ class EmbeddedHome(Home):
         return [Stage("https", title, lambda: runs if self._https.apache.running() else None, self._https.start, 1)]
 
     def _write_logins(self) -> None:
-        passwords = self.cloud.passwords()
-        text = config.clouds_text(self.layout, self.cloud.ports, passwords["admin"], passwords["learner"])
-        config.write(self.layout.clouds_file, text)
+        keystone, directory = urls(self.cloud.ports)["keystone"], self.layout.home / "https"
+        config.write(self.layout.clouds_file, clouds_text(keystone, self.cloud.passwords(), directory))
 
     def prove(self, progress: Progress) -> str:
         try:
