@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from stacklab.homes.libvirt.accelerator import find_accelerator
+from stacklab.waiting import looks
 
 SOCKETS = {"virtlogd": Path("/run/libvirt/virtlogd-sock"), "libvirtd": Path("/run/libvirt/libvirt-sock")}
 SECONDS = 30
@@ -78,21 +78,14 @@ def _start(name: str, path: Path, directory: Path) -> int:
             hide = ["unshare", "--mount", "--propagation", "slave", "sh", "-euc", HIDE_KVM, "sh", str(directory)]
             command = [*hide, *command]
         subprocess.run(command, stdout=log, stderr=log, check=True)
-    deadline = time.monotonic() + SECONDS
-    while not (listens(path) and pid_file.exists()):
-        assert time.monotonic() < deadline, (
-            f"{name} does not listen at {path}: {(directory / f'{name}.log').read_text()}"
-        )
-        time.sleep(0.1)
+    if not any(looks(lambda: listens(path) and pid_file.exists(), SECONDS, 0.1)):
+        raise AssertionError(f"{name} does not listen at {path}: {(directory / f'{name}.log').read_text()}")
     return int(pid_file.read_text())
 
 
 def _stop(pid: int) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                return
-            time.sleep(0.2)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if any(looks(lambda: not Path(f"/proc/{pid}").exists(), SECONDS, 0.2)):
+            return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,7 +16,8 @@ from stacklab.homes.libvirt.vagrant import started
 from stacklab.homes.libvirt.vm import Vm
 from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
-from stacklab.machines.clock import OFF_SECONDS
+from stacklab.machines.clock import OFF_SECONDS, ahead
+from stacklab.waiting import looks
 from tests.measure import measured
 from tests.vm.conftest import CLEAN, Journey, bring_up, profile, quiet
 from tests.vm.daemons import NO_BINDING
@@ -42,29 +42,24 @@ def runs(vm: Vm, name: str) -> bool:
     return vm.machine().run("systemctl", "is-active", name, check=False).out.strip() == "active"
 
 
+def snapshots(vm: Vm, name: str) -> list[str]:
+    names = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain)]
+    return [each for each in names if f".{name}." in each]
+
+
 def eventually_on_console(vm: Vm) -> str:
     """What is on the console, once there is a login prompt.
 
     It is asked for: sshd may be there before the first one, and a VM that was put back to a checkpoint has its own behind it.
     """
     vm.machine().run("systemctl", "restart", "serial-getty@ttyS0", user="root")
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and "login:" not in "\n".join(vm.console()):
-        time.sleep(1)
+    any("login:" in line for lines in looks(vm.console, 300, 1) for line in lines)
     return "\n".join(vm.console())
 
 
 def put_clock_back(vm: Vm) -> None:
     """By more than a busy host can make of it, so that a clock that is right afterwards was set."""
     vm.machine().run("date", "-s", "-1 hour", user="root")
-
-
-def seconds_off(vm: Vm) -> float:
-    """How far the VM's clock is from ours, beyond what asking takes."""
-    before = time.time()
-    there = float(vm.machine().run("date", "+%s.%N").out)
-    after = time.time()
-    return max(before - there, there - after, 0.0)
 
 
 # --- made ----------------------------------------------------------------------------------------------------------
@@ -86,11 +81,7 @@ def test_a_second_up_has_nothing_to_do(vm: Vm) -> None:
 
 def test_libvirt_and_the_guest_agree_on_what_it_is(vm: Vm) -> None:
     assert vm.state() == "running"
-    told = (
-        vm.machine()
-        .script("nproc; awk '/MemTotal/ {print $2}' /proc/meminfo; lsblk -bdno SIZE /dev/vda; uname -n")
-        .lines
-    )
+    told = vm.machine().script("nproc; awk '/MemTotal/ {print $2}' /proc/meminfo; lsblk -bdno SIZE /dev/vda").lines
     assert told[0] == "2"
     assert 0.8 * 1536 * 1024 < int(told[1]) <= 1536 * 1024
     assert int(told[2]) == 6 * 10**9 or int(told[2]) == 6 << 30
@@ -155,7 +146,7 @@ def test_a_restore_undoes_damage_and_what_ran_runs_on(clean_vm: Vm) -> None:
     assert vm.machine().run("ls", "/etc/hosts").ok
     assert runs(vm, "survivor")
     assert boot_id(vm) == booted
-    assert seconds_off(vm) < OFF_SECONDS
+    assert abs(ahead(vm.machine())) < OFF_SECONDS
     assert vm.checkpoints.names() == ["before", CLEAN]
 
 
@@ -165,8 +156,7 @@ def test_a_new_checkpoint_replaces_the_old_one_of_its_name(clean_vm: Vm) -> None
     vm.checkpoints.save("again", quiet)
     vm.machine().run("touch", "/root/second", user="root")
     vm.checkpoints.save("again", quiet)
-    names = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".again." in snapshot.name]
-    assert len(names) == 1
+    assert len(snapshots(vm, "again")) == 1
     vm.machine().run("rm", "/root/first", "/root/second", user="root")
     vm.checkpoints.restore("again", quiet)
     assert vm.machine().run("ls", "/root/first", "/root/second", user="root").ok
@@ -194,7 +184,7 @@ def test_a_checkpoint_that_cannot_be_taken_leaves_the_old_one(clean_vm: Vm, tmp_
 def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(clean_vm: Vm) -> None:
     vm = clean_vm
     vm.checkpoints.save("kept", quiet)
-    (old,) = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name]
+    (old,) = snapshots(vm, "kept")
 
     class Killed(BaseException):
         """Stands for kill -9: nothing of ours catches it."""
@@ -205,12 +195,11 @@ def test_a_save_cut_short_before_it_was_proved_leaves_the_old_one_and_no_rest(cl
 
     with pytest.raises(Killed):
         vm.checkpoints.save("kept", at_the_worst_moment)
-    names = [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name]
-    assert len(names) == 2
+    assert len(snapshots(vm, "kept")) == 2
     again = Vm(vm.lab, vm.profile, vm.settings, vm.plan)
     assert "kept" in again.checkpoints.names()
     again.checkpoints.tidy()
-    assert [snapshot.name for snapshot in vm.hypervisor.snapshots(vm.site.domain) if ".kept." in snapshot.name] == [old]
+    assert snapshots(vm, "kept") == [old]
 
 
 def test_an_interrupted_restore_is_finished_by_the_next_up(clean_vm: Vm) -> None:
@@ -255,7 +244,7 @@ def test_down_keeps_memory_and_up_goes_on_even_if_somebody_removed_the_network(c
     assert ended["vm"].detail.startswith("goes on where it was")
     assert runs(vm, "sleeper")
     assert boot_id(vm) == booted
-    assert seconds_off(vm) < OFF_SECONDS
+    assert abs(ahead(vm.machine())) < OFF_SECONDS
 
 
 def test_a_restore_of_a_vm_that_is_off_starts_it_from_the_checkpoint(clean_vm: Vm) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 from stacklab.homes.libvirt.vm import Vm
+from stacklab.waiting import looks
 from tests.measure import measured
 from tests.vm.conftest import quiet
 from tests.vm.test_vm import virsh
@@ -21,23 +20,14 @@ def everything() -> str:
 
 
 def processes(word: str) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if word in line:
-                found.append(line)
-    return found
+    return subprocess.run(["pgrep", "-af", "--", word], capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def left(word: str, seconds: float = 30) -> list[str]:
     """Those that are there still after so long: what was just killed needs a moment to go."""
-    end = time.monotonic() + seconds
-    while (found := processes(word)) and time.monotonic() < end:
-        time.sleep(0.2)
+    for found in looks(lambda: processes(word), seconds, 0.2):
+        if not found:
+            break
     return found
 
 
