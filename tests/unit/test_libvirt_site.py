@@ -11,7 +11,7 @@ from stacklab.deploy.profile.model import Box
 from stacklab.deploy.profile.settings import Settings
 from stacklab.errors import DownloadFailed, UnsupportedMachine
 from stacklab.homes.libvirt.boxes import wanted_box
-from stacklab.homes.libvirt.site import RANGE, SiteFile, free_networks, routes
+from stacklab.homes.libvirt.site import RANGE, VmSite, free_networks, routes
 from stacklab.lab import Lab
 
 # what /proc/net/route says on a machine with a default route, a LAN and one of libvirt's bridges
@@ -41,15 +41,14 @@ def test_no_free_network_is_an_error_that_says_where_to_look() -> None:
 
 
 def test_two_labs_get_different_networks_and_each_keeps_its_own(own_directories: Path) -> None:
-    sites = [SiteFile(Lab(name)).choose("qemu:///system", "default", "qemu", []) for name in ("one", "two")]
+    sites = [VmSite.choose(Lab(name), "qemu:///system", "default", "qemu", []) for name in ("one", "two")]
     assert [site.networks for site in sites] == ["10.77.0.0/23", "10.77.2.0/23"]
-    assert [SiteFile(Lab(name)).read() for name in ("one", "two")] == sites
+    assert [VmSite.of(Lab(name)) for name in ("one", "two")] == sites
     assert (str(sites[1].address), str(sites[1].nat)) == ("10.77.2.10", "10.77.3.0/24")
 
 
 def test_names_begin_with_the_labs_and_differ_between_users(own_directories: Path) -> None:
-    file = SiteFile(Lab("intro"))
-    first, second = (file.choose("qemu:///system", "default", "qemu", []) for _ in range(2))
+    first, second = (VmSite.choose(Lab("intro"), "qemu:///system", "default", "qemu", []) for _ in range(2))
     assert first.domain.startswith("lab-intro-")
     assert first.domain.endswith("-vm")
     assert first.domain != second.domain

@@ -14,7 +14,7 @@ from stacklab.deploy.packstack import answers
 from stacklab.deploy.profile.load import chosen_variants, load_profile, load_settings, profile_names
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import DownloadFailed, LabError
-from stacklab.homes.libvirt.site import RANGE, SiteFile, VmSite
+from stacklab.homes.libvirt.site import RANGE, VmSite
 from stacklab.homes.libvirt.vagrantfile import render as vagrantfile
 from stacklab.homes.libvirt.vagrantfile import sized
 from stacklab.homes.plan import Plan
@@ -113,7 +113,7 @@ def render(context: Invocation, what: str, profile: str | None, services: tuple[
     session = load_session(lab.record.session, also=lab.labs) if lab.record.session else None
     asked_by = dict.fromkeys(session.services, f"session {session.name}") if session else {}
     asked = list(dict.fromkeys([*asked_by, *(services or plan.services)]))
-    site = SiteFile(lab).read()
+    site = VmSite.of(lab)
     address, more = str(site.address) if site else EXAMPLE_ADDRESS, {"example_address": site is None}
     rows: list[dict[str, str]] = []
     if what == "vagrantfile":

@@ -31,7 +31,7 @@ from stacklab.homes.libvirt.accelerator import find_accelerator
 from stacklab.homes.libvirt.boxes import wanted_box
 from stacklab.homes.libvirt.home import DEFAULT_PROFILE
 from stacklab.homes.libvirt.hypervisor import DEFAULT_URI, Hypervisor, Pool, chosen_uri
-from stacklab.homes.libvirt.site import SiteFile, free_networks, taken_networks
+from stacklab.homes.libvirt.site import VmSite, free_networks, taken_networks
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import asked_size
 from stacklab.homes.plan import Plan
@@ -62,7 +62,7 @@ class LibvirtHost:
         self.lab, self.plan, self.settings = lab, plan, settings
         self.profile = load_profile(plan.profile or DEFAULT_PROFILE)
         self.size = asked_size(self.profile, plan)  # one that cannot work is the findings' to tell
-        self.site = SiteFile(lab).read()
+        self.site = VmSite.of(lab)
         self.uri = self.site.uri if self.site else chosen_uri(settings)
         self.pool_name = self.site.pool if self.site else settings.libvirt_pool
 

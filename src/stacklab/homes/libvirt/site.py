@@ -18,6 +18,7 @@ from stacklab.lab import Lab
 
 RANGE = IPv4Network("10.77.0.0/16")
 """Where labs' networks are taken from: two /24 each, a /23. Clear of DevStack's own (10.0.0.0/22, 172.24.4.0/24)."""
+FILE = "vm.json"
 ROUTES = Path("/proc/net/route")
 
 
@@ -36,6 +37,29 @@ class VmSite:
     box: str = ""
     version: str = ""
     made: bool = False
+
+    @classmethod
+    def of(cls, lab: Lab) -> VmSite | None:
+        """What was chosen for this lab, or None."""
+        stored = read_precious(lab.home_directory / FILE)
+        return cls(**stored) if stored else None
+
+    @classmethod
+    def choose(
+        cls, lab: Lab, uri: str, pool: str, driver: Literal["kvm", "qemu"], taken: Iterable[IPv4Network]
+    ) -> VmSite:
+        """A new one, beside networks that are `taken` and those of other labs. Raises UnsupportedMachine if all are taken."""
+        # Two labs that are brought up at once must not choose the same.
+        with locked(places.state_home() / ".networks.lock", wait=True):
+            files = [path for path in places.state_home().glob(f"*/home/{FILE}") if path.parent != lab.home_directory]
+            networks = free_networks([*taken, *(IPv4Network(read_precious(path)["networks"]) for path in files)])
+            return cls(f"lab-{lab.name}-{secrets.token_hex(2)}", uri, pool, driver, str(networks)).keep(lab)
+
+    def keep(self, lab: Lab, **changed: object) -> VmSite:
+        """Write it down, with changes."""
+        site = replace(self, **changed)  # type: ignore[arg-type]
+        write_precious(lab.home_directory / FILE, asdict(site))
+        return site
 
     @property
     def domain(self) -> str:
@@ -73,38 +97,6 @@ class VmSite:
             + f"<forward mode='nat'/><ip address='{nat[1]}' netmask='{nat.netmask}'>"
             + f"<dhcp><range start='{nat[10]}' end='{nat[250]}'/></dhcp></ip></network>",
         }
-
-
-class SiteFile:
-    """vm.json of a lab."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.path = lab.home_directory / "vm.json"
-
-    def read(self) -> VmSite | None:
-        """What was chosen, or None."""
-        stored = read_precious(self.path)
-        return VmSite(**stored) if stored else None
-
-    def keep(self, site: VmSite, **changed: object) -> VmSite:
-        """Write it down, with changes."""
-        site = replace(site, **changed)  # type: ignore[arg-type]
-        write_precious(self.path, asdict(site))
-        return site
-
-    def choose(self, uri: str, pool: str, driver: Literal["kvm", "qemu"], taken: Iterable[IPv4Network]) -> VmSite:
-        """A new site, beside networks that are `taken` and those of other labs. Raises UnsupportedMachine if all are taken."""
-        # Two labs that are brought up at once must not choose the same.
-        with locked(places.state_home() / ".networks.lock", wait=True):
-            networks = free_networks([*taken, *self._of_others()])
-            name = f"lab-{self.lab.name}-{secrets.token_hex(2)}"
-            return self.keep(VmSite(name, uri, pool, driver, str(networks)))
-
-    def _of_others(self) -> Iterator[IPv4Network]:
-        for path in places.state_home().glob("*/home/vm.json"):
-            if path != self.path:
-                yield IPv4Network(read_precious(path)["networks"])
 
 
 def free_networks(taken: Iterable[IPv4Network]) -> IPv4Network:

@@ -14,7 +14,7 @@ from stacklab.homes.libvirt.accelerator import COST, find_accelerator
 from stacklab.homes.libvirt.boxes import wanted_box
 from stacklab.homes.libvirt.checkpoints import VmCheckpoints
 from stacklab.homes.libvirt.hypervisor import Hypervisor, PoolVolume, State, chosen_uri
-from stacklab.homes.libvirt.site import SiteFile, VmSite, taken_networks
+from stacklab.homes.libvirt.site import VmSite, taken_networks
 from stacklab.homes.libvirt.vagrant import Vagrant
 from stacklab.homes.libvirt.vagrantfile import BOOT_SECONDS, HALT_SECONDS, render, sized
 from stacklab.homes.plan import Plan
@@ -42,8 +42,7 @@ class Vm:
         self.console_file = self.directory / "console.log"
         self.key_file = self.directory / "ssh" / "key"
         self.known_hosts = self.directory / "known_hosts"
-        self._file = SiteFile(lab)
-        site = self._file.read()
+        site = VmSite.of(lab)
         self.hypervisor = Hypervisor(site.uri if site else chosen_uri(settings))
         self.checkpoints = VmCheckpoints(self)
         self._machine: SshMachine | None = None
@@ -53,7 +52,7 @@ class Vm:
     @property
     def site(self) -> VmSite:
         """Its name and its networks. Raises NotRunning before `lab up` chose them."""
-        site = self._file.read()
+        site = VmSite.of(self.lab)
         if site is None:
             raise NotRunning(f"lab '{self.lab.name}' has no VM yet", advice="lab up makes it")
         return site
@@ -65,7 +64,7 @@ class Vm:
 
     def state(self) -> State | None:
         """What the VM is doing, as libvirt sees it at this moment; None: there is no VM."""
-        site = self._file.read()
+        site = VmSite.of(self.lab)
         return self.hypervisor.state(site.domain) if site else None
 
     def machine(self) -> SshMachine:
@@ -101,7 +100,7 @@ class Vm:
         ]
 
     def _driver(self) -> str:
-        site = self._file.read()
+        site = VmSite.of(self.lab)
         return site.driver if site else find_accelerator().driver
 
     def _why_host_is_fine(self) -> str | None:
@@ -111,14 +110,14 @@ class Vm:
         sized(self.profile, self.plan)
         progress("asking libvirt")
         version = self.hypervisor.version()
-        site = self._file.read()
+        site = VmSite.of(self.lab)
         if site is None:
             accelerator = find_accelerator()
             why_not = self.hypervisor.offers(accelerator.driver)
             if why_not:
                 raise UnsupportedMachine(why_not, advice="sudo apt-get install -y qemu-system-x86, then try again")
             taken = taken_networks(self.hypervisor.networks())
-            site = self._file.choose(self.hypervisor.uri, self.settings.libvirt_pool, accelerator.driver, taken)
+            site = VmSite.choose(self.lab, self.hypervisor.uri, self.settings.libvirt_pool, accelerator.driver, taken)
             progress(f"driver {accelerator.driver}: {accelerator.why}")
         self.hypervisor.pool(site.pool, start=True)  # Vagrant makes one that is not there
         progress("asking Vagrant")
@@ -133,14 +132,14 @@ class Vm:
     def _has_box(self) -> str | None:
         if self._exists():
             return "the VM is made already"
-        site = self._file.read()
+        site = VmSite.of(self.lab)
         if site is None:
             return None
         box = self._box()
         version = self.vagrant.stored_version(box)
         if version is None:
             return None
-        self._file.keep(site, box=box.name, version=version)
+        site.keep(self.lab, box=box.name, version=version)
         return f"{box.name} {version} is in Vagrant's store"
 
     def _add_box(self, progress: Progress) -> str:
@@ -160,7 +159,7 @@ class Vm:
             return False  # the stage `host` says it, as its failure
 
     def _why_up(self) -> str | None:
-        site = self._file.read()
+        site = VmSite.of(self.lab)
         if site is None or not site.made:
             return None
         try:
@@ -195,7 +194,7 @@ class Vm:
         write_atomic(self.directory / "Vagrantfile", vagrantfile, mode=0o600)
         self.vagrant.up(progress, lambda: "".join(f"the VM's console: {line[:100]}" for line in self.console()[-1:]))
         self._keep_key()
-        self._file.keep(site, made=True)
+        site.keep(self.lab, made=True)
 
     def _keep_key(self) -> None:
         """Vagrant's key for this VM, in the lab's own directory too: whoever removes .vagrant shall not lock us out."""
@@ -252,7 +251,7 @@ class Vm:
     def down(self, progress: Progress) -> str:
         """Off, with memory on disk where that is possible (`lab up` goes on where it was), else shut down. Says which."""
         self.vagrant.end()
-        site, state = self._file.read(), self.state()
+        site, state = VmSite.of(self.lab), self.state()
         if site is None or state is None:
             return "there is no VM"
         if state in ("saved", "shut off"):
@@ -289,7 +288,7 @@ class Vm:
         if self._machine is not None:
             self._machine.close()
             self._machine = None
-        if (site := self._file.read()) is not None:
+        if (site := VmSite.of(self.lab)) is not None:
             yield from self._remove(site, progress)
             for name in site.network_xml():
                 if self.hypervisor.remove_network(name):
