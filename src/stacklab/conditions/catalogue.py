@@ -18,15 +18,7 @@ from stacklab.conditions.network import Bridge, Forwarding, Masquerade
 from stacklab.conditions.password import ServicePassword
 from stacklab.conditions.runner import all_well, repair
 from stacklab.conditions.selinux import SelinuxAllows, SelinuxDenies
-from stacklab.conditions.services import (
-    ApacheRuns,
-    DatabaseAnswers,
-    MemcachedRuns,
-    QueueAnswers,
-    SwitchRuns,
-    WebServer,
-    WebServerDown,
-)
+from stacklab.conditions.services import SERVICES, DistributionService, WebServer, WebServerDown
 from stacklab.conditions.stackunits import ComputeDown, FailedUnits, NetworkAgent, StackUnits
 from stacklab.conditions.store import StoreFull
 from stacklab.deploy.deployment import Deployment
@@ -56,14 +48,8 @@ class ConditionCatalogue:
     def __init__(self, target: Target | None = None, *, permissive: bool = True) -> None:
         on = target or Target()
         conditions: list[Condition] = [
-            *(
-                SelinuxAllows(on, permissive=permissive),
-                ApacheRuns(on),
-                MemcachedRuns(on),
-                DatabaseAnswers(on),
-                QueueAnswers(on),
-                SwitchRuns(on),
-            ),
+            SelinuxAllows(on, permissive=permissive),
+            *(DistributionService(on, id_) for id_ in SERVICES),
             *(Loops(on), Bridge(on), Forwarding(on), Masquerade(on), NetworkAgent(on), FailedUnits(on), StackUnits(on)),
             *(WebServer(on), Instances(on)),
         ]

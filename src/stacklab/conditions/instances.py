@@ -11,7 +11,7 @@ from typing import Any
 
 from stacklab.cloud.connection import Connection
 from stacklab.conditions.condition import Action, Finding, cannot_tell
-from stacklab.conditions.machine import MachineCondition
+from stacklab.conditions.machine import MachineRepair
 from stacklab.errors import CloudRefused, CloudUnreachable, CommandFailed, LabError, NotRunning
 from stacklab.stages import Progress
 from stacklab.waiting import looks
@@ -58,16 +58,10 @@ class Guest:
         return "start" if self.state == "SHUTOFF" else "reboot --hard"
 
 
-class Instances(MachineCondition):
+class Instances(MachineRepair):
     """Looked at through the API, as administrator, and by asking libvirt what it runs."""
 
     id = "instances"
-    title = "instances run that ran before"
-    why = (
-        "A reboot of the machine ends its instances like a power cut. Nova does not start them again "
-        "(resume_guests_state_on_host_boot is off): it shows them ACTIVE for about a minute, notices, and then "
-        "shows SHUTOFF. Those are started; an instance that somebody shut down on purpose stays down."
-    )
 
     def see(self) -> Finding:
         if not self.profile.recovery.start_instances:

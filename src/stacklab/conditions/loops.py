@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.machine import MachineCondition
+from stacklab.conditions.machine import MachineRepair
 from stacklab.conditions.systemd import RESTART_SECONDS, Unit, service
 
 # Per file one line: `absent FILE`, `loose FILE`, or `attached FILE`.
@@ -19,16 +19,10 @@ done
 """
 
 
-class Loops(MachineCondition):
+class Loops(MachineRepair):
     """Backing files attached to loop devices, their volume groups active, the iSCSI daemons up."""
 
     id = "loops"
-    title = "Cinder's volumes are there"
-    why = (
-        "Cinder's volume groups lie in files that stack.sh attaches to loop devices. The attachment does not "
-        "survive a reboot on older releases: the files are still there, but LVM finds no volume group, and c-vol "
-        "reports itself down. The files are attached again, and the groups activated."
-    )
 
     def see(self) -> Finding:
         places, units = self._places()

@@ -7,9 +7,11 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from stacklab.cloud.connection import Connection
 from stacklab.conditions import systemd
@@ -101,6 +103,22 @@ class MachineCondition(Condition):
         """A file."""
         text = f"cat > {shlex.quote(path)} <<'END'\n{content.rstrip()}\nEND"
         return Action(text, lambda: self.machine.put(path, content))
+
+
+class MachineRepair(MachineCondition):
+    """What `lab fixes` repairs; repairs.yaml says of it what a learner wants to know."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.texts = _texts()[self.id]
+        self.title, self.why = self.texts["title"], self.texts["why"]
+
+
+@cache
+def _texts() -> dict[str, dict[str, str]]:
+    """repairs.yaml: by id of a condition."""
+    text = Path(__file__).with_name("repairs.yaml").read_text(encoding="utf-8")
+    return dict(YAML(typ="safe").load(text))
 
 
 class MachineFault(MachineCondition, Fault):

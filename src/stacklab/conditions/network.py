@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.machine import MachineCondition
+from stacklab.conditions.machine import MachineRepair
 from stacklab.deploy.profile.model import Profile
 from stacklab.errors import CommandFailed
 from stacklab.machines.base import Finished
@@ -18,16 +18,10 @@ BRIDGE_MODULE = "br_netfilter"
 """Without it the kernel has no net.bridge.* settings. (S: DevStack's enable_kernel_bridge_firewall)"""
 
 
-class Bridge(MachineCondition):
+class Bridge(MachineRepair):
     """The gateway's address on the public bridge."""
 
     id = "bridge"
-    title = "the public bridge has its address"
-    why = (
-        "Floating IPs live in a network of their own behind the bridge br-ex, and the machine reaches it because "
-        "stack.sh gave the bridge that network's gateway address. The bridge survives a reboot, its address does "
-        "not: floating IPs stop answering until it is put back."
-    )
 
     def see(self) -> Finding:
         bridge, wanted = self.profile.cloud.bridge, address(self.profile)
@@ -48,17 +42,10 @@ class Bridge(MachineCondition):
         yield self.command("ip", "link", "set", bridge, "up")
 
 
-class Forwarding(MachineCondition):
+class Forwarding(MachineRepair):
     """Kernel settings, now and for good."""
 
     id = "forwarding"
-    title = "the kernel forwards the cloud's packets"
-    why = (
-        "stack.sh sets some kernel settings with sysctl -w, which lasts until the next reboot: forwarding "
-        "between the instances' networks and the outside, passing bridged packets through the firewall (security "
-        f"groups), keeping Keystone's ports free. They are set again, and written to {SYSCTL_FILE} so that the "
-        "next reboot keeps them."
-    )
 
     def see(self) -> Finding:
         wanted = self.profile.recovery.sysctl
@@ -98,16 +85,10 @@ class Forwarding(MachineCondition):
         return values
 
 
-class Masquerade(MachineCondition):
+class Masquerade(MachineRepair):
     """Source NAT for the floating range."""
 
     id = "masquerade"
-    title = "instances reach the outside"
-    why = (
-        "The floating network exists on this machine only, so packets from it must leave under the machine's own "
-        "address. stack.sh adds that rule to the firewall, where it lasts until the next reboot; without it "
-        "instances are reachable from the machine, but reach nothing outside."
-    )
 
     def see(self) -> Finding:
         if not self.profile.recovery.masquerade:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.machine import MachineCondition, MachineFault, Target
+from stacklab.conditions.machine import MachineCondition, MachineFault, MachineRepair, Target
 from stacklab.conditions.systemd import RESTART_SECONDS, Unit, service, stack_unit, why_down
 from stacklab.deploy.profile.model import Selinux
 from stacklab.errors import CommandFailed, ProfileInvalid
@@ -90,30 +90,15 @@ class SelinuxCondition(MachineCondition):
                 yield self.command("systemctl", "restart", unit.name, seconds=RESTART_SECONDS)
 
 
-class SelinuxAllows(SelinuxCondition):
+class SelinuxAllows(SelinuxCondition, MachineRepair):
     """`permissive`: what the learner chose."""
 
     id = "selinux"
-    title = "SELinux lets DevStack work"
 
     def __init__(self, target: Target, *, permissive: bool) -> None:
         super().__init__(target)
         self.permissive = permissive
-        chosen = (
-            "Chosen: permissive. SELinux reports what it would forbid and forbids nothing, now and after every "
-            "reboot. Quick, and right for a lab; in production it would give up a line of defence for everything "
-            "on the machine because of one missing rule."
-            if permissive
-            else "Chosen: a policy module. SELinux goes on enforcing; the one rule that is missing is added, so "
-            "that Open vSwitch may open that port and nothing else changes. That is how it is done in "
-            "production."
-        )
-        self.why = (
-            "stack.sh switches SELinux to permissive with setenforce 0, which lasts until the next reboot only. "
-            "Then SELinux enforces again, and keeps Open vSwitch (ovsdb-server) from opening port 6640, over "
-            'which the network agent asks it for things: the agent fails with "Could not retrieve schema from '
-            f'tcp:… Connection refused". {chosen}'
-        )
+        self.why += " " + self.texts["permissive" if permissive else "enforcing"]
 
     def see(self) -> Finding:
         mode = mode_of(self.machine)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.machine import MachineCondition, MachineFault, Target
+from stacklab.conditions.machine import MachineFault, MachineRepair, Target
 from stacklab.conditions.systemd import RESTART_SECONDS, Unit, look, service, why_down
-from stacklab.deploy.profile.model import Profile
+from stacklab.deploy.profile.model import Profile, Units
 from stacklab.errors import CommandFailed, UnknownName
 from stacklab.machines.base import Machine, probe
 from stacklab.stages import Progress
@@ -101,18 +101,36 @@ def _exchange(machine: Machine, port: int, say: str, length: int, seconds: int) 
 # --- the conditions -------------------------------------------------------------------------------------------------
 
 
-class DistributionService(MachineCondition):
-    """One or more units. `greeting`: how the service proves that it works."""
+@dataclass(frozen=True)
+class Service:
+    """`units`: its units, as the profile calls them. `greeting`: how it proves that it works."""
 
+    units: Callable[[Units], Sequence[str]]
     greeting: Greeting | None = None
+
+
+SERVICES = {
+    "apache": Service(lambda units: [units.apache], HTTP),
+    "memcached": Service(lambda units: [units.memcached], MEMCACHED),
+    "database": Service(lambda units: [units.database], MYSQL),
+    "queue": Service(lambda units: [units.queue], AMQP),
+    "switch": Service(lambda units: [*units.switch, units.libvirt]),
+}
+"""By the id of the condition, in the order in which one needs the other."""
+
+
+class DistributionService(MachineRepair):
+    """One of SERVICES."""
+
     patience = 120  # rabbitmq on an emulated machine
 
-    def names(self) -> Sequence[str]:
-        """The units, as the profile calls them."""
-        raise NotImplementedError
+    def __init__(self, target: Target, id_: str) -> None:
+        self.id = id_
+        super().__init__(target)
+        self.names, self.greeting = SERVICES[id_].units, SERVICES[id_].greeting
 
     def _units(self) -> list[Unit]:
-        return self.units(*map(service, self.names()))
+        return self.units(*map(service, self.names(self.profile.units)))
 
     def see(self) -> Finding:
         units = self._units()
@@ -163,81 +181,10 @@ def _well(unit: Unit) -> bool:
     return (unit.running and unit.at_boot) or unit.resting
 
 
-class ApacheRuns(DistributionService):
-    id = "apache"
-    title = "Apache runs, now and after a reboot"
-    why = (
-        "stack.sh starts Apache but never enables it, so after a reboot of the machine Horizon and every API refuse "
-        "connections. That is the first thing the course's session 4 meets: systemctl status says that it is not "
-        "running; it has to be started, and enabled."
-    )
-    greeting = HTTP
-
-    def names(self) -> Sequence[str]:
-        return [self.profile.units.apache]
-
-
-class MemcachedRuns(DistributionService):
-    id = "memcached"
-    title = "memcached runs, now and after a reboot"
-    why = (
-        "Keystone, Horizon and the services' token checks keep short-lived things in memcached. stack.sh starts it "
-        "but never enables it, so it is gone after a reboot, and logins to Horizon become slow or fail."
-    )
-    greeting = MEMCACHED
-
-    def names(self) -> Sequence[str]:
-        return [self.profile.units.memcached]
-
-
-class DatabaseAnswers(DistributionService):
-    id = "database"
-    title = "the database answers"
-    why = (
-        "Every service keeps what it knows in the database: users, instances, networks, the catalogue. Without it "
-        "none of them can do anything, so it comes before them."
-    )
-    greeting = MYSQL
-
-    def names(self) -> Sequence[str]:
-        return [self.profile.units.database]
-
-
-class QueueAnswers(DistributionService):
-    id = "queue"
-    title = "the message queue answers"
-    why = (
-        "The parts of a service (nova-api, scheduler, conductor, compute) talk to each other through RabbitMQ. It is "
-        "slow to start, and it must answer before they do, else they wait and report themselves down."
-    )
-    greeting = AMQP
-
-    def names(self) -> Sequence[str]:
-        return [self.profile.units.queue]
-
-
-class SwitchRuns(DistributionService):
-    id = "switch"
-    title = "the switch and the hypervisor's daemon run"
-    why = (
-        "Open vSwitch carries the instances' packets, and libvirtd starts the instances: the network agent and nova-compute "
-        "fail without them."
-    )
-
-    def names(self) -> Sequence[str]:
-        return [*self.profile.units.switch, self.profile.units.libvirt]
-
-
-class WebServer(MachineCondition):
+class WebServer(MachineRepair):
     """Apache as the way to the services behind it."""
 
     id = "front"
-    title = "Apache reaches the services behind it"
-    why = (
-        "Apache passes the requests of Keystone and the other APIs on to uwsgi processes, and runs Horizon inside itself. What "
-        "met services that were not well yet may stay broken inside Apache after they are well again (the course's Horizon "
-        "with its error, cannot import name cinder, may be such a case). Started anew, Apache forgets it."
-    )
     patience = 180
 
     def see(self) -> Finding:
@@ -258,7 +205,7 @@ class WebServerDown(MachineFault):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self.parts = (ApacheRuns(target), WebServer(target))
+        self.parts = (DistributionService(target, "apache"), WebServer(target))
 
     def see(self) -> Finding:
         apache, pages = self.parts

@@ -7,22 +7,16 @@ from typing import Any
 
 from stacklab.conditions import systemd
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.machine import MachineCondition, MachineFault
+from stacklab.conditions.machine import MachineFault, MachineRepair
 from stacklab.conditions.systemd import Unit, stack_unit, stack_units, why_down
 from stacklab.errors import CommandFailed
 from stacklab.stages import Progress
 
 
-class StackUnits(MachineCondition):
+class StackUnits(MachineRepair):
     """All of DevStack's units; those that are down are wrong."""
 
     id = "stack-units"
-    title = "DevStack's services run"
-    why = (
-        "After a reboot systemd starts the devstack@ units in no particular order, also before the database or the "
-        "queue is ready, and most of them are not started again when they fail. Whatever is not up is started in the "
-        "order in which stack.sh does it, and all are watched together for more than a minute."
-    )
     watches = True
 
     def wrong(self, unit: Unit) -> bool:
@@ -62,12 +56,6 @@ class StackUnits(MachineCondition):
 
 class FailedUnits(StackUnits):
     id = "units"
-    title = "no DevStack service has failed"
-    why = (
-        "DevStack runs each OpenStack service as a systemd unit devstack@NAME. Most of them are not started again "
-        "when they fail. Failed ones are restarted, then all are watched together for more than a minute; one that "
-        "fails again is shown with the end of its journal, where the cause usually is."
-    )
 
     def wrong(self, unit: Unit) -> bool:
         return unit.failed
@@ -75,13 +63,6 @@ class FailedUnits(StackUnits):
 
 class NetworkAgent(StackUnits):
     id = "network-agent"
-    title = "the network agent stays up"
-    why = (
-        "The agent programs Open vSwitch with the instances' networks. In the course it is failed after a reboot; "
-        "started, it runs for less than a minute and fails again, since SELinux keeps Open vSwitch from opening the "
-        "port over which the two talk (see the fix selinux). So it is not enough to see it started: it is watched "
-        "for more than a minute."
-    )
 
     def stack_units(self) -> list[Unit]:
         return [unit for unit in self.units(stack_unit(self.profile.units.network_agent)) if unit.there]
