@@ -133,9 +133,6 @@ class WrongEntry(WrongValue):
         wrong = (self.value.read() or "").startswith("not ")
         return Finding("bad" if wrong else "good", f"the entry is {self.value.read()}")
 
-    def forget(self) -> None:
-        self.kept.forget()
-
 
 def dying(after: int) -> Progress:
     """A progress that ends everything when the action of this number (from 0) is about to begin."""

@@ -34,10 +34,9 @@ class WrongAddress(MachineFault, WrongValue):
     def lacks(self) -> str | None:
         if self.breakable.network is None:
             return f"the profile {self.profile.name} does not say where its network keeps the machine's address"
-        if entry := self._where.entry:
-            unit = self.units(stack_unit(entry.unit))[0]
-            if not unit.there:
-                return f"the machine has no unit {unit.name}"
+        entry = self._where.entry
+        if entry and (why := self.lacks_unit(entry.unit)):
+            return why
         value = self.value.read()
         if value is None or not ADDRESS.search(value):
             return f"{self.value.name} holds no address here ({value or 'it is not set'})"

@@ -130,7 +130,7 @@ class MachineFault(MachineCondition, Fault):
         return self.profile.faults
 
     @property
-    def kept(self) -> WayBack:
+    def kept(self) -> OnMachine:
         """What this fault keeps on the machine for the way back."""
         return OnMachine(self.machine, f"{BASE}/{self.id}")
 
@@ -141,6 +141,11 @@ class MachineFault(MachineCondition, Fault):
     def lacks(self) -> str | None:
         """What this machine lacks for it, or None."""
         return None
+
+    def lacks_unit(self, name: str) -> str | None:
+        """That the machine has no such unit of DevStack's, or None."""
+        unit = self.units(systemd.stack_unit(name))[0]
+        return None if unit.there else f"the machine has no unit {unit.name}"
 
     def forget(self) -> None:
         self.kept.forget()

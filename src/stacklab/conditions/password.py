@@ -28,9 +28,8 @@ class ServicePassword(MachineFault, WrongValue):
     def lacks(self) -> str | None:
         if self.breakable.password is None:
             return f"the profile {self.profile.name} does not say where a service's password stands"
-        unit = self.units(stack_unit(self._entry.unit))[0]
-        if not unit.there:
-            return f"the machine has no unit {unit.name}"
+        if why := self.lacks_unit(self._entry.unit):
+            return why
         return None if self.value.read() else f"there is no {self.value.name} on this machine"
 
     @property

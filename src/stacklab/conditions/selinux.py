@@ -166,8 +166,8 @@ class SelinuxDenies(SelinuxCondition, MachineFault):
             return why
         if not self.settings.module:
             return f"the profile {self.profile.name} knows of nothing that SELinux denies its network agent"
-        if not self._agent().there:
-            return f"the machine has no unit {self._agent().name}"
+        if why := self.lacks_unit(self.profile.units.network_agent):
+            return why
         if not self._loaded() and not self.denied():
             return "the machine's policy allows the agent all it needs, without lab's module"
         return None

@@ -115,8 +115,7 @@ class ComputeDown(MachineFault):
         return [service for service in answer["services"] if service["binary"] == NOVA_COMPUTE]
 
     def lacks(self) -> str | None:
-        unit = self._unit()
-        return None if unit.there else f"the machine has no unit {unit.name}"
+        return self.lacks_unit(self.breakable.compute)
 
     def see(self) -> Finding:
         unit = self._unit()

@@ -14,8 +14,7 @@ from typing import Any
 
 from stacklab.cloud.connection import Connection, answered, said_in
 from stacklab.conditions.condition import Action, Finding
-from stacklab.conditions.machine import BASE, MachineFault, OnMachine
-from stacklab.conditions.systemd import stack_unit
+from stacklab.conditions.machine import MachineFault
 from stacklab.conditions.wrongvalue import IniValue
 from stacklab.deploy.profile.model import FileEntry
 from stacklab.errors import CloudRefused, CommandFailed
@@ -79,9 +78,8 @@ class StoreFull(MachineFault):
     def lacks(self) -> str | None:
         if self.breakable.store is None:
             return f"the profile {self.profile.name} does not say where Glance's store is"
-        unit = self.units(stack_unit(self._entry.unit))[0]
-        if not unit.there:
-            return f"the machine has no unit {unit.name}"
+        if why := self.lacks_unit(self._entry.unit):
+            return why
         store = self._store()
         if self.machine.run("test", "-d", store, user="root", check=False).status != 0:
             return f"Glance's store {store} is no directory of this machine"
@@ -121,10 +119,6 @@ class StoreFull(MachineFault):
         if self.breakable.store is None:
             raise CommandFailed(f"the profile {self.profile.name} does not say where Glance's store is")
         return self.breakable.store
-
-    @property
-    def kept(self) -> OnMachine:
-        return OnMachine(self.machine, f"{BASE}/{self.id}")
 
     @property
     def _where(self) -> str:

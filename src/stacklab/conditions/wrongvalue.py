@@ -103,6 +103,9 @@ class WrongValue(Fault):
         """The right value as the lab itself knows it, for when nothing is kept."""
         return None
 
+    def forget(self) -> None:
+        self.kept.forget()
+
     def fits(self, wrong: str) -> bool:
         """Whether the learner has made the wrong value right in another way."""
         return False

@@ -208,9 +208,6 @@ class Misconfigured(EmbeddedFault, WrongValue):
     def fits(self, wrong: str) -> bool:
         return self.settled().state == "good"
 
-    def forget(self) -> None:
-        self.kept.forget()
-
     def put_back(self) -> None:
         kept = self.kept.read()
         if kept is not None and self.value.read() == kept["wrong"]:
