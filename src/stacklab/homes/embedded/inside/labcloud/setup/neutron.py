@@ -1,7 +1,7 @@
 """Neutron's schema and the external network `public`, as DevStack names and numbers it.
 
 Neutron's migrations alter constraints, which SQLite cannot; so the tables are made from the models of the newest
-release, and the migrations are recorded as done.
+release, the rows that a migration brings are written, and the migrations are recorded as done.
 """
 
 import os
@@ -32,11 +32,35 @@ def make_schema():
     from sqlalchemy import create_engine
 
     engine = create_engine(f"sqlite:///{settings.HOME}/db/neutron.db")
-    head.get_metadata().create_all(engine)
+    metadata = head.get_metadata()
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        add_default_rules(connection, metadata.tables, rules_of_migration(cli))
     engine.dispose()
     sys.argv = ["neutron-db-manage", "--config-file", settings.configuration("neutron.conf"), "stamp", "heads"]
     if cli.main():
         raise SystemExit("the migrations could not be recorded as done")
+
+
+DEFAULT_RULES = "c33da356b165"
+"""The one migration that brings rows of its own (2023.2): the rules that every new security group begins with."""
+
+
+def rules_of_migration(cli):
+    """As the migration itself has them."""
+    from alembic.script import ScriptDirectory
+
+    (config,) = cli.get_alembic_configs()
+    return ScriptDirectory.from_config(config).get_revision(DEFAULT_RULES).module.default_template_rules
+
+
+def add_default_rules(connection, tables, rules):
+    rows, attributes = tables["securitygroupdefaultrules"], tables["standardattributes"]
+    for rule in rules:
+        values = dict(rule)
+        about = {"resource_type": rows.name, "description": values.pop("description")}
+        (attribute,) = connection.execute(attributes.insert().values(about)).inserted_primary_key
+        connection.execute(rows.insert().values(standard_attr_id=attribute, **values))
 
 
 def admin_project():
@@ -63,6 +87,11 @@ def seed(application, project):
     ask(application, project, "subnets", "subnet", {
         "name": "public-subnet", "network_id": network["id"], "ip_version": 4, "cidr": "172.24.4.0/24",
         "gateway_ip": "172.24.4.1", "enable_dhcp": False,
+    })  # fmt: skip
+    # What `server create --nic auto` takes its subnets from.
+    ask(application, project, "subnetpools", "subnetpool", {
+        "name": "shared-default-subnetpool-v4", "prefixes": ["10.0.0.0/22"], "default_prefixlen": 26, "shared": True,
+        "is_default": True,
     })  # fmt: skip
 
 
