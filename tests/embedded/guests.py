@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import openstack
 import pytest
@@ -158,7 +158,7 @@ class Guests:
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         options += ["-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
         return subprocess.run(
-            ["ssh", *options, "-i", self.key, "-p", str(way.port), f"{self.login}@{way.host}", command],
+            ["ssh", *options, *way.through, "-i", self.key, "-p", str(way.port), f"{self.login}@{way.host}", command],
             capture_output=True, text=True, check=False, timeout=LOGIN_SECONDS,
         )  # fmt: skip
 
@@ -202,13 +202,16 @@ class Guests:
         self.cloud.network.delete_network(self.network.id)
 
 
+Some = TypeVar("Some", bound=Guests)
+
+
 @contextmanager
-def guests_of(home: Home, directory: Path) -> Iterator[Guests]:
+def guests_of(home: Home, directory: Path, kind: type[Some]) -> Iterator[Some]:
     """Guests in a running cloud, removed at the end."""
     ability = home.access().hypervisor
     if not ability.there:
         pytest.skip(f"instances do not run here: {ability.why}")
-    guests = Guests(home, directory)
+    guests = kind(home, directory)
     try:
         yield guests
     finally:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 @pytest.fixture(scope="module")
 def guests(cloud_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
-    with guests_of(cloud_home, tmp_path_factory.mktemp("guests")) as found:
+    with guests_of(cloud_home, tmp_path_factory.mktemp("guests"), Guests) as found:
         yield found
 
 

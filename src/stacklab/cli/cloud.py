@@ -1,4 +1,4 @@
-"""`lab openstack`, `openrc`, `ssh`: ways into the cloud for the learner's own hands."""
+"""`lab openstack`, `openrc`, `ssh`, `netns`, `shell`: ways into the cloud for the learner's own hands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stacklab.cli.options import Invocation, admin_option, json_option
 from stacklab.cloud.access import LEARNER, CloudAccess
 from stacklab.cloud.connection import Connection
 from stacklab.cloud.direct import no_proxy
-from stacklab.errors import CloudRefused, LabError
+from stacklab.errors import CloudRefused, HomeUnavailable, LabError
 from stacklab.kinds.client import environment, openstack_program
 from stacklab.replay.current import home_of, interruption
 from stacklab.replay.entry import ssh_argv
@@ -98,6 +98,43 @@ def _tell_if_refused(access: CloudAccess, *, admin: bool) -> None:
         made = "a session's steps make this user and its role (session4/project), with the password that lab password prints"
         why = made if refused else error.message
         click.echo(f"note: the cloud does not take this login now; {why}", err=True)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def netns(context: Invocation, command: tuple[str, ...]) -> None:
+    """Run one command in the cloud's network, where floating IPs answer and Open vSwitch is.
+
+    \b
+    lab netns -- ping -c 3 172.24.4.10
+    lab netns -- ovn-nbctl show
+    """
+    _become_inside(context, list(command[1:] if command[:1] == ("--",) else command))
+
+
+@click.command()
+@click.pass_obj
+def shell(context: Invocation) -> None:
+    """Open a shell in the cloud's network: you are where DevStack's machine would be.
+
+    \b
+    ping 172.24.4.10               a floating IP
+    ssh -i KEY lab@172.24.4.10     with the key that lab show session4/login names
+    ovn-nbctl show; ovs-vsctl show; ip address
+    """
+    _become_inside(context, [os.environ.get("SHELL", "/bin/sh")])
+
+
+def _become_inside(context: Invocation, words: list[str]) -> None:
+    access = home_of(context.lab).access()
+    if not access.inside:
+        raise HomeUnavailable(
+            "this cloud has no network of its own on this machine",
+            advice="LAB_NETWORK=ovn lab up gives an embedded cloud one; lab ssh INSTANCE goes into an instance",
+        )
+    argv = [*access.inside, *words]
+    os.execvp(argv[0], argv)  # noqa: S606 -- becomes that command, arguments apart
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

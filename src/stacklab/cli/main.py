@@ -36,6 +36,8 @@ VERBS = {
     "break": ("faults", "break_", "Break something on purpose, for you to find and repair."),
     "fix": ("faults", "fix", "Repair what lab break has broken."),
     "ssh": ("cloud", "ssh", "Log in to an instance with the lab's key pair."),
+    "shell": ("cloud", "shell", "Open a shell in the cloud's network, where floating IPs answer."),
+    "netns": ("cloud", "netns", "Run one command in the cloud's network."),
     "openstack": ("cloud", "openstack", "Run the openstack client as the learner (or --admin)."),
     "openrc": ("cloud", "openrc", 'Print what a shell needs to use the cloud: eval "$(lab openrc)".'),
     "password": ("cloud", "password", "Print the login for Horizon (--admin: the administrator's)."),

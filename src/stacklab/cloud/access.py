@@ -50,7 +50,8 @@ class CloudAccess:
     """How to reach a home's cloud.
 
     `clouds_file` is a clouds.yaml (0600) with the two entries named here; `ssh_endpoint` maps a server's id to where its SSH
-    is reached, or None. `hypervisor`: instances really run. `data_path`: packets reach them from this machine.
+    is reached, or None. `hypervisor`: instances really run. `data_path`: packets reach them from this machine. `inside`: the
+    words before a command that is to run in the network of the cloud's machine, where that is not this machine's own.
     """
 
     clouds_file: Path
@@ -60,3 +61,4 @@ class CloudAccess:
     data_path: Ability
     ssh_endpoint: Callable[[str], SshEndpoint | None]
     dashboard: str | None = None
+    inside: tuple[str, ...] = ()

@@ -271,3 +271,11 @@ def answered() -> Iterator[None]:
         ) from error
     except (sdk.SDKException, ksa.ClientException) as error:
         raise CloudRefused(str(error)) from error
+
+
+def floating_ip(admin: Connection, server: str) -> str | None:
+    """The first floating IP of a server; None where it has none. Raises CloudRefused, CloudUnreachable."""
+    for port in admin.get("network", "ports", device_id=server)["ports"]:
+        for address in admin.get("network", "floatingips", port_id=port["id"])["floatingips"]:
+            return str(address["floating_ip_address"])
+    return None

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
 from stacklab.cloud.access import LEARNER, Ability, CloudAccess, ServiceState, SshEndpoint
-from stacklab.cloud.connection import Connection
+from stacklab.cloud.connection import Connection, floating_ip
 from stacklab.cloud.direct import past_the_proxy
 from stacklab.conditions import catalogue, ready
 from stacklab.conditions.certificate import ExpiredCertificate
@@ -213,16 +213,13 @@ class DevstackHome(Home):
 
     def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
         """To the floating IP, which only the machine itself can reach."""
-        admin, through = self.admin(), ("-o", f"ProxyCommand={self.machine().proxy_command()}")
         try:
-            ports = admin.get("network", "ports", device_id=server)["ports"]
-            for port in ports:
-                for address in admin.get("network", "floatingips", port_id=port["id"])["floatingips"]:
-                    why = f"the instance's floating IP, by way of {self.machine().name}"
-                    return SshEndpoint(address["floating_ip_address"], 22, why, through)
+            address = floating_ip(self.admin(), server)
         except CloudRefused:
             return None
-        return None
+        why = f"the instance's floating IP, by way of {self.machine().name}"
+        through = ("-o", f"ProxyCommand={self.machine().proxy_command()}")
+        return SshEndpoint(address, 22, why, through) if address else None
 
     def service_names(self) -> list[str]:
         return list(unit_names(self.profile))

@@ -14,7 +14,8 @@ import yaml
 
 from stacklab.files import write_atomic
 from stacklab.homes.embedded.layout import Layout
-from stacklab.homes.embedded.services import SERVICES, urls
+from stacklab.homes.embedded.ovn import find_network, variables
+from stacklab.homes.embedded.services import running_services, urls
 from stacklab.https.logins import REGION, clouds_text
 
 TEMPLATES = Path(__file__).parent / "conf"
@@ -82,11 +83,11 @@ def files(
     """
     import jinja2  # here, because `lab --help` should not pay for it
 
-    hypervisor = find_hypervisor()
+    hypervisor, network = find_hypervisor(), "ovn" if checked and find_network().there else "user"
     values = {
         "home": layout.home, "environment": environment, "ports": ports, "urls": urls(ports), "passwords": passwords,
         "region": REGION, "host": HOST, "qemu": hypervisor.system, "qemu_img": hypervisor.image,
-        "user": getpass.getuser(), "checked": checked,
+        "user": getpass.getuser(), "checked": checked, "network": network,
     }  # fmt: skip
     jinja = jinja2.Environment(  # noqa: S701 - INI files, not HTML, and every value in them is ours
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -98,9 +99,9 @@ def files(
     paths = {name: layout.conf / ("swift/swift.conf" if name == "swift.conf" else name) for name in template_names()}
     services = [
         {"name": service.name, "forked": service.forked, "ports": [ports[port] for port in service.ports]}
-        for service in SERVICES
+        for service in running_services(network)
     ]
-    cloud = {"ports": ports, "urls": urls(ports), "services": services}
+    cloud = {"ports": ports, "urls": urls(ports), "services": services, "network": network}
     return {
         **{path: jinja.get_template(f"{name}.j2").render(values) for name, path in paths.items()},
         layout.conf / "api-paste.ini": (environment / "etc" / "nova" / "api-paste.ini").read_text(encoding="utf-8"),
@@ -155,6 +156,7 @@ def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
     for name in [name for name in kept if name.startswith("OS_")]:
         del kept[name]  # an openrc that the user sourced is about another cloud
     services = ("KEYSTONE", "GLANCE", "PLACEMENT", "NOVA", "NEUTRON")
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {
         **kept,
         **{f"OS_{name}_CONFIG_DIR": str(layout.conf) for name in services},
@@ -162,9 +164,10 @@ def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
         "OS_NOVA_DISABLE_EVENTLET_PATCHING": "true",
         "LABCLOUD_HOME": str(layout.home),
         "LABCLOUD_STATIC": str(environment / "horizon-static"),
-        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PATH": path,
         "PYTHONPATH": str(INSIDE),
         "PYTHONWARNINGS": "ignore",
         "PYTHONUNBUFFERED": "1",
         "TZ": "UTC",
+        **variables(layout, find_network(), path),
     }

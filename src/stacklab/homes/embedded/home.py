@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stacklab.cloud.access import Ability, CloudAccess, SshEndpoint
+from stacklab.cloud.connection import Connection, floating_ip
 from stacklab.conditions.certificate import ExpiredCertificate
 from stacklab.conditions.condition import Fault
 from stacklab.errors import (
@@ -21,7 +22,7 @@ from stacklab.errors import (
 )
 from stacklab.files import read_derivable, remove_precious
 from stacklab.homes.base import START, Home, HomeCheckpoints, HomeStatus
-from stacklab.homes.embedded import config, faults, mirror, readiness, software, supervision, template
+from stacklab.homes.embedded import config, faults, mirror, ovn, readiness, software, supervision, template
 from stacklab.homes.embedded.checkpoints import Checkpoints
 from stacklab.homes.embedded.cloud import Cloud
 from stacklab.homes.embedded.https import EmbeddedHttps, end_apache
@@ -59,6 +60,7 @@ class EmbeddedHome(Home):
     def stages(self) -> list[Stage]:
         return [
             Stage("software", f"OpenStack {software.RELEASE}'s software", self._has_software, software.install, 90),
+            *self._network_stages(),
             Stage("template", "the first initialisation", self._has_template, template.make, 15),
             Stage("cloud", "this lab's own cloud", self.cloud.why_ready, self.cloud.make, 1),
             Stage(
@@ -72,6 +74,16 @@ class EmbeddedHome(Home):
 
     def _has_software(self) -> str | None:
         return f"in {software.path()}" if software.installed() else None
+
+    def _network_stages(self) -> list[Stage]:
+        """Only where the network is to be OVN's."""
+        if not ovn.wanted():
+            return []
+
+        def there() -> str | None:
+            return f"in {ovn.unpacked()}" if ovn.find_network().there else None
+
+        return [Stage("network", "Open vSwitch and OVN", there, ovn.fetch, 5)]
 
     def _has_template(self) -> str | None:
         if self.cloud.exists:
@@ -159,15 +171,20 @@ class EmbeddedHome(Home):
             raise NotRunning(f"the cloud of lab '{self.lab.name}' is not running", advice="lab up")
         hypervisor = config.find_hypervisor()
         why = hypervisor.why_not
-        path = why or "through a port of this machine for each instance; nothing leads to its fixed or floating address"
+        through = "through a port of this machine for each instance; nothing leads to its fixed or floating address"
+        path = why or ("by the floating IP, in the cloud's network" if ovn.entering(self.layout) else through)
         return CloudAccess(
             clouds_file=self.layout.clouds_file, admin="lab-admin", learner="lab-learner",
             hypervisor=Ability(hypervisor.there, why), data_path=Ability(hypervisor.there, path),
             ssh_endpoint=self._ssh_endpoint,
-            dashboard=self._dashboard(),
+            dashboard=self._dashboard(), inside=tuple(ovn.inside(self.layout)),
         )  # fmt: skip
 
     def _ssh_endpoint(self, server: str) -> SshEndpoint | None:
+        if entering := ovn.entering(self.layout):
+            admin = Connection(self.layout.clouds_file, "lab-admin")
+            address = floating_ip(admin, server)
+            return SshEndpoint(address, 22, "the floating IP", ovn.through(entering)) if address else None
         if "/" in server or server in ("", ".", ".."):
             return None
         way = read_derivable(self.layout.instances / server / "way.json")

@@ -33,6 +33,7 @@ SERVICES = (
     Service("cinder", "volume", ("cinder",), forked=False),
     Service("swift", "object store", ("swift",), forked=False),
 )
+OVN = Service("ovn", "Open vSwitch and OVN", (), forked=False)
 NAMES = tuple(service.name for service in SERVICES)
 PORT_NAMES = tuple(port for service in SERVICES for port in service.ports)
 
@@ -40,6 +41,11 @@ PORT_NAMES = tuple(port for service in SERVICES for port in service.ports)
 USERS = ("placement", "glance", "neutron", "nova", "cinder", "swift")
 
 _PATHS = {"keystone": "/v3", "nova": "/v2.1", "cinder": "/v3", "swift": "/v1/AUTH_%(project_id)s", "horizon": "/"}
+
+
+def running_services(network: str) -> tuple[Service, ...]:
+    """All processes of a cloud whose network is `ovn` or `user`."""
+    return (OVN, *SERVICES) if network == "ovn" else SERVICES
 
 
 def urls(ports: dict[str, int]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from stacklab.errors import NotRunning, ServiceFailed, StageFailed
 from stacklab.files import read_derivable
 from stacklab.homes.embedded import config
 from stacklab.homes.embedded.layout import Layout
-from stacklab.homes.embedded.services import SERVICES
+from stacklab.homes.embedded.services import running_services
 from stacklab.stages import Progress
 from stacklab.waiting import NotYet, looks, until
 
@@ -67,7 +67,7 @@ def services(layout: Layout, *, memory: bool = False) -> list[ServiceState]:
     """How each service is, from what the supervisor last wrote; all stopped when there is no supervisor."""
     known = {state["name"]: state for state in _states(layout)}
     states = []
-    for service in SERVICES:
+    for service in running_services(read_derivable(layout.cloud_file).get("network", "user")):
         state = known.get(service.name, {})
         log = layout.logs / f"{service.name}.log"
         states.append(

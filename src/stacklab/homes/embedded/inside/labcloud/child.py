@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 
-from labcloud import logfile, settings
+from labcloud import logfile, namespace, settings
 
 TRIES = 5  # deaths in a row before we give up
 HEALTHY = 60  # seconds alive after which earlier deaths are forgotten
@@ -84,14 +84,19 @@ class Child:
     def _spawn(self, descriptor):
         parent = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"labcloud.services.{self.name}"],
+            [*self._place(), sys.executable, "-m", f"labcloud.services.{self.name}"],
             stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, cwd=settings.HOME,
             preexec_fn=lambda: die_with(parent), start_new_session=True,
         )  # fmt: skip
         return self._process.pid
 
+    def _place(self):
+        return namespace.entering() if self.name == "ovn" else []
+
     def answers(self):
-        """Whether every port of the service accepts a connection."""
+        """Whether every port of the service accepts a connection; of OVN, which has none: whether it says so."""
+        if self.name == "ovn" and not (settings.HOME / "run" / "ovn" / "ready").exists():
+            return False
         for port in self.ports:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from labcloud import control, logfile, settings
+from labcloud import control, logfile, namespace, settings
 from labcloud.child import Child, send
 from labcloud.preload import preload
 
@@ -28,6 +28,8 @@ class Supervisor:
         self.children = {
             spec["name"]: Child(spec["name"], spec["forked"], spec["ports"]) for spec in settings.read()["services"]
         }
+        if settings.read()["network"] == "ovn":
+            namespace.make()
         self.stopping = False
         self.ready_to_fork = False
         self._told = None
@@ -141,7 +143,7 @@ class Supervisor:
 
     def tell(self):
         """Write run/state.json, whole, when something changed."""
-        state = {"pid": os.getpid(), **self.status({})}
+        state = {"pid": os.getpid(), "namespace": os.environ.get(namespace.VARIABLE), **self.status({})}
         if state == self._told:
             return
         draft = settings.HOME / "run" / ".state.json"

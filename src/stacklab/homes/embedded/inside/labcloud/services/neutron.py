@@ -1,19 +1,56 @@
-"""Neutron: one API, no agents."""
+"""Neutron: one API, and no agents but those that OVN has."""
 
+import threading
+from functools import cache
+
+from labcloud import settings
 from labcloud.serving import listen_for_orders, serve
 
 
 def main():
+    if settings.read()["network"] == "ovn":
+        keep_ring_still()
     from neutron.wsgi.api import application
 
     listen_for_orders("neutron", forget)
+    threading.Thread(target=tell_ovn, name="ovn", daemon=True).start()
     serve("neutron", application)
 
 
 def forget():
-    """Which projects' quota usage is counted already, and which is to be counted again."""
+    """Which projects' quota usage is counted already, and which is to be counted again; what OVN has of networks of before."""
     from neutron.quota import resource_registry
 
     for resource in resource_registry.get_all_resources().values():
         for name in ("_dirty_tenants", "_out_of_sync_tenants"):
             getattr(resource, name, set()).clear()
+    tell_ovn()
+
+
+def keep_ring_still():
+    """Neutron's workers tell in the database which of them live. Ours is the only one, and a thread of its own says so.
+
+    The one that takes OVN's events must not: a request that holds SQLite's only write lock may wait for that very thread.
+    """
+    from neutron.db import ovn_hash_ring_db
+
+    ovn_hash_ring_db.touch_node = lambda context, node: None
+
+
+@cache
+def synchronizers():
+    """What neutron-ovn-db-sync-util does its work with: from Neutron's database into OVN's, which knows nothing of its own."""
+    from neutron.conf.plugins.ml2.drivers.ovn import ovn_conf
+    from neutron.plugins.ml2.drivers.ovn.mech_driver.ovsdb import ovn_db_sync
+    from neutron_lib.plugins import directory
+
+    plugin = directory.get_plugin()
+    parts = (plugin, plugin.mechanism_manager.mech_drivers["ovn"].obj, ovn_conf.get_ovn_neutron_sync_mode())
+    return ovn_db_sync.OvnNbSynchronizer(*parts), ovn_db_sync.OvnSbSynchronizer(*parts)
+
+
+def tell_ovn():
+    """Write anew what OVN is to do, where it has an OVN."""
+    if settings.read()["network"] == "ovn":
+        for synchronizer in synchronizers():
+            synchronizer.sync()

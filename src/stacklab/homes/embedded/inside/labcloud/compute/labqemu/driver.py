@@ -79,6 +79,16 @@ class LabQemuDriver(LabStateDriver):
 
     def _start(self, instance, network_info, block_device_info):
         directory, process = instance_directory(instance.uuid), self.process(instance.uuid)
+        if network.on_bridge():
+            network.plug(instance, network_info)
+            process.start(machine.command(instance, directory, network_info, block_device_info, None))
+        else:
+            self._start_with_port(process, instance, network_info, block_device_info)
+        self.write_record(instance, state="running")
+        self.watch.add(process)
+
+    def _start_with_port(self, process, instance, network_info, block_device_info):
+        directory = instance_directory(instance.uuid)
         forward, attempts = network.SshForward(directory), 3
         for attempt in range(1, attempts + 1):
             port = forward.choose()
@@ -93,8 +103,6 @@ class LabQemuDriver(LabStateDriver):
                     raise
             finally:
                 forward.settle(port, works=works)
-        self.write_record(instance, state="running")
-        self.watch.add(process)
 
     def power_on(self, context, instance, network_info, block_device_info=None, accel_info=None, share_info=None):
         self.require(instance)
@@ -147,6 +155,7 @@ class LabQemuDriver(LabStateDriver):
     def cleanup(self, context, instance, network_info, block_device_info=None, destroy_disks=True, migrate_data=None,
                 destroy_vifs=True, destroy_secrets=True):  # fmt: skip
         self.process(instance.uuid).end()  # never remove the disks of a running guest
+        network.unplug(network_info or [])
         super().cleanup(context, instance, network_info, block_device_info, destroy_disks)
 
     def end_all_guests(self):
@@ -238,6 +247,7 @@ class LabQemuDriver(LabStateDriver):
                 hotplug.resize_disk(directory, connection_info, requested_size)
 
     def attach_interface(self, context, instance, image_meta, vif):
+        network.plug(instance, [vif])
         with self._plugging(
             instance, lambda reason: exception.InterfaceAttachFailed(instance_uuid=instance.uuid)
         ) as directory:
@@ -250,3 +260,4 @@ class LabQemuDriver(LabStateDriver):
         ) as directory:
             if directory:
                 hotplug.detach_interface(directory, vif)
+        network.unplug([vif])

@@ -14,6 +14,7 @@ OPTIONS = [
     cfg.StrOpt("qemu", default="", help="The emulator; empty: qemu-system-<this machine> from PATH, if it is there."),
     cfg.StrOpt("qemu_img", default="", help="qemu-img; empty: from PATH. Nova's own code also looks for it in PATH."),
     cfg.StrOpt("accel", default="auto", choices=["auto", "kvm", "tcg"], help="How guests run: KVM, or emulated."),
+    cfg.StrOpt("network", default="user", choices=["user", "ovn"], help="What guests are plugged into."),
     cfg.StrOpt("loopback", default="127.0.0.1", help="The address that leads to the guests' SSH ports."),
     cfg.IntOpt(
         "soft_reboot_timeout", default=60, help="Seconds for a guest to shut down before a soft reboot is a hard one."

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from labcloud import namespace
 from nova import exception
 from nova.virt import event
 from nova.virt.labqemu import qmp
@@ -87,7 +88,7 @@ class GuestProcess:
         with log.open("wb") as output:
             # -daemonize: the command ends when the machine stands; QEMU goes on in a session of its own.
             done = subprocess.run(
-                [*command, *detached],
+                [*namespace.entering(), *command, *detached],
                 cwd=self.directory,  # for the short name of the socket
                 stdin=subprocess.DEVNULL,
                 stdout=output,
