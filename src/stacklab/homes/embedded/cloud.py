@@ -16,7 +16,7 @@ from stacklab.errors import HomeUnavailable, LabDamaged, NotEnoughSpace, StageFa
 from stacklab.files import disk_error, precious_exists, read_precious, write_atomic, write_precious
 from stacklab.homes.embedded import config, mirror, software, supervision, template
 from stacklab.homes.embedded.layout import DATA, DATABASES, Layout
-from stacklab.homes.embedded.ovn import find_network
+from stacklab.homes.embedded.ovn import chosen, find_network
 from stacklab.homes.embedded.services import PORT_NAMES, USERS, choose_ports
 from stacklab.lab import Lab
 from stacklab.stages import Progress
@@ -76,6 +76,7 @@ class Cloud:
             "environment": software.key(),
             "configuration": self._configuration_key(),
             "ports": ports,
+            "network": chosen(self.layout),
         }
 
     def note(self, **values: object) -> None:
@@ -234,7 +235,7 @@ class Cloud:
 
     def _configuration_key(self) -> str:
         """Changes when a rendered file would: other templates of ours, another place, QEMU come or gone."""
-        machine = f"{config.find_hypervisor()} {find_network()}"
+        machine = f"{config.find_hypervisor()} {find_network(self.layout)}"
         digest = hashlib.sha256(f"{self.layout.home} {software.path()} {machine}".encode())
         for source in sorted(Path(config.TEMPLATES).glob("*.j2")):
             digest.update(source.read_bytes())

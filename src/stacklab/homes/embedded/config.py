@@ -83,7 +83,7 @@ def files(
     """
     import jinja2  # here, because `lab --help` should not pay for it
 
-    hypervisor, network = find_hypervisor(), "ovn" if checked and find_network().there else "user"
+    hypervisor, network = find_hypervisor(), "ovn" if checked and find_network(layout).there else "user"
     values = {
         "home": layout.home, "environment": environment, "ports": ports, "urls": urls(ports), "passwords": passwords,
         "region": REGION, "host": HOST, "qemu": hypervisor.system, "qemu_img": hypervisor.image,
@@ -169,5 +169,5 @@ def process_environment(layout: Layout, environment: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "PYTHONUNBUFFERED": "1",
         "TZ": "UTC",
-        **variables(layout, find_network(), path),
+        **variables(layout, find_network(layout), path),
     }

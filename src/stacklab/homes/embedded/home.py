@@ -77,11 +77,11 @@ class EmbeddedHome(Home):
 
     def _network_stages(self) -> list[Stage]:
         """Only where the network is to be OVN's."""
-        if not ovn.wanted():
+        if ovn.chosen(self.layout) == "user":
             return []
 
         def there() -> str | None:
-            return f"in {ovn.unpacked()}" if ovn.find_network().there else None
+            return f"in {ovn.unpacked()}" if ovn.find_network(self.layout).there else None
 
         return [Stage("network", "Open vSwitch and OVN", there, ovn.fetch, 5)]
 
@@ -331,6 +331,7 @@ class EmbeddedHome(Home):
             software.environments(): "the installed OpenStack",
             template.templates(): "the first initialisation",
             software.uv_cache(): "packages that were downloaded for it",
+            ovn.unpacked(): "Open vSwitch and OVN",
         }
 
 

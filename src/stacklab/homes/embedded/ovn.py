@@ -13,10 +13,11 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stacklab import places
 from stacklab.errors import StageFailed
-from stacklab.files import read_derivable
+from stacklab.files import read_derivable, read_precious
 from stacklab.homes.embedded.layout import Layout
 from stacklab.stages import Progress
 
@@ -45,20 +46,21 @@ def unpacked() -> Path:
     return places.data_home() / "ovn"
 
 
-def find_network() -> Network:
-    """What there is now."""
-    if not wanted():
+def chosen(layout: Layout) -> Literal["ovn", "user"]:
+    """What LAB_NETWORK says; else what the cloud was made with."""
+    name = os.environ.get("LAB_NETWORK") or dict(read_precious(layout.made_file) or {}).get("network")
+    return "ovn" if name == "ovn" else "user"
+
+
+def find_network(layout: Layout) -> Network:
+    """What this cloud is to have."""
+    if chosen(layout) == "user":
         return Network(None, "the guests' network is QEMU's user mode (LAB_NETWORK=ovn chooses Neutron's OVN)")
     if unpacked().is_dir():
         return Network(unpacked())
     if all(shutil.which(program, path=_path(Path("/"))) for program in PROGRAMS):
         return Network(Path("/"))
     return Network(None, "Open vSwitch's and OVN's programs are not there")
-
-
-def wanted() -> bool:
-    """Whether the network is to be OVN's."""
-    return os.environ.get("LAB_NETWORK", "user") != "user"
 
 
 def why_none_possible() -> str:
@@ -122,7 +124,7 @@ def entering(layout: Layout) -> list[str]:
 
 def inside(layout: Layout) -> list[str]:
     """Before a person's command that is to run there: with the programs in PATH, and what says where their sockets are."""
-    words, network = entering(layout), find_network()
+    words, network = entering(layout), find_network(layout)
     if not words:
         return []
     known = variables(layout, network, os.environ.get("PATH", os.defpath))
