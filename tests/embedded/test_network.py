@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from stacklab.cli.main import run
+from stacklab.course.load import load_session
 from stacklab.homes.embedded import ovn, supervision
 from stacklab.homes.embedded.home import EmbeddedHome
+from stacklab.homes.plan import Plan
 from stacklab.lab import Lab
-from tests.embedded.conftest import bring_up, connect, end, quiet
+from stacklab.replay.bringup import bring_up as lab_up
+from tests.embedded.conftest import connect, end, quiet
 from tests.embedded.guests import Guests, guests_of, until
 
 # openstacksdk warns about what its own convenience layer does
@@ -33,7 +36,7 @@ def home(directories: Path) -> Iterator[EmbeddedHome]:
         patch.setenv("LAB_NETWORK", "ovn")
         home = EmbeddedHome(Lab("network"))
         try:
-            bring_up(home)
+            lab_up(home.lab, load_session("session4"), Plan(home="embedded"), None, lambda event: None)
             yield home
         finally:
             end(home)

@@ -51,6 +51,10 @@ def synchronizers():
 
 def tell_ovn():
     """Write anew what OVN is to do, where it has an OVN."""
+    from neutron_lib import context
+
     if settings.read()["network"] == "ovn":
-        for synchronizer in synchronizers():
-            synchronizer.sync()
+        northbound, southbound = synchronizers()
+        northbound.ovn_driver._init_hash_ring(context.get_admin_context())  # in a database that was put back we are none
+        northbound.sync()
+        southbound.sync()
