@@ -37,9 +37,24 @@ def keep_ring_still():
     ovn_hash_ring_db.touch_node = lambda context, node: None
 
 
+def tell_ovn():
+    """Write anew what OVN is to do, where it has an OVN: it knows nothing that Neutron's database does not say."""
+    if settings.read()["network"] != "ovn":
+        return
+    from neutron_lib import context
+    from neutron_lib.plugins import directory
+
+    plugin = directory.get_plugin()
+    # A database that was put back may be from before the cloud had OVN, and says that other workers live than we.
+    plugin.type_manager.drivers["geneve"].obj._sync_allocations()
+    plugin.mechanism_manager.mech_drivers["ovn"].obj._init_hash_ring(context.get_admin_context())
+    for synchronizer in synchronizers():
+        synchronizer.sync()
+
+
 @cache
 def synchronizers():
-    """What neutron-ovn-db-sync-util does its work with: from Neutron's database into OVN's, which knows nothing of its own."""
+    """What neutron-ovn-db-sync-util does its work with: from Neutron's database into OVN's."""
     from neutron.conf.plugins.ml2.drivers.ovn import ovn_conf
     from neutron.plugins.ml2.drivers.ovn.mech_driver.ovsdb import ovn_db_sync
     from neutron_lib.plugins import directory
@@ -47,14 +62,3 @@ def synchronizers():
     plugin = directory.get_plugin()
     parts = (plugin, plugin.mechanism_manager.mech_drivers["ovn"].obj, ovn_conf.get_ovn_neutron_sync_mode())
     return ovn_db_sync.OvnNbSynchronizer(*parts), ovn_db_sync.OvnSbSynchronizer(*parts)
-
-
-def tell_ovn():
-    """Write anew what OVN is to do, where it has an OVN."""
-    from neutron_lib import context
-
-    if settings.read()["network"] == "ovn":
-        northbound, southbound = synchronizers()
-        northbound.ovn_driver._init_hash_ring(context.get_admin_context())  # in a database that was put back we are none
-        northbound.sync()
-        southbound.sync()
