@@ -40,12 +40,9 @@ class KeyPair(Kind[KeyPairParams]):
 
     name = "key-pair"
     params = KeyPairParams
-
-    def title(self, p: KeyPairParams) -> str:
-        return f"key pair {p.name}"
-
-    def horizon(self, p: KeyPairParams) -> str:
-        return f"Project ▸ Compute ▸ Key Pairs ▸ Import Public Key: Key Pair Name {p.name}, Key Type SSH Key, the file"
+    words = "key pair {name}"
+    menus = "Project ▸ Compute ▸ Key Pairs ▸ Import Public Key: Key Pair Name {name}, Key Type SSH Key, the file"
+    tells = "{name} ({fingerprint})"
 
     def commands(self, context: Context, p: KeyPairParams) -> list[Command]:
         return [Command(("keypair", "create", "--public-key", str(context.asset(p.public_key).path), p.name))]
@@ -76,9 +73,6 @@ class KeyPair(Kind[KeyPairParams]):
     def show_command(self, context: Context, p: KeyPairParams) -> Command:
         return Command(("keypair", "show", p.name))
 
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['name']} ({thing['fingerprint']})"
-
     def named(self, context: Context, name: str) -> Thing | None:
         return next(iter(_key_pairs(context, name)), None)
 
@@ -106,12 +100,10 @@ class Flavor(NamedKind[FlavorParams]):
 
     name = "flavor"
     params = FlavorParams
+    menus = "Admin ▸ Compute ▸ Flavors ▸ Create Flavor: {name}, VCPUs {vcpus}, RAM {ram} MB, Disk {disk} GB"
 
     def query(self, context: Context, name: str) -> dict[str, str]:
         return {"is_public": "None"}  # those of all projects; they cannot be asked for by name
-
-    def horizon(self, p: FlavorParams) -> str:
-        return f"Admin ▸ Compute ▸ Flavors ▸ Create Flavor: {p.name}, VCPUs {p.vcpus}, RAM {p.ram} MB, Disk {p.disk} GB"
 
     def commands(self, context: Context, p: FlavorParams) -> list[Command]:
         size = ("--vcpus", str(p.vcpus), "--ram", str(p.ram), "--disk", str(p.disk))
@@ -147,6 +139,7 @@ class Server(NamedKind[ServerParams]):
 
     name = "server"
     params = ServerParams
+    tells = "{name} is {status}"
     settle_seconds = BOOT_SECONDS
     version = VERSION
     gone_within = 120
@@ -213,9 +206,6 @@ class Server(NamedKind[ServerParams]):
             differences.append(Difference("security groups", _listing(groups), _listing(actual)))
         return differences
 
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['name']} is {thing['status']}"
-
 
 def _status(server: Thing) -> str:
     """The status, with what Nova says went wrong."""
@@ -241,12 +231,10 @@ class Attachment(Kind[AttachmentParams]):
 
     name = "attachment"
     params = AttachmentParams
-
-    def title(self, p: AttachmentParams) -> str:
-        return "volume attachment"
-
-    def horizon(self, p: AttachmentParams) -> str:
-        return "Project ▸ Volumes ▸ Volumes ▸ (the volume's menu) Manage Attachments: Attach to Instance"
+    words = "volume attachment"
+    menus = "Project ▸ Volumes ▸ Volumes ▸ (the volume's menu) Manage Attachments: Attach to Instance"
+    tells = "attached as {device}, the volume is {status}"
+    expects = "the volume is attached to the server"
 
     def commands(self, context: Context, p: AttachmentParams) -> list[Command]:
         return [Command(("server", "add", "volume", context.name_of(p.server), context.name_of(p.volume)))]
@@ -289,12 +277,6 @@ class Attachment(Kind[AttachmentParams]):
     def show_command(self, context: Context, p: AttachmentParams) -> Command:
         return Command(("server", "volume", "list", context.name_of(p.server)))
 
-    def shown(self, thing: Thing) -> str:
-        return f"attached as {thing['device']}, the volume is {thing['status']}"
-
-    def expected(self, p: AttachmentParams) -> str:
-        return "the volume is attached to the server"
-
 
 def _detached(context: Context, volume: str) -> bool:
     rows = context.admin.get("block-storage", "volumes", "detail", all_tenants="1")["volumes"]
@@ -319,13 +301,10 @@ class ServerGone(Kind[ServerGoneParams]):
 
     name = "server-gone"
     params = ServerGoneParams
+    words = "deletion of the instance"
+    menus = "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Delete Instance"
+    expects = "the instance was there and is deleted, and the volume is still there"
     settle_seconds = GONE_SECONDS
-
-    def title(self, p: ServerGoneParams) -> str:
-        return "deletion of the instance"
-
-    def horizon(self, p: ServerGoneParams) -> str:
-        return "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Delete Instance"
 
     def commands(self, context: Context, p: ServerGoneParams) -> list[Command]:
         return [
@@ -368,9 +347,6 @@ class ServerGone(Kind[ServerGoneParams]):
 
     def shown(self, thing: Thing) -> str:
         return f"{thing['name']} is deleted, {thing['volume']['name']} is {thing['volume']['status']}"
-
-    def expected(self, p: ServerGoneParams) -> str:
-        return "the instance was there and is deleted, and the volume is still there"
 
 
 def _deleted(context: Context, name: str) -> list[Thing]:

@@ -55,6 +55,7 @@ class Exchange(Kind[ExchangeParams]):
 
     name = "exchange"
     params = ExchangeParams
+    expects = "{title} can be listed, and show what they should"
     leaves = False
     own_way = True
 
@@ -127,9 +128,6 @@ class Exchange(Kind[ExchangeParams]):
 
     def applicable(self, context: Context, p: ExchangeParams) -> str | None:
         return "this cloud has no dashboard" if p.by == "dashboard" and not context.dashboard() else None
-
-    def expected(self, p: ExchangeParams) -> str:
-        return f"{self.title(p)} can be listed, and show what they should"
 
 
 def _listing(rows: Iterable[str]) -> str:

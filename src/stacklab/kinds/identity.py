@@ -25,12 +25,10 @@ class Project(NamedKind[ProjectParams]):
 
     name = "project"
     params = ProjectParams
+    menus = "Identity ▸ Projects ▸ Create Project: Name {name}"
 
     def query(self, context: Context, name: str) -> dict[str, str]:
         return {"name": name, "domain_id": DOMAIN}
-
-    def horizon(self, p: ProjectParams) -> str:
-        return f"Identity ▸ Projects ▸ Create Project: Name {p.name}"
 
     def commands(self, context: Context, p: ProjectParams) -> list[Command]:
         return [Command(("project", "create", "--domain", DOMAIN, "--description", p.description, p.name))]
@@ -81,12 +79,10 @@ class User(NamedKind[UserParams]):
 
     name = "user"
     params = UserParams
+    menus = "Identity ▸ Users ▸ Create User: User Name {name}, a password, Primary Project"
 
     def query(self, context: Context, name: str) -> dict[str, str]:
         return {"name": name, "domain_id": DOMAIN}
-
-    def horizon(self, p: UserParams) -> str:
-        return f"Identity ▸ Users ▸ Create User: User Name {p.name}, a password, Primary Project"
 
     def commands(self, context: Context, p: UserParams) -> list[Command]:
         project = ("--project", context.name_of(p.project)) if p.project else ()
@@ -148,12 +144,9 @@ class RoleAssignment(Kind[RoleParams]):
 
     name = "role"
     params = RoleParams
-
-    def title(self, p: RoleParams) -> str:
-        return f"role {p.role}"
-
-    def horizon(self, p: RoleParams) -> str:
-        return f"Identity ▸ Projects ▸ (the project's menu) Manage Members ▸ + beside the user ▸ role {p.role}"
+    words = "role {role}"
+    menus = "Identity ▸ Projects ▸ (the project's menu) Manage Members ▸ + beside the user ▸ role {role}"
+    expects = "the user has role {role} on the project"
 
     def _role_id(self, context: Context, role: str) -> str:
         roles = context.admin.get("identity", "roles", name=role)["roles"]
@@ -204,9 +197,6 @@ class RoleAssignment(Kind[RoleParams]):
     def show_command(self, context: Context, p: RoleParams) -> Command:
         user, project = context.name_of(p.user), context.name_of(p.project)
         return Command(("role", "assignment", "list", "--user", user, "--project", project, "--names"))
-
-    def expected(self, p: RoleParams) -> str:
-        return f"the user has role {p.role} on the project"
 
 
 KINDS: list[Kind[Any]] = [Project(), User(), RoleAssignment()]

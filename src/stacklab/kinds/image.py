@@ -49,12 +49,11 @@ class Image(NamedKind[ImageParams]):
 
     name = "image"
     params = ImageParams
+    menus = "Project ▸ Compute ▸ Images ▸ Create Image: Image Name {name}, File, Format"
+    tells = "{name} is {status}, {disk_format}"
 
     def query(self, context: Context, name: str) -> dict[str, str]:
         return {"name": name, "owner": context.project_id()}
-
-    def horizon(self, p: ImageParams) -> str:
-        return f"Project ▸ Compute ▸ Images ▸ Create Image: Image Name {p.name}, File, Format"
 
     def _format(self, context: Context, p: ImageParams) -> str:
         given = p.disk_format
@@ -114,9 +113,6 @@ class Image(NamedKind[ImageParams]):
         return (
             f"# reads this file{unpacked} and uploads it to the cloud:\n{Path(p.source.file).expanduser().absolute()}"
         )
-
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['name']} is {thing['status']}, {thing['disk_format']}"
 
     def named(self, context: Context, name: str) -> Thing | None:
         things = self.by_name(context, name) or self.listed(context, name, {"name": name, "visibility": "public"})

@@ -47,15 +47,11 @@ class ConsoleLog(Kind[ConsoleParams]):
 
     name = "console"
     params = ConsoleParams
+    words = "console log"
+    menus = "Project ▸ Compute ▸ Instances ▸ (the instance) ▸ Log"
     leaves = False
     settle_seconds = BOOT_SECONDS
     settles_first = True
-
-    def title(self, p: ConsoleParams) -> str:
-        return "console log"
-
-    def horizon(self, p: ConsoleParams) -> str:
-        return "Project ▸ Compute ▸ Instances ▸ (the instance) ▸ Log"
 
     def commands(self, context: Context, p: ConsoleParams) -> list[Command]:
         return [Command(("console", "log", "show", "--lines", "40", context.name_of(p.server)))]
@@ -128,13 +124,9 @@ class Login(Kind[LoginParams]):
 
     name = "login"
     params = LoginParams
+    words = "login over SSH"
+    menus = "(not in Horizon: a terminal on your machine)"
     leaves = False
-
-    def title(self, p: LoginParams) -> str:
-        return "login over SSH"
-
-    def horizon(self, p: LoginParams) -> str:
-        return "(not in Horizon: a terminal on your machine)"
 
     def _ssh(self, context: Context, p: LoginParams) -> tuple[str, ...]:
         """The ssh command, words apart. On paper, before there is a server, with the variables of its address."""

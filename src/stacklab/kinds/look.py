@@ -65,6 +65,7 @@ class Look(Kind[LookParams]):
 
     name = "look"
     params = LookParams
+    expects = "the {at} can be listed, and show what they should"
     leaves = False
 
     def title(self, p: LookParams) -> str:
@@ -121,9 +122,6 @@ class Look(Kind[LookParams]):
 
     def applicable(self, context: Context, p: LookParams) -> str | None:
         return without_swift(context) if _listed(p).service == "object-store" else None
-
-    def expected(self, p: LookParams) -> str:
-        return f"the {p.at} can be listed, and show what they should"
 
 
 def _users(context: Context, p: LookParams) -> set[str]:

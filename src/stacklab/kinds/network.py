@@ -29,9 +29,7 @@ class Network(NamedKind[NetworkParams]):
 
     name = "network"
     params = NetworkParams
-
-    def horizon(self, p: NetworkParams) -> str:
-        return f"Project ▸ Network ▸ Networks ▸ Create Network: Network Name {p.name}"
+    menus = "Project ▸ Network ▸ Networks ▸ Create Network: Network Name {name}"
 
     def commands(self, context: Context, p: NetworkParams) -> list[Command]:
         return [Command(("network", "create", p.name))]
@@ -89,12 +87,10 @@ class Subnet(NamedKind[SubnetParams]):
 
     name = "subnet"
     params = SubnetParams
+    menus = "Project ▸ Network ▸ Networks ▸ (the network's menu) Create Subnet: Name {name}, Network Address {cidr}"
 
     def title(self, p: SubnetParams) -> str:
         return f"subnet {p.name} ({p.cidr})"
-
-    def horizon(self, p: SubnetParams) -> str:
-        return f"Project ▸ Network ▸ Networks ▸ (the network's menu) Create Subnet: Name {p.name}, Network Address {p.cidr}"
 
     def commands(self, context: Context, p: SubnetParams) -> list[Command]:
         gateway = ("--gateway", p.gateway) if p.gateway else ()
@@ -228,12 +224,9 @@ class FloatingIp(Kind[FloatingIpParams]):
 
     name = "floating-ip"
     params = FloatingIpParams
-
-    def title(self, p: FloatingIpParams) -> str:
-        return "floating IP"
-
-    def horizon(self, p: FloatingIpParams) -> str:
-        return "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Associate Floating IP ▸ + Allocate IP ▸ Associate"
+    words = "floating IP"
+    menus = "Project ▸ Compute ▸ Instances ▸ (the instance's menu) Associate Floating IP ▸ + Allocate IP ▸ Associate"
+    expects = "the server has an active floating IP"
 
     def commands(self, context: Context, p: FloatingIpParams) -> list[Command]:
         port = Later("PORT_ID")
@@ -279,9 +272,6 @@ class FloatingIp(Kind[FloatingIpParams]):
 
     def show_command(self, context: Context, p: FloatingIpParams) -> Command:
         return Command(("floating", "ip", "list", "--long"))
-
-    def expected(self, p: FloatingIpParams) -> str:
-        return "the server has an active floating IP"
 
 
 KINDS: list[Kind[Any]] = [Network(), Subnet(), Router(), FloatingIp()]

@@ -60,6 +60,8 @@ class Quota(Kind[QuotaParams]):
 
     name = "quota"
     params = QuotaParams
+    menus = "Identity ▸ Projects ▸ (the project's menu) Modify Quotas: tabs Compute, Volume, Network"
+    expects = "the project's {title}"
 
     def title(self, p: QuotaParams) -> str:
         return "quotas " + ", ".join(f"{key}={value}" for key, value in self._limits(p).items())
@@ -76,9 +78,6 @@ class Quota(Kind[QuotaParams]):
             for service, quotas in QUOTAS.items()
         }
         return {service: theirs for service, theirs in owned.items() if theirs}
-
-    def horizon(self, p: QuotaParams) -> str:
-        return "Identity ▸ Projects ▸ (the project's menu) Modify Quotas: tabs Compute, Volume, Network"
 
     def commands(self, context: Context, p: QuotaParams) -> list[Command]:
         words = tuple(
@@ -126,9 +125,6 @@ class Quota(Kind[QuotaParams]):
     def shown(self, thing: Thing) -> str:
         return ", ".join(f"{key}={value}" for key, value in thing["limits"].items())
 
-    def expected(self, p: QuotaParams) -> str:
-        return f"the project's {self.title(p)}"
-
 
 class RefusalParams(Params):
     """A volume that must be refused, because it goes over the quota of what is named."""
@@ -148,13 +144,10 @@ class Refusal(Kind[RefusalParams]):
 
     name = "refusal"
     params = RefusalParams
+    words = "a request over the quota of {over}"
+    menus = "Project ▸ Volumes ▸ Volumes ▸ Create Volume: the dialog shows the quota and will not let you go over it"
+    expects = "{title} would be refused"
     leaves = False
-
-    def title(self, p: RefusalParams) -> str:
-        return f"a request over the quota of {p.over}"
-
-    def horizon(self, p: RefusalParams) -> str:
-        return "Project ▸ Volumes ▸ Volumes ▸ Create Volume: the dialog shows the quota and will not let you go over it"
 
     def commands(self, context: Context, p: RefusalParams) -> list[Command]:
         return [Command(("volume", "create", "--size", str(p.size), p.name))]
@@ -204,9 +197,6 @@ class Refusal(Kind[RefusalParams]):
 
     def show_command(self, context: Context, p: RefusalParams) -> Command:
         return Command(("quota", "show", "--usage", context.name_of(p.project)))
-
-    def expected(self, p: RefusalParams) -> str:
-        return f"{self.title(p)} would be refused"
 
 
 KINDS: list[Kind[Any]] = [Quota(), Refusal()]

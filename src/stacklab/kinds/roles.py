@@ -63,13 +63,10 @@ class NodeRole(Kind[NodeRoleParams]):
 
     name = "node-role"
     params = NodeRoleParams
+    words = "the {role} role"
+    menus = "Admin ▸ System ▸ System Information: Compute Services, Block Storage Services, Network Agents"
+    expects = "every service of the {role} role runs"
     leaves = False
-
-    def title(self, p: NodeRoleParams) -> str:
-        return f"the {p.role} role"
-
-    def horizon(self, p: NodeRoleParams) -> str:
-        return "Admin ▸ System ▸ System Information: Compute Services, Block Storage Services, Network Agents"
 
     def commands(self, context: Context, p: NodeRoleParams) -> list[Command]:
         return [Command(PARTS[asked].list()) for asked in self._asks(p)]
@@ -142,9 +139,6 @@ class NodeRole(Kind[NodeRoleParams]):
 
     def show_command(self, context: Context, p: NodeRoleParams) -> Command:
         return Command(("status",), program="lab")
-
-    def expected(self, p: NodeRoleParams) -> str:
-        return f"every service of the {p.role} role runs"
 
 
 KINDS: list[Kind[Any]] = [NodeRole()]

@@ -64,13 +64,10 @@ class Terms(Kind[TermsParams]):
 
     name = "terms"
     params = TermsParams
+    words = "Amazon's words beside OpenStack's"
+    menus = "Project ▸ Compute, Volumes, Network, Object Store: one page for each row"
+    expects = "every word has a thing of yours that it means"
     leaves = False
-
-    def title(self, p: TermsParams) -> str:
-        return "Amazon's words beside OpenStack's"
-
-    def horizon(self, p: TermsParams) -> str:
-        return "Project ▸ Compute, Volumes, Network, Object Store: one page for each row"
 
     def _rows(self, context: Context, p: TermsParams) -> list[Row]:
         """Without those of a service that this cloud does not have. Offline nobody knows, so all are shown."""
@@ -135,9 +132,6 @@ class Terms(Kind[TermsParams]):
 
     def shown(self, thing: Thing) -> str:
         return f"{len(thing['rows'])} words, each with a thing of yours"
-
-    def expected(self, p: TermsParams) -> str:
-        return "every word has a thing of yours that it means"
 
     def show_command(self, context: Context, p: TermsParams) -> Command:
         return Command(("server", "list", "--long"))

@@ -31,13 +31,12 @@ class Volume(NamedKind[VolumeParams]):
 
     name = "volume"
     params = VolumeParams
+    menus = "Project ▸ Volumes ▸ Volumes ▸ Create Volume: Volume Name {name}, Size {size} GiB"
+    tells = "{name}, {size} GiB, {status}"
     gone_within = 120
 
     def title(self, p: VolumeParams) -> str:
         return f"volume {p.name} ({p.size} GiB)"
-
-    def horizon(self, p: VolumeParams) -> str:
-        return f"Project ▸ Volumes ▸ Volumes ▸ Create Volume: Volume Name {p.name}, Size {p.size} GiB"
 
     def commands(self, context: Context, p: VolumeParams) -> list[Command]:
         image = ("--image", context.name_of(p.image)) if p.image else ()
@@ -64,9 +63,6 @@ class Volume(NamedKind[VolumeParams]):
         return differing(
             [("size", p.size, thing["size"]), ("status", "usable", status), ("bootable", bootable, thing["bootable"])]
         )
-
-    def shown(self, thing: Thing) -> str:
-        return f"{thing['name']}, {thing['size']} GiB, {thing['status']}"
 
 
 KINDS: list[Kind[Any]] = [Volume()]
