@@ -14,6 +14,7 @@ from stacklab.doctor import here, packages
 from stacklab.doctor.probe import Probe, bad, gib, good, warning
 from stacklab.download import without_password
 from stacklab.homes.embedded import config, services, software
+from stacklab.homes.embedded.ovn import why_none_possible
 from stacklab.homes.libvirt.accelerator import try_guest
 
 WANTED_MEMORY, LEAST_MEMORY = 2 * 10**9, 10**9
@@ -31,6 +32,7 @@ def probes() -> list[Probe]:
         Probe("software", "software", installer),
         Probe("qemu", "QEMU", qemu),
         Probe("loopback", "ports", loopback),
+        Probe("network", "network", network),
     ]
 
 
@@ -98,6 +100,12 @@ def qemu() -> Finding:
     lacks = "" if shutil.which("ssh") else "; there is no ssh, so lab ssh cannot log in"
     evidence = f"{hypervisor.system} ran a guest; {done.stdout.splitlines()[0]}{lacks}"
     return warning(evidence, *packages.install("guests")) if lacks else good(evidence)
+
+
+def network() -> Finding:
+    """Whether a cloud's network can carry traffic; it is not needed."""
+    why = why_none_possible()
+    return good(f"only QEMU's user mode: {why}" if why else "LAB_NETWORK=ovn lab up can give the cloud one of its own")
 
 
 def loopback() -> Finding:

@@ -81,7 +81,8 @@ class EmbeddedHome(Home):
             return []
 
         def there() -> str | None:
-            return f"in {ovn.unpacked()}" if ovn.find_network(self.layout).there else None
+            root = ovn.find_network(self.layout).root
+            return f"in {root}" if root and not ovn.why_none_possible() else None
 
         return [Stage("network", "Open vSwitch and OVN", there, ovn.fetch, 5)]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from stacklab import places
-from stacklab.errors import StageFailed
+from stacklab.errors import StageFailed, UnknownName
 from stacklab.files import read_derivable, read_precious
 from stacklab.homes.embedded.layout import Layout
 from stacklab.stages import Progress
@@ -26,6 +26,7 @@ LIBRARIES = ("libxdp1", "libbpf1", "libunbound8", "libnuma1", "libcap-ng0")
 """What the packages above link, and what a small Debian may lack."""
 PROGRAMS = ("ovsdb-server", "ovs-vswitchd", "ovn-northd", "ovn-controller", "ovs-vsctl", "ovsdb-tool", "ovsdb-client")
 DIRECTORIES = ("usr/bin", "usr/sbin", "usr/lib/openvswitch-switch")
+WITHOUT = "LAB_NETWORK=user lab up makes a cloud whose guests are in QEMU's user mode"
 TRY = ("unshare", "--user", "--map-root-user", "--net", "sh", "-ec", "ip link set lo up; ip tuntap add dev t mode tap")
 
 
@@ -47,8 +48,10 @@ def unpacked() -> Path:
 
 
 def chosen(layout: Layout) -> Literal["ovn", "user"]:
-    """What LAB_NETWORK says; else what the cloud was made with."""
-    name = os.environ.get("LAB_NETWORK") or dict(read_precious(layout.made_file) or {}).get("network")
+    """What LAB_NETWORK says; else what the cloud was made with. Raises UnknownName."""
+    name = os.environ.get("LAB_NETWORK") or dict(read_precious(layout.made_file) or {}).get("network", "user")
+    if name not in ("ovn", "user"):
+        raise UnknownName(f"LAB_NETWORK is '{name}'", advice="ovn, or user (or nothing)")
     return "ovn" if name == "ovn" else "user"
 
 
@@ -65,13 +68,21 @@ def find_network(layout: Layout) -> Network:
 
 def why_none_possible() -> str:
     """Why this machine cannot have a namespace with taps in it; empty where it can."""
-    done = subprocess.run(TRY, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(TRY, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        return f"there is no {error.filename}"
     return done.stderr.strip() if done.returncode else ""
 
 
 def fetch(progress: Progress) -> str:
     """Download and unpack the packages. Raises StageFailed."""
     from stacklab.homes.embedded.software import build_once  # which imports what imports this
+
+    if why := why_none_possible():
+        raise StageFailed(f"no network of the cloud's own can be made here: {why}", advice=WITHOUT)
+    if shutil.which("apt-get") is None:
+        raise StageFailed("Open vSwitch's and OVN's programs are not there", advice=f"install them; {WITHOUT}")
 
     def build(draft: Path) -> None:
         with tempfile.TemporaryDirectory() as downloads:
@@ -115,11 +126,7 @@ def variables(layout: Layout, network: Network, path: str) -> dict[str, str]:
 
 def entering(layout: Layout) -> list[str]:
     """The words before a command that is to run in the cloud's network namespace; none where it has none."""
-    where = read_derivable(layout.state_file).get("namespace")
-    if not where:
-        return []
-    user, net = where.split()
-    return ["nsenter", "--preserve-credentials", f"--user={user}", f"--net={net}"]
+    return list(read_derivable(layout.state_file).get("inside", []))
 
 
 def inside(layout: Layout) -> list[str]:

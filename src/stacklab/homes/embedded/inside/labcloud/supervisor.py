@@ -143,7 +143,7 @@ class Supervisor:
 
     def tell(self):
         """Write run/state.json, whole, when something changed."""
-        state = {"pid": os.getpid(), "namespace": os.environ.get(namespace.VARIABLE), **self.status({})}
+        state = {"pid": os.getpid(), "inside": namespace.entering(), **self.status({})}
         if state == self._told:
             return
         draft = settings.HOME / "run" / ".state.json"
