@@ -1,6 +1,5 @@
 """Neutron: one API, and no agents but those that OVN has."""
 
-import threading
 from functools import cache
 
 from labcloud import settings
@@ -13,7 +12,7 @@ def main():
     from neutron.wsgi.api import application
 
     listen_for_orders("neutron", forget)
-    threading.Thread(target=tell_ovn, name="ovn", daemon=True).start()
+    tell_ovn()
     serve("neutron", application)
 
 
@@ -41,13 +40,17 @@ def tell_ovn():
     """Write anew what OVN is to do, where it has an OVN: it knows nothing that Neutron's database does not say."""
     if settings.read()["network"] != "ovn":
         return
+    from neutron.db import ovn_hash_ring_db
     from neutron_lib import context
     from neutron_lib.plugins import directory
 
-    plugin = directory.get_plugin()
-    # A database that was put back may be from before the cloud had OVN, and says that other workers live than we.
+    plugin, admin = directory.get_plugin(), context.get_admin_context()
+    driver = plugin.mechanism_manager.mech_drivers["ovn"].obj
+    # A database that was put back may be from before the cloud had OVN, and may not know this worker.
     plugin.type_manager.drivers["geneve"].obj._sync_allocations()
-    plugin.mechanism_manager.mech_drivers["ovn"].obj._init_hash_ring(context.get_admin_context())
+    known = ovn_hash_ring_db.get_nodes(admin, driver.hash_ring_group)
+    if driver.node_uuid not in {node.node_uuid for node in known}:
+        driver._init_hash_ring(admin)
     for synchronizer in synchronizers():
         synchronizer.sync()
 
