@@ -52,7 +52,7 @@ def tell_ovn():
     if driver.node_uuid not in {node.node_uuid for node in known}:
         driver._init_hash_ring(admin)
     for synchronizer in synchronizers():
-        synchronizer.sync()
+        synchronizer.do_sync()  # `sync` does it ten seconds later, in a thread
 
 
 @cache
