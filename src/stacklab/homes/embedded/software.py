@@ -14,11 +14,12 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from stacklab import indexes, places
 from stacklab.errors import DownloadFailed, LabDamaged, NotEnoughSpace, StageFailed
-from stacklab.files import disk_error, is_locked, lock_holder, locked, precious_exists, read_precious, write_precious
+from stacklab.files import disk_error, lock_holder, locked, precious_exists, read_precious, write_precious
 from stacklab.homes.embedded import config, mirror
 from stacklab.homes.embedded.layout import Layout
 from stacklab.lab import all_labs
@@ -79,9 +80,10 @@ def build_once(target: Path, build: Callable[[Path], None], progress: Progress) 
     """Have `target` built beside its place, and rename it into it; False if another `lab` did so while we waited for it."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = target.with_name(f"{target.name}.lock")
-    if is_locked(lock):
-        progress(f"another lab (process {lock_holder(lock)}) is making it; waiting")
-    with locked(lock, wait=True):
+    with ExitStack() as held:
+        if not held.enter_context(locked(lock, wait=False)):
+            progress(f"another lab (process {lock_holder(lock)}) is making it; waiting")
+            held.enter_context(locked(lock, wait=True))
         if target.exists():
             return False
         draft = target.with_name(f".{target.name}.building")
